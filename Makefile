@@ -1,0 +1,36 @@
+# Two commands do everything:
+#   make demo   installs and runs the main job on real photos
+#   make test   installs and runs all tests
+# Both make .venv and leave the rest of the machine alone.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/d2r demo --output=demo_output
+
+test: $(VENV)/installed-for-tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-for-tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable: the checkout is what runs. The protocol buffers are generated on the way.
+$(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/installed-for-tests: $(SOURCES) | $(VENV)/bin/python
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo_output delf_d2r/protos/*_pb2.py

@@ -1,0 +1,170 @@
+"""What all binaries share: flags of one name and meaning, help, and errors that a user can read.
+
+`d2r X ...` runs the binary `tools/X.py`; so does `python tools/X.py ...` in a checkout.
+"""
+
+import importlib
+import logging as python_logging
+import pkgutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from delf_d2r.errors import UserError
+from delf_d2r.version import VERSION
+
+# In the order of the data flow, which is the order in which `d2r` lists them.
+COMMANDS = (
+  'run_experiment',
+  'search_index',
+  'detect_boxes',
+  'extract_features',
+  'train_codebook',
+  'aggregate_features',
+  'build_index',
+  'evaluate_retrieval',
+  'make_report',
+  'make_mini_benchmark',
+  'demo',
+)
+
+
+def define_config(stage: str, default: str | None = None) -> None:
+  """Flags --config_path and --override."""
+  flags.DEFINE_string(
+    'config_path',
+    default,
+    f'Config file (.pbtxt): a whole experiment or the part {stage} alone. configs/... are found wherever the'
+    ' package is installed.',
+    required=default is None,
+  )
+  flags.DEFINE_multi_string(
+    'override', [], "Change a field of the config, for example 'aggregation.alpha: 2'. Repeatable."
+  )
+
+
+def define_output(what: str) -> None:
+  """Flags --output and --redo."""
+  flags.DEFINE_string('output', None, f'Directory of {what}; made if missing.', required=True)
+  flags.DEFINE_bool(
+    'redo', False, 'Replace what another config or other inputs made there, instead of refusing.'
+  )
+
+
+def define_images() -> None:
+  """Flags --images, --ground_truth and --query_images: a data set."""
+  flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
+  flags.DEFINE_string(
+    'ground_truth', None, "Queries and their right answers: .json, or Revisited's gnd_*.pkl or .mat."
+  )
+  flags.DEFINE_string('query_images', None, 'Folder of the query photos; that of --images by default.')
+
+
+def define_workers() -> None:
+  """Flags --workers and --strict."""
+  flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
+  flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
+
+
+def define_artefact(name: str, maker: str) -> None:
+  """A required flag for the artefact directory that another binary made."""
+  flags.DEFINE_string(name, None, f'Directory that {maker} made.', required=True)
+
+
+def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
+  """Runs a binary's main: help on request, messages without tracebacks for what a user can mend."""
+  arguments = list(sys.argv if arguments is None else arguments)
+  if any(argument in ('--help', '-help', '-h', '-?', '--helpshort') for argument in arguments[1:]):
+    print(_help(main, arguments[0]))
+    sys.exit(0)
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().setFormatter(_Formatter())
+  app.run(lambda rest: _guarded(main, rest), argv=arguments)
+
+
+def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
+  try:
+    if len(rest) > 1:
+      raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
+    main(rest)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(1)
+  except KeyboardInterrupt:
+    print('stopped; run the same command again to go on', file=sys.stderr)
+    sys.exit(130)
+  except BrokenPipeError:
+    # The reader of our output (head, less) has left.
+    sys.stderr.close()
+    sys.exit(0)
+
+
+class _Formatter(python_logging.Formatter):
+  """`12:34:56 message`; the level only where it is no plain information."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    level = '' if record.levelno <= python_logging.INFO else f'{record.levelname.lower()}: '
+    return f'{self.formatTime(record, "%H:%M:%S")} {level}{record.getMessage()}'
+
+
+def _help(main: Callable, command: str) -> str:
+  """The binary's docstring and its own flags; absl's --helpfull has all others."""
+  name = command.removesuffix('.py').rsplit('/', 1)[-1]
+  lines = [(sys.modules[main.__module__].__doc__ or '').strip(), '', f'Flags of {name}:']
+  for module, module_flags in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith('absl.'):
+      continue
+    for flag in module_flags:
+      lines += ['', f'  --{flag.name}{_value_help(flag)}', *_wrapped(flag.help)]
+  return '\n'.join([*lines, '', 'Also: --helpfull for flags of logging and debugging.'])
+
+
+def _value_help(flag: flags.Flag) -> str:
+  if flag.boolean:
+    return f' (default: {"on" if flag.default else "off"}; --no{flag.name} for off)'
+  if not flag.allow_override and flag.default is None:
+    return ''
+  return '' if flag.default in (None, []) else f' (default: {flag.default})'
+
+
+def _wrapped(text: str) -> list[str]:
+  return textwrap.wrap(' '.join(text.split()), 96, initial_indent='      ', subsequent_indent='      ')
+
+
+def main() -> None:
+  """The command `d2r`."""
+  arguments = sys.argv[1:]
+  command = arguments[0] if arguments else '--help'
+  if command == '--version':
+    print(f'delf_d2r {VERSION}')
+  elif command in ('--help', '-h', 'help'):
+    print(_overview())
+  elif command not in COMMANDS:
+    print(f'error: no command {command!r}. There are: {", ".join(COMMANDS)}', file=sys.stderr)
+    sys.exit(2)
+  else:
+    module = importlib.import_module(f'delf_d2r.tools.{command}')
+    run(module.main, [f'd2r {command}', *arguments[1:]])
+
+
+def _overview() -> str:
+  lines = [
+    'Detect-to-Retrieve: find the photos of a folder that show the same landmark or object.',
+    '',
+    'Usage: d2r COMMAND --flag=value ...    (d2r COMMAND --help explains each)',
+    '',
+  ]
+  known = {module.name for module in pkgutil.iter_modules(importlib.import_module('delf_d2r.tools').__path__)}
+  for command in COMMANDS:
+    if command in known:
+      lines.append(f'  {command:<20}  {_first_line(command)}')
+  return '\n'.join(lines)
+
+
+def _first_line(command: str) -> str:
+  """The first line of a binary's docstring, without importing it and all that it needs."""
+  source = importlib.util.find_spec(f'delf_d2r.tools.{command}').origin
+  with open(source, encoding='utf-8') as file:
+    return file.readline().strip().strip('"').rstrip('.')

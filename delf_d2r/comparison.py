@@ -1,0 +1,175 @@
+"""Several experiments on one data set, side by side: one table, one page.
+
+Experiments that extract alike share features and query features, and all share one codebook wherever its
+config is the same, so that they differ only in what they are compared for.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+import delf_d2r.config as configs
+from delf_d2r import experiment
+from delf_d2r.data import ranking_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.evaluation import metrics_files
+from delf_d2r.evaluation.protocol import PROTOCOLS
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.report import experiment_page, make_report
+from delf_d2r.report.views import ExperimentView, MethodView, TableView
+from delf_d2r.stages import evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One experiment in the table.
+
+  Attributes:
+    name: of the experiment.
+    mean_average_precision: by protocol, fractions.
+    postings: visual words stored for each index image.
+    index_bytes: bytes of the index for each index image, its share of what K costs included.
+    describe_ms: median time of a query from local features to aggregated descriptor.
+    search_ms: median time of a query from aggregated descriptor to ranking.
+  """
+
+  name: str
+  mean_average_precision: dict[str, float]
+  postings: float
+  index_bytes: float
+  describe_ms: float
+  search_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The outcome: a row for each experiment and the page with the queries of the last."""
+
+  rows: tuple[Row, ...]
+  page: pathlib.Path
+
+
+def run(
+  experiments: Sequence[experiment_pb2.ExperimentConfig],
+  dataset: Dataset,
+  output: pathlib.Path,
+  *,
+  ground_truth: str | pathlib.Path,
+  boxes_path: str | pathlib.Path | None = None,
+  options: experiment.Options | None = None,
+) -> Comparison:
+  """Runs the experiments one after the other, each in a folder of its name below `output`.
+
+  Args:
+    experiments: resolved configs with distinct names.
+    dataset: photos and queries.
+    output: folder of all artefacts and of the page.
+    ground_truth: the file that the queries come from.
+    boxes_path: CSV file of boxes for those with regions.source FILE.
+    options: how to run.
+  """
+  shared: dict[str, Artefact] = {}
+  outcomes = []
+  for config in experiments:
+    logging.info('experiment: %s', config.name)
+    keys = _sharing_keys(config)
+    given = {kind: shared[key] for kind, key in keys.items() if key in shared}
+    outcome = experiment.run(
+      config,
+      dataset,
+      output / config.name,
+      ground_truth=ground_truth,
+      boxes_path=boxes_path,
+      given=given,
+      options=options,
+    )
+    shared |= {key: outcome.artefacts[kind] for kind, key in keys.items()}
+    outcomes.append(outcome)
+  rows = tuple(map(_row, outcomes))
+  return Comparison(rows, _write_page(experiments, outcomes, rows, output))
+
+
+def _sharing_keys(config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
+  """For each kind that can be shared, what must be equal; the codebook sees whole images only."""
+  parts = {
+    'features': ('regions', 'extraction'),
+    'codebook': ('extraction', 'codebook'),
+    'query_features': ('extraction',),
+  }
+  return {
+    kind: f'{kind} {" ".join(configs.fingerprint(getattr(config, part)) for part in needed)}'
+    for kind, needed in parts.items()
+  }
+
+
+def _row(outcome: experiment.Outcome) -> Row:
+  made = outcome.artefacts
+  metrics = metrics_files.read_metrics_json(made['metrics'].path / evaluate.METRICS)
+  timing = ranking_files.load(made['rankings'].path).timing
+  counts = made['index'].counts
+  return Row(
+    name=outcome.reported.name,
+    mean_average_precision={name: metrics[name].mean_average_precision for name in PROTOCOLS},
+    postings=counts['postings'] / counts['images'],
+    index_bytes=counts['index_bytes'] / counts['images'],
+    describe_ms=float(np.median(timing.describe)),
+    search_ms=float(np.median(timing.search)),
+  )
+
+
+_COLUMNS = (
+  'experiment',
+  'mAP easy',
+  'mAP medium',
+  'mAP hard',
+  'postings/image',
+  'index bytes/image',
+  'describe ms',
+  'search ms',
+)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+  return (
+    row.name,
+    *(make_report.percent(row.mean_average_precision[name]) or '-' for name in PROTOCOLS),
+    f'{row.postings:.0f}',
+    f'{row.index_bytes:,.0f}',
+    f'{row.describe_ms:.1f}',
+    f'{row.search_ms:.2f}',
+  )
+
+
+def table_text(comparison: Comparison) -> str:
+  """The table for a terminal."""
+  lines = [_COLUMNS, *map(_cells, comparison.rows)]
+  widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) if column == 0 else cell.rjust(width)
+      for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ).rstrip()
+    for line in lines
+  )
+
+
+def _write_page(experiments, outcomes, rows: Sequence[Row], output: pathlib.Path) -> pathlib.Path:
+  last = outcomes[-1].reported
+  queries = make_report.query_views(last, results_per_query=experiments[-1].report.results_per_query)
+  dataset = last.dataset
+  view = ExperimentView(
+    title='Comparison of experiments',
+    subtitle=f'{len(dataset.images)} index images, {len(dataset.queries)} queries, Revisited protocol',
+    tables=(TableView(_COLUMNS, tuple(map(_cells, rows)), 'mAP in per cent; times are medians of a query.'),),
+    methods=tuple(MethodView(row.name, row.mean_average_precision) for row in rows),
+    queries=tuple(queries),
+    queries_title=f'Queries of {last.name}',
+    config_text='\n'.join(f'# {config.name}\n{configs.to_text(config)}' for config in experiments),
+    facts=make_report.facts(last),
+    notes=tuple(make_report.notes(last)),
+  )
+  return make_report.write(experiment_page.render(view), output / 'report')

@@ -1,0 +1,259 @@
+"""Configs: `.pbtxt` files to validated, resolved protocol messages, their differences and fingerprints.
+
+Resolved means that every field with a default is written out, so that a saved config says all that was in
+force and two configs are equal exactly when their text is.
+"""
+
+import copy
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from google.protobuf import message as protobuf_message
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+
+from delf_d2r import config_rules
+from delf_d2r.errors import ConfigError
+from delf_d2r.protos import experiment_pb2
+
+Message = protobuf_message.Message
+
+# The stages' messages by their field in ExperimentConfig, in the order of the data flow.
+STAGE_FIELDS = {
+  field.name: field.message_type
+  for field in experiment_pb2.ExperimentConfig.DESCRIPTOR.fields
+  if field.type == FieldDescriptor.TYPE_MESSAGE
+}
+_PACKAGED_CONFIGS = (
+  pathlib.Path(__file__).parent / 'configs',  # installed
+  pathlib.Path(__file__).parent.parent / 'configs',  # checkout
+)
+
+
+def load(
+  path: str | pathlib.Path, stages: Sequence[str] = (), *, overrides: Sequence[str] = ()
+) -> experiment_pb2.ExperimentConfig:
+  """Reads a config file, applies overrides, validates and resolves it.
+
+  Args:
+    path: a `.pbtxt` file: an ExperimentConfig or, where a single stage is wanted, that stage's own message.
+      A path like `configs/experiments/X.pbtxt` that does not exist is looked up among the configs that
+      come with the package.
+    stages: fields of ExperimentConfig that the caller uses, for example ['extraction']. They are filled with
+      defaults when absent.
+    overrides: text-format pieces merged over the file, such as 'aggregation.alpha: 2' or
+      'aggregation { alpha: 2 }'.
+
+  Raises:
+    ConfigError: the file is missing, has an unknown or ill-typed field, belongs to another stage, or
+      contradicts itself. The message names file, line and remedy.
+  """
+  path = find(path)
+  try:
+    text = path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise ConfigError(f'{path}: cannot be read as UTF-8 text ({error})') from None
+  return _finish(_parse(text, path, stages), stages, overrides, path, text)
+
+
+def load_or_default(
+  path: str | pathlib.Path | None, stages: Sequence[str], *, overrides: Sequence[str] = ()
+) -> experiment_pb2.ExperimentConfig:
+  """`load`, or the defaults with the overrides where there is no file."""
+  if path:
+    return load(path, stages, overrides=overrides)
+  return _finish(experiment_pb2.ExperimentConfig(), stages, overrides, pathlib.Path('(defaults)'), '')
+
+
+def find(path: str | pathlib.Path) -> pathlib.Path:
+  """The config file at `path`, or the packaged one of that name; ConfigError if there is neither."""
+  path = pathlib.Path(path)
+  if path.is_file():
+    return path
+  parts = path.parts[path.parts.index('configs') + 1 :] if 'configs' in path.parts else path.parts
+  known = []
+  for folder in _PACKAGED_CONFIGS:
+    candidate = folder.joinpath(*parts)
+    if not path.is_absolute() and '..' not in parts and candidate.is_file():
+      return candidate
+    known += [f'configs/{file.relative_to(folder).as_posix()}' for file in folder.rglob('*.pbtxt')]
+  raise ConfigError(f'{path}: no such config. The package has {", ".join(sorted(set(known)))}')
+
+
+def _finish(
+  config: experiment_pb2.ExperimentConfig,
+  stages: Sequence[str],
+  overrides: Sequence[str],
+  path: pathlib.Path,
+  text: str,
+) -> experiment_pb2.ExperimentConfig:
+  for override in overrides:
+    _merge_override(config, override)
+  for stage in stages:
+    getattr(config, stage).SetInParent()
+  _validate(config, path, text, overrides)
+  return resolve(config)
+
+
+def default(*stages: str) -> experiment_pb2.ExperimentConfig:
+  """The resolved defaults of the given stages."""
+  config = experiment_pb2.ExperimentConfig()
+  for stage in stages:
+    getattr(config, stage).SetInParent()
+  return resolve(config)
+
+
+def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_pb2.ExperimentConfig:
+  config = experiment_pb2.ExperimentConfig()
+  try:
+    return text_format.Parse(text, config)
+  except text_format.ParseError as experiment_error:
+    own = [stage for stage in stages if _parses_as(text, stage)]
+    if own:
+      config = experiment_pb2.ExperimentConfig()
+      text_format.Parse(text, getattr(config, own[0]))
+      return config
+    others = [STAGE_FIELDS[stage].name for stage in STAGE_FIELDS if _parses_as(text, stage)]
+    if others:
+      wanted = ' or '.join(['ExperimentConfig', *(STAGE_FIELDS[stage].name for stage in stages)])
+      raise ConfigError(
+        f'{path}: this is a config of another stage ({" or ".join(others)}), wanted {wanted}.'
+        ' Give the config of this stage or one of configs/experiments'
+      ) from None
+    raise ConfigError(f'{path}:{_explain(_closest_error(text, stages, experiment_error))}') from None
+
+
+def _parses_as(text: str, stage: str) -> bool:
+  try:
+    text_format.Parse(text, getattr(experiment_pb2.ExperimentConfig(), stage))
+  except text_format.ParseError:
+    return False
+  return True
+
+
+def _closest_error(text: str, stages: Sequence[str], error: text_format.ParseError) -> text_format.ParseError:
+  """The error of the reading that got furthest: the message that the author most likely meant."""
+  errors = [error]
+  for stage in stages:
+    try:
+      text_format.Parse(text, getattr(experiment_pb2.ExperimentConfig(), stage))
+    except text_format.ParseError as stage_error:
+      errors.append(stage_error)
+  return max(errors, key=lambda e: (e.GetLine() or 0, e.GetColumn() or 0))
+
+
+def _explain(error: text_format.ParseError) -> str:
+  """`line:column: what` with the known field names where the field is unknown."""
+  what = re.sub(r'^\d+:\d+ : ', '', str(error))
+  unknown = re.search(r'Message type "delf_d2r\.(\w+)" has no field named "(\w+)"', what)
+  if unknown:
+    what = f'{unknown[1]} has no field "{unknown[2]}". Its fields: {", ".join(_field_names(unknown[1]))}'
+  return f'{error.GetLine()}:{error.GetColumn()}: {what}'
+
+
+def _field_names(message_name: str) -> list[str]:
+  pool = experiment_pb2.DESCRIPTOR.pool
+  return [field.name for field in pool.FindMessageTypeByName(f'delf_d2r.{message_name}').fields]
+
+
+def _merge_override(config: experiment_pb2.ExperimentConfig, override: str) -> None:
+  """Merges `a.b.c: value` or plain text format; a repeated field is replaced, not appended to."""
+  text = override.strip()
+  dotted = re.match(r'^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*(:?)\s*(.*)$', text, re.DOTALL)
+  if dotted:
+    *parents, leaf = dotted[1].split('.')
+    text = (
+      f'{"".join(f"{parent} {{ " for parent in parents)}{leaf}{dotted[2]} {dotted[3]}{" }" * len(parents)}'
+    )
+  change = experiment_pb2.ExperimentConfig()
+  try:
+    text_format.Parse(text, change)
+  except text_format.ParseError as error:
+    raise ConfigError(
+      f"--override {override!r}: {_explain(error)}. Write it like 'aggregation.alpha: 2'"
+    ) from None
+  _clear_repeated(config, change)
+  config.MergeFrom(change)
+
+
+def _clear_repeated(config: Message, change: Message) -> None:
+  for field, value in change.ListFields():
+    if field.is_repeated:
+      config.ClearField(field.name)
+    elif field.type == FieldDescriptor.TYPE_MESSAGE:
+      _clear_repeated(getattr(config, field.name), value)
+
+
+def _validate(config: Message, path: pathlib.Path, text: str, overrides: Sequence[str]) -> None:
+  problems = list(config_rules.problems(config))
+  if problems:
+    lines = [f'{_place(problem.field, path, text, overrides)}: {problem.text}' for problem in problems]
+    raise ConfigError('\n'.join(lines))
+
+
+def _place(field: str, path: pathlib.Path, text: str, overrides: Sequence[str]) -> str:
+  """Where a field was set: the override or `file:line`; the file alone if it was not."""
+  leaf = re.compile(rf'\b{field.rsplit(".", 1)[-1]}\b\s*[:{{]')
+  for override in reversed(overrides):
+    if leaf.search(override):
+      return f'--override {override!r}'
+  for number, line in enumerate(text.splitlines(), 1):
+    if leaf.search(line.split('#', 1)[0]):
+      return f'{path}:{number}'
+  return str(path)
+
+
+def resolve(config: Message) -> Message:
+  """A copy with the default of every field written out, in the stages that are present."""
+  config = copy.deepcopy(config)
+  _write_defaults(config)
+  return config
+
+
+def _write_defaults(message: Message) -> None:
+  for field in message.DESCRIPTOR.fields:
+    if field.is_repeated:
+      continue
+    if field.type == FieldDescriptor.TYPE_MESSAGE:
+      if message.HasField(field.name):
+        _write_defaults(getattr(message, field.name))
+    elif field.has_default_value and not message.HasField(field.name):
+      setattr(message, field.name, field.default_value)
+
+
+def to_text(config: Message) -> str:
+  """The config as `.pbtxt`."""
+  return text_format.MessageToString(config)
+
+
+def fingerprint(config: Message) -> str:
+  """A digest of the config, independent of the order and the layout of the file that it came from."""
+  return hashlib.sha256(to_text(resolve(config)).encode()).hexdigest()[:16]
+
+
+def differences(old: Message, new: Message, prefix: str = '') -> Iterator[tuple[str, str, str]]:
+  """Yields (field, old value, new value) for every field in which two messages of one type differ."""
+  for field in old.DESCRIPTOR.fields:
+    name = f'{prefix}{field.name}'
+    nested = field.type == FieldDescriptor.TYPE_MESSAGE and not field.is_repeated
+    if nested and old.HasField(field.name) and new.HasField(field.name):
+      yield from differences(getattr(old, field.name), getattr(new, field.name), f'{name}.')
+    elif _value_text(old, field) != _value_text(new, field):
+      yield name, _value_text(old, field), _value_text(new, field)
+
+
+def _value_text(message: Message, field: FieldDescriptor) -> str:
+  value = getattr(message, field.name)
+  if field.is_repeated:
+    return f'[{", ".join(str(item) for item in value)}]'
+  if field.has_presence and not message.HasField(field.name) and not field.has_default_value:
+    return '(unset)'
+  if field.type == FieldDescriptor.TYPE_MESSAGE:
+    return f'{{{text_format.MessageToString(value, as_one_line=True)}}}'
+  if field.type == FieldDescriptor.TYPE_ENUM:
+    return field.enum_type.values_by_number[value].name
+  if field.type == FieldDescriptor.TYPE_FLOAT:
+    return f'{value:g}'
+  return repr(value) if isinstance(value, str) else str(value)

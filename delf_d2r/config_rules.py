@@ -1,0 +1,165 @@
+"""What the fields of a config may be, and how they depend on each other."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from delf_d2r.protos import (
+  aggregation_pb2,
+  codebook_pb2,
+  experiment_pb2,
+  extraction_pb2,
+  regions_pb2,
+)
+
+Regions = regions_pb2.RegionsConfig
+Extraction = extraction_pb2.ExtractionConfig
+Aggregation = aggregation_pb2.AggregationConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A field with a value that cannot be used, and what to do about it."""
+
+  field: str
+  text: str
+
+
+def problems(config: experiment_pb2.ExperimentConfig) -> Iterator[Problem]:
+  """Yields everything that is wrong with the stages that are present."""
+  for stage, rules in _RULES.items():
+    if config.HasField(stage):
+      for problem in rules(getattr(config, stage)):
+        yield Problem(f'{stage}.{problem.field}', problem.text)
+  yield from _between_stages(config)
+
+
+def _between_stages(config) -> Iterator[Problem]:
+  if not (config.HasField('aggregation') and config.HasField('regions')):
+    return
+  regional = config.aggregation.regions != Aggregation.WHOLE_IMAGE
+  if regional and config.regions.source == Regions.NONE:
+    name = Aggregation.Regions.Name(config.aggregation.regions)
+    yield Problem(
+      'aggregation.regions',
+      f'aggregation.regions is {name} but regions.source is NONE, so there is nothing to aggregate or search'
+      ' beside the whole image. Set regions.source, or aggregation.regions: WHOLE_IMAGE',
+    )
+
+
+def _regions(config: Regions) -> Iterator[Problem]:
+  yield from _range(config, 'min_score', 0, 1)
+  yield from _range(config, 'min_area', 0, 1)
+  yield from _range(config, 'max_overlap', 0, 1)
+  yield from _range(config, 'max_boxes', 0)
+  yield from _range(config, 'images_per_shard', 1)
+  if config.source == Regions.UNIFORM:
+    levels = config.uniform.boxes_per_side
+    if not levels or min(levels) < 1 or max(levels) > 64:
+      yield Problem(
+        'boxes_per_side',
+        f'source is UNIFORM but uniform.boxes_per_side is {list(levels)}; give one or more numbers from 1 to'
+        ' 64, for example uniform { boxes_per_side: [2] }',
+      )
+    if not 0 <= config.uniform.overlap < 1:
+      yield Problem('overlap', f'uniform.overlap is {config.uniform.overlap:g}; it must be in [0, 1)')
+  elif config.HasField('uniform'):
+    yield _belongs_to('uniform', 'source: UNIFORM', Regions.Source.Name(config.source))
+  if _is_changed(config, 'file_path') and config.source != Regions.FILE:
+    yield _belongs_to('file_path', 'source: FILE', Regions.Source.Name(config.source))
+
+
+def _extraction(config: Extraction) -> Iterator[Problem]:
+  yield from _range(config, 'max_features', 1)
+  yield from _range(config, 'max_megapixels', 1, 10_000)
+  yield from _range(config, 'images_per_shard', 1)
+  for kind in ('image', 'crop'):
+    yield from _range(config, f'max_{kind}_size', 0)
+    yield from _range(config, f'min_{kind}_size', 0)
+    largest, smallest = getattr(config, f'max_{kind}_size'), getattr(config, f'min_{kind}_size')
+    if 0 < largest < smallest:
+      yield Problem(
+        f'min_{kind}_size',
+        f'min_{kind}_size {smallest} is larger than max_{kind}_size {largest}; no photo can satisfy both',
+      )
+  if config.region_features == Extraction.INSIDE and _is_changed(config, 'min_crop_size'):
+    yield _belongs_to('min_crop_size', 'region_features: CROP', 'INSIDE')
+  if config.HasField('root_sift'):
+    sift = config.root_sift
+    for field in ('contrast_threshold', 'edge_threshold'):
+      if not getattr(sift, field) > 0:
+        yield Problem(field, f'root_sift.{field} is {getattr(sift, field):g}; it must be positive')
+    if not 1 <= sift.octave_layers <= 16:
+      yield Problem(
+        'octave_layers', f'root_sift.octave_layers is {sift.octave_layers}; it must be in [1, 16]'
+      )
+
+
+def _codebook(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
+  yield from _range(config, 'num_words', 1, 2**24)
+  yield from _range(config, 'iterations', 1, 10_000)
+  yield from _range(config, 'seed', 0)
+  yield from _range(config, 'max_descriptors', 0)
+  if 0 < config.max_descriptors < config.num_words:
+    yield Problem(
+      'max_descriptors',
+      f'max_descriptors {config.max_descriptors} is less than num_words {config.num_words}; k-means needs at'
+      ' least one descriptor for each visual word. Raise the one or lower the other',
+    )
+
+
+def _aggregation(config: Aggregation) -> Iterator[Problem]:
+  yield from _range(config, 'num_assignments', 1, 1000)
+  yield from _range(config, 'query_num_assignments', 1, 1000)
+  yield from _range(config, 'images_per_shard', 1)
+  yield from _range(config, 'tau', -1, 1)
+  if not 0 < config.alpha <= 100:
+    yield Problem('alpha', f'alpha is {config.alpha:g}; it must be in (0, 100]')
+  if config.kernel == Aggregation.VLAD:
+    for field in ('alpha', 'tau'):
+      if _is_changed(config, field):
+        yield _belongs_to(field, 'kernel: ASMK or ASMK_STAR', 'VLAD')
+
+
+def _search(config: experiment_pb2.SearchConfig) -> Iterator[Problem]:
+  yield from _range(config, 'top_k', 0)
+
+
+def _evaluation(config: experiment_pb2.EvaluationConfig) -> Iterator[Problem]:
+  if any(k < 1 for k in config.ks):
+    yield Problem('ks', f'ks is {list(config.ks)}; every k must be at least 1')
+
+
+def _report(config: experiment_pb2.ReportConfig) -> Iterator[Problem]:
+  yield from _range(config, 'results_per_query', 1, 1000)
+  yield from _range(config, 'max_queries', 0)
+
+
+_RULES: dict[str, Callable[..., Iterator[Problem]]] = {
+  'regions': _regions,
+  'extraction': _extraction,
+  'codebook': _codebook,
+  'aggregation': _aggregation,
+  'search': _search,
+  'evaluation': _evaluation,
+  'report': _report,
+}
+
+
+def _is_changed(config, field: str) -> bool:
+  """Whether a field is set to something else than its default, which resolved configs write out."""
+  descriptor = config.DESCRIPTOR.fields_by_name[field]
+  if not config.HasField(field):
+    return False
+  return not descriptor.has_default_value or getattr(config, field) != descriptor.default_value
+
+
+def _range(config, field: str, low: float, high: float | None = None) -> Iterator[Problem]:
+  value = getattr(config, field)
+  # Written so that NaN is out of range.
+  if not (value >= low and (high is None or value <= high)):
+    wanted = f'at least {low:g}' if high is None else f'in [{low:g}, {high:g}]'
+    yield Problem(field, f'{field} is {value:g}; it must be {wanted}')
+
+
+def _belongs_to(field: str, wanted: str, found: str) -> Problem:
+  return Problem(field, f'{field} has an effect only with {wanted}, found {found}. Remove it or change that')

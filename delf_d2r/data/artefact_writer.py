@@ -1,0 +1,281 @@
+"""Making an artefact directory: resumable, shard by shard, the manifest last.
+
+While work goes on the directory holds `manifest.partial.pbtxt` and, for every finished shard, its account
+under `.progress/`. A shard is written under a temporary name, synced and renamed; its account comes first,
+so that a shard under its final name is always accounted for. Two processes cannot write one directory.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import google_crc32c
+from absl import logging
+from google.protobuf import text_format
+
+from delf_d2r.data import files, tfrecord
+from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
+from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.protos import manifest_pb2
+from delf_d2r.version import VERSION
+
+PARTIAL_MANIFEST = 'manifest.partial.pbtxt'
+ERRORS = 'errors.jsonl'
+_PROGRESS = '.progress'
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['ArtefactWriter']:
+  """Opens `path` for making the planned artefact.
+
+  The writer's `finished` is true where that very artefact stands already; there is nothing to do then.
+
+  Args:
+    path: the artefact directory; made with its parents if missing.
+    plan: what it shall hold.
+    redo: remove an artefact made by another config or other inputs, instead of refusing.
+
+  Raises:
+    ArtefactError: another config or other inputs made or began what is there (the message names what
+      differs), or the directory holds files that are no artefact.
+    UserError: the place cannot be written, or another process is writing it.
+  """
+  path = pathlib.Path(path)
+  with files.explained('cannot write', path):
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+      writer = ArtefactWriter(path, plan)
+      writer._begin(redo)
+      yield writer
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardRange:
+  """A shard that is still to be written: its number and the items it holds."""
+
+  number: int
+  file: str
+  items: range
+
+
+class ShardWriter:
+  """Collects the records, counts and errors of one shard."""
+
+  def __init__(self, file):
+    self._file = file
+    self.records = 0
+    self.counts: Counter[str] = Counter()
+    self.errors: list[dict[str, str]] = []
+
+  def add(self, record: bytes, **counts: int) -> None:
+    """Appends a record and adds to the counts."""
+    tfrecord.write_record(self._file, record)
+    self.records += 1
+    self.counts.update(counts)
+
+  def add_error(self, name: str, reason: str) -> None:
+    """Notes an item that could not be used."""
+    self.errors.append({'name': name, 'error': reason})
+
+
+class ArtefactWriter:
+  """The directory while it is being made; see `writing`."""
+
+  def __init__(self, path: pathlib.Path, plan: Plan):
+    self.path = path
+    self.plan = plan
+    self.finished = False
+    self.resumed = False
+    self._started = time.monotonic()
+    self._accounts: dict[str, dict] = {}
+
+  def _begin(self, redo: bool) -> None:
+    name = next((name for name in (MANIFEST, PARTIAL_MANIFEST) if (self.path / name).exists()), None)
+    if name is None:
+      self._require_empty()
+    else:
+      found = read_manifest(self.path / name)
+      differences = self.plan.differences(found)
+      if differences and not redo:
+        raise ArtefactError(
+          f'{self.path}: {"made" if name == MANIFEST else "begun"} by another run: {"; ".join(differences)}.'
+          ' Choose another --output, delete the directory, or give --redo to replace it'
+        )
+      if differences:
+        logging.info('%s: made anew, because %s', self.path, '; '.join(differences))
+        self._remove_contents()
+      self.finished = name == MANIFEST and not differences
+      self.resumed = name == PARTIAL_MANIFEST and not differences
+      if self.finished:
+        self._refresh(found)
+        self._remove_traces()
+        return
+    if not self.resumed:
+      self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest())
+    (self.path / _PROGRESS).mkdir(exist_ok=True)
+    for leftover in [*self.path.glob('.*.tmp'), *self.path.glob(f'{_PROGRESS}/.*.tmp')]:
+      leftover.unlink()
+
+  def _require_empty(self) -> None:
+    strangers = sorted(file.name for file in self.path.iterdir() if not file.name.endswith('.tmp'))
+    if strangers:
+      raise ArtefactError(
+        f'{self.path}: not empty and no artefact (it holds {strangers[0]}); nothing was touched.'
+        ' Choose another --output'
+      )
+
+  def _refresh(self, found: manifest_pb2.Manifest) -> None:
+    """Brings fields up to date that are no part of the fingerprint: alpha, tau, paths."""
+    fresh = self.plan.to_manifest()
+    if found.config != fresh.config or found.inputs != fresh.inputs:
+      found.config.CopyFrom(fresh.config)
+      del found.inputs[:]
+      found.inputs.extend(fresh.inputs)
+      self._write_manifest(MANIFEST, found)
+
+  def _remove_contents(self) -> None:
+    """Empties the directory in an order that a kill cannot turn into something that looks finished."""
+    shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
+    self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest())
+    (self.path / MANIFEST).unlink(missing_ok=True)
+    for child in self.path.iterdir():
+      if child.is_dir() and not child.is_symlink():
+        shutil.rmtree(child)
+      elif child.name != PARTIAL_MANIFEST:
+        child.unlink()
+
+  def _remove_traces(self) -> None:
+    """Removes what only unfinished work needs; a kill right after the manifest can leave it behind."""
+    (self.path / PARTIAL_MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
+
+  def missing_shards(self, num_items: int, items_per_shard: int) -> Iterator[ShardRange]:
+    """Yields the shards that are still to be written. At least one shard exists, be it empty."""
+    num_shards = max(1, -(-num_items // items_per_shard))
+    for number in range(num_shards):
+      file = f'{self.plan.kind}-{number:05d}-of-{num_shards:05d}.tfrecord'
+      first = number * items_per_shard
+      account = self._read_account(file)
+      if account is not None:
+        self._accounts[file] = account
+      else:
+        yield ShardRange(number, file, range(first, min(first + items_per_shard, num_items)))
+
+  def _read_account(self, file: str) -> dict | None:
+    shard, account = self.path / file, self.path / _PROGRESS / f'{file}.json'
+    if not (shard.is_file() and account.is_file()):
+      return None
+    found = json.loads(account.read_text(encoding='utf-8'))
+    return found if found['bytes'] == shard.stat().st_size else None
+
+  @contextlib.contextmanager
+  def shard(self, shard: ShardRange) -> Iterator[ShardWriter]:
+    """Writes one shard; it takes its final name when the body ends, and never if it raises."""
+    with files.replacing(self.path / shard.file) as temporary:
+      with open(temporary, 'wb') as file:
+        writer = ShardWriter(file)
+        yield writer
+      account = {
+        'records': writer.records,
+        'bytes': temporary.stat().st_size,
+        'crc32c': _file_crc(temporary),
+        'counts': dict(writer.counts),
+        'errors': writer.errors,
+      }
+      files.write_atomically(
+        self.path / _PROGRESS / f'{shard.file}.json', json.dumps(account, ensure_ascii=False)
+      )
+    self._accounts[shard.file] = account
+
+  @property
+  def counts(self) -> Counter[str]:
+    """The counts of all shards that stand."""
+    total: Counter[str] = Counter()
+    for account in self._accounts.values():
+      total.update(account['counts'])
+    return total
+
+  @property
+  def errors(self) -> list[dict[str, str]]:
+    """The errors of all shards that stand, in order."""
+    return [error for file in sorted(self._accounts) for error in self._accounts[file]['errors']]
+
+  def discard(self) -> None:
+    """Removes all that was written: the work turned out to be of no use."""
+    self._remove_contents()
+    (self.path / PARTIAL_MANIFEST).unlink()
+
+  def finish(self, counts: Mapping[str, int] | None = None, *, upstream: Artefact | None = None) -> Artefact:
+    """Adds up the shards, writes `errors.jsonl` and the manifest: the artefact is finished.
+
+    Args:
+      counts: counts beside those of the shards.
+      upstream: the artefact that this one was made from; what failed there is missing here too.
+    """
+    manifest = self.plan.to_manifest()
+    for file, account in sorted(self._accounts.items()):
+      manifest.shards.add(file=file, **{key: account[key] for key in ('records', 'bytes', 'crc32c')})
+    errors = [*read_errors(upstream), *self.errors]
+    if errors:
+      lines = [json.dumps(error, ensure_ascii=False) + '\n' for error in errors]
+      files.write_atomically(self.path / ERRORS, ''.join(lines))
+    totals = {**self.counts, **(counts or {}), 'failed': len(errors)}
+    for name in sorted(totals):
+      manifest.counts.add(name=name, value=totals[name])
+    manifest.bytes = self._size()
+    manifest.library_version = VERSION
+    manifest.seconds = round(time.monotonic() - self._started, 3)
+    self._write_manifest(MANIFEST, manifest)
+    self._remove_traces()
+    self.finished = True
+    return Artefact(self.path, manifest)
+
+  def _size(self) -> int:
+    hidden = (self.path / _PROGRESS, self.path / PARTIAL_MANIFEST)
+    return sum(
+      file.stat().st_size
+      for file in self.path.rglob('*')
+      if file.is_file() and not any(file.is_relative_to(path) for path in hidden)
+    )
+
+  def _write_manifest(self, name: str, manifest: manifest_pb2.Manifest) -> None:
+    # as_utf8 keeps image folders with non-ASCII names readable.
+    files.write_atomically(self.path / name, text_format.MessageToString(manifest, as_utf8=True))
+
+
+def read_errors(artefact: Artefact | None) -> list[dict[str, str]]:
+  """What could not be used on the way to an artefact: `name` and `error` of each."""
+  if artefact is None or not (artefact.path / ERRORS).is_file():
+    return []
+  lines = (artefact.path / ERRORS).read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f'{path}: another process is writing this artefact. Wait for it, or choose another --output'
+      ) from None
+    yield
+  finally:
+    os.close(handle)
+
+
+def _file_crc(path: pathlib.Path) -> int:
+  checksum = google_crc32c.Checksum()
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 20):
+      checksum.update(block)
+  return int.from_bytes(checksum.digest(), 'big')

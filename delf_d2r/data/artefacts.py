@@ -1,0 +1,188 @@
+"""Artefact directories: what is in them, what made them, and when they may be used.
+
+A directory with `manifest.pbtxt` is finished: the manifest is written last. `Artefact.open` reads one;
+artefact_writer.py makes one.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from google.protobuf import text_format
+
+from delf_d2r import config as configs
+from delf_d2r.data import tfrecord
+from delf_d2r.errors import ArtefactError
+from delf_d2r.protos import aggregation_pb2, experiment_pb2, manifest_pb2
+
+FORMAT_VERSION = 1
+MANIFEST = 'manifest.pbtxt'
+
+# Fields that say how descriptors are compared, not what they are: changing them makes no artefact of these
+# kinds stale.
+COMPARISON_FIELDS = ('alpha', 'tau', 'normalize', 'use_idf', 'query_num_assignments')
+_COMPARISON_FREE_KINDS = ('descriptors', 'index')
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """Something that an artefact is made from: its role, fingerprint and place."""
+
+  role: str
+  fingerprint: str
+  path: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What an artefact will be: known before any work is done.
+
+  Attributes:
+    kind: boxes, features, codebook, descriptors, index, rankings, metrics or report.
+    config: the resolved configs of all stages that lead to it.
+    inputs: what it is made from.
+  """
+
+  kind: str
+  config: experiment_pb2.ExperimentConfig
+  inputs: tuple[Input, ...]
+
+  @property
+  def fingerprint(self) -> str:
+    """Equal exactly if kind, layout, config and inputs are."""
+    parts = [self.kind, str(FORMAT_VERSION), configs.to_text(self._decisive_config())]
+    parts += [f'{item.role}={item.fingerprint}' for item in self.inputs]
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+
+  def _decisive_config(self) -> experiment_pb2.ExperimentConfig:
+    config = experiment_pb2.ExperimentConfig()
+    config.CopyFrom(self.config)
+    config.ClearField('name')
+    if self.kind in _COMPARISON_FREE_KINDS and config.HasField('aggregation'):
+      aggregation = config.aggregation
+      for field in COMPARISON_FIELDS:
+        # A VLAD is normalised when it is made.
+        if field != 'normalize' or aggregation.kernel != aggregation_pb2.AggregationConfig.VLAD:
+          aggregation.ClearField(field)
+    return config
+
+  def to_manifest(self) -> manifest_pb2.Manifest:
+    """The manifest of this plan, without what only the finished work tells."""
+    manifest = manifest_pb2.Manifest(
+      kind=self.kind, format_version=FORMAT_VERSION, fingerprint=self.fingerprint, config=self.config
+    )
+    for item in self.inputs:
+      manifest.inputs.add(role=item.role, fingerprint=item.fingerprint, path=str(item.path))
+    return manifest
+
+  def differences(self, manifest: manifest_pb2.Manifest) -> list[str]:
+    """Why an artefact with `manifest` is not the one planned: a line for each difference."""
+    if manifest.kind != self.kind:
+      return [f'it is an artefact of kind {manifest.kind}, not {self.kind}']
+    if manifest.fingerprint == self.fingerprint:
+      return []
+    old = Plan(manifest.kind, manifest.config, ())._decisive_config()
+    found = [
+      f'{field} is {was} there, {now} here'
+      for field, was, now in configs.differences(old, self._decisive_config())
+    ]
+    before = {item.role: item for item in manifest.inputs}
+    for item in self.inputs:
+      old_item = before.get(item.role)
+      if old_item is None or old_item.fingerprint != item.fingerprint:
+        was = f'{old_item.fingerprint} ({old_item.path})' if old_item else 'none'
+        found.append(f'input {item.role} is {was} there, {item.fingerprint} ({item.path}) here')
+    for role in before.keys() - {item.role for item in self.inputs}:
+      found.append(f'input {role} is {before[role].fingerprint} there, none here')
+    return found or [f'its fingerprint is {manifest.fingerprint} there, {self.fingerprint} here']
+
+
+def with_comparison(
+  config: experiment_pb2.ExperimentConfig, aggregation: aggregation_pb2.AggregationConfig | None
+) -> experiment_pb2.ExperimentConfig:
+  """A copy of `config` that compares descriptors as `aggregation` says, where that says anything."""
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(config)
+  for field in COMPARISON_FIELDS if aggregation else ():
+    if aggregation.HasField(field):
+      setattr(merged.aggregation, field, getattr(aggregation, field))
+  return merged
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+  """A finished artefact directory."""
+
+  path: pathlib.Path
+  manifest: manifest_pb2.Manifest
+
+  @classmethod
+  def open(cls, path: str | pathlib.Path, kind: str) -> 'Artefact':
+    """Opens a finished artefact of the given kind.
+
+    Raises:
+      ArtefactError: there is none, it is unfinished, of another kind or version, or a shard has been
+        truncated since.
+    """
+    path = pathlib.Path(path)
+    manifest = read_manifest(path / MANIFEST)
+    if manifest.kind != kind:
+      raise ArtefactError(
+        f'{path}: holds {manifest.kind}, but {kind} are needed here; is it the directory of another stage?'
+      )
+    for shard in manifest.shards:
+      file = path / shard.file
+      size = file.stat().st_size if file.is_file() else -1
+      if size != shard.bytes:
+        found = 'it is missing' if size < 0 else f'it has {size}'
+        raise ArtefactError(
+          f'{file}: the manifest says {shard.bytes} bytes, {found}. Delete {path} and run its stage again'
+        )
+    return cls(path, manifest)
+
+  @property
+  def config(self) -> experiment_pb2.ExperimentConfig:
+    """The resolved configs of all stages that led to this artefact."""
+    return self.manifest.config
+
+  @property
+  def counts(self) -> Mapping[str, int]:
+    """What the artefact holds, by name."""
+    return {count.name: count.value for count in self.manifest.counts}
+
+  def input(self, role: str) -> Input | None:
+    """The input of that role, as it was when the artefact was made."""
+    for item in self.manifest.inputs:
+      if item.role == role:
+        return Input(role, item.fingerprint, pathlib.Path(item.path))
+    return None
+
+  def as_input(self, role: str) -> Input:
+    """This artefact as the input of another."""
+    return Input(role, self.manifest.fingerprint, self.path)
+
+  def records(self) -> Iterator[bytes]:
+    """Yields the records of all shards in order."""
+    for shard in self.manifest.shards:
+      yield from tfrecord.read_file(self.path / shard.file)
+
+
+def read_manifest(path: pathlib.Path) -> manifest_pb2.Manifest:
+  """Reads a manifest; ArtefactError if it is missing, unreadable or of another version."""
+  if not path.is_file():
+    raise ArtefactError(
+      f'{path.parent}: no finished artefact there ({path.name} is missing). Run the stage that makes it, or'
+      ' finish it by running the same command again'
+    )
+  try:
+    manifest = text_format.Parse(path.read_text(encoding='utf-8'), manifest_pb2.Manifest())
+  except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+    raise ArtefactError(f'{path}: damaged or not a manifest ({error}). Run its stage again') from None
+  if manifest.format_version != FORMAT_VERSION:
+    raise ArtefactError(
+      f'{path}: format version {manifest.format_version}, this library ({FORMAT_VERSION}) reads only its'
+      ' own. Make the artefact again, or use the library that made it'
+      f' ({manifest.library_version or "unknown"})'
+    )
+  return manifest

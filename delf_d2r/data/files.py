@@ -1,0 +1,63 @@
+"""Writing files so that a kill at any moment leaves the old file or the new one."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+from delf_d2r.errors import UserError
+
+
+def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
+  """Writes `data` under a temporary name in the same folder, syncs it and renames it to `path`."""
+  with replacing(path) as temporary:
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a temporary path to write to; on leaving, it is synced and takes the place of `path`.
+
+  If the body raises, the temporary file is removed and `path` is as before.
+  """
+  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+  os.close(handle)
+  temporary = pathlib.Path(name)
+  try:
+    yield temporary
+    with open(temporary, 'rb') as file:
+      os.fsync(file.fileno())
+    # mkstemp makes files private; an artefact gets the permissions of any new file.
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def sync_directory(path: pathlib.Path) -> None:
+  """Makes renames within a directory durable."""
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def explained(what: str, path: pathlib.Path) -> Iterator[None]:
+  """Turns an OSError (read-only place, full disk, ...) into a UserError that says what was being done."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'{what} {path}: {error}. What was finished before is kept; mend the place (or free'
+      ' space, or choose another --output) and run the same command again to go on'
+    ) from error
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask

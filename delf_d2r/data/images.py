@@ -1,0 +1,88 @@
+"""Decoding photos: any file that Pillow reads to RGB, or one clear error."""
+
+import contextlib
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from delf_d2r.errors import ImageError
+
+MAX_MEGAPIXELS = 200
+_DEEP_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
+
+# The limit is checked by open_image from the header, with the numbers in the message; Pillow's own limit
+# would warn at half of it.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@contextlib.contextmanager
+def open_image(path: str | pathlib.Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator[Image.Image]:
+  """Opens a photo and checks its size, without decoding it; anything that then fails is an ImageError."""
+  path = pathlib.Path(path)
+  try:
+    if path.stat().st_size == 0:
+      raise ImageError(f'{path}: the file is empty (0 bytes)')
+    with warnings.catch_warnings():
+      # Pillow warns about odd metadata (EXIF, palettes) of photos that it decodes well.
+      warnings.simplefilter('ignore')
+      with Image.open(path) as image:
+        pixels = image.width * image.height
+        if pixels > max_megapixels * 1_000_000:
+          raise ImageError(
+            f'{path}: {image.width} x {image.height} is {pixels / 1e6:.0f} megapixels, more than'
+            f' max_megapixels {max_megapixels}. Reduce the photo or raise the limit'
+          )
+        yield image
+  except ImageError:
+    raise
+  except Image.UnidentifiedImageError:
+    raise ImageError(f'{path}: not an image that Pillow can read') from None
+  except Exception as error:
+    # Decoders raise whatever they like on damaged files: OSError, SyntaxError, struct.error, ...
+    raise ImageError(f'{path}: cannot be decoded ({error})') from error
+
+
+def load_image(
+  path: str | pathlib.Path, *, apply_exif_orientation: bool = True, max_megapixels: int = MAX_MEGAPIXELS
+) -> np.ndarray:
+  """Decodes a photo: its first frame if it has several; transparent pixels over white.
+
+  Args:
+    path: the file.
+    apply_exif_orientation: turn the photo upright, as viewers show it. All coordinates are in this frame.
+    max_megapixels: larger photos are refused before they are decoded.
+
+  Returns:
+    uint8 [H, W, 3], RGB.
+
+  Raises:
+    ImageError: the file is missing, unreadable, empty, truncated, too large or no image.
+  """
+  with open_image(path, max_megapixels=max_megapixels) as image:
+    if apply_exif_orientation:
+      image = ImageOps.exif_transpose(image)
+    return np.asarray(to_rgb(image))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Any mode to RGB: 16-bit greys scaled to 8 bits, transparency composed over white."""
+  if image.mode in _DEEP_MODES:
+    # Pillow's own conversion clips at 255 instead of scaling.
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert(
+      'RGB'
+    )
+  if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image.convert('RGB')
+
+
+def image_size(path: str | pathlib.Path, *, apply_exif_orientation: bool = True) -> tuple[int, int]:
+  """(height, width) of a photo, read from its header."""
+  with open_image(path) as image:
+    width, height = image.size
+    turned = apply_exif_orientation and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)

@@ -1,0 +1,81 @@
+"""Rankings on disk: plain arrays, a row for each query.
+
+queries.json, image_names.json   lists of names; ids in the rankings are positions in the latter
+image_ids.npy                    int32 [Q, k]
+scores.npy                       float32 [Q, k]
+best_regions.npy                 int32 [Q, k], -1 where regions were not searched one by one
+timing.json                      milliseconds of each query, by part
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError
+from delf_d2r.structures import Ranking
+
+_ARRAYS = {'image_ids': np.int32, 'scores': np.float32, 'best_regions': np.int32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+  """Milliseconds for each query: lists of length Q.
+
+  Attributes:
+    describe: features to aggregated descriptor, which is mostly the assignment of words.
+    search: aggregated descriptor to ranking.
+  """
+
+  describe: tuple[float, ...]
+  search: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRankings:
+  """The rankings of Q queries over M index images."""
+
+  image_names: tuple[str, ...]
+  rankings: tuple[Ranking, ...]
+  timing: Timing
+
+
+def save(
+  rankings: Sequence[Ranking], image_names: Sequence[str], timing: Timing, directory: pathlib.Path
+) -> None:
+  """Writes rankings of equal length."""
+  _write_json(directory / 'queries.json', [ranking.query for ranking in rankings])
+  _write_json(directory / 'image_names.json', list(image_names))
+  _write_json(directory / 'timing.json', dataclasses.asdict(timing))
+  for name, dtype in _ARRAYS.items():
+    table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(len(rankings), -1)
+    with files.replacing(directory / f'{name}.npy') as temporary, open(temporary, 'wb') as file:
+      np.save(file, table)
+
+
+def load(directory: pathlib.Path) -> StoredRankings:
+  """Reads what `save` wrote; ArtefactError if it is damaged."""
+  try:
+    queries, names, timing = (
+      json.loads((directory / f'{name}.json').read_text(encoding='utf-8'))
+      for name in ('queries', 'image_names', 'timing')
+    )
+    tables = {name: np.load(directory / f'{name}.npy', allow_pickle=False) for name in _ARRAYS}
+    rankings = tuple(
+      Ranking(query, **{name: table[row] for name, table in tables.items()})
+      for row, query in enumerate(queries)
+    )
+    times = Timing(tuple(timing['describe']), tuple(timing['search']))
+  except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    raise ArtefactError(f'{directory}: rankings are missing or damaged ({error}). Run search again') from None
+  ids = tables['image_ids']
+  if ids.size and not 0 <= ids.min() <= ids.max() < len(names):
+    raise ArtefactError(f'{directory}: image ids beyond the {len(names)} names. Run search again')
+  return StoredRankings(tuple(names), rankings, times)
+
+
+def _write_json(path: pathlib.Path, document) -> None:
+  files.write_atomically(path, json.dumps(document, ensure_ascii=False, indent=1) + '\n')

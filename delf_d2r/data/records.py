@@ -1,0 +1,171 @@
+"""Records: the values of structures.py to tf.train.Example bytes and back.
+
+A record holds a UTF-8 `name`, integers, and arrays. An array `x` is three features: `x` (raw little-endian
+bytes, row-major), `x/dtype` (NumPy's name of the type) and `x/shape`. In TensorFlow:
+`tf.reshape(tf.io.decode_raw(example['descriptors'], tf.float32), example['descriptors/shape'])`.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from delf_d2r.errors import ArtefactError
+from delf_d2r.protos import example_pb2
+from delf_d2r.structures import FEATURE_ARRAYS, AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures
+
+_DTYPES = {name: np.dtype(name).newbyteorder('<') for name in ('float32', 'uint8', 'uint32', 'int64')}
+
+
+def encode(name: str, integers: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> bytes:
+  """One record. Equal values give equal bytes."""
+  example = example_pb2.Example()
+  feature = example.features.feature
+  feature['name'].bytes_list.value.append(name.encode())
+  for key, value in integers.items():
+    feature[key].int64_list.value.append(value)
+  for key, array in arrays.items():
+    dtype = _DTYPES[array.dtype.name]
+    feature[key].bytes_list.value.append(np.ascontiguousarray(array, dtype).tobytes())
+    feature[f'{key}/dtype'].bytes_list.value.append(array.dtype.name.encode())
+    feature[f'{key}/shape'].int64_list.value.extend(array.shape)
+  return example.SerializeToString(deterministic=True)
+
+
+class Record:
+  """A parsed record; every access checks what it finds and raises ArtefactError."""
+
+  def __init__(self, data: bytes):
+    try:
+      self._feature = example_pb2.Example.FromString(data).features.feature
+      self.name = self._bytes('name').decode()
+    except (DecodeError, UnicodeDecodeError) as error:
+      raise ArtefactError(f'a record is no tf.train.Example with a UTF-8 name ({error})') from None
+
+  def integer(self, key: str) -> int:
+    """The integer `key`."""
+    values = self._get(key).int64_list.value
+    if len(values) != 1:
+      raise ArtefactError(f'record field {key}: expected one integer, found {len(values)}')
+    return values[0]
+
+  def array(self, key: str, rank: int) -> np.ndarray:
+    """The array `key`, read-only, of `rank` axes."""
+    dtype = _DTYPES.get(self._bytes(f'{key}/dtype').decode('ascii', 'replace'))
+    shape = tuple(self._get(f'{key}/shape').int64_list.value)
+    data = self._bytes(key)
+    if dtype is None:
+      raise ArtefactError(f'record field {key}: unknown dtype, expected one of {sorted(_DTYPES)}')
+    size = math.prod(shape) * dtype.itemsize
+    if len(shape) != rank or min(shape, default=0) < 0 or size != len(data):
+      raise ArtefactError(f'record field {key}: {len(data)} bytes do not fill shape {shape} of {dtype.name}')
+    return np.frombuffer(data, dtype).reshape(shape)
+
+  def _bytes(self, key: str) -> bytes:
+    values = self._get(key).bytes_list.value
+    if len(values) != 1:
+      raise ArtefactError(f'record field {key}: expected one value, found {len(values)}')
+    return values[0]
+
+  def _get(self, key: str) -> example_pb2.Feature:
+    if key not in self._feature:
+      raise ArtefactError(f'a record has no field {key}; was it written by another kind of stage?')
+    return self._feature[key]
+
+
+def encode_features(image: ImageFeatures) -> bytes:
+  """ImageFeatures as a record."""
+  arrays = {name: getattr(image.features, name) for name in FEATURE_ARRAYS}
+  return encode(
+    image.name,
+    {'height': image.height, 'width': image.width},
+    {'boxes': image.boxes, 'region_offsets': image.region_offsets, **arrays},
+  )
+
+
+def decode_features(data: bytes) -> ImageFeatures:
+  """The inverse of `encode_features`; ArtefactError for anything else."""
+  record = Record(data)
+  ranks = {'locations': 2, 'scales': 1, 'attention': 1, 'descriptors': 2}
+  return _checked(
+    lambda: ImageFeatures(
+      name=record.name,
+      height=record.integer('height'),
+      width=record.integer('width'),
+      boxes=record.array('boxes', 2),
+      region_offsets=record.array('region_offsets', 1),
+      features=LocalFeatures(**{name: record.array(name, ranks[name]) for name in FEATURE_ARRAYS}),
+    )
+  )
+
+
+def encode_boxes(name: str, boxes: Boxes) -> bytes:
+  """The boxes of one image as a record."""
+  return encode(name, {}, {'boxes': boxes.coordinates, 'scores': boxes.scores})
+
+
+def decode_boxes(data: bytes) -> tuple[str, Boxes]:
+  """The inverse of `encode_boxes`."""
+  record = Record(data)
+  return record.name, _checked(lambda: Boxes(record.array('boxes', 2), record.array('scores', 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDescriptors:
+  """What one image has in the index.
+
+  Attributes:
+    name: the image's name.
+    boxes: float32 [R, 4], the regions that were aggregated; row 0 is the whole image.
+    descriptors: one aggregated descriptor, or R of them for regional search.
+  """
+
+  name: str
+  boxes: np.ndarray
+  descriptors: list[AggregatedDescriptor]
+
+
+def encode_descriptors(image: ImageDescriptors) -> bytes:
+  """The aggregated descriptors of one image, at least one, as a record."""
+  descriptors = image.descriptors
+  offsets = np.cumsum([0, *(len(descriptor) for descriptor in descriptors)], dtype=np.int64)
+  return encode(
+    image.name,
+    {'dimensions': descriptors[0].dimensions},
+    {
+      'boxes': image.boxes,
+      'descriptor_offsets': offsets,
+      'visual_words': np.concatenate([descriptor.visual_words for descriptor in descriptors]),
+      'values': np.concatenate([descriptor.values for descriptor in descriptors]),
+    },
+  )
+
+
+def decode_descriptors(data: bytes) -> ImageDescriptors:
+  """The inverse of `encode_descriptors`."""
+  record = Record(data)
+  offsets = record.array('descriptor_offsets', 1)
+  words, values = record.array('visual_words', 1), record.array('values', 2)
+  dimensions = record.integer('dimensions')
+  if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(np.diff(offsets) < 0):
+    raise ArtefactError(f'{record.name}: descriptor_offsets do not divide {len(words)} visual words')
+  descriptors = _checked(
+    lambda: [
+      AggregatedDescriptor(words[start:end], values[start:end], dimensions)
+      for start, end in itertools.pairwise(offsets)
+    ]
+  )
+  return ImageDescriptors(record.name, record.array('boxes', 2), descriptors)
+
+
+def _checked(make):
+  """Runs a constructor of structures.py; what it refuses in a record is damage."""
+  try:
+    return make()
+  except ArtefactError:
+    raise
+  except ValueError as error:
+    raise ArtefactError(f'a record contradicts itself: {error}') from None

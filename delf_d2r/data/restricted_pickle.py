@@ -1,0 +1,178 @@
+"""Reads a pickle of plain containers and NumPy arrays without running anything it names.
+
+A pickle is a program: it may import any function and call it. Revisited publishes its annotations as
+pickles all the same, so this reader admits numbers, text, bytes, lists, tuples, dicts, sets, and the few
+names by which NumPy's arrays, dtypes and scalars are pickled (NumPy 1 and 2, Python 2 and 3). Even these
+are not given to NumPy: stand-ins check shape, dtype and byte count before an array is filled.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import re
+import types
+
+import numpy as np
+
+_SIMPLE_DTYPE = re.compile(r'[<>|=]?(b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?)')
+_MEMO_WRITES = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
+
+
+class _RefusedError(Exception):
+  """The pickle holds something that is not admitted."""
+
+
+def loads(data: bytes) -> object:
+  """The object pickled in `data`; NumPy arrays come as instances of a subclass, see `np.asarray`.
+
+  Text pickled by Python 2 is read as Latin-1.
+
+  Raises:
+    ValueError: the pickle names anything but the admitted globals, or is damaged or cut short.
+  """
+  try:
+    _check_opcodes(data)
+    return _Unpickler(data).load()
+  except _RefusedError as error:
+    raise ValueError(str(error)) from error
+  except Exception as error:  # A damaged pickle raises nearly any exception.
+    raise ValueError(
+      f'the pickle is damaged or cut short ({type(error).__name__}: {error}); fetch the file again'
+    ) from error
+
+
+def _check_opcodes(data: bytes) -> None:
+  """Walks through the pickle once: it ends with STOP, and its memo is no larger than itself.
+
+  The C unpickler allocates as much memo as the largest slot written asks for, up to 64 GiB.
+  """
+  for opcode, argument, position in pickletools.genops(data):
+    if opcode.name in _MEMO_WRITES and argument > len(data):
+      raise _RefusedError(
+        f'the pickle is damaged: byte {position} writes memo slot {argument} of a file of {len(data)}'
+        ' bytes; fetch the file again'
+      )
+
+
+class _Unpickler(pickle.Unpickler):
+  def __init__(self, data: bytes):
+    super().__init__(io.BytesIO(data), encoding='latin1')
+
+  def find_class(self, module: str, name: str):
+    try:
+      return _ADMITTED[module, name]
+    except KeyError:
+      raise _RefusedError(
+        f'refused the global {module}.{name}: only plain containers and NumPy arrays are admitted, and'
+        ' nothing was executed; get the file from a source you trust, or write the ground truth as JSON'
+      ) from None
+
+
+class _Global:
+  """What the pickle gets for an admitted name: callable, and closed to the opcode BUILD."""
+
+  __slots__ = ('_function',)
+
+  def __init__(self, function=None):
+    object.__setattr__(self, '_function', function)
+
+  def __call__(self, *arguments):
+    if self._function is None:
+      raise _RefusedError('refused to call a class')
+    return self._function(*arguments)
+
+  def __setattr__(self, name, value):
+    raise _RefusedError(f'refused to set the attribute {name} of a global')
+
+  def __setstate__(self, state):
+    raise _RefusedError('refused to set the state of a global')
+
+
+class _Dtype:
+  """A dtype under construction: the pickle names it first and adds the byte order by BUILD."""
+
+  __slots__ = ('dtype',)
+
+  def __init__(self, text: str):
+    if not isinstance(text, str) or not _SIMPLE_DTYPE.fullmatch(text):
+      raise _RefusedError(f'refused the dtype {text!r}: only numbers, text and objects are admitted')
+    self.dtype = np.dtype('O' if 'O' in text else text)
+
+  def __setstate__(self, state):
+    _version, order, *compound = state[:5]
+    if order not in ('<', '>', '|', '=') or any(part is not None for part in compound):
+      raise _RefusedError(f'refused a compound dtype of {self.dtype}')
+    self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+  """An array under construction: BUILD brings shape, dtype and content."""
+
+  def __setstate__(self, state):
+    _version, shape, dtype, is_fortran, content = state
+    dtype = _checked_dtype(dtype)
+    if isinstance(content, str):  # Bytes of Python 2.
+      content = content.encode('latin1')
+    if not isinstance(content, list if dtype.hasobject else bytes):
+      raise _RefusedError(f'an array of {dtype} holds {type(content).__name__}')
+    _check_size(shape, dtype, len(content) if dtype.hasobject else len(content) / dtype.itemsize)
+    super().__setstate__((1, shape, dtype, bool(is_fortran), content))
+
+
+def _checked_dtype(dtype: object) -> np.dtype:
+  if not isinstance(dtype, _Dtype):
+    raise _RefusedError(f'expected a dtype, found {type(dtype).__name__}')
+  if dtype.dtype.itemsize == 0:
+    raise _RefusedError(f'refused a dtype without bytes: {dtype.dtype}')
+  return dtype.dtype
+
+
+def _check_size(shape: object, dtype: np.dtype, found: float) -> None:
+  if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    raise _RefusedError('the shape of an array is not a tuple of sizes')
+  if math.prod(shape) != found:
+    raise _RefusedError(f'an array {shape} of {dtype} needs {math.prod(shape)} items, found {found:g}')
+
+
+def _reconstruct(_subtype, _shape, _typecode) -> _Array:
+  return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _from_buffer(buffer, dtype, shape, order) -> np.ndarray:
+  dtype = _checked_dtype(dtype)
+  _check_size(shape, dtype, len(buffer) / dtype.itemsize)
+  return np.frombuffer(bytes(buffer), dtype).reshape(shape, order='F' if order == 'F' else 'C')
+
+
+def _scalar(dtype, content) -> np.generic:
+  dtype = _checked_dtype(dtype)
+  content = content.encode('latin1') if isinstance(content, str) else content
+  _check_size((), dtype, len(content) / dtype.itemsize)
+  return np.frombuffer(content, dtype)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+  if encoding not in ('latin1', 'latin-1'):
+    raise _RefusedError(f'refused the encoding {encoding!r}: expected latin1')
+  return text.encode('latin1')
+
+
+_ADMITTED = types.MappingProxyType(
+  {
+    ('numpy', 'ndarray'): _Global(),
+    ('numpy', 'dtype'): _Global(lambda text, _align=False, _copy=True: _Dtype(text)),
+    ('_codecs', 'encode'): _Global(_encode),
+    # Protocols 0 to 2 write b'' as a call without arguments.
+    ('__builtin__', 'bytes'): _Global(lambda: b''),
+    **{
+      (f'numpy.{core}.{module}', name): _Global(function)
+      for core in ('core', '_core')
+      for module, name, function in (
+        ('multiarray', '_reconstruct', _reconstruct),
+        ('multiarray', 'scalar', _scalar),
+        ('numeric', '_frombuffer', _from_buffer),
+      )
+    },
+  }
+)

@@ -1,0 +1,187 @@
+"""The search engine: an index directory that answers photos.
+
+engine = SearchEngine.load('output/index')
+for result in engine.search('photo.jpg', top_k=10):
+  print(result.name, result.score)
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_d2r.data import artefacts, codebook_files, images
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.boxes_file import check_box
+from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.extractors import factory
+from delf_d2r.index.inverted_index import InvertedIndex
+from delf_d2r.index.storage import IndexFormatError
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.stages import build_index, kernel_options
+from delf_d2r.stages.aggregate import Aggregator
+from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, Ranking
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+  """One index image of an answer.
+
+  Attributes:
+    rank: from 1.
+    name: the image's name.
+    score: its similarity to the query; 0 where they share no visual word.
+    boxes: float32 [R - 1, 4], its boxes, the whole image left out.
+    best_region: with regional search the region that scored best (0 the whole image, r the box r - 1),
+      else -1.
+  """
+
+  rank: int
+  name: str
+  score: float
+  boxes: np.ndarray
+  best_region: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What a search found.
+
+  Attributes:
+    results: best first.
+    num_features: local features of the query; without any, every score is 0.
+    seconds: wall time of each part: decode, extract, describe, search.
+  """
+
+  results: tuple[SearchResult, ...]
+  num_features: int
+  seconds: dict[str, float]
+
+
+class SearchEngine:
+  """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo."""
+
+  def __init__(self, artefact: Artefact, index: InvertedIndex, aggregation: AggregationConfig):
+    """For `load`."""
+    self.artefact = artefact
+    self.index = index
+    centroids = np.ascontiguousarray(codebook_files.load_centroids(artefact.path))
+    self._aggregator = Aggregator(aggregation, centroids)
+    self._search_options = kernel_options.search_options(aggregation)
+    self._extractor = None
+    self._boxes = np.load(artefact.path / build_index.BOXES, mmap_mode='r', allow_pickle=False)
+    self._box_offsets = np.load(artefact.path / build_index.BOX_OFFSETS, allow_pickle=False)
+
+  @classmethod
+  def load(
+    cls, directory: str | pathlib.Path, *, aggregation: AggregationConfig | None = None
+  ) -> 'SearchEngine':
+    """Opens an index.
+
+    Args:
+      directory: that of build_index or of run_experiment.
+      aggregation: its alpha, tau, normalize, use_idf and query_num_assignments take the place of those that
+        the index was built with.
+
+    Raises:
+      ArtefactError: there is no finished index, or a file of it is damaged.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / artefacts.MANIFEST).is_file() and (directory / 'index').is_dir():
+      directory = directory / 'index'
+    artefact = Artefact.open(directory, 'index')
+    merged = artefacts.with_comparison(artefact.config, aggregation)
+    try:
+      return cls(artefact, InvertedIndex.load(directory / build_index.INVERTED), merged.aggregation)
+    except (IndexFormatError, OSError, ValueError) as error:
+      raise ArtefactError(f'{directory}: the index cannot be opened: {error}') from None
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def __repr__(self) -> str:
+    return f'SearchEngine({self.artefact.path}, {self.index!r})'
+
+  @property
+  def images_path(self) -> pathlib.Path | None:
+    """The folder of the indexed photos, as it was when they were indexed."""
+    images = self.artefact.input('images')
+    return images.path if images else None
+
+  def describe(self, query: ImageFeatures) -> AggregatedDescriptor:
+    """The aggregated descriptor of a query's features."""
+    return self._aggregator.query(query)
+
+  def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
+    """The ranking for an aggregated descriptor.
+
+    Args:
+      query: from `describe`.
+      top_k: its length; 0 ranks all index images.
+      name: the query's name.
+    """
+    return self.index.search(query, top_k=top_k, name=name, **self._search_options)
+
+  def search(
+    self,
+    photo: str | pathlib.Path | np.ndarray,
+    *,
+    box: Sequence[float] | None = None,
+    top_k: int = 10,
+  ) -> Answer:
+    """The index images most similar to a photo.
+
+    Args:
+      photo: a file, or uint8 [H, W, 3] RGB.
+      box: `[ymin, xmin, ymax, xmax]`, normalised: search for what is inside; None: the whole photo.
+      top_k: number of results; 0 = all.
+
+    Raises:
+      ImageError: the photo cannot be decoded.
+      UserError: the box is not within the photo.
+    """
+    if box is not None:
+      check_box(box, '--box')
+    if top_k < 0:
+      raise UserError(f'top_k is {top_k}; it must be at least 0')
+    config = self.artefact.config.extraction
+    marks = [('', time.perf_counter())]
+    pixels = photo
+    if not isinstance(photo, np.ndarray):
+      pixels = images.load_image(
+        photo,
+        apply_exif_orientation=config.apply_exif_orientation,
+        max_megapixels=config.max_megapixels,
+      )
+    marks.append(('decode', time.perf_counter()))
+    features = self._get_extractor().extract_query('', pixels, box)
+    marks.append(('extract', time.perf_counter()))
+    descriptor = self.describe(features)
+    marks.append(('describe', time.perf_counter()))
+    ranking = self.rank(descriptor, top_k=top_k)
+    marks.append(('search', time.perf_counter()))
+    seconds = {what: end - start for (_, start), (what, end) in itertools.pairwise(marks)}
+    return Answer(self.results(ranking), len(features.features), seconds)
+
+  def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
+    """A ranking with names and boxes."""
+    return tuple(
+      SearchResult(position + 1, self.index.image_names[image], float(score), self.boxes(image), int(region))
+      for position, (image, score, region) in enumerate(
+        zip(ranking.image_ids.tolist(), ranking.scores, ranking.best_regions, strict=True)
+      )
+    )
+
+  def boxes(self, image_id: int) -> np.ndarray:
+    """float32 [R - 1, 4]: the boxes of an index image, the whole image left out."""
+    start, end = self._box_offsets[image_id : image_id + 2]
+    return np.array(self._boxes[start:end])[1:]
+
+  def _get_extractor(self):
+    # Made at the first photo: ranking features that are there already needs none.
+    if self._extractor is None:
+      self._extractor = factory.build(self.artefact.config.extraction)
+    return self._extractor

@@ -1,0 +1,1 @@
+"""How good are rankings: average precision, the Revisited protocol, metrics files, significance."""

@@ -1,0 +1,1 @@
+"""Extractors: from pixels to local features. `factory.build` makes one from a config."""

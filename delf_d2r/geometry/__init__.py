@@ -1,0 +1,1 @@
+"""Geometry: boxes, putative matches and their verification. Arrays only."""

@@ -1,0 +1,104 @@
+"""Boxes `[ymin, xmin, ymax, xmax]`, normalised to [0, 1]."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_d2r.structures import Boxes
+
+
+def uniform_grid(boxes_per_side: Sequence[int], *, overlap: float) -> Boxes:
+  """Square grids of equal boxes over the normalised image.
+
+  Level n has n x n boxes of side s = 1 / (n - (n - 1) * overlap), so that the first begins at 0, the last
+  ends at 1 and neighbours share `overlap` of their side.
+
+  Args:
+    boxes_per_side: n of each level, each at least 1.
+    overlap: share of a side, in [0, 1).
+
+  Returns:
+    Boxes [sum n^2], level by level, row by row.
+  """
+  boxes = []
+  for n in boxes_per_side:
+    side = 1 / (n - (n - 1) * overlap)
+    starts = np.linspace(0, 1 - side, n)
+    boxes += [(y, x, min(y + side, 1), min(x + side, 1)) for y in starts for x in starts]
+  return Boxes.from_coordinates(boxes)
+
+
+def area(coordinates: np.ndarray) -> np.ndarray:
+  """float32 [R]: the share of the image that each box [R, 4] covers; 0 for an inverted box."""
+  sides = np.maximum(coordinates[:, 2:] - coordinates[:, :2], 0)
+  return sides[:, 0] * sides[:, 1]
+
+
+def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """float32 [A, B]: overlap of every box of a [A, 4] with every box of b [B, 4]; 0 where both are empty."""
+  low = np.maximum(a[:, None, :2], b[None, :, :2])
+  high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+  shared = np.prod(np.maximum(high - low, 0), axis=2)
+  union = area(a)[:, None] + area(b)[None, :] - shared
+  return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def select(
+  boxes: Boxes,
+  *,
+  min_score: float = 0.0,
+  min_area: float = 0.0,
+  max_overlap: float = 1.0,
+  max_boxes: int = 0,
+) -> Boxes:
+  """The boxes worth extracting: clipped to the image, best score first (equal scores keep their order).
+
+  Args:
+    boxes: R boxes.
+    min_score: drops boxes that score less.
+    min_area: drops boxes that cover less of the image. Boxes without any area are always dropped.
+    max_overlap: drops a box whose intersection over union with a kept, better one exceeds this.
+    max_boxes: keeps at most so many; 0 = all.
+  """
+  coordinates = boxes.coordinates.clip(0, 1)
+  order = np.argsort(-boxes.scores, kind='stable')
+  size = area(coordinates)
+  order = [i for i in order if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
+  if max_overlap < 1:
+    order = _without_near_duplicates(coordinates, order, max_overlap)
+  if max_boxes:
+    order = order[:max_boxes]
+  return Boxes(coordinates[order].reshape(-1, 4), boxes.scores[order])
+
+
+def _without_near_duplicates(coordinates, order, max_overlap: float) -> list[int]:
+  kept: list[int] = []
+  for i in order:
+    overlaps = intersection_over_union(coordinates[[i]], coordinates[kept].reshape(-1, 4))
+    if not np.any(overlaps > max_overlap):
+      kept.append(i)
+  return kept
+
+
+def crop_slices(box: Sequence[float], height: int, width: int) -> tuple[slice, slice]:
+  """Rows and columns of the pixels that a box touches: floor of its minimum to ceiling of its maximum.
+
+  The research code's rule (reference.md 4.2), clamped to the image. Empty slices for a box outside.
+  """
+  ymin, xmin, ymax, xmax = (float(value) for value in box)
+  return _pixels(ymin, ymax, height), _pixels(xmin, xmax, width)
+
+
+def _pixels(low: float, high: float, size: int) -> slice:
+  start = min(max(math.floor(low * size), 0), size)
+  # Boxes are float32: 0.7 of 640 comes out as 448.0000055, which is not a reason for one more pixel.
+  stop = min(max(math.ceil(round(high * size, 3)), 0), size)
+  return slice(start, max(start, stop))
+
+
+def contains(box: Sequence[float], locations: np.ndarray, height: int, width: int) -> np.ndarray:
+  """bool [N]: which locations [N, 2], `(y, x)` in pixels, lie in the box; its edges belong to it."""
+  low = np.array(box[:2]) * (height, width)
+  high = np.array(box[2:]) * (height, width)
+  return np.all((locations >= low) & (locations <= high), axis=1)

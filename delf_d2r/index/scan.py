@@ -1,0 +1,199 @@
+"""The scan: adds the similarity of every posting of the query's words to the score of its entry.
+
+    score(e) += weight_w * sigma(u),  u = 1 - 2 hamming / T (binary) or <a, b> (float)
+
+Binary similarities come from a table by Hamming distance. No content of a file can make the scan leave
+its arrays: the scores have 65,536 places, as many as 16-bit ids can address, and the table has a place
+for every distance that the stored bits can show, padding included.
+"""
+
+import numpy as np
+
+from delf_d2r.index.segments import Segment
+from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+
+# Mean length of the posting lists from which the NumPy path does better to visit them one by one.
+LONG_LIST = 400
+
+
+def scan_binary(segment: Segment, words, codes, weights, table, scores, *, compiled: bool = HAVE_NUMBA):
+  """Adds the similarities of a binary query to `scores`.
+
+  Args:
+    segment: what to scan.
+    words: uint32 [W], ascending, each below K.
+    codes: uint64 [W, ceil(D / 64)], the query's codes, padded as the segment's.
+    weights: float32 [W], a factor for each word.
+    table: float32 [64 ceil(D / 64) + 1], sigma by Hamming distance.
+    scores: float32 [65536], changed in place.
+    compiled: take numba's path; both add the same numbers in the same order.
+  """
+  if not compiled:
+    _scan_binary_numpy(segment, words, codes, weights, table, scores)
+  elif codes.shape[1] == 2:
+    first, second = segment.values
+    _scan_128(segment.offsets, segment.entry_ids, first, second, words, codes, weights, table, scores)
+  else:
+    _scan_codes(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
+
+
+def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, compiled: bool = HAVE_NUMBA):
+  """Adds the similarities of a float query to `scores`; as `scan_binary` but for
+
+  Args:
+    segment, words, weights, scores, compiled: as there.
+    values: float32 [W, D].
+    alpha, tau: selectivity sign(u) |u|^alpha if u > tau, else 0; alpha = None takes u itself (VLAD).
+  """
+  if not compiled:
+    _scan_float_numpy(segment, words, values, weights, alpha, tau, scores)
+    return
+  integer_power = int(alpha) if alpha is not None and float(alpha).is_integer() and 1 <= alpha <= 8 else 0
+  _scan_floats(
+    segment.offsets,
+    segment.entry_ids,
+    segment.values,
+    words,
+    values,
+    weights,
+    alpha is None,
+    np.float32(1 if alpha is None else alpha),
+    integer_power,
+    np.float32(0 if tau is None else tau),
+    scores,
+  )
+
+
+if HAVE_NUMBA:
+  from numba import types
+  from numba.extending import intrinsic
+
+  @intrinsic
+  def _popcount(typing_context, value):
+    """The machine's instruction: numba has no function for it."""
+    del typing_context, value
+
+    def generate(context, builder, signature, arguments):
+      del context, signature
+      return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@njit
+def _bounds(offsets, word, postings):
+  """First and last posting of a word. Clipped, in case the file changed since it was checked.
+
+  Unsigned, since signed indices cost a test for negative ones at every access.
+  """
+  return np.uint64(offsets[word]), np.uint64(min(offsets[word + 1], np.uint64(postings)))
+
+
+@njit
+def _scan_128(offsets, entry_ids, first, second, words, codes, weights, table, scores):
+  scaled = np.empty_like(table)
+  for i in range(words.size):
+    for h in range(table.size):
+      scaled[h] = table[h] * weights[i]
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    code0, code1 = codes[i, 0], codes[i, 1]
+    for j in range(start, stop):
+      scores[entry_ids[j]] += scaled[_popcount(first[j] ^ code0) + _popcount(second[j] ^ code1)]
+
+
+@njit
+def _scan_codes(offsets, entry_ids, stored, words, codes, weights, table, scores):
+  scaled = np.empty_like(table)
+  for i in range(words.size):
+    for h in range(table.size):
+      scaled[h] = table[h] * weights[i]
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    for j in range(start, stop):
+      distance = np.uint64(0)
+      for c in range(codes.shape[1]):
+        distance += _popcount(stored[c, j] ^ codes[i, c])
+      scores[entry_ids[j]] += scaled[distance]
+
+
+@njit(fastmath={'reassoc', 'contract'})
+def _dot(a, b):
+  total = np.float32(0)
+  for d in range(a.size):
+    total += a[d] * b[d]
+  return total
+
+
+@njit
+def _scan_floats(
+  offsets, entry_ids, stored, words, values, weights, identity, alpha, integer_power, tau, scores
+):
+  for i in range(words.size):
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    for j in range(start, stop):
+      u = _dot(values[i], stored[j])
+      if identity:
+        similarity = u
+      elif not u > tau:
+        continue
+      elif integer_power:
+        similarity = u
+        for _ in range(integer_power - 1):
+          similarity *= abs(u)
+      else:
+        similarity = np.float32(abs(u) ** alpha) * np.sign(u)
+      scores[entry_ids[j]] += weights[i] * similarity
+
+
+def _lists(segment: Segment, words):
+  """Starts and lengths int64 [W] of the words' posting lists."""
+  starts = segment.offsets[words].astype(np.int64)
+  stops = np.minimum(segment.offsets[words.astype(np.int64) + 1].astype(np.int64), segment.num_postings)
+  return starts, np.maximum(stops - starts, 0)
+
+
+def _scan_binary_numpy(segment: Segment, words, codes, weights, table, scores) -> None:
+  starts, lengths = _lists(segment, words)
+  total = int(lengths.sum())
+  if total > LONG_LIST * len(words):
+    for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+      own = slice(start, start + length)
+      distances = np.bitwise_count(segment.values[0, own] ^ codes[i, 0])
+      for c in range(1, codes.shape[1]):
+        distances = distances + np.bitwise_count(segment.values[c, own] ^ codes[i, c])
+      # An entry occurs once in a list, so a plain indexed sum is exact within one.
+      scores[segment.entry_ids[own]] += (table * weights[i]).take(distances)
+    return
+  rows = np.repeat(np.arange(len(words)), lengths)
+  at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+  distances = np.zeros(total, np.uint16)
+  for c in range(codes.shape[1]):
+    distances += np.bitwise_count(segment.values[c].take(at) ^ codes[:, c].take(rows))
+  similarities = table.take(distances) * weights.take(rows)
+  np.add.at(scores, segment.entry_ids.take(at).astype(np.int64), similarities)
+
+
+def _scan_float_numpy(segment: Segment, words, values, weights, alpha, tau, scores) -> None:
+  starts, lengths = _lists(segment, words)
+  for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+    own = slice(start, start + length)
+    u = segment.values[own] @ values[i]
+    if alpha is not None:
+      u = np.where(u > tau, np.sign(u) * np.abs(u) ** np.float32(alpha), np.float32(0))
+    scores[segment.entry_ids[own]] += weights[i] * u
+
+
+def add_word_weights(segment: Segment, weights, sums, *, compiled: bool = HAVE_NUMBA) -> None:
+  """Adds to `sums` float64 [65536] of each entry the `weights` float64 [K] of the words it has."""
+  if compiled:
+    _add_word_weights(segment.offsets, segment.entry_ids, weights, sums)
+    return
+  for word in np.flatnonzero(np.diff(segment.offsets)):
+    sums[segment.entry_ids[segment.offsets[word] : segment.offsets[word + 1]]] += weights[word]
+
+
+@njit
+def _add_word_weights(offsets, entry_ids, weights, sums):
+  for word in range(weights.size):
+    start, stop = _bounds(offsets, word, entry_ids.size)
+    for j in range(start, stop):
+      sums[entry_ids[j]] += weights[word]

@@ -1,0 +1,259 @@
+"""The index on the disk: a directory of plain `.npy` arrays and `index.json`, which names their checksums.
+
+    index.json                                   sizes, kernel, CRC-32C of every array
+    segment-00000-offsets-<crc>.npy              and entry_ids, values, word_counts (segments.Segment)
+    names_offsets-<crc>.npy, names_utf8-<crc>.npy            (images.ImageTable)
+    entry_offsets-<crc>.npy, entry_regions-<crc>.npy         regional search only
+
+A file is named by its content and never changed. An update writes new files, then replaces
+`index.json` by a rename: a kill at any moment leaves the old index or the new one, and the same images
+give the same files whatever way they came in. Files of a dead update are ignored, and removed by the
+next update. Arrays are little-endian, in C order; headers are compared with the only one expected, so
+nothing of a damaged file is ever interpreted.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+
+import google_crc32c
+import numpy as np
+
+MANIFEST = 'index.json'
+FORMAT = 'delf_d2r inverted index'
+VERSION = 1
+
+_OWN_FILES = re.compile(
+  r'(segment-\d+-\w+|names_offsets|names_utf8|entry_offsets|entry_regions)-[0-9a-f]{8}\.npy|\.index-\w+\.tmp'
+)
+_REMEDY = 'build the index again or restore it from a copy'
+_CHUNK = 1 << 24
+
+
+class IndexFormatError(ValueError):
+  """A file of an index is missing, damaged or of another version; the message says which and what to do."""
+
+
+def array_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+  """The header of an `.npy` file, version 1.0, padded to a multiple of 64 bytes."""
+  text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}".encode('latin1')
+  padding = -(10 + len(text) + 1) % 64
+  size = (len(text) + padding + 1).to_bytes(2, 'little')
+  return b'\x93NUMPY\x01\x00' + size + text + b' ' * padding + b'\n'
+
+
+def file_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
+  """Size of the file of an array."""
+  return len(array_header(dtype, shape)) + dtype.itemsize * int(np.prod(shape, dtype=object))
+
+
+def check_size(path: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+  """Raises IndexFormatError unless the file is there and as long as the array needs."""
+  expected = file_bytes(dtype, shape)
+  try:
+    found = os.stat(path).st_size
+  except OSError as error:
+    raise IndexFormatError(
+      f'{path}: {error.strerror}. If another process has updated the index, load it again; else {_REMEDY}'
+    ) from error
+  if found != expected:
+    raise IndexFormatError(f'{path}: expected {expected} bytes, found {found}; {_REMEDY}')
+
+
+def map_array(path: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+  """Memory-maps an array, read-only, if the file is exactly what `dtype` and `shape` promise."""
+  check_size(path, dtype, shape)
+  header = array_header(dtype, shape)
+  with open(path, 'rb') as file:
+    if file.read(len(header)) != header:
+      raise IndexFormatError(f'{path}: the header is not that of {dtype.str} {shape}; {_REMEDY}')
+    if 0 in shape:
+      array = np.zeros(shape, dtype)
+      array.flags.writeable = False
+      return array
+    return np.memmap(file, dtype, 'r', len(header), shape).view(np.ndarray)
+
+
+def check_offsets(offsets: np.ndarray, end: int, path: str) -> None:
+  """Raises IndexFormatError unless `offsets`, the content of `path`, rise from 0 to `end`."""
+  if offsets[0] != 0 or offsets[-1] != end or not (offsets[1:] >= offsets[:-1]).all():
+    raise IndexFormatError(
+      f'{path}: expected offsets that rise from 0 to {end}, found {offsets[0]} to {offsets[-1]}'
+      f' with {int((offsets[1:] < offsets[:-1]).sum())} descents; {_REMEDY}'
+    )
+
+
+def check_checksum(path: str, expected: int) -> None:
+  """Reads a whole file and raises IndexFormatError unless it has the CRC-32C that is expected."""
+  crc = google_crc32c.Checksum()
+  try:
+    with open(path, 'rb') as file:
+      while chunk := file.read(_CHUNK):
+        crc.update(chunk)
+  except OSError as error:
+    raise IndexFormatError(f'{path}: {error.strerror}; {_REMEDY}') from error
+  found = int.from_bytes(crc.digest(), 'big')
+  if found != expected:
+    raise IndexFormatError(f'{path}: expected checksum {expected:08x}, found {found:08x}; {_REMEDY}')
+
+
+def array_path(directory: str, stem: str, checksum: int) -> str:
+  """Where an array of a given content lies."""
+  return os.path.join(directory, f'{stem}-{checksum:08x}.npy')
+
+
+class Directory:
+  """Writes arrays and the manifest of an index that is being updated; one writer at a time.
+
+  Args:
+    path: made if it is not there.
+    expected: checksum of the manifest that may be replaced; None where no index is expected.
+    overwrite: replace any.
+
+  Raises:
+    BlockingIOError: another writer is at work in the directory.
+    ValueError: the directory holds another index than expected.
+  """
+
+  def __init__(self, path: str, *, expected: int | None = None, overwrite: bool = False):
+    self.path = path
+    os.makedirs(path, exist_ok=True)
+    # The lock goes with the process, however that ends.
+    self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if not overwrite:
+        self._check_unchanged(expected)
+    except BlockingIOError as error:
+      self.close()
+      raise BlockingIOError(
+        error.errno, 'another update of the index is not finished; wait for it', path
+      ) from error
+    except BaseException:
+      self.close()
+      raise
+
+  def close(self) -> None:
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  def __del__(self):
+    with contextlib.suppress(AttributeError, OSError):
+      self.close()
+
+  def _check_unchanged(self, expected: int | None) -> None:
+    if os.path.exists(os.path.join(self.path, MANIFEST)) and read_manifest(self.path)[1] != expected:
+      raise ValueError(
+        f'{self.path}: holds another index than the one loaded from there; load it to change it, save to'
+        ' another directory, or pass overwrite=True'
+      )
+
+  def scratch(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """A writable array in a file that vanishes with it, for what does not fit into memory."""
+    del name
+    if 0 in shape:
+      return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(dir=self.path) as file:
+      return np.memmap(file, dtype, 'w+', 0, shape).view(np.ndarray)
+
+  def write(self, stem: str, array: np.ndarray) -> int:
+    """Writes an array, synced, under the name of its content; returns its checksum."""
+    crc = google_crc32c.Checksum()
+    with self._temporary() as (file, temporary):
+      for part in _pieces(array):
+        crc.update(part)
+        file.write(part)
+      checksum = int.from_bytes(crc.digest(), 'big')
+      _sync(file)
+      os.replace(temporary, array_path(self.path, stem, checksum))
+    return checksum
+
+  def commit(self, manifest: dict) -> int:
+    """Makes `manifest` the one that counts and removes files it does not name; returns its checksum."""
+    os.fsync(self._lock)
+    content, checksum = encode_manifest(manifest)
+    with self._temporary() as (file, temporary):
+      file.write(content)
+      _sync(file)
+      os.replace(temporary, os.path.join(self.path, MANIFEST))
+    os.fsync(self._lock)
+    named = {os.path.basename(array_path('', stem, crc)) for stem, crc in stems(manifest)}
+    for name in os.listdir(self.path):
+      if _OWN_FILES.fullmatch(name) and name not in named:
+        os.unlink(os.path.join(self.path, name))
+    return checksum
+
+  @contextlib.contextmanager
+  def _temporary(self):
+    descriptor, temporary = tempfile.mkstemp(prefix='.index-', suffix='.tmp', dir=self.path)
+    try:
+      # mkstemp's file is for its owner alone; an index is read by others as any file is.
+      umask = os.umask(0)
+      os.umask(umask)
+      os.fchmod(descriptor, 0o666 & ~umask)
+      with os.fdopen(descriptor, 'wb') as file:
+        yield file, temporary
+    except BaseException:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+      raise
+
+
+def stems(manifest: dict) -> Iterator[tuple[str, int]]:
+  """File stem and checksum of every array that a manifest names."""
+  yield from manifest['arrays'].items()
+  for number, segment in enumerate(manifest['segments']):
+    for name, crc in segment['arrays'].items():
+      yield segment_stem(number, name), crc
+
+
+def segment_stem(number: int, name: str) -> str:
+  """What the file of an array of a segment is called, before its checksum."""
+  return f'segment-{number:05d}-{name}'
+
+
+def encode_manifest(manifest: dict) -> tuple[bytes, int]:
+  """The manifest as JSON with its own checksum, and that checksum."""
+  checksum = google_crc32c.value(json.dumps(manifest, sort_keys=True).encode())
+  return json.dumps({**manifest, 'checksum': checksum}, indent=1, sort_keys=True).encode(), checksum
+
+
+def read_manifest(directory) -> tuple[dict, int]:
+  """The manifest of an index, checked against its checksum, and that checksum."""
+  path = os.path.join(directory, MANIFEST)
+  try:
+    with open(path, 'rb') as file:
+      manifest = json.load(file)
+    checksum = manifest.pop('checksum')
+    intact = google_crc32c.value(json.dumps(manifest, sort_keys=True).encode()) == checksum
+  except OSError as error:
+    raise IndexFormatError(f'{path}: {error.strerror}; no index was saved here, build one') from error
+  except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    raise IndexFormatError(f'{path}: not a manifest of an index ({error!r}); {_REMEDY}') from error
+  for field, expected in (('format', FORMAT), ('version', VERSION)):
+    if manifest.get(field) != expected:
+      raise IndexFormatError(
+        f'{path}: {field}: expected {expected!r}, found {manifest.get(field)!r};'
+        ' use the release of delf_d2r that wrote it, or build the index again'
+      )
+  if not intact:
+    raise IndexFormatError(f'{path}: the content does not have its checksum {checksum!r}; {_REMEDY}')
+  return manifest, checksum
+
+
+def _pieces(array: np.ndarray) -> Iterator[bytes]:
+  """Header and data of an array, in pieces of bounded size."""
+  yield array_header(array.dtype, array.shape)
+  flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+  for start in range(0, flat.size, _CHUNK):
+    yield flat[start : start + _CHUNK].tobytes()
+
+
+def _sync(file) -> None:
+  file.flush()
+  os.fsync(file.fileno())

@@ -1,0 +1,141 @@
+"""All of an index on the disk: from `index.json` to the parts of an `InvertedIndex`, and back."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from delf_d2r.index.images import ImageTable
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
+from delf_d2r.index.storage import (
+  FORMAT,
+  MANIFEST,
+  VERSION,
+  Directory,
+  IndexFormatError,
+  array_path,
+  check_checksum,
+  check_offsets,
+  map_array,
+  read_manifest,
+)
+from delf_d2r.index.stored_segment import StoredSegment
+from delf_d2r.kernels.aggregation import Kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What an index consists of; `checksum` is the manifest's."""
+
+  kernel: Kernel
+  layout: Layout
+  images: ImageTable
+  segments: list[StoredSegment]
+  checksum: int
+
+
+def read(directory: str) -> Parts:
+  """Opens an index: reads the manifest, checks the sizes of all files and maps the table of images.
+
+  Raises:
+    IndexFormatError: a file is missing, not of its size, or of another version.
+  """
+  manifest, checksum = read_manifest(directory)
+  try:
+    kernel = Kernel[manifest['kernel']]
+    num_words, dimensions, num_images, names_bytes = (
+      _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
+    )
+    layout = Layout(num_words, dimensions, kernel is Kernel.ASMK_STAR)
+    segments = [
+      StoredSegment(
+        directory,
+        number,
+        layout,
+        _count(segment, 'entries', SEGMENT_ENTRIES),
+        _count(segment, 'postings'),
+        {name: _count(segment['arrays'], name) for name in layout.arrays(0, 0)},
+      )
+      for number, segment in enumerate(manifest['segments'])
+    ]
+    num_entries = sum(segment.num_entries for segment in segments)
+    types = ImageTable.array_types(num_images, names_bytes, num_entries, manifest['regional'])
+    paths = {name: array_path(directory, name, _count(manifest['arrays'], name)) for name in types}
+    if any(segment.num_entries != SEGMENT_ENTRIES for segment in segments[:-1]):
+      raise ValueError('a segment before the last is not full')
+    if not manifest['regional'] and num_images != num_entries:
+      raise ValueError(f'{num_images} images, {num_entries} entries')
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise IndexFormatError(
+      f'{os.path.join(directory, MANIFEST)}: not a manifest of an index ({error!r}); build the index again'
+    ) from error
+  for segment in segments:
+    segment.check_sizes()
+  images = ImageTable.from_arrays({name: map_array(paths[name], *types[name]) for name in types})
+  return Parts(kernel, layout, images, segments, checksum)
+
+
+def write(
+  directory: Directory,
+  kernel: Kernel,
+  layout: Layout,
+  images: ImageTable,
+  segments: Sequence[Segment | StoredSegment],
+) -> Parts:
+  """Writes what is not yet in the directory, then makes it the index there."""
+  stored = [store(directory, number, layout, segment) for number, segment in enumerate(segments)]
+  checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
+  checksum = directory.commit(
+    {
+      'format': FORMAT,
+      'version': VERSION,
+      'kernel': kernel.name,
+      'num_words': layout.num_words,
+      'dimensions': layout.dimensions,
+      'num_images': len(images.names),
+      'names_bytes': len(images.names.utf8),
+      'regional': images.is_regional,
+      'arrays': checksums,
+      'segments': [segment.manifest() for segment in stored],
+    }
+  )
+  return Parts(kernel, layout, images, stored, checksum)
+
+
+def store(
+  directory: Directory, number: int, layout: Layout, segment: Segment | StoredSegment
+) -> StoredSegment:
+  """The segment as number `number` in the directory, written unless it is that already."""
+  if isinstance(segment, StoredSegment) and (segment.directory, segment.number) == (directory.path, number):
+    segment.check_sizes()
+    return segment
+  return StoredSegment.write(directory, number, layout, segment.load())
+
+
+def verify(directory: str) -> None:
+  """Reads every byte: checksums, and arrays against one another.
+
+  Raises:
+    IndexFormatError: naming the damaged file.
+  """
+  parts = read(directory)
+  manifest, _ = read_manifest(directory)
+  for name, checksum in manifest['arrays'].items():
+    check_checksum(array_path(directory, name, checksum), checksum)
+  for segment in parts.segments:
+    segment.verify()
+  images = parts.images
+  check_offsets(images.names.offsets, len(images.names.utf8), f'{directory}: names_offsets')
+  check_entry_offsets(images, directory)
+
+
+def check_entry_offsets(images: ImageTable, directory: str) -> None:
+  """Raises IndexFormatError unless the images' entries are ranges of the entries there are."""
+  if images.is_regional:
+    check_offsets(images.entry_offsets, images.num_entries, f'{directory}: entry_offsets')
+
+
+def _count(fields: dict, name: str, most: int = 1 << 48) -> int:
+  value = fields[name]
+  if type(value) is not int or not 0 <= value <= most:
+    raise ValueError(f'{name}: expected an integer from 0 to {most}, found {value!r}')
+  return value

@@ -1,0 +1,101 @@
+"""A segment on the disk: mapped when it is first needed, checked before anything in it is followed."""
+
+import numpy as np
+
+from delf_d2r.index.segments import Layout, Segment
+from delf_d2r.index.storage import (
+  Directory,
+  IndexFormatError,
+  array_path,
+  check_checksum,
+  check_offsets,
+  check_size,
+  map_array,
+  segment_stem,
+)
+
+
+class StoredSegment:
+  """Where a segment lies; `load` maps it.
+
+  Attributes:
+    directory, number: place in the index.
+    num_entries, num_postings: sizes, from the manifest.
+    checksums: CRC-32C of the file of each array.
+  """
+
+  def __init__(
+    self, directory: str, number: int, layout: Layout, entries: int, postings: int, checksums: dict[str, int]
+  ):
+    self.directory = directory
+    self.number = number
+    self.num_entries = entries
+    self.num_postings = postings
+    self.checksums = checksums
+    self._layout = layout
+    self._segment: Segment | None = None
+
+  @classmethod
+  def write(cls, directory: Directory, number: int, layout: Layout, segment: Segment) -> 'StoredSegment':
+    checksums = {
+      name: directory.write(segment_stem(number, name), array) for name, array in segment.arrays.items()
+    }
+    return cls(directory.path, number, layout, segment.num_entries, segment.num_postings, checksums)
+
+  @property
+  def nbytes(self) -> int:
+    return sum(
+      dtype.itemsize * int(np.prod(shape, dtype=object)) for _, dtype, shape in self._files().values()
+    )
+
+  def manifest(self) -> dict:
+    return {'entries': self.num_entries, 'postings': self.num_postings, 'arrays': self.checksums}
+
+  def check_sizes(self) -> None:
+    """Raises IndexFormatError if a file is missing or not of its size; reads none."""
+    for path, dtype, shape in self._files().values():
+      check_size(path, dtype, shape)
+
+  def load(self) -> Segment:
+    """The memory-mapped segment.
+
+    Raises:
+      IndexFormatError: a file is missing, or is not what the manifest says.
+    """
+    if self._segment is None:
+      files = self._files()
+      segment = Segment(**{name: map_array(*file) for name, file in files.items()})
+      check_offsets(segment.offsets, self.num_postings, files['offsets'][0])
+      self._segment = segment
+    return self._segment
+
+  def unload(self) -> None:
+    """Forgets the map; the next `load` makes it anew."""
+    self._segment = None
+
+  def verify(self) -> None:
+    """Reads everything.
+
+    Raises:
+      IndexFormatError: a checksum, or an array that contradicts the others.
+    """
+    for name, (path, _, _) in self._files().items():
+      check_checksum(path, self.checksums[name])
+    segment = self.load()
+    path = self._files()['entry_ids'][0]
+    ids = segment.entry_ids
+    if len(ids) and ids.max() >= self.num_entries:
+      raise IndexFormatError(f'{path}: expected ids below {self.num_entries}, found {ids.max()}')
+    ascending = np.ones(len(ids) + 1, bool)
+    ascending[1:-1] = ids[1:] > ids[:-1]
+    ascending[segment.offsets] = True  # the first of a list has no predecessor
+    if not ascending.all():
+      raise IndexFormatError(f'{path}: ids do not ascend within the list of a word')
+    if not np.array_equal(np.bincount(ids, minlength=self.num_entries), segment.word_counts):
+      raise IndexFormatError(f'{self._files()["word_counts"][0]}: word counts differ from the postings')
+
+  def _files(self) -> dict[str, tuple[str, np.dtype, tuple[int, ...]]]:
+    return {
+      name: (array_path(self.directory, segment_stem(self.number, name), self.checksums[name]), dtype, shape)
+      for name, (dtype, shape) in self._layout.arrays(self.num_entries, self.num_postings).items()
+    }

@@ -1,0 +1,45 @@
+"""Regional aggregation: the residual sums of all regions become those of the image.
+
+  R-V_k = sum over r of V_rk / ||V_r||        (R-VLAD; without normalisation divided by R)
+
+Teichmann et al., "Detect-to-Retrieve: Efficient Regional Aggregation for Image Search", CVPR 2019,
+section 4: VLAD of each region first, then sum pooling; the normalisation of each word (R-ASMK) and
+the signs (R-ASMK*) follow as for one region. ||V_r|| runs over all words of region r, so a region
+of few words weighs more in each of them.
+"""
+
+import numpy as np
+
+from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+from delf_d2r.kernels.vlad import ResidualSums, l2_norms, row_squared_norms, run_starts, sum_runs
+
+
+def pool_regions(blocks: ResidualSums) -> tuple[np.ndarray, np.ndarray]:
+  """Mean over the regions of their L2-normalised VLADs (reference.md 2.4, not normalised).
+
+  The mean is over all R regions, empty ones included. Rows are added in order of region.
+
+  Returns:
+    words int64 [W], ascending, and float32 [W, D], R-V_k / R.
+  """
+  squared_norms = np.bincount(blocks.regions, row_squared_norms(blocks.sums), minlength=blocks.num_regions)
+  divisors = l2_norms(squared_norms)[blocks.regions]
+  starts = run_starts(blocks.words)
+  pool = _pool_compiled if HAVE_NUMBA else _pool_numpy
+  pooled = pool(blocks.sums, divisors, starts)
+  pooled /= np.float32(max(blocks.num_regions, 1))
+  return blocks.words[starts[:-1]], pooled
+
+
+def _pool_numpy(sums, divisors, starts):
+  return sum_runs(sums / divisors[:, None], starts)
+
+
+@njit
+def _pool_compiled(sums, divisors, starts):
+  pooled = np.zeros((len(starts) - 1, sums.shape[1]), np.float32)
+  for word in range(len(pooled)):
+    for block in range(starts[word], starts[word + 1]):
+      for d in range(sums.shape[1]):
+        pooled[word, d] += sums[block, d] / divisors[block]
+  return pooled

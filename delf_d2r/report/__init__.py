@@ -1,0 +1,1 @@
+"""Pages for people: values in, one self-contained HTML file out."""

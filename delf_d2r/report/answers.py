@@ -1,0 +1,116 @@
+"""One answer of the search engine as text, as JSON and as an HTML page."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_d2r.data import files
+from delf_d2r.data.boxes_file import check_box
+from delf_d2r.engine import Answer, SearchEngine
+from delf_d2r.errors import UserError
+from delf_d2r.report import search_page
+from delf_d2r.report.make_report import result_view
+from delf_d2r.report.views import QueryView, SearchView
+
+_NO_FEATURES = (
+  'The query has no local features, so nothing can be found: it is too small, too smooth, or its box is.'
+)
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+  """The box `ymin,xmin,ymax,xmax`.
+
+  Raises:
+    UserError: it is not four numbers, or not within [0, 1].
+  """
+  try:
+    box = tuple(float(part) for part in text.split(','))
+  except ValueError:
+    box = ()
+  if len(box) != 4:
+    raise UserError(f'--box={text}: wanted four numbers ymin,xmin,ymax,xmax, like 0.1,0.2,0.8,0.9')
+  check_box(box, '--box')
+  return box
+
+
+def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
+  """A ranked list, a line for each result."""
+  where = f', box {_box_text(box)}' if box else ''
+  seconds = ', '.join(f'{part} {1e3 * value:.1f} ms' for part, value in answer.seconds.items())
+  lines = [f'{query}{where}: {answer.num_features} features; {seconds}']
+  if not answer.num_features:
+    lines.append(_NO_FEATURES)
+  lines += [
+    f'{result.rank:>4}  {result.score:10.4f}  {result.name}{_region(result)}' for result in answer.results
+  ]
+  return '\n'.join(lines)
+
+
+def to_json(answer: Answer, query: str, box: Sequence[float] | None) -> str:
+  """All of the answer; boxes are `[ymin, xmin, ymax, xmax]`, normalised."""
+  document = {
+    'query': query,
+    'box': list(box) if box else None,
+    'num_features': answer.num_features,
+    'seconds': answer.seconds,
+    'results': [
+      {
+        'rank': result.rank,
+        'name': result.name,
+        'score': result.score,
+        'boxes': result.boxes.tolist(),
+        'best_region': None if result.best_region < 0 else result.best_region,
+      }
+      for result in answer.results
+    ],
+  }
+  return json.dumps(document, ensure_ascii=False, indent=1)
+
+
+def write_page(
+  engine: SearchEngine,
+  answer: Answer,
+  query: pathlib.Path,
+  box: Sequence[float] | None,
+  images_path: pathlib.Path | None,
+  output: pathlib.Path,
+) -> None:
+  """Writes the answer as one HTML file; photos that are not at hand are named only.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  results = tuple(
+    result_view(result, images_path / result.name if images_path else None, None) for result in answer.results
+  )
+  view = SearchView(
+    query=QueryView(
+      name=query.name,
+      image_path=query,
+      box=np.array(box, np.float32) if box else None,
+      average_precision={},
+      results=results,
+      seconds=sum(answer.seconds.values()),
+    ),
+    facts={
+      'index': f'{len(engine):,} images',
+      'query features': f'{answer.num_features:,}',
+      **{part: f'{1e3 * value:.1f} ms' for part, value in answer.seconds.items()},
+    },
+    notes=() if answer.num_features else (_NO_FEATURES,),
+  )
+  with files.explained('cannot write', output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(output, search_page.render(view))
+
+
+def _box_text(box: Sequence[float]) -> str:
+  return ','.join(f'{value:g}' for value in box)
+
+
+def _region(result) -> str:
+  if result.best_region < 0:
+    return ''
+  return '  (whole image)' if result.best_region == 0 else f'  (box {result.best_region})'

@@ -1,0 +1,127 @@
+"""The page of an experiment: summary, charts, and every query with the head of its ranked list."""
+
+from delf_d2r.report import charts, parts
+from delf_d2r.report.figures import PhotoSheet
+from delf_d2r.report.markup import Markup, tag
+from delf_d2r.report.views import ExperimentView, QueryView
+
+# Revisited reports medium and hard; medium has the most positive images, so it orders the list.
+_ORDERING_PROTOCOLS = ('medium', 'hard', 'easy')
+
+
+def render(view: ExperimentView) -> str:
+  """One self-contained HTML file; the same view and photos give the same text.
+
+  Queries stand worst first: by average precision of medium (else hard, easy, or the first protocol there
+  is), queries without one last, ties in the order of the view. Without scripts the page is complete; a
+  script adds sorting and filtering.
+  """
+  photos = PhotoSheet()
+  protocols = charts.protocols_of([query.average_precision for query in view.queries])
+  order = _worst_first(view.queries, protocols)
+  anchors = {position: f'q{position + 1}' for position in range(len(view.queries))}
+  sections = [_section(view.queries[position], anchors[position], protocols, photos) for position in order]
+  body = tag(
+    'main',
+    parts.heading(view.title, view.subtitle),
+    parts.notes(view.notes),
+    charts.comparison(view.methods),
+    (parts.table(table) for table in view.tables),
+    parts.facts(view.facts),
+    parts.config(view.config_text),
+    tag('h2', view.queries_title, id='queries'),
+    _overview(view, protocols),
+    charts.distribution(view.queries, anchors),
+    parts.legend(view.queries),
+    _toolbar(protocols) if len(view.queries) > 1 else None,
+    tag('div', sections, id='query-list'),
+  )
+  return parts.page(view.title, body, photos=photos, script=len(view.queries) > 1)
+
+
+def _ordering_protocol(protocols: tuple[str, ...]) -> str | None:
+  known = [protocol for protocol in _ORDERING_PROTOCOLS if protocol in protocols]
+  return (known or list(protocols) or [None])[0]
+
+
+def _worst_first(queries: tuple[QueryView, ...], protocols: tuple[str, ...]) -> list[int]:
+  protocol = _ordering_protocol(protocols)
+
+  def key(position: int) -> tuple[bool, float]:
+    value = queries[position].average_precision.get(protocol)
+    return (value is None, value or 0.0)
+
+  return sorted(range(len(queries)), key=key)
+
+
+def _overview(view: ExperimentView, protocols: tuple[str, ...]) -> Markup:
+  count = len(view.queries)
+  if not count:
+    return tag('p', 'No queries.', class_='empty')
+  sentence = f'{count} {"query" if count == 1 else "queries"}'
+  protocol = _ordering_protocol(protocols)
+  if count > 1:
+    sentence += (
+      ', in the order of the run' if protocol is None else f', lowest average precision ({protocol}) first'
+    )
+  sentence += '.'
+  if protocol is not None:
+    sentence += ' Values in per cent.'
+  if not any(query.is_labelled for query in view.queries):
+    sentence += ' No ground truth: results are not labelled.'
+  return tag('p', sentence)
+
+
+def _toolbar(protocols: tuple[str, ...]) -> Markup:
+  """Shown by the script alone: without it the controls would do nothing."""
+  ordering = _ordering_protocol(protocols)
+  options = [
+    tag('option', f'{protocol.capitalize()}: {direction} first', value=f'{sign}{column}',
+        selected=protocol == ordering and sign == '+')
+    for column, protocol in enumerate(protocols)
+    for direction, sign in (('lowest', '+'), ('highest', '-'))
+  ]  # fmt: skip
+  options += [
+    tag('option', 'Order of the run', value='order', selected=ordering is None),
+    tag('option', 'Name', value='name'),
+  ]
+  mistakes = tag(
+    'label', tag('input', type='checkbox', id='mistakes'), ' only with a wrong image above a right one'
+  )
+  return tag(
+    'div',
+    tag('label', 'Sort ', tag('select', options, id='sort')),
+    tag('label', 'Name contains ', tag('input', type='search', id='filter', autocomplete='off')),
+    mistakes if protocols else None,
+    tag('output', id='count', aria_live='polite'),
+    id='toolbar',
+    role='group',
+    aria_label='Sort and filter queries',
+    hidden=True,
+  )
+
+
+def _section(query: QueryView, anchor: str, protocols: tuple[str, ...], photos: PhotoSheet) -> Markup:
+  scores = [query.average_precision.get(protocol) for protocol in protocols]
+  chips = [
+    tag('li', tag('span', protocol.capitalize()), ' ', tag('b', parts.per_cent(value)))
+    for protocol, value in zip(protocols, scores, strict=True)
+  ]
+  if query.seconds is not None:
+    chips.append(tag('li', parts.duration(query.seconds)))
+  head = tag(
+    'header',
+    tag('h3', tag('a', query.name, href=f'#{anchor}')),
+    tag('ul', chips, class_='chips', aria_label='Average precision and time') if chips else None,
+  )
+  return tag(
+    'section',
+    head,
+    parts.query_body(query, photos),
+    id=anchor,
+    class_='query',
+    data_name=query.name,
+    data_order=anchor[1:],
+    data_ap=','.join('' if value is None else f'{value:.6f}' for value in scores),
+    data_misranks=query.misranks,
+  )

@@ -1,0 +1,228 @@
+"""make_report: an index, rankings and metrics to one HTML file that opens in any browser."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+import delf_d2r.config as configs
+from delf_d2r.data import artefact_writer, files, ground_truth, images, ranking_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset, Queries
+from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.engine import SearchEngine, SearchResult
+from delf_d2r.errors import ImageError
+from delf_d2r.evaluation import metrics_files
+from delf_d2r.evaluation.protocol import Metrics
+from delf_d2r.report import experiment_page
+from delf_d2r.report.views import ExperimentView, QueryView, ResultView, TableView
+from delf_d2r.stages import evaluate
+from delf_d2r.structures import Ranking
+
+PAGE = 'index.html'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The artefacts of one experiment; rankings and metrics are None where there are no queries."""
+
+  name: str
+  dataset: Dataset
+  index: Artefact
+  rankings: Artefact | None = None
+  metrics: Artefact | None = None
+
+
+def run(
+  run: Run, output: pathlib.Path, *, results_per_query: int = 12, max_queries: int = 100
+) -> pathlib.Path:
+  """Writes the report of one experiment.
+
+  Args:
+    run: what to report.
+    output: a folder; the page in it is replaced.
+    results_per_query: results shown for each query.
+    max_queries: queries shown, the worst first; 0 = all.
+
+  Returns:
+    The page.
+
+  Raises:
+    UserError: an artefact is damaged or the output cannot be written.
+  """
+  view = ExperimentView(
+    title=run.name,
+    subtitle=f'{run.index.counts["images"]:,} index images, {len(run.dataset.queries or ())} queries',
+    tables=(metrics_table(_metrics(run)),) if run.metrics else (),
+    queries=tuple(query_views(run, results_per_query=results_per_query, max_queries=max_queries)),
+    config_text=configs.to_text((run.metrics or run.index).config),
+    facts=facts(run),
+    notes=tuple(notes(run)),
+  )
+  return write(experiment_page.render(view), output)
+
+
+def _metrics(run: Run) -> Metrics:
+  return metrics_files.read_per_query(run.metrics.path / evaluate.PER_QUERY)
+
+
+def write(page: str, output: pathlib.Path) -> pathlib.Path:
+  """Writes a page into a folder, which is made if missing."""
+  with files.explained('cannot write', output):
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(output / PAGE, page)
+  return output / PAGE
+
+
+def metrics_table(metrics: Metrics) -> TableView:
+  """mAP, mP@k and mR@k of each protocol, per cent."""
+  rows = []
+  for name, values in metrics.protocols.items():
+    numbers = [values.mean_average_precision, *_each(values.mean_precision), *_each(values.mean_recall)]
+    rows.append((name, values.num_queries, *map(percent, numbers[: 1 + 2 * len(metrics.ks)])))
+  columns = ['protocol', 'queries', 'mAP', *(f'mP@{k}' for k in metrics.ks), *(f'mR@{k}' for k in metrics.ks)]
+  return TableView(tuple(columns), tuple(rows), 'Revisited protocol, per cent.')
+
+
+def percent(fraction: float) -> str | None:
+  """A fraction as per cent with two decimals; None, shown as a dash, for NaN."""
+  return None if math.isnan(fraction) else f'{100 * fraction:.2f}'
+
+
+def _each(values: np.ndarray) -> list[float]:
+  return np.atleast_1d(values).tolist()
+
+
+def _worst(metrics: Metrics, max_queries: int) -> list[int]:
+  """The queries to show: all, or those of lowest medium AP, in the order of the queries."""
+  aps = metrics.protocols['medium'].average_precisions
+  order = np.argsort(aps, kind='stable')  # NaN, a query without positives, comes last
+  return sorted(order[: max_queries or None].tolist())
+
+
+def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> list[QueryView]:
+  """The queries of a run with the head of their rankings; none where there are no queries."""
+  if run.metrics is None:
+    return []
+  queries, metrics = run.dataset.queries, _metrics(run)
+  engine = SearchEngine.load(run.index.path)
+  stored = ranking_files.load(run.rankings.path)
+  unreadable = [error['name'] for error in artefact_writer.read_errors(run.rankings)]
+  resolved = ground_truth.resolve(queries.ground_truth, [*stored.image_names, *unreadable])
+  rows = {ranking.query: row for row, ranking in enumerate(stored.rankings)}
+  views = []
+  for position in _worst(metrics, max_queries):
+    query = queries.ground_truth.queries[position]
+    path = queries.images.path(queries.images.names[position])
+    aps = {name: values.queries[position].average_precision for name, values in metrics.protocols.items()}
+    row, results, seconds = rows.get(query.name), (), None
+    if row is not None:
+      label = _Labels(resolved[position], _own_id(queries, position, run.dataset, stored.image_names))
+      head = _head(stored.rankings[row], results_per_query)
+      results = _result_views(run.dataset, engine, head, label)
+      seconds = (stored.timing.describe[row] + stored.timing.search[row]) / 1e3
+    views.append(
+      QueryView(
+        name=query.name,
+        image_path=path,
+        box=_query_box(query, path),
+        average_precision={name: None if math.isnan(ap) else ap for name, ap in aps.items()},
+        results=results,
+        seconds=seconds,
+      )
+    )
+  return views
+
+
+def _head(ranking: Ranking, count: int) -> Ranking:
+  return Ranking(
+    ranking.query, ranking.image_ids[:count], ranking.scores[:count], ranking.best_regions[:count]
+  )
+
+
+def _query_box(query, path: pathlib.Path):
+  try:
+    return query.box_for(*images.image_size(path))
+  except ImageError:
+    return query.box
+
+
+def _own_id(queries: Queries, position: int, dataset: Dataset, image_names: Sequence[str]) -> int:
+  """The image id of the query's own photo, -1 if it is no index image."""
+  name = queries.images.names[position]
+  same_folder = queries.images.root.resolve() == dataset.images.root.resolve()
+  return image_names.index(name) if same_folder and name in image_names else -1
+
+
+class _Labels:
+  """Image id to what the ground truth says of it."""
+
+  def __init__(self, query: ResolvedQuery, own_id: int):
+    self._right = {*query.easy.tolist(), *query.hard.tolist()}
+    self._junk = set(query.junk.tolist())
+    self._own_id = own_id
+
+  def __call__(self, image_id: int) -> str:
+    if image_id == self._own_id:
+      return 'query'
+    if image_id in self._right:
+      return 'right'
+    return 'junk' if image_id in self._junk else 'wrong'
+
+
+def _result_views(
+  dataset: Dataset, engine: SearchEngine, head: Ranking, label: _Labels
+) -> tuple[ResultView, ...]:
+  return tuple(
+    result_view(result, dataset.images.path(result.name), label(image_id))
+    for image_id, result in zip(head.image_ids.tolist(), engine.results(head), strict=True)
+  )
+
+
+def result_view(result: SearchResult, path: pathlib.Path | None, label: str | None) -> ResultView:
+  """One result for a page."""
+  return ResultView(
+    result.name,
+    path,
+    result.score,
+    label,
+    result.boxes,
+    min(result.best_region, len(result.boxes)),
+    result.rank,
+  )
+
+
+def facts(run: Run) -> dict[str, str]:
+  """What the run cost and holds."""
+  counts = run.index.counts
+  num_images = max(counts['images'], 1)
+  found = {
+    'index images': f'{counts["images"]:,}',
+    'index entries': f'{counts["entries"]:,}',
+    'postings': f'{counts["postings"]:,}',
+    'index size': f'{counts["index_bytes"]:,} bytes, {counts["index_bytes"] / num_images:,.0f} an image',
+    'visual words': f'{run.index.config.codebook.num_words:,}',
+    'library': f'delf_d2r {run.index.manifest.library_version}',
+  }
+  if run.rankings:
+    timing = ranking_files.load(run.rankings.path).timing
+    if timing.search:
+      found['query time'] = (
+        f'{np.median(timing.describe):.1f} ms to describe the features, {np.median(timing.search):.2f} ms to'
+        ' search (median)'
+      )
+  return found
+
+
+def notes(run: Run) -> list[str]:
+  """What a reader must know."""
+  found = []
+  errors = artefact_writer.read_errors(run.index)
+  if errors:
+    names = ', '.join(error['name'] for error in errors[:5])
+    found.append(f'{len(errors)} photos could not be read and are not in the index: {names}.')
+  if not run.dataset.queries:
+    found.append('No ground truth was given, so there is nothing to score.')
+  return found

@@ -1,0 +1,228 @@
+"""The pieces that pages share: the page's frame, tables, facts, notes and a query with its results."""
+
+import base64
+import hashlib
+import importlib.resources
+import math
+import numbers
+import re
+from collections.abc import Mapping
+
+from delf_d2r.report.figures import PhotoSheet
+from delf_d2r.report.markup import Markup, tag
+from delf_d2r.report.views import Cell, QueryView, ResultView, TableView
+
+DASH = '\u2013'
+QUERY_LONG_SIDE = 320
+
+# A sign beside the colour, for readers who do not see the colour.
+_SIGNS = {'right': '✓', 'wrong': '✕', 'junk': '○', 'query': '◆'}
+_LEGEND = {
+  'right': 'shows the object of the query',
+  'wrong': 'shows something else',
+  'junk': 'not counted',
+  'query': 'the query image itself, not counted',
+}
+_NUMBER_WITH_UNIT = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?\s*(%|[A-Za-zµ]{1,5})?')
+
+
+def page(title: str, *body: Markup, photos: PhotoSheet, script: bool = False) -> str:
+  """A whole document: styles, script and photos inside, nothing fetched from anywhere.
+
+  The content security policy admits the one stylesheet and the one script by their hashes and images
+  from `data:` URIs alone.
+  """
+  style = _asset('style.css')
+  code = _asset('script.js') if script else ''
+  policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+  if script:
+    policy += f'; script-src {_hash(code)}'
+  document = tag(
+    'html',
+    '\n',
+    tag(
+      'head',
+      tag('meta', charset='utf-8'),
+      tag('meta', http_equiv='Content-Security-Policy', content=policy),
+      tag('meta', name='viewport', content='width=device-width, initial-scale=1'),
+      tag('meta', name='color-scheme', content='light dark'),
+      tag('meta', name='referrer', content='no-referrer'),
+      tag('title', title),
+      tag('link', rel='icon', href='data:,'),
+      tag('style', style),
+    ),
+    '\n',
+    tag('body', photos.symbols(), '\n', *body, tag('script', code) if script else None),
+    '\n',
+    lang='en',
+  )
+  return f'<!DOCTYPE html>\n{document}\n'
+
+
+def _asset(name: str) -> Markup:
+  return Markup(importlib.resources.files('delf_d2r.report').joinpath('assets', name).read_text('utf-8'))
+
+
+def _hash(source: str) -> str:
+  digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')
+  return f"'sha256-{digest}'"
+
+
+def heading(title: str, subtitle: str = '') -> Markup:
+  """The page's heading."""
+  return tag('header', tag('h1', title), tag('p', subtitle, class_='subtitle') if subtitle else None)
+
+
+def per_cent(fraction: float | None) -> str:
+  """A fraction as per cent with one decimal, the unit of the field's tables; None as a dash."""
+  return DASH if fraction is None else f'{100 * fraction:.1f}'
+
+
+def duration(seconds: float) -> str:
+  """Seconds in the unit that reads best."""
+  if seconds < 0.9995e-3:
+    return f'{seconds * 1e6:.0f} µs'
+  if seconds < 0.9995:
+    return f'{seconds * 1e3:.3g} ms'
+  return f'{seconds:.3g} s' if seconds < 99.95 else f'{seconds:.0f} s'
+
+
+def table(view: TableView) -> Markup:
+  """A table in a frame that scrolls on narrow screens; the first column heads its row."""
+  is_number = [
+    bool(view.rows) and all(_is_numeric(row[column]) for row in view.rows)
+    for column in range(len(view.columns))
+  ]
+
+  def cell(row: tuple[Cell, ...], column: int) -> Markup:
+    css_class = 'number' if is_number[column] else None
+    if column == 0:
+      return tag('th', _cell_text(row[0]), scope='row', class_=css_class)
+    return tag('td', _cell_text(row[column]), class_=css_class)
+
+  columns = range(len(view.columns))
+  head = tag(
+    'tr',
+    (
+      tag('th', view.columns[column], scope='col', class_='number' if is_number[column] else None)
+      for column in columns
+    ),
+  )
+  rows = (tag('tr', (cell(row, column) for column in columns)) for row in view.rows)
+  # Focusable, so that the keyboard can scroll it.
+  return tag(
+    'div',
+    tag(
+      'table',
+      tag('caption', view.caption) if view.caption else None,
+      tag('thead', head),
+      tag('tbody', rows),
+    ),
+    class_='scroll',
+    tabindex=0,
+    role='region',
+    aria_label=view.caption or 'Table',
+  )
+
+
+def _is_numeric(value: Cell) -> bool:
+  if not isinstance(value, str):
+    return True
+  return value in ('', '-', DASH) or _NUMBER_WITH_UNIT.fullmatch(value) is not None
+
+
+def _cell_text(value: Cell) -> str:
+  if value is None:
+    return DASH
+  if isinstance(value, numbers.Integral):
+    return f'{value:,}'
+  return f'{value:#.4g}'.removesuffix('.') if isinstance(value, numbers.Real) else value
+
+
+def facts(values: Mapping[str, str]) -> Markup:
+  """Names and values; nothing where there are none."""
+  if not values:
+    return Markup('')
+  pairs = (tag('div', tag('dt', name), tag('dd', value)) for name, value in values.items())
+  return tag('dl', pairs, class_='facts')
+
+
+def notes(paragraphs: tuple[str, ...]) -> Markup:
+  """What the reader must know."""
+  if not paragraphs:
+    return Markup('')
+  return tag('aside', (tag('p', paragraph) for paragraph in paragraphs), class_='notes', aria_label='Notes')
+
+
+def config(config_text: str) -> Markup:
+  """The resolved config, folded."""
+  if not config_text:
+    return Markup('')
+  return tag('details', tag('summary', 'Config'), tag('pre', tag('code', config_text)))
+
+
+def legend(queries: tuple[QueryView, ...]) -> Markup:
+  """The labels and box styles that occur in `queries`."""
+  results = [result for query in queries for result in query.results]
+  used = {result.label for result in results}
+  items = [
+    tag('li', _mark(label), ' ', tag('span', meaning)) for label, meaning in _LEGEND.items() if label in used
+  ]
+  if any(result.best_region > 0 for result in results) or any(query.box is not None for query in queries):
+    items.append(tag('li', tag('span', class_='swatch best'), ' ', tag('span', 'query box, or best region')))
+  if any(len(result.boxes) > (result.best_region > 0) for result in results):
+    items.append(tag('li', tag('span', class_='swatch'), ' ', tag('span', 'other regions')))
+  return tag('ul', items, class_='legend', aria_label='Legend') if items else Markup('')
+
+
+def query_body(query: QueryView, photos: PhotoSheet) -> Markup:
+  """A query photo with its box, and its results beside it."""
+  photo = photos.draw(
+    query.image_path, alt=f'Query {query.name}', best_box=query.box, long_side=QUERY_LONG_SIDE
+  )
+  caption = tag('figcaption', 'Query' if query.box is None else 'Query: the box was searched')
+  if query.results:
+    decimals = _score_decimals(query.results)
+    shown = tag('ol', (_result(result, decimals, photos) for result in query.results), class_='results')
+  else:
+    shown = tag('p', 'No results.', class_='empty')
+  return tag('div', tag('figure', photo, caption, class_='query-photo'), shown, class_='query-body')
+
+
+def _result(result: ResultView, decimals: int, photos: PhotoSheet) -> Markup:
+  best = result.best_region
+  others = [box for r, box in enumerate(result.boxes, start=1) if r != best]
+  label = f', {result.label}' if result.label else ''
+  photo = photos.draw(
+    result.image_path,
+    alt=f'Rank {result.rank}{label}: {result.name}',
+    boxes=others,
+    best_box=result.boxes[best - 1] if best > 0 else None,
+  )
+  line = tag(
+    'span',
+    tag('b', result.rank),
+    _mark(result.label) if result.label else None,
+    tag('span', f'{result.score:.{decimals}f}', class_='score'),
+    class_='line',
+  )
+  region = None
+  if best >= 0 and len(result.boxes):
+    where = 'whole image' if best == 0 else f'box {best} of {len(result.boxes)}'
+    region = tag('span', where, class_='region')
+  name = tag('span', result.name, class_='name', title=result.name)
+  return tag(
+    'li', tag('figure', photo, tag('figcaption', line, name, region)), class_=result.label or 'unlabelled'
+  )
+
+
+def _mark(label: str) -> Markup:
+  return tag('span', tag('i', _SIGNS[label], aria_hidden='true'), f' {label}', class_=f'mark {label}')
+
+
+def _score_decimals(results: tuple[ResultView, ...]) -> int:
+  """Decimals that give a list's largest score four significant digits, so that its scores align."""
+  largest = max((abs(result.score) for result in results if math.isfinite(result.score)), default=0.0)
+  if largest == 0:
+    return 4
+  return min(max(3 - math.floor(math.log10(largest)), 0), 9)

@@ -1,0 +1,124 @@
+"""aggregate_features: local features and codebook to aggregated descriptors."""
+
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import artefact_writer, codebook_files, records
+from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.errors import UserError
+from delf_d2r.kernels import aggregation as kernels
+from delf_d2r.kernels.assignment import Assigner
+from delf_d2r.protos import aggregation_pb2, experiment_pb2
+from delf_d2r.stages import kernel_options, progress
+from delf_d2r.structures import ImageFeatures
+
+Aggregation = aggregation_pb2.AggregationConfig
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  features: Artefact,
+  codebook: Artefact,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """Aggregates every index image.
+
+  Args:
+    config: its part `aggregation` says how.
+    features: what extract_features made.
+    codebook: what train_codebook made of features of the same extractor.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: codebook and features do not belong together, or the output cannot be written.
+  """
+  options = config.aggregation
+  require_same_extractor(features, codebook)
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(features.config)
+  merged.codebook.CopyFrom(codebook.config.codebook)
+  merged.aggregation.CopyFrom(options)
+  inputs = (features.as_input('features'), codebook.as_input('codebook'), features.input('images'))
+  plan = Plan('descriptors', merged, inputs)
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('aggregated descriptors: %s is up to date, skipped', output)
+      return Artefact.open(output, 'descriptors')
+    centroids = np.ascontiguousarray(codebook_files.load_centroids(codebook.path))
+    aggregator = Aggregator(options, centroids)
+    total = features.counts['images']
+    stream = enumerate(
+      progress.track(features.records(), total=total, what='aggregated descriptors', unit='images')
+    )
+    for shard in writer.missing_shards(total, options.images_per_shard):
+      with writer.shard(shard) as file:
+        for item in shard.items:
+          # Records of shards that an earlier run finished are passed over without being parsed.
+          data = next(data for position, data in stream if position == item)
+          image = aggregator.index_image(records.decode_features(data))
+          file.add(
+            records.encode_descriptors(image),
+            images=1,
+            descriptors=len(image.descriptors),
+            words=sum(map(len, image.descriptors)),
+          )
+    artefact = writer.finish(upstream=features)
+  counts = artefact.counts
+  logging.info(
+    'aggregated descriptors: %d for %d images, %.0f visual words an image',
+    counts['descriptors'],
+    counts['images'],
+    counts['words'] / max(counts['images'], 1),
+  )
+  return artefact
+
+
+class Aggregator:
+  """Turns the features of an image into what the index stores or is asked for."""
+
+  def __init__(self, config: Aggregation, centroids: np.ndarray, assigner: Assigner | None = None):
+    """Args: the config; float32 [K, D]; what finds words, made from the config unless given."""
+    self._config = config
+    self._centroids = centroids
+    self._assign = assigner or kernel_options.assigner(config, centroids)
+    self._kernel = kernel_options.kernel(config)
+    self._normalize = kernel_options.normalizes(config)
+
+  def index_image(self, image: ImageFeatures) -> ImageDescriptors:
+    """The aggregated descriptor of an index image, or one for each region (regional search)."""
+    options = {'kernel': self._kernel, 'normalize': self._normalize}
+    if self._config.regions == Aggregation.WHOLE_IMAGE:
+      descriptors = image.region(0).descriptors
+      words = self._assign(descriptors, self._config.num_assignments)
+      only = kernels.aggregate(descriptors, words, self._centroids, **options)
+      return ImageDescriptors(image.name, image.boxes[:1], [only])
+    descriptors = image.features.descriptors
+    words = self._assign(descriptors, self._config.num_assignments)
+    arguments = (descriptors, words, image.region_offsets, self._centroids)
+    if self._config.regions == Aggregation.REGIONAL_SEARCH:
+      return ImageDescriptors(image.name, image.boxes, kernels.aggregate_each_region(*arguments, **options))
+    return ImageDescriptors(image.name, image.boxes, [kernels.aggregate_regions(*arguments, **options)])
+
+  def query(self, image: ImageFeatures):
+    """The aggregated descriptor of a query image: its only region, never a regional kernel."""
+    descriptors = image.features.descriptors
+    words = self._assign(descriptors, self._config.query_num_assignments)
+    return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)
+
+
+def require_same_extractor(features: Artefact, codebook: Artefact) -> None:
+  """Raises UserError if the codebook's words are words of other descriptors than the features'."""
+  ours, theirs = features.config.extraction, codebook.config.extraction
+  for field in ('extractor', 'root_sift'):
+    if getattr(ours, field) != getattr(theirs, field):
+      raise UserError(
+        f'{codebook.path} was trained on descriptors of another extractor than those of {features.path}:'
+        f' extraction.{field} is {{{getattr(theirs, field)}}} there, {{{getattr(ours, field)}}} here. Train a'
+        ' codebook on these features'
+      )

@@ -1,0 +1,104 @@
+"""build_index: aggregated descriptors to an inverted index that answers photos by itself.
+
+The artefact holds all that a search needs: `inverted/` (delf_d2r.index), the codebook, the configs (in the
+manifest) and the boxes of every image, for people to look at.
+"""
+
+import itertools
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import artefact_writer, codebook_files, files, records
+from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
+from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.index.inverted_index import InvertedIndex
+from delf_d2r.protos import aggregation_pb2, experiment_pb2
+from delf_d2r.stages import kernel_options, progress
+
+INVERTED = 'inverted'
+BOXES = 'boxes.npy'
+BOX_OFFSETS = 'box_offsets.npy'
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  descriptors: Artefact,
+  codebook: Artefact,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """Builds the index.
+
+  Args:
+    config: its part `aggregation` says how scores are computed; the rest is taken from the descriptors.
+    descriptors: what aggregate_features made.
+    codebook: the codebook that it used.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: the output cannot be written.
+  """
+  merged = with_comparison(descriptors.config, config.aggregation)
+  inputs = (descriptors.as_input('descriptors'), codebook.as_input('codebook'), descriptors.input('images'))
+  plan = Plan('index', merged, inputs)
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('index: %s is up to date, skipped', output)
+      return Artefact.open(output, 'index')
+    shutil.rmtree(output / INVERTED, ignore_errors=True)
+    _save_boxes(descriptors, output)
+    index = _build(descriptors, codebook, merged.aggregation, output / INVERTED)
+    codebook_files.save_centroids(codebook_files.load_centroids(codebook.path), output)
+    logging.info('index: %r', index)
+    counts = {
+      'images': len(index),
+      'entries': index.num_entries,
+      'postings': index.num_postings,
+      'index_bytes': index.nbytes,
+    }
+    return writer.finish(counts, upstream=descriptors)
+
+
+def _build(
+  descriptors: Artefact,
+  codebook: Artefact,
+  config: aggregation_pb2.AggregationConfig,
+  directory: pathlib.Path,
+) -> InvertedIndex:
+  names, entries_of_image = [], []
+  for image in _read(descriptors):
+    names.append(image.name)
+    entries_of_image.append(len(image.descriptors))
+  is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
+  num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
+  images = progress.track(_read(descriptors), total=len(names), what='index', unit='images')
+  return InvertedIndex.build(
+    itertools.chain.from_iterable(image.descriptors for image in images),
+    names,
+    num_words=num_words,
+    dimensions=dimensions,
+    kernel=kernel_options.kernel(config),
+    entry_images=np.repeat(np.arange(len(names)), entries_of_image) if is_regional else None,
+    directory=directory,
+  )
+
+
+def _save_boxes(descriptors: Artefact, output: pathlib.Path) -> None:
+  boxes = [image.boxes for image in _read(descriptors)]
+  arrays = {
+    BOXES: np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+    BOX_OFFSETS: np.cumsum([0, *map(len, boxes)], dtype=np.int64),
+  }
+  for name, array in arrays.items():
+    with files.replacing(output / name) as temporary, open(temporary, 'wb') as file:
+      np.save(file, array)
+
+
+def _read(descriptors: Artefact) -> Iterator[ImageDescriptors]:
+  return map(records.decode_descriptors, descriptors.records())

@@ -1,0 +1,221 @@
+"""extract_features: photos and boxes to local features of every region, and query crops to theirs."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import logging
+
+from delf_d2r.data import artefact_writer, images, records
+from delf_d2r.data.artefact_writer import ERRORS
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.dataset import Dataset, Queries
+from delf_d2r.data.ground_truth import QueryGroundTruth
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.extractors import factory
+from delf_d2r.protos import experiment_pb2, extraction_pb2
+from delf_d2r.stages import parallel, progress
+from delf_d2r.structures import Boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """One photo to extract: with the boxes of an index image, or as the photo of a query."""
+
+  name: str
+  path: pathlib.Path
+  boxes: Boxes | None = None
+  query: QueryGroundTruth | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+  """The record of one photo, or the reason why there is none."""
+
+  name: str
+  record: bytes = b''
+  features: int = 0
+  whole_features: int = 0
+  regions: int = 0
+  error: str = ''
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  dataset: Dataset,
+  output: pathlib.Path,
+  *,
+  boxes: Artefact | None,
+  workers: int | None = None,
+  strict: bool = False,
+  redo: bool = False,
+) -> Artefact:
+  """Extracts the whole of every index image and every box.
+
+  A photo that cannot be decoded is named in `errors.jsonl` and left out of the artefact.
+
+  Args:
+    config: its part `extraction` says how.
+    dataset: the photos.
+    output: the artefact directory.
+    boxes: what detect_boxes made of the same photos; None: no boxes.
+    workers: processes; None: one for each core.
+    strict: stop at the first photo that cannot be decoded.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: no photo could be decoded, or the output cannot be written.
+    ImageError: with `strict`, for the first photo that cannot be decoded.
+  """
+  photos = dataset.images
+  merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
+  inputs = [photos.as_input()]
+  boxes_of: dict[str, Boxes] = {}
+  if boxes:
+    merged.regions.CopyFrom(boxes.config.regions)
+    inputs.append(boxes.as_input('boxes'))
+    boxes_of = dict(map(records.decode_boxes, boxes.records()))
+  jobs = [_Job(name, photos.path(name), boxes=boxes_of.get(name, Boxes.empty())) for name in photos.names]
+  return _extract(
+    merged, inputs, jobs, output, workers=workers, strict=strict, redo=redo, what='index images'
+  )
+
+
+def run_queries(
+  config: experiment_pb2.ExperimentConfig,
+  queries: Queries,
+  output: pathlib.Path,
+  *,
+  workers: int | None = None,
+  strict: bool = False,
+  redo: bool = False,
+) -> Artefact:
+  """Extracts the query images, each cut to its box first; records carry the queries' names.
+
+  Arguments and errors as of `run`.
+  """
+  merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
+  jobs = [_Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
+  inputs = [queries.as_input()]
+  return _extract(
+    merged, inputs, jobs, output, workers=workers, strict=strict, redo=redo, what='query images'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+  what: str
+  workers: int | None
+  strict: bool
+  redo: bool
+
+
+def _extract(
+  config: experiment_pb2.ExperimentConfig,
+  inputs: Sequence[Input],
+  jobs: Sequence[_Job],
+  output: pathlib.Path,
+  options: _Options,
+) -> Artefact:
+  what = options.what
+  plan = Plan('features', config, tuple(inputs))
+  with artefact_writer.writing(output, plan, redo=options.redo) as writer:
+    if writer.finished:
+      logging.info('features of %s: %s is up to date, skipped', what, output)
+      return Artefact.open(output, 'features')
+    shards = list(writer.missing_shards(len(jobs), config.extraction.images_per_shard))
+    left = [jobs[item] for shard in shards for item in shard.items]
+    done = len(jobs) - len(left)
+    if writer.resumed:
+      logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
+    workers = min(options.workers or parallel.available_cores(), max(len(left), 1))
+    outcomes = parallel.map_ordered(_Maker(config.extraction), left, workers=workers)
+    outcomes = progress.track(outcomes, total=len(jobs), what=f'features of {what}', unit='images', done=done)
+    for shard in shards:
+      with writer.shard(shard) as file:
+        for _ in shard.items:
+          _keep(next(outcomes), file, options.strict)
+    _require_features(writer, what)
+    artefact = writer.finish()
+  _tell(artefact, what)
+  return artefact
+
+
+def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) -> None:
+  if outcome.error:
+    if strict:
+      raise ImageError(f'{outcome.error} (stopped, because of --strict)')
+    logging.warning('left out: %s', outcome.error)
+    file.add_error(outcome.name, outcome.error)
+    return
+  file.add(
+    outcome.record,
+    images=1,
+    features=outcome.features,
+    whole_features=outcome.whole_features,
+    regions=outcome.regions,
+    without_features=not outcome.features,
+  )
+
+
+def _require_features(writer: artefact_writer.ArtefactWriter, what: str) -> None:
+  """Refuses to finish an artefact that nothing can be found with."""
+  if not writer.counts['images']:
+    reasons = '; '.join(error['error'] for error in writer.errors[:3])
+    writer.discard()
+    raise UserError(f'none of the {len(writer.errors)} {what} could be read: {reasons}')
+  if not writer.counts['features']:
+    writer.discard()
+    raise UserError(
+      f'no features at all in {writer.counts["images"]} {what}. Lower extraction.min_attention or'
+      ' root_sift.contrast_threshold, or let small photos be enlarged by extraction.min_image_size'
+    )
+
+
+def _tell(artefact: Artefact, what: str) -> None:
+  names = ('features', 'regions', 'images', 'without_features', 'failed')
+  logging.info(
+    'features of %s: %d features in %d regions of %d photos; %d without features, %d could not be read',
+    what,
+    *(artefact.counts.get(name, 0) for name in names),
+  )
+  if artefact.counts['failed']:
+    logging.warning('%d photos could not be read: %s', artefact.counts['failed'], artefact.path / ERRORS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+  """Makes the function that a worker runs; picklable, unlike the extractor."""
+
+  config: extraction_pb2.ExtractionConfig
+
+  def __call__(self) -> Callable[[_Job], _Outcome]:
+    extractor = factory.build(self.config)
+    return lambda job: _extract_one(extractor, self.config, job)
+
+
+def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) -> _Outcome:
+  try:
+    pixels = images.load_image(
+      job.path,
+      apply_exif_orientation=config.apply_exif_orientation,
+      max_megapixels=config.max_megapixels,
+    )
+    if job.query:
+      found = extractor.extract_query(job.name, pixels, job.query.box_for(*pixels.shape[:2]))
+    else:
+      found = extractor.extract(job.name, pixels, job.boxes)
+  except UserError as error:
+    return _Outcome(job.name, error=str(error))
+  return _Outcome(
+    job.name,
+    record=records.encode_features(found),
+    features=len(found.features),
+    whole_features=int(found.region_offsets[1]),
+    regions=found.num_regions,
+  )
+
+
+def read(artefact: Artefact) -> Iterator:
+  """Yields the ImageFeatures of an artefact in order."""
+  return map(records.decode_features, artefact.records())

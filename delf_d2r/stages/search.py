@@ -1,0 +1,77 @@
+"""search_index: the query images of a data set to rankings."""
+
+import pathlib
+import time
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import artefact_writer, ranking_files
+from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
+from delf_d2r.engine import SearchEngine
+from delf_d2r.errors import UserError
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.stages import extract, progress
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  index: Artefact,
+  query_features: Artefact,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """Ranks the index images for every query.
+
+  Args:
+    config: its part `search` says how long rankings are, `aggregation` how descriptors are compared.
+    index: what build_index made.
+    query_features: what extract_features made of the queries, by the same extractor.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: queries and index were extracted differently, or the output cannot be written.
+  """
+  _require_same_extractor(index, query_features)
+  merged = with_comparison(index.config, config.aggregation)
+  merged.search.CopyFrom(config.search)
+  plan = Plan('rankings', merged, (index.as_input('index'), query_features.as_input('query_features')))
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('rankings: %s is up to date, skipped', output)
+      return Artefact.open(output, 'rankings')
+    engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
+    rankings, describe, search = [], [], []
+    total = query_features.counts['images']
+    for query in progress.track(extract.read(query_features), total=total, what='search', unit='queries'):
+      started = time.perf_counter()
+      descriptor = engine.describe(query)
+      described = time.perf_counter()
+      rankings.append(engine.rank(descriptor, top_k=config.search.top_k, name=query.name))
+      describe.append(round(1e3 * (described - started), 3))
+      search.append(round(1e3 * (time.perf_counter() - described), 3))
+      if not len(descriptor):
+        logging.warning('%s: no features, every index image scores 0', query.name)
+    timing = ranking_files.Timing(tuple(describe), tuple(search))
+    ranking_files.save(rankings, engine.index.image_names, timing, output)
+    logging.info(
+      'rankings: %d queries over %d images; a query took %.1f ms to describe and %.2f ms to search (median)',
+      len(rankings),
+      len(engine),
+      np.median(describe),
+      np.median(search),
+    )
+    return writer.finish({'queries': len(rankings), 'images': len(engine)}, upstream=index)
+
+
+def _require_same_extractor(index: Artefact, query_features: Artefact) -> None:
+  ours, theirs = query_features.config.extraction, index.config.extraction
+  for field in ('extractor', 'root_sift'):
+    if getattr(ours, field) != getattr(theirs, field):
+      raise UserError(
+        f'{query_features.path} comes from another extractor than {index.path}: extraction.{field} is'
+        f' {{{getattr(ours, field)}}} for the queries, {{{getattr(theirs, field)}}} in the index. Extract the'
+        ' queries with the config of the index'
+      )

@@ -1,0 +1,96 @@
+"""train_codebook: local features to visual words."""
+
+import pathlib
+import zlib
+
+import numpy as np
+from absl import logging
+
+from delf_d2r import codebook as codebooks
+from delf_d2r.data import artefact_writer, codebook_files
+from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.errors import UserError
+from delf_d2r.protos import codebook_pb2, experiment_pb2
+from delf_d2r.stages import extract, progress
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig, features: Artefact, output: pathlib.Path, *, redo: bool = False
+) -> Artefact:
+  """Trains visual words on the whole-image features of an artefact; boxes play no role (reference.md 4.5).
+
+  Args:
+    config: its part `codebook` says how.
+    features: what extract_features made.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: fewer descriptors than visual words, or the output cannot be written.
+  """
+  options = config.codebook
+  merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction, codebook=options)
+  if features.config.HasField('regions'):
+    merged.regions.CopyFrom(features.config.regions)
+  plan = Plan('codebook', merged, (features.as_input('features'),))
+  available = features.counts['whole_features']
+  _require_enough(min(available, options.max_descriptors or available), options.num_words, features)
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('codebook: %s is up to date, skipped', output)
+      return Artefact.open(output, 'codebook')
+    descriptors = sample_descriptors(features, options)
+    _require_enough(len(descriptors), options.num_words, features)
+    logging.info(
+      'codebook: %d visual words from %d of %d descriptors', options.num_words, len(descriptors), available
+    )
+    codebook = codebooks.train(
+      descriptors,
+      num_words=options.num_words,
+      iterations=options.iterations,
+      seed=options.seed,
+      assignment=codebook_pb2.CodebookConfig.Assignment.Name(options.assignment).lower(),
+    )
+    report = codebooks.quality_report(codebook, descriptors)
+    logging.info(
+      'codebook: loss %.5g at first, %.5g at last; %s', codebook.loss[0], codebook.loss[-1], report
+    )
+    codebook_files.save(codebook, report, output)
+    return writer.finish({'words': options.num_words, 'descriptors': len(descriptors)})
+
+
+def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig) -> np.ndarray:
+  """float32 [N, D]: the same share of every image's whole-image features, at most `max_descriptors`.
+
+  The generator of an image is seeded with the config's seed and the image's name, so the sample depends
+  neither on shards nor on the order of the images.
+  """
+  available = features.counts['whole_features']
+  share = min(1.0, options.max_descriptors / available) if options.max_descriptors else 1.0
+  parts = []
+  images = progress.track(
+    extract.read(features),
+    total=features.counts['images'],
+    what='descriptors for the codebook',
+    unit='images',
+  )
+  for image in images:
+    descriptors = image.region(0).descriptors
+    if share < 1:
+      generator = np.random.default_rng([options.seed, zlib.crc32(image.name.encode())])
+      # The fractional part of share * N is decided by lot; rounding would favour large or small images.
+      count = int(share * len(descriptors) + generator.random())
+      chosen = generator.choice(len(descriptors), min(count, len(descriptors)), replace=False)
+      descriptors = descriptors[np.sort(chosen)]
+    parts.append(descriptors)
+  descriptors = np.concatenate(parts)
+  return descriptors[: options.max_descriptors or None]
+
+
+def _require_enough(num_descriptors: int, num_words: int, features: Artefact) -> None:
+  if num_descriptors < num_words:
+    raise UserError(
+      f'codebook.num_words is {num_words}, but {features.path} has only {num_descriptors} descriptors to'
+      f' train on. Lower codebook.num_words to at most {num_descriptors} (better a tenth of it), or train on'
+      ' more photos'
+    )

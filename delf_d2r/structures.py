@@ -1,0 +1,196 @@
+"""The values that travel between stages: frozen dataclasses of NumPy arrays.
+
+Symbols: N features, D dimensions, K visual words, R regions, W visual words present in an image.
+Coordinates are `(y, x)` in pixels of the original image; boxes are `[ymin, xmin, ymax, xmax]`
+normalised to [0, 1]. Zero rows are legal everywhere: an image without features has arrays of
+shape (0, D), never None.
+"""
+
+import dataclasses
+
+import numpy as np
+
+WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
+
+
+def _require_shape(owner: str, field: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
+  """Raises ValueError unless `array` has `shape`; None in `shape` admits any size."""
+  found = np.shape(array)
+  if len(found) != len(shape) or any(
+    want is not None and want != have for want, have in zip(shape, found, strict=True)
+  ):
+    wanted = tuple('any' if size is None else size for size in shape)
+    raise ValueError(f'{owner}.{field}: expected shape {wanted}, found {found}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+  """Boxes of one image.
+
+  Attributes:
+    coordinates: float32 [R, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1].
+    scores: float32 [R], confidence; 1 where the source has none.
+  """
+
+  coordinates: np.ndarray
+  scores: np.ndarray
+
+  def __post_init__(self):
+    _require_shape('Boxes', 'coordinates', self.coordinates, (None, 4))
+    _require_shape('Boxes', 'scores', self.scores, (len(self.coordinates),))
+
+  def __len__(self) -> int:
+    return len(self.coordinates)
+
+  @classmethod
+  def from_coordinates(cls, coordinates) -> 'Boxes':
+    """Boxes of score 1 from anything of shape [R, 4], the empty list included."""
+    array = np.asarray(coordinates, np.float32).reshape(-1, 4)
+    return cls(array, np.ones(len(array), np.float32))
+
+  @classmethod
+  def empty(cls) -> 'Boxes':
+    return cls.from_coordinates([])
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalFeatures:
+  """Local features of one image, one region or one crop.
+
+  Attributes:
+    locations: float32 [N, 2], `(y, x)` in pixels.
+    scales: float32 [N], relative size of the patch that was described.
+    attention: float32 [N], relevance; larger is better.
+    descriptors: float32 [N, D], each row of unit length.
+  """
+
+  locations: np.ndarray
+  scales: np.ndarray
+  attention: np.ndarray
+  descriptors: np.ndarray
+
+  def __post_init__(self):
+    n = len(self.descriptors)
+    _require_shape('LocalFeatures', 'descriptors', self.descriptors, (None, None))
+    _require_shape('LocalFeatures', 'locations', self.locations, (n, 2))
+    _require_shape('LocalFeatures', 'scales', self.scales, (n,))
+    _require_shape('LocalFeatures', 'attention', self.attention, (n,))
+
+  def __len__(self) -> int:
+    return len(self.descriptors)
+
+  @property
+  def dimensions(self) -> int:
+    return self.descriptors.shape[1]
+
+  def take(self, indices) -> 'LocalFeatures':
+    """The features at `indices`: integers [M], a boolean mask [N] or a slice."""
+    return LocalFeatures(
+      self.locations[indices], self.scales[indices], self.attention[indices], self.descriptors[indices]
+    )
+
+  @classmethod
+  def empty(cls, dimensions: int) -> 'LocalFeatures':
+    return cls(
+      np.zeros((0, 2), np.float32),
+      np.zeros(0, np.float32),
+      np.zeros(0, np.float32),
+      np.zeros((0, dimensions), np.float32),
+    )
+
+  @classmethod
+  def concatenate(cls, parts: 'list[LocalFeatures]') -> 'LocalFeatures':
+    """All features of `parts` (at least one), in order."""
+    return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in FEATURE_ARRAYS))
+
+
+FEATURE_ARRAYS = tuple(field.name for field in dataclasses.fields(LocalFeatures))
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFeatures:
+  """Local features of all regions of one image, region 0 being the whole image.
+
+  Attributes:
+    name: the image's name in its image list, for example `oxford/all_souls_000013.jpg`.
+    height, width: size of the original image in pixels.
+    boxes: float32 [R, 4], normalised; row 0 is the whole image.
+    region_offsets: int64 [R + 1]; region r owns features `region_offsets[r]:region_offsets[r + 1]`.
+    features: all regions' features, locations in the frame of the original image.
+  """
+
+  name: str
+  height: int
+  width: int
+  boxes: np.ndarray
+  region_offsets: np.ndarray
+  features: LocalFeatures
+
+  def __post_init__(self):
+    r = len(self.boxes)
+    _require_shape('ImageFeatures', 'boxes', self.boxes, (None, 4))
+    _require_shape('ImageFeatures', 'region_offsets', self.region_offsets, (r + 1,))
+    offsets = self.region_offsets
+    if offsets[0] != 0 or offsets[-1] != len(self.features) or np.any(np.diff(offsets) < 0):
+      raise ValueError(
+        f'{self.name}: region_offsets must rise from 0 to the number of features'
+        f' ({len(self.features)}), found {offsets.tolist()}'
+      )
+
+  @property
+  def num_regions(self) -> int:
+    return len(self.boxes)
+
+  def region(self, r: int) -> LocalFeatures:
+    """Features of region `r`; `region(0)` is the whole image."""
+    return self.features.take(slice(self.region_offsets[r], self.region_offsets[r + 1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregatedDescriptor:
+  """One sparse aggregated descriptor: of an image, of a query or of one region.
+
+  Attributes:
+    visual_words: uint32 [W], ascending, the words that are present.
+    values: float32 [W, D] (VLAD, ASMK) or uint8 [W, ceil(D / 8)] (ASMK*, most significant bit first).
+    dimensions: D, which the bytes of a binary descriptor do not tell.
+  """
+
+  visual_words: np.ndarray
+  values: np.ndarray
+  dimensions: int
+
+  def __post_init__(self):
+    columns = -(-self.dimensions // 8) if self.is_binary else self.dimensions
+    _require_shape('AggregatedDescriptor', 'values', self.values, (len(self.visual_words), columns))
+
+  def __len__(self) -> int:
+    return len(self.visual_words)
+
+  @property
+  def is_binary(self) -> bool:
+    return self.values.dtype == np.uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """Index images for one query image, best first; equal scores stand in order of image id.
+
+  Attributes:
+    query: the query image's name.
+    image_ids: int64 [k], positions in the index's list of images.
+    scores: float32 [k], descending.
+    best_regions: int32 [k], the region with the best score (regional search), or all -1.
+  """
+
+  query: str
+  image_ids: np.ndarray
+  scores: np.ndarray
+  best_regions: np.ndarray
+
+  def __post_init__(self):
+    _require_shape('Ranking', 'scores', self.scores, (len(self.image_ids),))
+    _require_shape('Ranking', 'best_regions', self.best_regions, (len(self.image_ids),))
+
+  def __len__(self) -> int:
+    return len(self.image_ids)

@@ -1,0 +1,278 @@
+"""add, remove and merge give the bytes of a fresh build; an update is atomic."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracles.index_inputs import directory_bytes, random_descriptor, random_descriptors
+
+from delf_d2r.index import IndexFormatError, InvertedIndex
+from delf_d2r.index.builder import SegmentBuilder
+from delf_d2r.index.segments import Layout
+from delf_d2r.kernels.aggregation import Kernel
+
+OPTIONS = {'num_words': 12, 'dimensions': 70, 'kernel': Kernel.ASMK_STAR}
+BUILD = {'num_words': 12, 'kernel': Kernel.ASMK_STAR, 'dimensions': 70}
+
+
+def regional(counts, on):
+  return {'entry_images': np.repeat(np.arange(len(counts)), counts)} if on else {}
+
+
+@pytest.mark.parametrize('on_disk', [False, True])
+@pytest.mark.parametrize('is_regional', [False, True])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_of_updates_gives_the_bytes_of_a_fresh_build(
+  small_segments, tmp_path_factory, is_regional, on_disk, data
+):
+  tmp_path = tmp_path_factory.mktemp('updates')
+  rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+  images = data.draw(st.integers(0, 30))
+  counts = rng.integers(0, 4, images) if is_regional else np.ones(images, int)
+  owned = [[random_descriptor(rng, **OPTIONS) for _ in range(count)] for count in counts]
+  names = [f'photo {m} ä\udcff.jpg' for m in range(images)]
+  kept = sorted(data.draw(st.sets(st.sampled_from(range(images))))) if images else []
+
+  def build(chosen, **more):
+    return InvertedIndex.build(
+      [d for m in chosen for d in owned[m]],
+      [names[m] for m in chosen],
+      **BUILD,
+      **regional([counts[m] for m in chosen], is_regional),
+      **more,
+    )
+
+  cuts = sorted(data.draw(st.lists(st.integers(0, images), max_size=3)))
+  bounds = [0, *cuts, images]
+  index = build([], directory=tmp_path / 'updated' if on_disk else None)
+  for start, stop in itertools.pairwise(bounds):
+    chunk = range(start, stop)
+    index.add(
+      [d for m in chunk for d in owned[m]],
+      [names[m] for m in chunk],
+      **regional(counts[start:stop], is_regional),
+    )
+    if on_disk and data.draw(st.booleans()):
+      index.save()
+      index = InvertedIndex.load(tmp_path / 'updated')
+  removed = [m for m in range(images) if m not in kept]
+  half = len(removed) // 2
+  index.remove([names[m] for m in removed[half:]])
+  index.remove([names[m] for m in removed[:half]])
+  index.save(None if on_disk else tmp_path / 'updated')
+
+  build(kept).save(tmp_path / 'fresh')
+  assert directory_bytes(tmp_path / 'updated') == directory_bytes(tmp_path / 'fresh')
+  index.verify()
+
+  parts = [build(kept[: len(kept) // 3]), build(kept[len(kept) // 3 :])]
+  InvertedIndex.merge(parts).save(tmp_path / 'merged')
+  InvertedIndex.merge(parts, directory=tmp_path / 'merged on disk')
+  assert directory_bytes(tmp_path / 'merged') == directory_bytes(tmp_path / 'fresh')
+  assert directory_bytes(tmp_path / 'merged on disk') == directory_bytes(tmp_path / 'fresh')
+
+  reloaded = InvertedIndex.load(tmp_path / 'updated')
+  assert list(reloaded.image_names) == [names[m] for m in kept]
+  query = random_descriptor(rng, **OPTIONS)
+  for use_idf in (False, True):
+    one, two, three = (i.search(query, use_idf=use_idf) for i in (index, build(kept), reloaded))
+    for other in (two, three):
+      assert one.image_ids.tolist() == other.image_ids.tolist()
+      assert one.scores.tobytes() == other.scores.tobytes()
+      assert one.best_regions.tolist() == other.best_regions.tolist()
+
+
+@pytest.mark.parametrize('kernel', [Kernel.ASMK_STAR, Kernel.ASMK])
+def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monkeypatch, kernel):
+  """Blocks of 40 postings, of which a segment has about 50: runs are spilled and merged."""
+  options = {**OPTIONS, 'kernel': kernel}
+  descriptors = random_descriptors(1, 21, **options)
+  names = [str(m) for m in range(21)]
+  roomy = InvertedIndex.build(descriptors, names, num_words=12, kernel=kernel)
+  roomy.save(tmp_path / 'roomy')
+  layout = roomy._layout
+  monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 10 * layout.posting_bytes)
+  runs = []
+  spill = SegmentBuilder._spill
+  monkeypatch.setattr(SegmentBuilder, '_spill', lambda self: (runs.append(len(self._blocks)), spill(self)))
+  for budget in (1, 60 * layout.posting_bytes, 200 * layout.posting_bytes):
+    runs.clear()
+    InvertedIndex.build(
+      descriptors,
+      names,
+      num_words=12,
+      kernel=kernel,
+      directory=tmp_path / f'tight {budget}',
+      memory_budget=budget,
+    )
+    assert directory_bytes(tmp_path / f'tight {budget}') == directory_bytes(tmp_path / 'roomy')
+    assert bool(runs) == (budget < 200 * layout.posting_bytes)
+
+
+def test_numpy_and_compiled_sort_agree(monkeypatch):
+  descriptors = random_descriptors(2, 50, **OPTIONS)
+  names = [str(m) for m in range(50)]
+  monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 700)
+  segments = []
+  for compiled in (False, True):
+    monkeypatch.setattr('delf_d2r.index.segments.HAVE_NUMBA', compiled)
+    segments.append(InvertedIndex.build(descriptors, names, **BUILD)._segments[0])
+  for name, array in segments[0].arrays.items():
+    np.testing.assert_array_equal(array, segments[1].arrays[name])
+
+
+def test_changes_reach_the_disk_with_save_alone(tmp_path):
+  descriptors = random_descriptors(3, 6, **OPTIONS)
+  InvertedIndex.build(descriptors[:4], list('abcd'), **BUILD, directory=tmp_path / 'x')
+  before = directory_bytes(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.add(descriptors[4:], ['e', 'f'])
+  assert (len(index), len(InvertedIndex.load(tmp_path / 'x'))) == (6, 4)
+  index.close()
+  assert {name: directory_bytes(tmp_path / 'x')[name] for name in before} == before
+
+  # Files of the update that was given up go with the next one.
+  again = InvertedIndex.load(tmp_path / 'x')
+  again.remove(['a'])
+  again.save()
+  InvertedIndex.build(descriptors[1:4], list('bcd'), **BUILD).save(tmp_path / 'fresh')
+  assert directory_bytes(tmp_path / 'x') == directory_bytes(tmp_path / 'fresh')
+
+
+def test_an_unchanged_segment_is_not_written_again(small_segments, tmp_path):
+  descriptors = random_descriptors(4, 20, **OPTIONS)
+  index = InvertedIndex.build(
+    descriptors[:19], [str(m) for m in range(19)], **BUILD, directory=tmp_path / 'x'
+  )
+  before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'x').glob('segment-0000[01]*')}
+  index.add(descriptors[19:], ['19'])
+  index.remove(['17'])
+  index.save()
+  assert len(before) == 8
+  assert before == {name: (tmp_path / 'x' / name).stat().st_mtime_ns for name in before}
+
+
+def test_one_writer_at_a_time_and_no_lost_update(tmp_path):
+  descriptors = random_descriptors(5, 6, **OPTIONS)
+  InvertedIndex.build(descriptors[:4], list('abcd'), **BUILD, directory=tmp_path / 'x')
+  first, second, third = (InvertedIndex.load(tmp_path / 'x') for _ in range(3))
+  first.add(descriptors[4:5], ['e'])
+  with pytest.raises(BlockingIOError, match='another update of the index is not finished'):
+    second.add(descriptors[5:], ['f'])
+  first.save()
+  for change in (second.save, lambda: second.add(descriptors[5:], ['f'])):
+    with pytest.raises(ValueError, match='holds another index than the one loaded'):
+      change()
+  assert list(InvertedIndex.load(tmp_path / 'x').image_names) == list('abcde')
+  with pytest.raises(ValueError, match='holds another index'):
+    InvertedIndex.build(descriptors[:1], ['z'], **BUILD, directory=tmp_path / 'x')
+  with pytest.raises(IndexFormatError, match='load it again'):
+    third.save(overwrite=True)
+  InvertedIndex.build(descriptors[:1], ['z'], **BUILD).save(tmp_path / 'x', overwrite=True)
+  assert list(InvertedIndex.load(tmp_path / 'x').image_names) == ['z']
+
+
+def test_other_files_of_the_directory_stay(tmp_path):
+  (tmp_path / 'manifest.pbtxt').write_text('stage')
+  (tmp_path / 'segment-notes.npy').write_text('mine')
+  index = InvertedIndex.build(random_descriptors(6, 2, **OPTIONS), ['a', 'b'], **BUILD, directory=tmp_path)
+  index.remove(['a'])
+  index.save()
+  assert (tmp_path / 'manifest.pbtxt').read_text() == 'stage'
+  assert (tmp_path / 'segment-notes.npy').read_text() == 'mine'
+
+
+def test_names_that_are_wrong_change_nothing():
+  index = InvertedIndex.build(random_descriptors(7, 2, **OPTIONS), ['a', 'b'], **BUILD)
+  with pytest.raises(KeyError, match="'c' is not among the 2 images"):
+    index.remove(['a', 'c'])
+  with pytest.raises(ValueError, match="found 'b' twice"):
+    index.add(random_descriptors(8, 1, **OPTIONS), ['b'])
+  with pytest.raises(ValueError, match='expected none as in the index, found some'):
+    index.add(random_descriptors(8, 1, **OPTIONS), ['c'], entry_images=[0])
+  assert list(index.image_names) == ['a', 'b']
+  with pytest.raises(ValueError, match='has no directory'):
+    index.save()
+
+
+def test_indexes_of_different_kinds_do_not_merge():
+  one = InvertedIndex.build(random_descriptors(9, 2, **OPTIONS), ['a', 'b'], **BUILD)
+  other = InvertedIndex.build([], [], **{**BUILD, 'num_words': 13})
+  with pytest.raises(ValueError, match='num_words: expected 12 as in the first index, found 13'):
+    InvertedIndex.merge([one, other])
+  with pytest.raises(ValueError, match="found 'a' twice"):
+    InvertedIndex.merge([one, one])
+  with pytest.raises(ValueError, match='found none'):
+    InvertedIndex.merge([])
+
+
+UPDATE = """
+import sys
+from delf_d2r.index import InvertedIndex
+from oracles.index_inputs import random_descriptors
+from delf_d2r.kernels.aggregation import Kernel
+options = {'num_words': 12, 'dimensions': 70, 'kernel': Kernel.ASMK_STAR}
+descriptors = random_descriptors(1, 400, **options)
+index = InvertedIndex.load(sys.argv[1])
+print('ready', flush=True)
+while True:
+  index.add(descriptors[200:], [str(m) for m in range(200, 400)])
+  index.save()
+  index.remove([str(m) for m in range(200, 400)])
+  index.save()
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(tmp_path):
+  descriptors = random_descriptors(1, 400, **OPTIONS)
+  names = [str(m) for m in range(400)]
+  InvertedIndex.build(descriptors[:200], names[:200], **BUILD, directory=tmp_path / 'x')
+  InvertedIndex.build(descriptors, names, **BUILD, directory=tmp_path / 'new')
+  old, new = directory_bytes(tmp_path / 'x'), directory_bytes(tmp_path / 'new')
+  manifests = {old['index.json']: old, new['index.json']: new}
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'DELF_D2R_NO_NUMBA': '1'}
+  leftovers = 0
+  for trial in range(6):
+    worker = subprocess.Popen(
+      [sys.executable, '-c', UPDATE, tmp_path / 'x'], env=environment, stdout=subprocess.PIPE
+    )
+    with worker.stdout:
+      assert worker.stdout.readline() == b'ready\n'
+      time.sleep(0.003 + 0.013 * trial)
+      worker.send_signal(signal.SIGKILL)
+      worker.wait()
+    found = directory_bytes(tmp_path / 'x')
+    expected = manifests[found['index.json']]
+    assert {name: found[name] for name in expected} == expected
+    leftovers += found.keys() != expected.keys()
+    index = InvertedIndex.load(tmp_path / 'x', verify=True)
+    assert len(index) in (200, 400)
+    if len(index) == 400:
+      index.remove(names[200:])
+    index.save(overwrite=True)
+    assert directory_bytes(tmp_path / 'x') == old
+  assert leftovers, 'no kill came while files were being written; the test shows nothing'
+
+
+def test_the_manifest_is_readable(tmp_path):
+  InvertedIndex.build(random_descriptors(1, 3, **OPTIONS), list('abc'), **BUILD, directory=tmp_path)
+  manifest = json.loads((tmp_path / 'index.json').read_text())
+  assert manifest['version'] == 1
+  assert (manifest['kernel'], manifest['num_words'], manifest['dimensions']) == ('ASMK_STAR', 12, 70)
+  assert np.load(next(tmp_path.glob('segment-00000-offsets-*.npy'))).shape == (13,)
+
+
+def test_layout_bytes():
+  assert Layout(65536, 128, True).posting_bytes == 18
+  assert Layout(65536, 100, True).posting_bytes == 18
+  assert Layout(65536, 5, True).posting_bytes == 10
+  assert Layout(65536, 40, False).posting_bytes == 162

@@ -1,0 +1,1 @@
+"""The binaries: each parses flags, loads a config, calls one stage and writes one artefact."""

@@ -1,0 +1,35 @@
+"""Aggregates local features: VLAD, ASMK, ASMK* and their regional forms.
+
+  d2r aggregate_features --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
+    --codebook=out/codebook --output=out/descriptors
+
+Config: the part `aggregation` of an experiment, or an AggregationConfig.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import aggregate
+
+command_line.define_config('aggregation')
+command_line.define_artefact('features', 'extract_features')
+command_line.define_artefact('codebook', 'train_codebook')
+command_line.define_output('the aggregated descriptors')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  aggregate.run(
+    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.features, 'features'),
+    Artefact.open(FLAGS.codebook, 'codebook'),
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)

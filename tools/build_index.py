@@ -1,0 +1,36 @@
+"""Builds an inverted index of aggregated descriptors; its directory is all that a search needs.
+
+  d2r build_index --config_path=configs/experiments/sift_rasmk_star.pbtxt --descriptors=out/descriptors \
+    --codebook=out/codebook --output=out/index
+
+Config: the part `aggregation` of an experiment, or an AggregationConfig; of it, alpha, tau, normalize and
+use_idf are what searches of this index use unless told otherwise.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import build_index
+
+command_line.define_config('aggregation')
+command_line.define_artefact('descriptors', 'aggregate_features')
+command_line.define_artefact('codebook', 'train_codebook')
+command_line.define_output('the index')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  build_index.run(
+    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.descriptors, 'descriptors'),
+    Artefact.open(FLAGS.codebook, 'codebook'),
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,38 @@
+"""Scores rankings by the Revisited protocol: easy, medium, hard; mAP, mP@k, mR@k.
+
+  d2r evaluate_retrieval --rankings=out/rankings --ground_truth=truth.json --output=out/metrics
+
+Writes metrics.json, per_query.json and metrics.txt, the last in the form of the research code.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import evaluate
+
+command_line.define_artefact('rankings', 'search_index --query_features')
+flags.DEFINE_string('ground_truth', None, "Own .json, or Revisited's gnd_*.pkl or .mat.", required=True)
+flags.DEFINE_string('config_path', None, 'Experiment or EvaluationConfig; k of 1, 5, 10 by default.')
+flags.DEFINE_multi_string(
+  'override', [], "Change a field, for example 'evaluation.ks: [1, 100]'. Repeatable."
+)
+command_line.define_output('the metrics')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  artefact = evaluate.run(
+    config.load_or_default(FLAGS.config_path, ['evaluation'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.rankings, 'rankings'),
+    FLAGS.ground_truth,
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+  print((artefact.path / evaluate.METRICS_TXT).read_text(encoding='utf-8'), end='')
+
+
+if __name__ == '__main__':
+  command_line.run(main)

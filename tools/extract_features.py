@@ -1,0 +1,46 @@
+"""Extracts local features of photos and their boxes, or of the queries of a ground truth.
+
+  d2r extract_features --config_path=configs/experiments/sift_rasmk_star.pbtxt --images=photos \
+    --boxes=out/boxes --output=out/features
+  d2r extract_features --config_path=... --images=photos --ground_truth=truth.json --queries \
+    --output=out/query_features
+
+Config: the part `extraction` of an experiment, or an ExtractionConfig. A run that was stopped goes on where
+it was. Photos that cannot be decoded are named in errors.jsonl.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.errors import UserError
+from delf_d2r.stages import extract
+
+command_line.define_config('extraction')
+command_line.define_images()
+command_line.define_output('the features')
+command_line.define_workers()
+flags.DEFINE_string('boxes', None, 'Directory that detect_boxes made; whole images alone by default.')
+flags.DEFINE_bool('queries', False, 'Extract the query images of --ground_truth, cut to their boxes.')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  loaded = config.load(FLAGS.config_path, ['extraction'], overrides=FLAGS.override)
+  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  options = {'workers': FLAGS.workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
+  output = pathlib.Path(FLAGS.output)
+  if not FLAGS.queries:
+    boxes = Artefact.open(FLAGS.boxes, 'boxes') if FLAGS.boxes else None
+    extract.run(loaded, dataset, output, boxes=boxes, **options)
+  elif dataset.queries is None or FLAGS.boxes:
+    raise UserError('--queries needs --ground_truth, where the queries and their boxes are, and no --boxes')
+  else:
+    extract.run_queries(loaded, dataset.queries, output, **options)
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,33 @@
+"""Generates the miniature landmark benchmark: composed scenes, exact boxes, ground truth.
+
+  d2r make_mini_benchmark --output=mini
+
+Real photos that come with scikit-image and scikit-learn are pasted, warped and partly hidden, into clutter.
+The same seed gives the same bytes.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line
+from delf_d2r.data import mini_benchmark
+from delf_d2r.stages import progress
+
+flags.DEFINE_string('output', None, 'Directory of the benchmark; made if missing.', required=True)
+flags.DEFINE_integer('seed', 0, 'Seed of everything that is drawn by lot.', lower_bound=0)
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  made = mini_benchmark.generate(
+    pathlib.Path(FLAGS.output), seed=FLAGS.seed, progress=progress.callback('scenes')
+  )
+  print(
+    f'--images={made.images_dir} --query_images={made.queries_dir} --ground_truth={made.ground_truth_path}'
+  )
+  print(f'--boxes_file={made.boxes_path}')
+
+
+if __name__ == '__main__':
+  command_line.run(main)

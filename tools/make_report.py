@@ -1,0 +1,42 @@
+"""Makes the HTML report of a finished experiment: one file that any browser opens.
+
+d2r make_report --experiment=out --images=photos --ground_truth=truth.json --output=out/report
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.report import make_report
+
+flags.DEFINE_string('experiment', None, 'Directory that run_experiment made.', required=True)
+command_line.define_images()
+flags.DEFINE_string('output', None, 'Folder for index.html; made if missing.', required=True)
+flags.DEFINE_string(
+  'config_path', None, 'Experiment or ReportConfig: how many queries and results are shown.'
+)
+flags.DEFINE_multi_string('override', [], "Change a field, for example 'report.max_queries: 0'. Repeatable.")
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  options = config.load_or_default(FLAGS.config_path, ['report'], overrides=FLAGS.override).report
+  folder = pathlib.Path(FLAGS.experiment)
+  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  scored = {}
+  if dataset.queries:
+    scored = {kind: Artefact.open(folder / kind, kind) for kind in ('rankings', 'metrics')}
+  page = make_report.run(
+    make_report.Run(folder.resolve().name, dataset, Artefact.open(folder / 'index', 'index'), **scored),
+    pathlib.Path(FLAGS.output),
+    results_per_query=options.results_per_query,
+    max_queries=options.max_queries,
+  )
+  print(page)
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,34 @@
+"""Trains a codebook of visual words on local features.
+
+  d2r train_codebook --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
+    --output=out/codebook
+
+Config: the part `codebook` of an experiment, or a CodebookConfig. report.json beside the codebook tells the
+loss of each iteration, empty words and imbalance.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import train_codebook
+
+command_line.define_config('codebook')
+command_line.define_artefact('features', 'extract_features')
+command_line.define_output('the codebook')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  train_codebook.run(
+    config.load(FLAGS.config_path, ['codebook'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.features, 'features'),
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)
