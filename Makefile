@@ -3,7 +3,7 @@
 #   make test   installs and runs all tests
 # Both make .venv and leave the rest of the machine alone.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt

@@ -19,6 +19,7 @@ from delf_d2r.data.dataset import Dataset
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.evaluation.protocol import PROTOCOLS
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.report import experiment_page, make_report
 from delf_d2r.report.views import ExperimentView, MethodView, TableView
 from delf_d2r.stages import evaluate
@@ -83,7 +84,7 @@ def run(
       dataset,
       output / config.name,
       ground_truth=ground_truth,
-      boxes_path=boxes_path,
+      boxes_path=boxes_path if config.regions.source == RegionsConfig.FILE else None,
       given=given,
       options=options,
     )

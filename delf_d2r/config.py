@@ -10,6 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from google.protobuf import message as protobuf_message
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -38,7 +39,7 @@ def load(
   """Reads a config file, applies overrides, validates and resolves it.
 
   Args:
-    path: a `.pbtxt` file: an ExperimentConfig or, where a single stage is wanted, that stage's own message.
+    path: a `.pbtxt` file: an ExperimentConfig or, where one stage alone is wanted, that stage's own message.
       A path like `configs/experiments/X.pbtxt` that does not exist is looked up among the configs that
       come with the package.
     stages: fields of ExperimentConfig that the caller uses, for example ['extraction']. They are filled with
@@ -52,7 +53,7 @@ def load(
   """
   path = find(path)
   try:
-    text = path.read_text(encoding='utf-8')
+    text = path.read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise ConfigError(f'{path}: cannot be read as UTF-8 text ({error})') from None
   return _finish(_parse(text, path, stages), stages, overrides, path, text)
@@ -107,6 +108,8 @@ def default(*stages: str) -> experiment_pb2.ExperimentConfig:
 
 def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_pb2.ExperimentConfig:
   config = experiment_pb2.ExperimentConfig()
+  # A message of one stage alone would leave the other stages of a longer run to their defaults, unnoticed.
+  stages = stages if len(stages) == 1 else ()
   try:
     return text_format.Parse(text, config)
   except text_format.ParseError as experiment_error:
@@ -150,6 +153,10 @@ def _explain(error: text_format.ParseError) -> str:
   unknown = re.search(r'Message type "delf_d2r\.(\w+)" has no field named "(\w+)"', what)
   if unknown:
     what = f'{unknown[1]} has no field "{unknown[2]}". Its fields: {", ".join(_field_names(unknown[1]))}'
+  value = re.search(r'Enum type "([\w.]+)" has no value named (\S+?)\.$', what)
+  if value:
+    names = experiment_pb2.DESCRIPTOR.pool.FindEnumTypeByName(value[1]).values_by_name
+    what = f'{value[1].rsplit(".", 1)[-1]} has no value {value[2]}. Its values: {", ".join(names)}'
   return f'{error.GetLine()}:{error.GetColumn()}: {what}'
 
 
@@ -160,22 +167,28 @@ def _field_names(message_name: str) -> list[str]:
 
 def _merge_override(config: experiment_pb2.ExperimentConfig, override: str) -> None:
   """Merges `a.b.c: value` or plain text format; a repeated field is replaced, not appended to."""
-  text = override.strip()
-  dotted = re.match(r'^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*(:?)\s*(.*)$', text, re.DOTALL)
-  if dotted:
-    *parents, leaf = dotted[1].split('.')
-    text = (
-      f'{"".join(f"{parent} {{ " for parent in parents)}{leaf}{dotted[2]} {dotted[3]}{" }" * len(parents)}'
-    )
   change = experiment_pb2.ExperimentConfig()
   try:
-    text_format.Parse(text, change)
+    text_format.Parse(_nested(override), change)
   except text_format.ParseError as error:
     raise ConfigError(
       f"--override {override!r}: {_explain(error)}. Write it like 'aggregation.alpha: 2'"
     ) from None
   _clear_repeated(config, change)
   config.MergeFrom(change)
+
+
+def _nested(override: str) -> str:
+  """`a.b.c: value` as `a { b { c: value } }`; plain text format as it is."""
+  text = override.strip()
+  dotted = re.match(r'^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*(:?)\s*(.*)$', text, re.DOTALL)
+  if not dotted:
+    return text
+  *parents, leaf = dotted[1].split('.')
+  opening = ''.join(f'{parent} {{ ' for parent in parents)
+  # On a line of their own, so that a comment after the value does not swallow the brackets.
+  closing = '\n' + '}' * len(parents)
+  return f'{opening}{leaf}{dotted[2]} {dotted[3]}{closing}'
 
 
 def _clear_repeated(config: Message, change: Message) -> None:
@@ -194,15 +207,40 @@ def _validate(config: Message, path: pathlib.Path, text: str, overrides: Sequenc
 
 
 def _place(field: str, path: pathlib.Path, text: str, overrides: Sequence[str]) -> str:
-  """Where a field was set: the override or `file:line`; the file alone if it was not."""
-  leaf = re.compile(rf'\b{field.rsplit(".", 1)[-1]}\b\s*[:{{]')
+  """Where a field was set: the override or `file:line`; else the message around it, or the file alone."""
   for override in reversed(overrides):
-    if leaf.search(override):
+    if field in _lines(_nested(override)):
       return f'--override {override!r}'
-  for number, line in enumerate(text.splitlines(), 1):
-    if leaf.search(line.split('#', 1)[0]):
-      return f'{path}:{number}'
+  lines = _lines(text)
+  parts = field.split('.')
+  for end in range(len(parts), 0, -1):
+    # A file of one stage alone does not name the stage.
+    for start in (0, 1):
+      line = lines.get('.'.join(parts[start:end]))
+      if line:
+        return f'{path}:{line}'
   return str(path)
+
+
+_TOKEN = re.compile(
+  r"""\#.* | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | (?P<close>[}>])
+  | (?P<field>[A-Za-z_]\w*) \s* (?: (?P<open>:?\s*[{<]) | : )""",
+  re.VERBOSE,
+)
+
+
+def _lines(text: str) -> dict[str, int]:
+  """The line of each field that a text sets, by its dotted path: protobuf's parser does not tell."""
+  lines: dict[str, int] = {}
+  parents: list[str] = []
+  for token in _TOKEN.finditer(text):
+    if token['field']:
+      lines['.'.join([*parents, token['field']])] = text.count('\n', 0, token.start()) + 1
+      if token['open']:
+        parents.append(token['field'])
+    elif token['close'] and parents:
+      parents.pop()
+  return lines
 
 
 def resolve(config: Message) -> Message:
@@ -255,5 +293,6 @@ def _value_text(message: Message, field: FieldDescriptor) -> str:
   if field.type == FieldDescriptor.TYPE_ENUM:
     return field.enum_type.values_by_number[value].name
   if field.type == FieldDescriptor.TYPE_FLOAT:
-    return f'{value:g}'
+    # The shortest text that tells two float32 apart.
+    return str(np.float32(value)).removesuffix('.0')
   return repr(value) if isinstance(value, str) else str(value)

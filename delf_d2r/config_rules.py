@@ -56,12 +56,12 @@ def _regions(config: Regions) -> Iterator[Problem]:
     levels = config.uniform.boxes_per_side
     if not levels or min(levels) < 1 or max(levels) > 64:
       yield Problem(
-        'boxes_per_side',
+        'uniform.boxes_per_side',
         f'source is UNIFORM but uniform.boxes_per_side is {list(levels)}; give one or more numbers from 1 to'
         ' 64, for example uniform { boxes_per_side: [2] }',
       )
     if not 0 <= config.uniform.overlap < 1:
-      yield Problem('overlap', f'uniform.overlap is {config.uniform.overlap:g}; it must be in [0, 1)')
+      yield Problem('uniform.overlap', f'uniform.overlap is {config.uniform.overlap:g}; it must be in [0, 1)')
   elif config.HasField('uniform'):
     yield _belongs_to('uniform', 'source: UNIFORM', Regions.Source.Name(config.source))
   if _is_changed(config, 'file_path') and config.source != Regions.FILE:
@@ -70,6 +70,7 @@ def _regions(config: Regions) -> Iterator[Problem]:
 
 def _extraction(config: Extraction) -> Iterator[Problem]:
   yield from _range(config, 'max_features', 1)
+  yield from _range(config, 'min_attention', 0)
   yield from _range(config, 'max_megapixels', 1, 10_000)
   yield from _range(config, 'images_per_shard', 1)
   for kind in ('image', 'crop'):
@@ -81,16 +82,16 @@ def _extraction(config: Extraction) -> Iterator[Problem]:
         f'min_{kind}_size',
         f'min_{kind}_size {smallest} is larger than max_{kind}_size {largest}; no photo can satisfy both',
       )
-  if config.region_features == Extraction.INSIDE and _is_changed(config, 'min_crop_size'):
-    yield _belongs_to('min_crop_size', 'region_features: CROP', 'INSIDE')
   if config.HasField('root_sift'):
     sift = config.root_sift
     for field in ('contrast_threshold', 'edge_threshold'):
       if not getattr(sift, field) > 0:
-        yield Problem(field, f'root_sift.{field} is {getattr(sift, field):g}; it must be positive')
+        yield Problem(
+          f'root_sift.{field}', f'root_sift.{field} is {getattr(sift, field):g}; it must be positive'
+        )
     if not 1 <= sift.octave_layers <= 16:
       yield Problem(
-        'octave_layers', f'root_sift.octave_layers is {sift.octave_layers}; it must be in [1, 16]'
+        'root_sift.octave_layers', f'root_sift.octave_layers is {sift.octave_layers}; it must be in [1, 16]'
       )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.data import artefacts, codebook_files, images
+from delf_d2r import aggregator
+from delf_d2r.data import artefacts, codebook_files, images, index_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.errors import ArtefactError, UserError
@@ -21,8 +22,6 @@ from delf_d2r.extractors import factory
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.storage import IndexFormatError
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
-from delf_d2r.stages import build_index, kernel_options
-from delf_d2r.stages.aggregate import Aggregator
 from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, Ranking
 
 
@@ -69,11 +68,10 @@ class SearchEngine:
     self.artefact = artefact
     self.index = index
     centroids = np.ascontiguousarray(codebook_files.load_centroids(artefact.path))
-    self._aggregator = Aggregator(aggregation, centroids)
-    self._search_options = kernel_options.search_options(aggregation)
+    self._aggregator = aggregator.Aggregator(aggregation, centroids)
+    self._search_options = aggregator.search_options(aggregation)
     self._extractor = None
-    self._boxes = np.load(artefact.path / build_index.BOXES, mmap_mode='r', allow_pickle=False)
-    self._box_offsets = np.load(artefact.path / build_index.BOX_OFFSETS, allow_pickle=False)
+    self._boxes = index_files.load_boxes(artefact.path)
 
   @classmethod
   def load(
@@ -95,7 +93,7 @@ class SearchEngine:
     artefact = Artefact.open(directory, 'index')
     merged = artefacts.with_comparison(artefact.config, aggregation)
     try:
-      return cls(artefact, InvertedIndex.load(directory / build_index.INVERTED), merged.aggregation)
+      return cls(artefact, InvertedIndex.load(directory / index_files.INVERTED), merged.aggregation)
     except (IndexFormatError, OSError, ValueError) as error:
       raise ArtefactError(f'{directory}: the index cannot be opened: {error}') from None
 
@@ -177,8 +175,7 @@ class SearchEngine:
 
   def boxes(self, image_id: int) -> np.ndarray:
     """float32 [R - 1, 4]: the boxes of an index image, the whole image left out."""
-    start, end = self._box_offsets[image_id : image_id + 2]
-    return np.array(self._boxes[start:end])[1:]
+    return self._boxes.of(image_id)[1:]
 
   def _get_extractor(self):
     # Made at the first photo: ranking features that are there already needs none.

@@ -131,7 +131,7 @@ class ImageFeatures:
     _require_shape('ImageFeatures', 'boxes', self.boxes, (None, 4))
     _require_shape('ImageFeatures', 'region_offsets', self.region_offsets, (r + 1,))
     offsets = self.region_offsets
-    if offsets[0] != 0 or offsets[-1] != len(self.features) or np.any(np.diff(offsets) < 0):
+    if offsets[0] != 0 or offsets[-1] != len(self.features) or np.any(offsets[1:] < offsets[:-1]):
       raise ValueError(
         f'{self.name}: region_offsets must rise from 0 to the number of features'
         f' ({len(self.features)}), found {offsets.tolist()}'

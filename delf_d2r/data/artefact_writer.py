@@ -101,7 +101,13 @@ class ArtefactWriter:
     if name is None:
       self._require_empty()
     else:
-      found = read_manifest(self.path / name)
+      found = read_manifest(self.path / name, any_version=redo)
+      if found.kind != self.plan.kind:
+        raise ArtefactError(
+          f'{self.path}: holds {found.kind}, not {self.plan.kind}; is it the --output of another stage?'
+          ' Nothing was touched, and --redo does not replace it. Choose another --output, or delete the'
+          ' directory'
+        )
       differences = self.plan.differences(found)
       if differences and not redo:
         raise ArtefactError(
@@ -124,7 +130,9 @@ class ArtefactWriter:
       leftover.unlink()
 
   def _require_empty(self) -> None:
-    strangers = sorted(file.name for file in self.path.iterdir() if not file.name.endswith('.tmp'))
+    # A kill while the very first file was written leaves nothing but that one's temporary name.
+    first = f'.{PARTIAL_MANIFEST}.*.tmp'
+    strangers = sorted(file.name for file in self.path.iterdir() if not file.match(first))
     if strangers:
       raise ArtefactError(
         f'{self.path}: not empty and no artefact (it holds {strangers[0]}); nothing was touched.'
@@ -141,10 +149,14 @@ class ArtefactWriter:
       self._write_manifest(MANIFEST, found)
 
   def _remove_contents(self) -> None:
-    """Empties the directory in an order that a kill cannot turn into something that looks finished."""
+    """Empties the directory but for the partial manifest, which until the end is that of the old contents.
+
+    A kill on the way thus leaves what looks like unfinished work of the old config, never like a finished
+    artefact or like work of the new one.
+    """
     shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
-    self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest())
-    (self.path / MANIFEST).unlink(missing_ok=True)
+    if (self.path / MANIFEST).exists():
+      os.replace(self.path / MANIFEST, self.path / PARTIAL_MANIFEST)
     for child in self.path.iterdir():
       if child.is_dir() and not child.is_symlink():
         shutil.rmtree(child)
@@ -153,8 +165,11 @@ class ArtefactWriter:
 
   def _remove_traces(self) -> None:
     """Removes what only unfinished work needs; a kill right after the manifest can leave it behind."""
-    (self.path / PARTIAL_MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
+    # Asked first: on a read-only file system even removing what is not there is an error.
+    if (self.path / PARTIAL_MANIFEST).exists():
+      (self.path / PARTIAL_MANIFEST).unlink()
+    if (self.path / _PROGRESS).exists():
+      shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
 
   def missing_shards(self, num_items: int, items_per_shard: int) -> Iterator[ShardRange]:
     """Yields the shards that are still to be written. At least one shard exists, be it empty."""
@@ -172,8 +187,12 @@ class ArtefactWriter:
     shard, account = self.path / file, self.path / _PROGRESS / f'{file}.json'
     if not (shard.is_file() and account.is_file()):
       return None
-    found = json.loads(account.read_text(encoding='utf-8'))
-    return found if found['bytes'] == shard.stat().st_size else None
+    try:
+      found = json.loads(account.read_text(encoding='utf-8'))
+      return found if found['bytes'] == shard.stat().st_size else None
+    except (ValueError, KeyError, TypeError):
+      # Damaged by something else than a kill: the shard is written again.
+      return None
 
   @contextlib.contextmanager
   def shard(self, shard: ShardRange) -> Iterator[ShardWriter]:

@@ -6,6 +6,7 @@ artefact_writer.py makes one.
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -73,7 +74,7 @@ class Plan:
       kind=self.kind, format_version=FORMAT_VERSION, fingerprint=self.fingerprint, config=self.config
     )
     for item in self.inputs:
-      manifest.inputs.add(role=item.role, fingerprint=item.fingerprint, path=str(item.path))
+      manifest.inputs.add(role=item.role, fingerprint=item.fingerprint, path=_utf8(item.path))
     return manifest
 
   def differences(self, manifest: manifest_pb2.Manifest) -> list[str]:
@@ -96,6 +97,11 @@ class Plan:
     for role in before.keys() - {item.role for item in self.inputs}:
       found.append(f'input {role} is {before[role].fingerprint} there, none here')
     return found or [f'its fingerprint is {manifest.fingerprint} there, {self.fingerprint} here']
+
+
+def _utf8(path: pathlib.Path) -> str:
+  # The bytes of a folder's name need not be UTF-8; those of a protocol buffer must.
+  return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 
 def with_comparison(
@@ -168,8 +174,8 @@ class Artefact:
       yield from tfrecord.read_file(self.path / shard.file)
 
 
-def read_manifest(path: pathlib.Path) -> manifest_pb2.Manifest:
-  """Reads a manifest; ArtefactError if it is missing, unreadable or of another version."""
+def read_manifest(path: pathlib.Path, *, any_version: bool = False) -> manifest_pb2.Manifest:
+  """Reads a manifest; ArtefactError if it is missing, damaged or, unless `any_version`, of another one."""
   if not path.is_file():
     raise ArtefactError(
       f'{path.parent}: no finished artefact there ({path.name} is missing). Run the stage that makes it, or'
@@ -178,11 +184,13 @@ def read_manifest(path: pathlib.Path) -> manifest_pb2.Manifest:
   try:
     manifest = text_format.Parse(path.read_text(encoding='utf-8'), manifest_pb2.Manifest())
   except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-    raise ArtefactError(f'{path}: damaged or not a manifest ({error}). Run its stage again') from None
-  if manifest.format_version != FORMAT_VERSION:
+    raise ArtefactError(
+      f'{path}: damaged or not a manifest ({error}). Delete {path.parent} and run its stage again'
+    ) from None
+  if not any_version and manifest.format_version != FORMAT_VERSION:
     raise ArtefactError(
       f'{path}: format version {manifest.format_version}, this library ({FORMAT_VERSION}) reads only its'
-      ' own. Make the artefact again, or use the library that made it'
+      ' own. Make the artefact again with --redo, or use the library that made it'
       f' ({manifest.library_version or "unknown"})'
     )
   return manifest

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 import pathlib
 from collections import defaultdict
 
@@ -34,17 +35,17 @@ def read_boxes(path: str | pathlib.Path, image_names: list[str] | tuple[str, ...
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
   known = _positions(rows, image_names, path)
-  boxes = {}
-  for name, entries in rows.items():
-    if name in known:
-      array = np.array(entries, np.float32)
-      boxes[image_names[known[name]]] = Boxes(array[:, :4], array[:, 4])
-  if rows and not boxes:
+  # Two spellings may mean one photo.
+  found = defaultdict(list)
+  for name, position in known.items():
+    found[image_names[position]] += rows[name]
+  if rows and not found:
     raise UserError(
       f'{path}: none of its {len(rows)} images is among the {len(image_names)} photos (it names'
       f' {next(iter(rows))!r}, there is {image_names[0]!r}). Names are relative to the folder of photos'
     )
-  return boxes
+  tables = {name: np.array(entries, np.float32) for name, entries in found.items()}
+  return {name: Boxes(table[:, :4], table[:, 4]) for name, table in tables.items()}
 
 
 def _parse(file, path: pathlib.Path) -> dict[str, list[list[float]]]:
@@ -62,6 +63,8 @@ def _parse(file, path: pathlib.Path) -> dict[str, list[list[float]]]:
       score = float(row.get('score') or 1)
     except (TypeError, ValueError):
       raise UserError(f'{place}: box and score must be numbers, found {row}') from None
+    if not row['image'] or not math.isfinite(score):
+      raise UserError(f'{place}: expected the name of an image and a finite score, found {row}')
     check_box(box, place)
     rows[row['image']].append([*box, score])
   return rows

@@ -5,8 +5,8 @@ import json
 import pathlib
 
 import numpy as np
-from delf_d2r.codebook import Codebook, CodebookReport
 
+from delf_d2r.codebook import Codebook, CodebookReport
 from delf_d2r.data import files
 from delf_d2r.errors import ArtefactError
 
@@ -23,8 +23,7 @@ def save(codebook: Codebook, report: CodebookReport, directory: pathlib.Path) ->
 
 def save_centroids(centroids: np.ndarray, directory: pathlib.Path) -> None:
   """Writes `codebook.npy`."""
-  with files.replacing(directory / CENTROIDS) as temporary, open(temporary, 'wb') as file:
-    np.save(file, np.asarray(centroids, np.float32))
+  files.save_array(directory / CENTROIDS, np.asarray(centroids, np.float32))
 
 
 def load_centroids(directory: pathlib.Path) -> np.ndarray:
@@ -34,10 +33,7 @@ def load_centroids(directory: pathlib.Path) -> np.ndarray:
     ArtefactError: it is missing, damaged, of another form, or not finite.
   """
   path = directory / CENTROIDS
-  try:
-    centroids = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
-    raise ArtefactError(f'{path}: missing or damaged ({error}). Run train_codebook again') from None
+  centroids = files.load_array(path)
   if centroids.dtype != np.float32 or centroids.ndim != 2 or not len(centroids):
     raise ArtefactError(
       f'{path}: expected float32 [K, D], found {centroids.dtype} {centroids.shape}. Run train_codebook again'

@@ -6,7 +6,9 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-from delf_d2r.errors import UserError
+import numpy as np
+
+from delf_d2r.errors import ArtefactError, UserError
 
 
 def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
@@ -34,6 +36,20 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     sync_directory(path.parent)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+  """Writes an `.npy` file atomically."""
+  with replacing(path) as temporary, open(temporary, 'wb') as file:
+    np.save(file, array, allow_pickle=False)
+
+
+def load_array(path: pathlib.Path) -> np.ndarray:
+  """Opens an `.npy` file by memory map; ArtefactError if it is missing or damaged."""
+  try:
+    return np.lib.format.open_memmap(path, mode='r')
+  except Exception as error:  # A damaged header raises nearly any exception.
+    raise ArtefactError(f'{path}: missing or damaged ({error}). Run the stage that makes it again') from None
 
 
 def sync_directory(path: pathlib.Path) -> None:

@@ -17,8 +17,9 @@ from delf_d2r.errors import UserError
 EXTENSIONS = frozenset(('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.pgm'))
 
 # Enough of a photo to notice that it changed: an edit of a compressed file changes its head, its tail or its
-# size, and a million photos are not read twice.
+# size, and a million photos are not read twice. Files without compression are read whole.
 _SAMPLE_BYTES = 4096
+_UNCOMPRESSED = frozenset(('.bmp', '.tif', '.tiff', '.ppm', '.pgm'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,12 @@ class ImageList:
     if not root.is_dir():
       raise UserError(f'{root}: no such folder of photos. Check --images')
     names, others = [], Counter()
-    for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable):
-      subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+    for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
+      subfolders[:] = sorted(
+        name
+        for name in subfolders
+        if not name.startswith('.') and not _leads_back(os.path.join(folder, name))
+      )
       for file in files:
         extension = os.path.splitext(file)[1].lower()
         if file.startswith('.'):
@@ -60,6 +65,7 @@ class ImageList:
             names.append(name)
           else:
             logging.warning('%s: left out: %r is not valid UTF-8; rename the photo', root, name)
+            others[f'{extension} with a name that is not UTF-8'] += 1
         else:
           others[extension or '(none)'] += 1
     if not names and not others:
@@ -108,6 +114,14 @@ def _is_unicode(name: str) -> bool:
   return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
+def _leads_back(folder: str) -> bool:
+  """Whether a folder is a link to one that it lies in: following it would never end."""
+  if not os.path.islink(folder):
+    return False
+  target = os.path.realpath(folder)
+  return os.path.commonpath([target, os.path.realpath(os.path.dirname(folder))]) == target
+
+
 def _raise_unreadable(error: OSError) -> None:
   raise UserError(f'{error.filename}: cannot be read ({error.strerror}). Check the permissions') from error
 
@@ -115,6 +129,8 @@ def _raise_unreadable(error: OSError) -> None:
 def _sample(path: pathlib.Path) -> bytes:
   try:
     with open(path, 'rb') as file:
+      if path.suffix.lower() in _UNCOMPRESSED:
+        return hashlib.file_digest(file, 'sha256').digest()
       head = file.read(_SAMPLE_BYTES)
       size = os.fstat(file.fileno()).st_size
       file.seek(max(size - _SAMPLE_BYTES, 0))

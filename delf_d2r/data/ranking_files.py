@@ -51,9 +51,9 @@ def save(
   _write_json(directory / 'image_names.json', list(image_names))
   _write_json(directory / 'timing.json', dataclasses.asdict(timing))
   for name, dtype in _ARRAYS.items():
-    table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(len(rankings), -1)
-    with files.replacing(directory / f'{name}.npy') as temporary, open(temporary, 'wb') as file:
-      np.save(file, table)
+    length = len(rankings[0]) if rankings else 0
+    table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(-1, length)
+    files.save_array(directory / f'{name}.npy', table)
 
 
 def load(directory: pathlib.Path) -> StoredRankings:
@@ -63,7 +63,7 @@ def load(directory: pathlib.Path) -> StoredRankings:
       json.loads((directory / f'{name}.json').read_text(encoding='utf-8'))
       for name in ('queries', 'image_names', 'timing')
     )
-    tables = {name: np.load(directory / f'{name}.npy', allow_pickle=False) for name in _ARRAYS}
+    tables = {name: files.load_array(directory / f'{name}.npy') for name in _ARRAYS}
     rankings = tuple(
       Ranking(query, **{name: table[row] for name, table in tables.items()})
       for row, query in enumerate(queries)

@@ -52,17 +52,22 @@ class Record:
       raise ArtefactError(f'record field {key}: expected one integer, found {len(values)}')
     return values[0]
 
-  def array(self, key: str, rank: int) -> np.ndarray:
-    """The array `key`, read-only, of `rank` axes."""
-    dtype = _DTYPES.get(self._bytes(f'{key}/dtype').decode('ascii', 'replace'))
+  def array(self, key: str, rank: int, *dtypes: str) -> np.ndarray:
+    """The array `key`, read-only, of `rank` axes and one of `dtypes`."""
+    name = self._bytes(f'{key}/dtype').decode('ascii', 'replace')
+    if name not in dtypes:
+      raise ArtefactError(f'record field {key}: expected dtype {" or ".join(dtypes)}, found {name!r}')
+    dtype = _DTYPES[name]
     shape = tuple(self._get(f'{key}/shape').int64_list.value)
     data = self._bytes(key)
-    if dtype is None:
-      raise ArtefactError(f'record field {key}: unknown dtype, expected one of {sorted(_DTYPES)}')
     size = math.prod(shape) * dtype.itemsize
     if len(shape) != rank or min(shape, default=0) < 0 or size != len(data):
       raise ArtefactError(f'record field {key}: {len(data)} bytes do not fill shape {shape} of {dtype.name}')
-    return np.frombuffer(data, dtype).reshape(shape)
+    try:
+      return np.frombuffer(data, dtype).reshape(shape)
+    except ValueError as error:
+      # No bytes fill (0, 2^62) too, which is more than NumPy can count.
+      raise ArtefactError(f'record field {key}: shape {shape} ({error})') from None
 
   def _bytes(self, key: str) -> bytes:
     values = self._get(key).bytes_list.value
@@ -95,9 +100,9 @@ def decode_features(data: bytes) -> ImageFeatures:
       name=record.name,
       height=record.integer('height'),
       width=record.integer('width'),
-      boxes=record.array('boxes', 2),
-      region_offsets=record.array('region_offsets', 1),
-      features=LocalFeatures(**{name: record.array(name, ranks[name]) for name in FEATURE_ARRAYS}),
+      boxes=record.array('boxes', 2, 'float32'),
+      region_offsets=record.array('region_offsets', 1, 'int64'),
+      features=LocalFeatures(**{name: record.array(name, ranks[name], 'float32') for name in FEATURE_ARRAYS}),
     )
   )
 
@@ -110,7 +115,9 @@ def encode_boxes(name: str, boxes: Boxes) -> bytes:
 def decode_boxes(data: bytes) -> tuple[str, Boxes]:
   """The inverse of `encode_boxes`."""
   record = Record(data)
-  return record.name, _checked(lambda: Boxes(record.array('boxes', 2), record.array('scores', 1)))
+  return record.name, _checked(
+    lambda: Boxes(record.array('boxes', 2, 'float32'), record.array('scores', 1, 'float32'))
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +154,11 @@ def encode_descriptors(image: ImageDescriptors) -> bytes:
 def decode_descriptors(data: bytes) -> ImageDescriptors:
   """The inverse of `encode_descriptors`."""
   record = Record(data)
-  offsets = record.array('descriptor_offsets', 1)
-  words, values = record.array('visual_words', 1), record.array('values', 2)
+  offsets = record.array('descriptor_offsets', 1, 'int64')
+  words = record.array('visual_words', 1, 'uint32')
+  values = record.array('values', 2, 'float32', 'uint8')
   dimensions = record.integer('dimensions')
-  if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(np.diff(offsets) < 0):
+  if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(offsets[1:] < offsets[:-1]):
     raise ArtefactError(f'{record.name}: descriptor_offsets do not divide {len(words)} visual words')
   descriptors = _checked(
     lambda: [
@@ -158,7 +166,7 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
       for start, end in itertools.pairwise(offsets)
     ]
   )
-  return ImageDescriptors(record.name, record.array('boxes', 2), descriptors)
+  return ImageDescriptors(record.name, record.array('boxes', 2, 'float32'), descriptors)
 
 
 def _checked(make):

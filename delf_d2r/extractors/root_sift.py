@@ -30,6 +30,8 @@ class RootSift:
       nOctaveLayers=config.octave_layers,
       contrastThreshold=config.contrast_threshold,
       edgeThreshold=config.edge_threshold,
+      # Without it OpenCV's first octave, and so every location, is off by a quarter of a pixel.
+      enable_precise_upscale=True,
     )
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:

@@ -91,9 +91,11 @@ def crop_slices(box: Sequence[float], height: int, width: int) -> tuple[slice, s
 
 
 def _pixels(low: float, high: float, size: int) -> slice:
-  start = min(max(math.floor(low * size), 0), size)
-  # Boxes are float32: 0.7 of 640 comes out as 448.0000055, which is not a reason for one more pixel.
-  stop = min(max(math.ceil(round(high * size, 3)), 0), size)
+  # Boxes are float32: 0.7 of 640 comes out as 447.999992, 0.55 as 352.000008, and neither is a reason for
+  # one more pixel. The tolerance is the rounding of a float32 in [0.5, 1), in pixels.
+  tolerance = size * 2.0**-24
+  start = min(max(math.floor(low * size + tolerance), 0), size)
+  stop = min(max(math.ceil(high * size - tolerance), 0), size)
   return slice(start, max(start, stop))
 
 

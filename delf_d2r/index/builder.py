@@ -22,6 +22,7 @@ from delf_d2r.index.segments import (
 from delf_d2r.structures import AggregatedDescriptor
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
+BATCH = 64
 
 
 class SegmentBuilder:
@@ -55,6 +56,7 @@ class SegmentBuilder:
 
   def _start_segment(self) -> None:
     self._word_counts: list[int] = []
+    self._pending: list[AggregatedDescriptor] = []  # the last entries, not yet in blocks
     self._sources: list[Callable[[], Iterator[Postings]]] = []  # runs and parts of older segments
     self._source_postings = 0
     self._blocks: list[Postings] = []  # entries after those of the sources
@@ -68,10 +70,34 @@ class SegmentBuilder:
     """Adds one entry.
 
     Raises:
-      ValueError: the descriptor does not fit the layout, or its words are not ascending below K.
+      ValueError: this descriptor, or one added just before, does not fit the layout, or its words are
+        not ascending below K.
     """
-    check_descriptor(descriptor, self._layout)
-    words, values = descriptor.visual_words, descriptor.values
+    check_kind(descriptor, self._layout)
+    self._pending.append(descriptor)
+    self._word_counts.append(len(descriptor))
+    is_full = len(self._word_counts) == SEGMENT_ENTRIES
+    if is_full or len(self._pending) == BATCH:
+      self._store_pending()
+    if is_full:
+      self._finish_segment()
+
+  def _store_pending(self) -> None:
+    """Copies the pending descriptors into blocks; at once, since one by one would take twice as long."""
+    if not self._pending:
+      return
+    counts = self._word_counts[-len(self._pending) :]
+    words = np.concatenate([descriptor.visual_words for descriptor in self._pending])
+    values = np.concatenate([descriptor.values for descriptor in self._pending])
+    stops = np.cumsum(counts)
+    ascending = words[1:] > words[:-1]
+    ascending[stops[(stops > 0) & (stops < len(words))] - 1] = True  # from one descriptor to the next
+    if not ascending.all() or words.max(initial=0) >= self._layout.num_words:
+      for descriptor in self._pending:
+        check_words(descriptor, self._layout)
+    end = len(self._word_counts)
+    ids = np.repeat(np.arange(end - len(self._pending), end, dtype=np.uint16), counts)
+    self._pending = []
     done = 0
     while done < len(words):
       if not self._blocks or self._filled == self._block_postings:
@@ -82,16 +108,14 @@ class SegmentBuilder:
       block, start = self._blocks[-1], self._filled
       count = min(len(words) - done, self._block_postings - start)
       block.words[start : start + count] = words[done : done + count]
-      block.entry_ids[start : start + count] = len(self._word_counts)
+      block.entry_ids[start : start + count] = ids[done : done + count]
       self._layout.pack(values[done : done + count], block.rows[start : start + count])
       self._filled += count
       done += count
-    self._word_counts.append(len(words))
-    if len(self._word_counts) == SEGMENT_ENTRIES:
-      self._finish_segment()
 
   def add_segment(self, segment: Segment, kept: np.ndarray | None = None) -> None:
     """Adds the entries of an older segment, all or those where `kept`, bool [n], is true."""
+    self._store_pending()
     self._spill()
     remaining = np.arange(segment.num_entries) if kept is None else np.flatnonzero(kept)
     while len(remaining):
@@ -106,6 +130,7 @@ class SegmentBuilder:
 
   def finish(self) -> None:
     """Hands over the last, incomplete segment, if there is one."""
+    self._store_pending()
     if self._word_counts:
       self._finish_segment()
 
@@ -148,6 +173,12 @@ class SegmentBuilder:
 
 def check_descriptor(descriptor: AggregatedDescriptor, layout: Layout) -> None:
   """Raises ValueError unless the descriptor, of an image or of a query, fits the index."""
+  check_kind(descriptor, layout)
+  check_words(descriptor, layout)
+
+
+def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
+  """Raises ValueError unless the descriptor is binary or float as the index is, and of its dimensions."""
   if descriptor.is_binary != layout.is_binary:
     kinds = {True: 'binary (ASMK_STAR)', False: 'float (VLAD, ASMK)'}
     raise ValueError(
@@ -159,6 +190,10 @@ def check_descriptor(descriptor: AggregatedDescriptor, layout: Layout) -> None:
       f'expected a descriptor of {layout.dimensions} dimensions, found {descriptor.dimensions};'
       ' extract queries and index images with the same extractor'
     )
+
+
+def check_words(descriptor: AggregatedDescriptor, layout: Layout) -> None:
+  """Raises ValueError unless the descriptor's words ascend below K."""
   words = descriptor.visual_words
   if len(words) and (words[-1] >= layout.num_words or not (words[1:] > words[:-1]).all()):
     raise ValueError(

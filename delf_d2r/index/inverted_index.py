@@ -160,10 +160,11 @@ class InvertedIndex:
     kept_entries = self._images.kept_entries(kept)
     starts = range(0, self.num_entries, SEGMENT_ENTRIES)
     # Full segments before the first change stay as they are.
-    unchanged = 0 if kept.all() else int(np.argmin(kept_entries)) // SEGMENT_ENTRIES
-    segments = self._segments[: len(starts) if kept_entries.all() else unchanged]
+    is_same = kept_entries.all()
+    unchanged = len(starts) if is_same else int(np.argmin(kept_entries)) // SEGMENT_ENTRIES
+    segments = self._segments[:unchanged]
     builder = self._builder(segments, memory_budget)
-    for start, segment in list(zip(starts, self._segments, strict=True))[len(segments) :]:
+    for start, segment in list(zip(starts, self._segments, strict=True))[unchanged:]:
       builder.add_segment(segment.load(), kept_entries[start : start + SEGMENT_ENTRIES])
     builder.finish()
     self._replace(segments, self._images.keep(kept))

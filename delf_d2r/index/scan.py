@@ -30,11 +30,9 @@ def scan_binary(segment: Segment, words, codes, weights, table, scores, *, compi
   """
   if not compiled:
     _scan_binary_numpy(segment, words, codes, weights, table, scores)
-  elif codes.shape[1] == 2:
-    first, second = segment.values
-    _scan_128(segment.offsets, segment.entry_ids, first, second, words, codes, weights, table, scores)
-  else:
-    _scan_codes(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
+    return
+  scan = _scan_128 if codes.shape[1] == 2 else _scan_codes
+  scan(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
 
 
 def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, compiled: bool = HAVE_NUMBA):
@@ -65,19 +63,7 @@ def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, 
 
 
 if HAVE_NUMBA:
-  from numba import types
-  from numba.extending import intrinsic
-
-  @intrinsic
-  def _popcount(typing_context, value):
-    """The machine's instruction: numba has no function for it."""
-    del typing_context, value
-
-    def generate(context, builder, signature, arguments):
-      del context, signature
-      return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
+  from delf_d2r.index.intrinsics import popcount, prefetch
 
 
 @njit
@@ -90,28 +76,55 @@ def _bounds(offsets, word, postings):
 
 
 @njit
-def _scan_128(offsets, entry_ids, first, second, words, codes, weights, table, scores):
-  scaled = np.empty_like(table)
+def _prefetch_lists(offsets, entry_ids, stored, words, i):
+  """Asks for what words i + 2 and i + 8 will need first: short lists cost more latency than work."""
+  if i + 8 < words.size:
+    prefetch(offsets, words[i + 8])
+  if i + 2 < words.size:
+    ahead = np.uint64(offsets[words[i + 2]])
+    prefetch(entry_ids, ahead)
+    for column in range(stored.shape[0]):
+      for line in range(4):
+        prefetch(stored[column], ahead + np.uint64(8 * line))
+
+
+@njit
+def _scan_128(offsets, entry_ids, stored, words, codes, weights, table, scores):
+  """Two columns; with prefetching inside lists, too, whose pages and ends stop the hardware's."""
+  first, second = stored[0], stored[1]
+  step, distance = np.uint64(16), np.uint64(64)
+  scaled, weight = table.copy(), np.float32(1)
   for i in range(words.size):
-    for h in range(table.size):
-      scaled[h] = table[h] * weights[i]
-    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    _prefetch_lists(offsets, entry_ids, stored, words, i)
+    if weights[i] != weight:
+      weight = weights[i]
+      for h in range(table.size):
+        scaled[h] = table[h] * weight
     code0, code1 = codes[i, 0], codes[i, 1]
-    for j in range(start, stop):
-      scores[entry_ids[j]] += scaled[_popcount(first[j] ^ code0) + _popcount(second[j] ^ code1)]
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    for block in range(start, stop, step):
+      prefetch(entry_ids, block + distance)
+      for line in range(0, step, 8):
+        prefetch(first, block + distance + np.uint64(line))
+        prefetch(second, block + distance + np.uint64(line))
+      for j in range(block, min(block + step, stop)):
+        scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
 
 
 @njit
 def _scan_codes(offsets, entry_ids, stored, words, codes, weights, table, scores):
-  scaled = np.empty_like(table)
+  scaled, weight = table.copy(), np.float32(1)
   for i in range(words.size):
-    for h in range(table.size):
-      scaled[h] = table[h] * weights[i]
+    _prefetch_lists(offsets, entry_ids, stored, words, i)
+    if weights[i] != weight:
+      weight = weights[i]
+      for h in range(table.size):
+        scaled[h] = table[h] * weight
     start, stop = _bounds(offsets, words[i], entry_ids.size)
     for j in range(start, stop):
       distance = np.uint64(0)
-      for c in range(codes.shape[1]):
-        distance += _popcount(stored[c, j] ^ codes[i, c])
+      for column in range(codes.shape[1]):
+        distance += popcount(stored[column, j] ^ codes[i, column])
       scores[entry_ids[j]] += scaled[distance]
 
 

@@ -117,8 +117,8 @@ def score_entries(
   weights = np.ones(len(words), np.float32) if idf is None else idf[words].astype(np.float32)
   values = np.empty((len(words), layout.columns), layout.dtype)
   layout.pack(query.values, values)
-  buffer[:] = 0
   for segment, scores in zip(segments, buffer, strict=True):
+    scores[: segment.num_entries] = 0
     if layout.is_binary:
       table = distance_table(layout, scoring.alpha, scoring.tau, scoring.compat)
       scan_binary(segment, words, values, weights, table, scores, compiled=scoring.compiled)

@@ -133,7 +133,7 @@ class ApproximateAssigner:
   Measure the recall on the descriptors at hand (`measure_recall`); more probes and candidates raise it.
   """
 
-  EXACT_BELOW = 4096
+  EXACT_BELOW = 8192
 
   def __init__(self, centroids, *, seed: int = 0, num_probes: int = 40, num_candidates: int = 32):
     """Groups and encodes the centroids.
@@ -162,6 +162,7 @@ class ApproximateAssigner:
     self._codes = faiss.IndexIVFPQFastScan(self._cells, dimensions, num_cells, dimensions // 2, 4)
     for clustering in (self._codes.cp, self._codes.pq.cp):
       clustering.seed = seed
+      clustering.niter = 25
       clustering.min_points_per_centroid = 1  # no warnings on stderr
     self._vectors = faiss.IndexFlatL2(dimensions)
     with single_threaded():

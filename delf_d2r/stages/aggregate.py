@@ -5,17 +5,12 @@ import pathlib
 import numpy as np
 from absl import logging
 
+from delf_d2r.aggregator import Aggregator
 from delf_d2r.data import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts import Artefact, Plan
-from delf_d2r.data.records import ImageDescriptors
 from delf_d2r.errors import UserError
-from delf_d2r.kernels import aggregation as kernels
-from delf_d2r.kernels.assignment import Assigner
-from delf_d2r.protos import aggregation_pb2, experiment_pb2
-from delf_d2r.stages import kernel_options, progress
-from delf_d2r.structures import ImageFeatures
-
-Aggregation = aggregation_pb2.AggregationConfig
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.stages import progress
 
 
 def run(
@@ -53,21 +48,23 @@ def run(
     centroids = np.ascontiguousarray(codebook_files.load_centroids(codebook.path))
     aggregator = Aggregator(options, centroids)
     total = features.counts['images']
-    stream = enumerate(
-      progress.track(features.records(), total=total, what='aggregated descriptors', unit='images')
-    )
-    for shard in writer.missing_shards(total, options.images_per_shard):
-      with writer.shard(shard) as file:
-        for item in shard.items:
-          # Records of shards that an earlier run finished are passed over without being parsed.
-          data = next(data for position, data in stream if position == item)
-          image = aggregator.index_image(records.decode_features(data))
-          file.add(
-            records.encode_descriptors(image),
-            images=1,
-            descriptors=len(image.descriptors),
-            words=sum(map(len, image.descriptors)),
-          )
+    shards = list(writer.missing_shards(total, options.images_per_shard))
+    done = total - sum(len(shard.items) for shard in shards)
+    stream = enumerate(features.records())
+    with progress.bar(total=total, what='aggregated descriptors', unit='images', done=done) as bar:
+      for shard in shards:
+        with writer.shard(shard) as file:
+          for item in shard.items:
+            # Records of shards that an earlier run finished are passed over without being parsed.
+            data = next(data for position, data in stream if position == item)
+            image = aggregator.index_image(records.decode_features(data))
+            file.add(
+              records.encode_descriptors(image),
+              images=1,
+              descriptors=len(image.descriptors),
+              words=sum(map(len, image.descriptors)),
+            )
+            bar.update()
     artefact = writer.finish(upstream=features)
   counts = artefact.counts
   logging.info(
@@ -77,39 +74,6 @@ def run(
     counts['words'] / max(counts['images'], 1),
   )
   return artefact
-
-
-class Aggregator:
-  """Turns the features of an image into what the index stores or is asked for."""
-
-  def __init__(self, config: Aggregation, centroids: np.ndarray, assigner: Assigner | None = None):
-    """Args: the config; float32 [K, D]; what finds words, made from the config unless given."""
-    self._config = config
-    self._centroids = centroids
-    self._assign = assigner or kernel_options.assigner(config, centroids)
-    self._kernel = kernel_options.kernel(config)
-    self._normalize = kernel_options.normalizes(config)
-
-  def index_image(self, image: ImageFeatures) -> ImageDescriptors:
-    """The aggregated descriptor of an index image, or one for each region (regional search)."""
-    options = {'kernel': self._kernel, 'normalize': self._normalize}
-    if self._config.regions == Aggregation.WHOLE_IMAGE:
-      descriptors = image.region(0).descriptors
-      words = self._assign(descriptors, self._config.num_assignments)
-      only = kernels.aggregate(descriptors, words, self._centroids, **options)
-      return ImageDescriptors(image.name, image.boxes[:1], [only])
-    descriptors = image.features.descriptors
-    words = self._assign(descriptors, self._config.num_assignments)
-    arguments = (descriptors, words, image.region_offsets, self._centroids)
-    if self._config.regions == Aggregation.REGIONAL_SEARCH:
-      return ImageDescriptors(image.name, image.boxes, kernels.aggregate_each_region(*arguments, **options))
-    return ImageDescriptors(image.name, image.boxes, [kernels.aggregate_regions(*arguments, **options)])
-
-  def query(self, image: ImageFeatures):
-    """The aggregated descriptor of a query image: its only region, never a regional kernel."""
-    descriptors = image.features.descriptors
-    words = self._assign(descriptors, self._config.query_num_assignments)
-    return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)
 
 
 def require_same_extractor(features: Artefact, codebook: Artefact) -> None:

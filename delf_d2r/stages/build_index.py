@@ -12,16 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import artefact_writer, codebook_files, files, records
+from delf_d2r import aggregator
+from delf_d2r.data import artefact_writer, codebook_files, index_files, records
 from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
 from delf_d2r.data.records import ImageDescriptors
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
-from delf_d2r.stages import kernel_options, progress
-
-INVERTED = 'inverted'
-BOXES = 'boxes.npy'
-BOX_OFFSETS = 'box_offsets.npy'
+from delf_d2r.stages import progress
 
 
 def run(
@@ -51,9 +48,9 @@ def run(
     if writer.finished:
       logging.info('index: %s is up to date, skipped', output)
       return Artefact.open(output, 'index')
-    shutil.rmtree(output / INVERTED, ignore_errors=True)
-    _save_boxes(descriptors, output)
-    index = _build(descriptors, codebook, merged.aggregation, output / INVERTED)
+    shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
+    index_files.save_boxes((image.boxes for image in _read(descriptors)), output)
+    index = _build(descriptors, codebook, merged.aggregation, output / index_files.INVERTED)
     codebook_files.save_centroids(codebook_files.load_centroids(codebook.path), output)
     logging.info('index: %r', index)
     counts = {
@@ -83,21 +80,10 @@ def _build(
     names,
     num_words=num_words,
     dimensions=dimensions,
-    kernel=kernel_options.kernel(config),
+    kernel=aggregator.kernel(config),
     entry_images=np.repeat(np.arange(len(names)), entries_of_image) if is_regional else None,
     directory=directory,
   )
-
-
-def _save_boxes(descriptors: Artefact, output: pathlib.Path) -> None:
-  boxes = [image.boxes for image in _read(descriptors)]
-  arrays = {
-    BOXES: np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
-    BOX_OFFSETS: np.cumsum([0, *map(len, boxes)], dtype=np.int64),
-  }
-  for name, array in arrays.items():
-    with files.replacing(output / name) as temporary, open(temporary, 'wb') as file:
-      np.save(file, array)
 
 
 def _read(descriptors: Artefact) -> Iterator[ImageDescriptors]:

@@ -10,7 +10,6 @@ from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2, regions_pb2
-from delf_d2r.stages import progress
 from delf_d2r.structures import Boxes
 
 Regions = regions_pb2.RegionsConfig
@@ -52,16 +51,12 @@ def run(
       return Artefact.open(output, 'boxes')
     for shard in writer.missing_shards(len(images), regions.images_per_shard):
       with writer.shard(shard) as file:
-        items = progress.track(
-          shard.items, total=len(images), what='boxes', unit='images', done=shard.items.start
-        )
-        for item in items:
+        for item in shard.items:
           name = images.names[item]
           boxes = grid if regions.source == Regions.UNIFORM else from_file.get(name, Boxes.empty())
           boxes = _selected(boxes, regions)
-          file.add(
-            records.encode_boxes(name, boxes), images=1, boxes=len(boxes), without_boxes=not len(boxes)
-          )
+          record = records.encode_boxes(name, boxes)
+          file.add(record, images=1, boxes=len(boxes), without_boxes=not len(boxes))
     artefact = writer.finish()
   counts = artefact.counts
   logging.info(

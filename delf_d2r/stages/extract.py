@@ -76,9 +76,8 @@ def run(
     inputs.append(boxes.as_input('boxes'))
     boxes_of = dict(map(records.decode_boxes, boxes.records()))
   jobs = [_Job(name, photos.path(name), boxes=boxes_of.get(name, Boxes.empty())) for name in photos.names]
-  return _extract(
-    merged, inputs, jobs, output, workers=workers, strict=strict, redo=redo, what='index images'
-  )
+  options = _Options('index images', workers=workers, strict=strict, redo=redo)
+  return _extract(merged, inputs, jobs, output, options)
 
 
 def run_queries(
@@ -97,9 +96,8 @@ def run_queries(
   merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
   jobs = [_Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
   inputs = [queries.as_input()]
-  return _extract(
-    merged, inputs, jobs, output, workers=workers, strict=strict, redo=redo, what='query images'
-  )
+  options = _Options('query images', workers=workers, strict=strict, redo=redo)
+  return _extract(merged, inputs, jobs, output, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +128,12 @@ def _extract(
       logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
     workers = min(options.workers or parallel.available_cores(), max(len(left), 1))
     outcomes = parallel.map_ordered(_Maker(config.extraction), left, workers=workers)
-    outcomes = progress.track(outcomes, total=len(jobs), what=f'features of {what}', unit='images', done=done)
-    for shard in shards:
-      with writer.shard(shard) as file:
-        for _ in shard.items:
-          _keep(next(outcomes), file, options.strict)
+    with progress.bar(total=len(jobs), what=f'features of {what}', unit='images', done=done) as bar:
+      for shard in shards:
+        with writer.shard(shard) as file:
+          for _ in shard.items:
+            _keep(next(outcomes), file, options.strict)
+            bar.update()
     _require_features(writer, what)
     artefact = writer.finish()
   _tell(artefact, what)

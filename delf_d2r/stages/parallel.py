@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,7 @@ def map_ordered(
 
   Raises:
     UserError: a worker process died (killed for its memory, most likely).
-    Whatever the function raises.
+    Whatever the function, or making it, raises.
   """
   if workers == 1:
     yield from map(make_function(), items)
@@ -73,7 +74,15 @@ def _start_worker(make_function: Callable[[], Callable]) -> None:
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   _use_one_thread()
-  _function = make_function()
+  try:
+    _function = make_function()
+  except Exception as error:
+    # Raised here it would only break the pool, and the parent would not learn why.
+    _function = functools.partial(_raise, error)
+
+
+def _raise(error: Exception, _item) -> None:
+  raise error
 
 
 def _exit_with_parent() -> None:

@@ -12,17 +12,24 @@ T = TypeVar('T')
 _LOG_SECONDS = 10.0
 
 
-def track(items: Iterable[T], *, total: int, what: str, unit: str, done: int = 0) -> Iterator[T]:
-  """Yields the items while a bar on standard error tells how many are done.
+def track(items: Iterable[T], *, total: int, what: str, unit: str) -> Iterator[T]:
+  """Yields the items while a bar on standard error tells how many of `total` are done.
 
   Args:
-    items: what is left to do.
-    total: how many there are in all.
+    items: what is to do.
+    total: how many there are.
     what: what is being done, in front of the bar.
     unit: what is counted.
-    done: how many were finished by an earlier run.
   """
-  yield from _bar(items, total=total, initial=done, desc=what, unit=f' {unit}')
+  yield from _bar(items, total=total, desc=what, unit=f' {unit}')
+
+
+def bar(*, total: int, what: str, unit: str, done: int = 0) -> tqdm.tqdm:
+  """The same bar for work that is no plain loop: a context manager with `update()`.
+
+  `done` were finished by an earlier run.
+  """
+  return _bar(None, total=total, initial=done, desc=what, unit=f' {unit}')
 
 
 def callback(what: str) -> Callable[[int, int], None]:

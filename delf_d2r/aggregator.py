@@ -1,0 +1,86 @@
+"""From an AggregationConfig to what it asks of kernels and index.
+
+`Aggregator` turns the features of an image into what the index stores or is asked for.
+"""
+
+import numpy as np
+
+from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.kernels import aggregation as kernels
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.kernels.assignment import ApproximateAssigner, Assigner, ExactAssigner
+from delf_d2r.protos import aggregation_pb2
+from delf_d2r.structures import AggregatedDescriptor, ImageFeatures
+
+Aggregation = aggregation_pb2.AggregationConfig
+
+_KERNELS = {
+  Aggregation.VLAD: Kernel.VLAD,
+  Aggregation.ASMK: Kernel.ASMK,
+  Aggregation.ASMK_STAR: Kernel.ASMK_STAR,
+}
+
+# The graph over the centroids is the same in every run.
+_GRAPH_SEED = 0
+
+
+def kernel(config: Aggregation) -> Kernel:
+  """The kernel that a config names."""
+  return _KERNELS[config.kernel]
+
+
+def normalizes(config: Aggregation) -> bool:
+  """The meaning of `normalize`, which when unset depends on `regions`."""
+  if config.HasField('normalize'):
+    return config.normalize
+  return config.regions != Aggregation.REGIONAL_AGGREGATION
+
+
+def assigner(config: Aggregation, centroids: np.ndarray) -> Assigner:
+  """What finds the visual words of descriptors; made once for a codebook."""
+  if config.assignment == Aggregation.APPROXIMATE:
+    return ApproximateAssigner(centroids, seed=_GRAPH_SEED)
+  return ExactAssigner(centroids)
+
+
+def search_options(config: Aggregation) -> dict[str, float | bool]:
+  """Keyword arguments of InvertedIndex.search."""
+  return {
+    'alpha': config.alpha,
+    'tau': config.tau,
+    'normalize': config.kernel != Aggregation.VLAD and normalizes(config),
+    'use_idf': config.use_idf,
+  }
+
+
+class Aggregator:
+  """Turns the features of an image into what the index stores or is asked for."""
+
+  def __init__(self, config: Aggregation, centroids: np.ndarray):
+    """Takes float32 [K, D] `centroids`."""
+    self._config = config
+    self._centroids = centroids
+    self._assign = assigner(config, centroids)
+    self._kernel = kernel(config)
+    self._normalize = normalizes(config)
+
+  def index_image(self, image: ImageFeatures) -> ImageDescriptors:
+    """The aggregated descriptor of an index image, or one for each region (regional search)."""
+    options = {'kernel': self._kernel, 'normalize': self._normalize}
+    if self._config.regions == Aggregation.WHOLE_IMAGE:
+      descriptors = image.region(0).descriptors
+      words = self._assign(descriptors, self._config.num_assignments)
+      only = kernels.aggregate(descriptors, words, self._centroids, **options)
+      return ImageDescriptors(image.name, image.boxes[:1], [only])
+    descriptors = image.features.descriptors
+    words = self._assign(descriptors, self._config.num_assignments)
+    arguments = (descriptors, words, image.region_offsets, self._centroids)
+    if self._config.regions == Aggregation.REGIONAL_SEARCH:
+      return ImageDescriptors(image.name, image.boxes, kernels.aggregate_each_region(*arguments, **options))
+    return ImageDescriptors(image.name, image.boxes, [kernels.aggregate_regions(*arguments, **options)])
+
+  def query(self, image: ImageFeatures) -> AggregatedDescriptor:
+    """The aggregated descriptor of a query image: its only region, never a regional kernel."""
+    descriptors = image.features.descriptors
+    words = self._assign(descriptors, self._config.query_num_assignments)
+    return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)

@@ -1,0 +1,58 @@
+"""The layout of an index artefact, beside its manifest.
+
+inverted/                       the inverted index (delf_d2r.index)
+codebook.npy                    the codebook, so that photos can be described
+boxes.npy, box_offsets.npy      float32 [sum R, 4] and int64 [M + 1]: the regions of every image
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError
+
+INVERTED = 'inverted'
+BOXES = 'boxes.npy'
+BOX_OFFSETS = 'box_offsets.npy'
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageBoxes:
+  """The regions of all index images, one after the other."""
+
+  coordinates: np.ndarray
+  offsets: np.ndarray
+
+  def of(self, image_id: int) -> np.ndarray:
+    """float32 [R, 4]: the regions of one image, the whole image first."""
+    start, end = self.offsets[image_id : image_id + 2]
+    return np.array(self.coordinates[start:end])
+
+
+def save_boxes(boxes: Iterable[np.ndarray], directory: pathlib.Path) -> None:
+  """Writes the regions, float32 [R, 4], of every image in order of image id."""
+  boxes = list(boxes)
+  arrays = {
+    BOXES: np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+    BOX_OFFSETS: np.cumsum([0, *map(len, boxes)], dtype=np.int64),
+  }
+  for name, array in arrays.items():
+    files.save_array(directory / name, array)
+
+
+def load_boxes(directory: pathlib.Path) -> ImageBoxes:
+  """Opens what `save_boxes` wrote, by memory map.
+
+  Raises:
+    ArtefactError: a file is missing or damaged.
+  """
+  coordinates, offsets = (files.load_array(directory / name) for name in (BOXES, BOX_OFFSETS))
+  fits = coordinates.ndim == 2 and coordinates.shape[1] == 4 and offsets.ndim == 1 and len(offsets)
+  if not fits or offsets[0] != 0 or offsets[-1] != len(coordinates) or np.any(np.diff(offsets) < 0):
+    raise ArtefactError(
+      f'{directory}: {BOXES} and {BOX_OFFSETS} do not fit each other. Build the index again'
+    )
+  return ImageBoxes(coordinates, offsets)
