@@ -8,7 +8,6 @@ nearest to its word are compared. An iteration costs N x `NEIGHBORS` distances i
 
 import dataclasses
 import math
-import math
 from typing import Literal
 
 import faiss
@@ -152,11 +151,6 @@ def _lloyd_exact(sample, num_words, iterations, rng):
 
 
 def _faiss_kmeans(vectors, num_centroids, iterations, seed) -> faiss.Kmeans:
-  kmeans = _faiss_kmeans(sample, num_words, iterations, int(rng.integers(2**31)))
-  return kmeans.centroids, [float(total) / len(sample) for total in kmeans.obj]
-
-
-def _faiss_kmeans(vectors, num_centroids, iterations, seed) -> faiss.Kmeans:
   kmeans = faiss.Kmeans(
     vectors.shape[1],
     num_centroids,
@@ -190,7 +184,7 @@ def _assign_to_neighbors(sample, centroids, words, seed) -> tuple[np.ndarray, fl
   """
   num_words = len(centroids)
   _, neighbors = faiss.knn(centroids, centroids, min(NEIGHBORS, num_words))
-  groups = _faiss_kmeans(centroids, math.isqrt(num_words), 5, seed)
+  groups = _faiss_kmeans(centroids, min(2 * math.isqrt(num_words), num_words), 5, seed)
   group_of_word = faiss.knn(centroids, groups.centroids, 1)[1][:, 0]
   new_words = np.empty_like(words)
   total = 0.0

@@ -84,7 +84,7 @@ def generate(
   *,
   seed: int = 0,
   scenes_per_object: int = 8,
-  num_distractors: int = 40,
+  num_distractors: int = 48,
   progress: Callable[[int, int], None] | None = None,
 ) -> MiniBenchmark:
   """Generates the benchmark into `output`, or finds it there.
@@ -248,21 +248,19 @@ def _object_scene(rng, shown: ObjectPhoto, k: int, per_object: int) -> scenes.Sc
   return scenes.compose_scene(
     rng,
     photos.crop(photos.load_photo(shown.scene_photo), shown.scene_box),
-    own_photos=(shown.scene_photo, shown.query_photo),
     area=area,
     hidden=rng.uniform(*_HIDDEN_RANGES[k % len(_HIDDEN_RANGES)]),
   )
 
 
 def _distractor_scene(rng) -> scenes.Scene:
-  """A scene like the others, of a mirrored crop of a photo."""
+  """A scene like the others, of a crop of a clutter photo."""
   low, high = _AREAS
   photo = photos.clutter_photos()[rng.integers(len(photos.clutter_photos()))]
   (top, left), (height, width) = rng.uniform(0, 0.35, 2), rng.uniform(0.5, 0.65, 2)
   return scenes.compose_scene(
     rng,
-    photos.crop(photos.load_photo(photo), (top, left, top + height, left + width))[::-1],
-    own_photos=(photo,),
+    photos.crop(photos.load_photo(photo), (top, left, top + height, left + width)),
     area=low * (high / low) ** rng.uniform(),
     hidden=rng.uniform(*_HIDDEN_RANGES[rng.integers(len(_HIDDEN_RANGES))]),
   )

@@ -101,8 +101,6 @@ _OBJECTS = (
   _single_view('coffee', 'coffee', (0.02, 0.08, 0.98, 0.86)),
   _single_view('coins', 'coins', (0.04, 0.04, 0.96, 1.0)),
   _single_view('flower', 'flower', (0.06, 0.22, 0.74, 0.72)),
-  _single_view('hubble', 'hubble_deep_field', (0.2, 0.2, 0.75, 0.8)),
-  _single_view('ihc', 'ihc', (0.0, 0.0, 1.0, 1.0)),
   ObjectPhoto(
     'motorcycle',
     _PHOTOS['motorcycle_left'],
@@ -115,7 +113,9 @@ _OBJECTS = (
   _single_view('rocket', 'rocket', (0.1, 0.1, 1.0, 0.9)),
   _single_view('text', 'text', (0.0, 0.0, 1.0, 1.0)),
 )
-_TEXTURES = ('brick', 'grass', 'gravel')
+# What no query shows: clutter made of a queried photo would be a right answer that the labels call wrong.
+_SURFACES = ('brick', 'grass', 'gravel')
+_CLUTTER = (*_SURFACES, 'hubble_deep_field', 'ihc', 'moon')
 
 
 def object_photos() -> tuple[ObjectPhoto, ...]:
@@ -125,12 +125,12 @@ def object_photos() -> tuple[ObjectPhoto, ...]:
 
 def texture_photos() -> tuple[Photo, ...]:
   """Photos of plain surfaces, which fill the backgrounds and belong to no object."""
-  return tuple(_PHOTOS[name] for name in _TEXTURES)
+  return tuple(_PHOTOS[name] for name in _SURFACES)
 
 
 def clutter_photos() -> tuple[Photo, ...]:
-  """All photos that clutter is cut from; those of objects must be shown mirrored there."""
-  return tuple(_PHOTOS[name] for name in sorted(_PHOTOS))
+  """The photos that clutter, occluders and distractors are cut from; no object is among them."""
+  return tuple(_PHOTOS[name] for name in _CLUTTER)
 
 
 def photo_path(photo: Photo) -> Path:
@@ -173,5 +173,5 @@ def crop(pixels: np.ndarray, box) -> np.ndarray:
 def attribution() -> str:
   """Source and licence of every photo, as text: the credits that a generated data set must carry."""
   lines = ['Photos from the wheels of scikit-image and scikit-learn, here cropped, warped and relit:', '']
-  lines += [f'{photo.package}/{photo.filename}: {photo.credit}' for photo in clutter_photos()]
+  lines += [f'{photo.package}/{photo.filename}: {photo.credit}' for photo in _PHOTOS.values()]
   return '\n'.join(lines) + '\n'

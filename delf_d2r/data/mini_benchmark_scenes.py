@@ -1,9 +1,6 @@
 """Composed scenes: one photographed object in front of clutter made of other photos.
 
-Clutter is always mirrored, top to bottom. A mirrored photo has the texture of the photo, so that it competes
-for the features of the whole image, but its local descriptors do not match those of the photo itself:
-gradient histograms are invariant to rotation, not to reflection. Learned descriptors may ignore a reflection
-left to right, less so one that stands everything on its head. So clutter makes no scene a correct answer.
+Clutter comes from photos that no query shows, so a scene has its one object and no other.
 
 Frames: quadrilaterals are float [4, 2], `(x, y)` in pixels of the scene (OpenCV's order), clockwise from the
 top left corner; pixel i covers [i, i + 1). Boxes are `[ymin, xmin, ymax, xmax]` normalised to [0, 1].
@@ -67,13 +64,12 @@ class Scene:
     )
 
 
-def compose_scene(rng: np.random.Generator, pixels, *, own_photos=(), area: float, hidden: float) -> Scene:
+def compose_scene(rng: np.random.Generator, pixels, *, area: float, hidden: float) -> Scene:
   """Composes one scene around one object.
 
   Args:
     rng: source of every random choice.
     pixels: uint8 [H, W, 3], the object.
-    own_photos: photos that show the object and stay out of the clutter of its scene.
     area: share of the scene that the whole object is to cover, in (0, 1); a quadrilateral that would not fit
       into the scene is shrunk until it does.
     hidden: share of the object to cover by a piece of another photo, in [0, 1).
@@ -81,7 +77,7 @@ def compose_scene(rng: np.random.Generator, pixels, *, own_photos=(), area: floa
   Returns:
     The scene, with the object warped by a homography, relit, blurred and partly occluded.
   """
-  clutter = [photo for photo in photos.clutter_photos() if photo not in own_photos]
+  clutter = photos.clutter_photos()
   canvas = _background(rng, clutter)
   quad = _place_quad(rng, _shape_quad(rng, pixels.shape[1] / pixels.shape[0], area))
   sharp = _shrink(_relight(rng, pixels), quad)
@@ -112,7 +108,7 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def _background(rng, clutter) -> np.ndarray:
-  """A tinted surface under overlapping pieces of mirrored photos: float32 [H, W, 3]."""
+  """A tinted surface under overlapping pieces of photos: float32 [H, W, 3]."""
   surfaces = photos.texture_photos()
   surface = _relight(rng, photos.load_photo(surfaces[rng.integers(len(surfaces))]))
   canvas = cv2.resize(surface, (SCENE_WIDTH, SCENE_HEIGHT), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -125,12 +121,12 @@ def _background(rng, clutter) -> np.ndarray:
 
 
 def _clutter_piece(rng, clutter) -> np.ndarray:
-  """A mirrored and relit crop of a random photo: uint8 [h, w, 3]."""
+  """A relit crop of a random photo: uint8 [h, w, 3]."""
   pixels = photos.load_photo(clutter[rng.integers(len(clutter))])
   sides = np.minimum(rng.uniform(*_CLUTTER_SIDE, 2) / rng.uniform(*_CLUTTER_ZOOM), pixels.shape[:2])
   top, left = rng.uniform((0, 0), pixels.shape[:2] - sides + 1e-6)
   piece = pixels[int(top) : int(top + sides[0]), int(left) : int(left + sides[1])]
-  return _relight(rng, piece[::-1])
+  return _relight(rng, piece)
 
 
 def _relight(rng, pixels) -> np.ndarray:

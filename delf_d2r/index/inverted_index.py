@@ -243,7 +243,7 @@ class InvertedIndex:
     if self.is_regional:
       self._check_entry_offsets()
       scores, entries = best_entries(scores, self._images.entry_offsets)
-    ids = select_top_k(scores, top_k or len(self), compiled=options.compiled)
+    ids = select_top_k(scores, top_k or len(self))
     regions = np.full(len(ids), -1, np.int32)
     if entries is not None:
       owning = entries[ids] >= 0

@@ -16,6 +16,7 @@ answer to it (Tolias et al., ICCV 2013, section 5.2). Multiple assignment of a q
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -65,12 +66,7 @@ def inverse_norms(segments: list[Segment], idf: np.ndarray | None) -> np.ndarray
       sums = np.zeros(SEGMENT_ENTRIES)
       add_word_weights(segment, idf, sums)
       norms.append(sums[: segment.num_entries])
-  return inverse_square_roots(np.concatenate([np.zeros(0), *norms]))
-
-
-def inverse_square_roots(norms) -> np.ndarray:
-  """1 / sqrt(norms), 0 where they are 0: float32."""
-  norms = np.asarray(norms, np.float64)
+  norms = np.concatenate([np.zeros(0), *norms])
   return np.where(norms > 0, 1 / np.sqrt(np.where(norms > 0, norms, 1)), 0).astype(np.float32)
 
 
@@ -129,7 +125,8 @@ def score_entries(
   scores = buffer.reshape(-1)[:entries]
   if norms is not None:
     scores *= norms
-    scores *= inverse_square_roots(len(words) if idf is None else idf[words].sum())
+    query_norm = len(words) if idf is None else float(idf[words].sum())
+    scores *= np.float32(1 / math.sqrt(query_norm) if query_norm > 0 else 0)
   if scoring.compat and kernel is not Kernel.VLAD:
     empty = np.concatenate([np.zeros(0, bool), *(segment.word_counts == 0 for segment in segments)])
     scores[empty | (len(words) == 0)] = -1

@@ -256,9 +256,10 @@ def _checked_descriptors(descriptors, centroids, num_assignments) -> np.ndarray:
 
 def require_finite(name: str, array: np.ndarray) -> None:
   """Raises ValueError naming the first row of `array` [N, D] that holds NaN or infinity."""
-  bad = ~np.isfinite(array).all(axis=1)
-  if bad.any():
-    raise ValueError(
-      f'{name}: expected finite values, found NaN or infinity in {bad.sum()} of {len(array)} rows,'
-      f' first in row {bad.argmax()}; extract them again or drop these rows'
-    )
+  for start in range(0, len(array), 65536):
+    finite = np.isfinite(array[start : start + 65536]).all(axis=1)
+    if not finite.all():
+      raise ValueError(
+        f'{name}: expected finite values, found NaN or infinity in row {start + finite.argmin()} of'
+        f' {len(array)}; extract the features again or drop such rows'
+      )

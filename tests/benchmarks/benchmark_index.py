@@ -2,7 +2,7 @@
 
   python tests/benchmarks/benchmark_index.py --images=50000
 
-Both search the same postings in the same process, query by query in turn; times are medians. `asmk` gets
+Both search the same postings in the same process, in alternating rounds; times are medians. `asmk` gets
 its inverted file ready-made, since its own `add` would take minutes; `add` is timed on fewer images.
 """
 
@@ -39,7 +39,7 @@ def parse_flags(arguments=None):
   parser.add_argument('--queries', type=int, default=70)
   parser.add_argument('--large_queries', type=int, default=15, help='queries of 3,000 words')
   parser.add_argument('--words_per_image', type=int, default=600)
-  parser.add_argument('--asmk_build_images', type=int, default=1000, help='images to time its add with')
+  parser.add_argument('--asmk_build_images', type=int, default=3000, help='images to time its add with')
   parser.add_argument('--seed', type=int, default=0)
   return parser.parse_args(arguments)
 
@@ -50,12 +50,15 @@ def milliseconds(function, *arguments, **options) -> float:
   return 1e3 * (time.perf_counter() - start)
 
 
-def medians(functions, queries) -> list[float]:
-  """Median time of each function in ms; every query goes to all of them in turn."""
+def medians(functions, queries, rounds=3) -> list[float]:
+  """Median time of a query in ms for each function; the functions take all queries in turn."""
+  times = [[] for _ in functions]
   for function in functions:
     function(queries[0])
-  times = [[milliseconds(function, query) for function in functions] for query in queries]
-  return [statistics.median(column) for column in zip(*times, strict=True)]
+  for _ in range(rounds):
+    for function, own in zip(functions, times, strict=True):
+      own += [milliseconds(function, query) for query in queries]
+  return [statistics.median(own) for own in times]
 
 
 class Asmk:
@@ -158,24 +161,35 @@ def main(flags) -> None:
   rate = 18e-6 * postings / compiled
 
   build, add = statistics.median(build_times), statistics.median(add_times)
-  megabytes = 1e-6 * index.nbytes
-  print(f"""
-| {flags.images} images, {index.num_postings} postings, load {os.getloadavg()[0]:.1f} | asmk 0.1.1 | here | ratio |
-|---|---|---|---|
-| query, {flags.words_per_image} words, top 100, one thread, ms | {theirs:.2f} | {compiled:.3f} | {theirs / compiled:.1f} |
-| query, 3,000 words, ms | {theirs_large:.2f} | {compiled_large:.3f} | {theirs_large / compiled_large:.1f} |
-| query without numba, ms | {theirs:.2f} | {plain:.2f} | {theirs / plain:.1f} |
-| query of 3,000 words without numba, ms | {theirs_large:.2f} | {plain_large:.2f} | {theirs_large / plain_large:.1f} |
-| batch of {len(many)}, 2 threads against 1, ms | - | {one:.0f} -> {two:.0f} | {ratio:.2f} |
-| build, ns a posting (asmk: {flags.asmk_build_images} images) | {add:.0f} | {build:.0f} | {add / build:.0f} |
-| bytes a posting, memory / disk | {asmk_bytes:.1f} | {index.nbytes / index.num_postings:.2f} / \
-{disk / index.num_postings:.2f} | {asmk_bytes * index.num_postings / index.nbytes:.2f} |
-| opening, ms (first query after it {first:.1f}) | - | {opening:.2f} | |
-| saving, verifying, ms for {megabytes:.0f} MB | - | {save:.0f}, {verify:.0f} | |
+  per_posting = index.nbytes / index.num_postings
+  load = f'load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
+  rows = [
+    (f'{len(index)} images, {index.num_postings} postings, {load}', 'asmk 0.1.1', 'here', 'ratio'),
+    ('---', '---', '---', '---'),
+    compared(f'query of {flags.words_per_image} words, top 100, one thread, ms', theirs, compiled),
+    compared('query of 3,000 words, ms', theirs_large, compiled_large),
+    compared(f'query of {flags.words_per_image} words without numba, ms', theirs, plain),
+    compared('query of 3,000 words without numba, ms', theirs_large, plain_large),
+    (f'{len(many)} queries in 1 thread and in 2, ms', '-', f'{one:.0f} and {two:.0f}', f'{ratio:.2f}'),
+    compared(f'build, ns a posting (asmk: of {flags.asmk_build_images} images)', add, build),
+    compared('bytes a posting in memory', asmk_bytes, per_posting),
+    ('bytes a posting on the disk', '-', f'{disk / index.num_postings:.2f}', ''),
+    ('opening, and the first query after it, ms', '-', f'{opening:.2f} and {first:.1f}', ''),
+    ('saving and verifying, MB/s', '-', f'{1e-3 * disk / save:.0f} and {1e-3 * disk / verify:.0f}', ''),
+  ]
+  print()
+  for row in rows:
+    print('|', ' | '.join(row), '|')
+  print(
+    f'\nA query of {flags.words_per_image} words touches {postings:.0f} postings, {18e-6 * postings:.1f} MB:'
+    f' {1e6 * compiled / postings:.2f} ns a posting, selection included; {rate:.1f} GB/s,'
+    f' {100 * rate / bandwidth:.0f} % of the {bandwidth:.1f} GB/s that one thread reads.'
+  )
 
-A query of {flags.words_per_image} words touches {postings:.0f} postings, {18e-6 * postings:.1f} MB:
-{1e6 * compiled / postings:.2f} ns a posting, selection included; {rate:.1f} GB/s, {100 * rate / bandwidth:.0f} % of the\
- {bandwidth:.1f} GB/s that one thread reads.""")
+
+def compared(what: str, asmk: float, here: float) -> tuple[str, str, str, str]:
+  """A row of the table; smaller is better."""
+  return what, f'{asmk:.4g}', f'{here:.4g}', f'{asmk / here:.1f}'
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 import dataclasses
 import importlib.util
 
-import cv2
 import numpy as np
 import pytest
 
@@ -80,43 +79,20 @@ def test_object_that_would_not_fit_is_shrunk_into_the_scene(shape):
   assert max(scene.box) <= 1
 
 
-def test_clutter_is_mirrored_top_to_bottom(monkeypatch):
-  rows, columns = np.mgrid[:256, :256]
-  gradient = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
-  monkeypatch.setattr(photos, 'load_photo', lambda photo: gradient)
-  for seed in range(5):
-    piece = scenes._clutter_piece(np.random.default_rng(seed), photos.texture_photos()).astype(int)
-    assert piece[0, 0, 0] > piece[-1, 0, 0]
-    assert piece[0, 0, 1] < piece[0, -1, 1]
+def test_no_clutter_photo_shows_an_object():
+  # The premise of the ground truth: a scene is a right answer for its one object alone.
+  shown = {photo for o in photos.object_photos() for photo in (o.scene_photo, o.query_photo)}
+  assert not shown & {*photos.clutter_photos(), *photos.texture_photos()}
 
 
-def test_mirrored_photos_do_not_match_and_warped_ones_do():
-  # The premise of the ground truth: clutter made of mirrored photos is no correct answer.
-  sift = cv2.SIFT_create(nfeatures=400)
-
-  def count_matches(first, second):
-    descriptors = [sift.detectAndCompute(np.ascontiguousarray(image), None)[1] for image in (first, second)]
-    pairs = cv2.BFMatcher().knnMatch(*descriptors, k=2)
-    return sum(best.distance < 0.75 * other.distance for best, other in pairs)
-
-  for shown in photos.object_photos()[:4]:
-    photo = cv2.resize(photos.load_photo(shown.scene_photo), (320, 320), interpolation=cv2.INTER_AREA)
-    same = count_matches(photo, cv2.resize(photo, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA))
-    assert same > 5 * count_matches(photo, photo[::-1]), shown.name
-
-
-def test_own_photo_stays_out_of_the_clutter_of_its_scene(monkeypatch):
-  loaded = []
+def test_scenes_are_made_of_clutter_photos_only(monkeypatch):
+  loaded = set()
   monkeypatch.setattr(
-    photos, 'load_photo', lambda photo: loaded.append(photo) or np.zeros((512, 512, 3), np.uint8)
+    photos, 'load_photo', lambda photo: loaded.add(photo) or np.zeros((512, 512, 3), np.uint8)
   )
-  for n, shown in enumerate(photos.object_photos()):
-    loaded.clear()
-    own = (shown.scene_photo, shown.query_photo)
-    pixels = np.zeros((300, 400, 3), np.uint8)
-    scenes.compose_scene(np.random.default_rng(n), pixels, own_photos=own, area=0.3, hidden=0.3)
-    assert len(loaded) > 10
-    assert not set(loaded) & set(own)
+  for n in range(8):
+    scenes.compose_scene(np.random.default_rng(n), np.zeros((300, 400, 3), np.uint8), area=0.3, hidden=0.3)
+  assert loaded == set(photos.clutter_photos())
 
 
 def test_box_of_an_invisible_object_is_an_error():

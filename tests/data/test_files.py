@@ -1,0 +1,145 @@
+"""Files are written whole or not at all."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError, UserError
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+  """Every fsync finds the disk full, as delayed allocation does."""
+
+  def fail(_handle):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(files.os, 'fsync', fail)
+
+
+def test_write_replaces_the_old_file(tmp_path):
+  path = tmp_path / 'n\u00e4me mit Leerzeichen.json'
+  for content in (b'old', 'neu \u00fc', b''):
+    files.write_atomically(path, content)
+    assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
+  (tmp_path / 'plain').touch()
+  files.write_atomically(tmp_path / 'ours', b'')
+  assert stat.S_IMODE((tmp_path / 'ours').stat().st_mode) == stat.S_IMODE((tmp_path / 'plain').stat().st_mode)
+
+
+def test_error_in_the_body_leaves_the_old_file(tmp_path):
+  path = tmp_path / 'x'
+  path.write_bytes(b'old')
+
+  def write_half():
+    with files.replacing(path) as temporary:
+      temporary.write_bytes(b'half')
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write_half()
+  assert path.read_bytes() == b'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_leaves_the_old_file(tmp_path, full_disk):
+  path = tmp_path / 'x'
+  path.write_bytes(b'old')
+  with pytest.raises(OSError, match='No space left'):
+    files.write_atomically(path, b'new')
+  assert path.read_bytes() == b'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_size_limit_leaves_the_old_file(tmp_path):
+  """A real failing write, half-way through, in a process of its own."""
+  path = tmp_path / 'x'
+  path.write_bytes(b'old')
+  script = """
+import pathlib, resource, signal, sys
+import numpy as np
+from delf_d2r.data import files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+files.save_array(pathlib.Path(sys.argv[1]), np.zeros(10_000))
+"""
+  process = subprocess.run([sys.executable, '-c', script, path], capture_output=True, text=True, check=False)
+  assert process.returncode == 1
+  assert 'OSError' in process.stderr
+  assert path.read_bytes() == b'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_explained_says_what_was_done_and_what_to_do(tmp_path, full_disk):
+  explained = files.explained('cannot write', tmp_path)
+  with pytest.raises(UserError, match=r'cannot write .*No space left.*run the same command again'), explained:
+    files.write_atomically(tmp_path / 'x', b'new')
+
+
+def test_explained_leaves_other_errors_alone(tmp_path):
+  with pytest.raises(ArtefactError, match=r'^mine$'), files.explained('cannot write', tmp_path):
+    raise ArtefactError('mine')
+  with pytest.raises(ZeroDivisionError), files.explained('cannot write', tmp_path):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize('shape', [(0,), (0, 4), (3, 0), (2, 3)])
+def test_arrays_round_trip(tmp_path, shape):
+  array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+  files.save_array(tmp_path / 'a.npy', array)
+  found = files.load_array(tmp_path / 'a.npy')
+  np.testing.assert_array_equal(found, array)
+  assert (found.shape, found.dtype) == (shape, np.float32)
+  assert not found.flags.writeable
+
+
+def test_object_arrays_are_neither_written_nor_read(tmp_path):
+  with pytest.raises(ValueError, match='pickle'):
+    files.save_array(tmp_path / 'a.npy', np.array([{}]))
+  assert not list(tmp_path.iterdir())
+  np.save(tmp_path / 'a.npy', np.array([{}]), allow_pickle=True)
+  with pytest.raises(ArtefactError, match=r'a\.npy: missing or damaged'):
+    files.load_array(tmp_path / 'a.npy')
+
+
+def test_missing_empty_and_foreign_arrays(tmp_path):
+  path = tmp_path / 'a.npy'
+  with pytest.raises(ArtefactError, match='missing or damaged'):
+    files.load_array(path)
+  np.savez(tmp_path / 'b.npz', np.zeros(3))
+  for content in (b'', b'\x93NUMPY', (tmp_path / 'b.npz').read_bytes()):
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError, match='missing or damaged'):
+      files.load_array(path)
+
+
+@pytest.mark.filterwarnings('ignore')  # NumPy warns of headers of old versions.
+def test_damaged_arrays_raise_nothing_else(tmp_path):
+  path = tmp_path / 'a.npy'
+  np.save(path, np.ones((3, 4), np.float32))
+  content = path.read_bytes()
+  refused = 0
+  for position in range(128):
+    for value in b"\x00\xff('{9\n":
+      damaged = bytearray(content)
+      damaged[position] = value
+      path.write_bytes(damaged)
+      try:
+        assert files.load_array(path).nbytes <= len(content)
+      except ArtefactError:
+        refused += 1
+  assert refused > 200
+  for size in range(0, len(content), 7):
+    path.write_bytes(content[:size])
+    with pytest.raises(ArtefactError):
+      files.load_array(path)
