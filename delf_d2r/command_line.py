@@ -167,4 +167,4 @@ def _first_line(command: str) -> str:
   """The first line of a binary's docstring, without importing it and all that it needs."""
   source = importlib.util.find_spec(f'delf_d2r.tools.{command}').origin
   with open(source, encoding='utf-8') as file:
-    return file.readline().strip().strip('"').rstrip('.')
+    return file.readline().strip().removeprefix('r').strip('"').rstrip('.')

@@ -19,6 +19,7 @@ from delf_d2r.evaluation import metrics_files
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report
 from delf_d2r.stages import aggregate, build_index, detect, evaluate, extract, search, train_codebook
+from delf_d2r.stages.compatibility import require_same_extractor
 
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
 CONFIG = 'config.pbtxt'
@@ -86,6 +87,15 @@ def run(
   """
   options = options or Options()
   given = dict(given or {})
+  if 'codebook' in given:
+    # Said now, not after hours of extraction.
+    require_same_extractor(
+      config.extraction,
+      'the config',
+      given['codebook'].config.extraction,
+      given['codebook'].path,
+      remedy='Use a codebook of this extractor, or let the run train one',
+    )
   redo = options.redo
   extracting = {'workers': options.workers, 'strict': options.strict, 'redo': redo}
   output = pathlib.Path(output)

@@ -1,4 +1,4 @@
-"""Aggregates local features: VLAD, ASMK, ASMK* and their regional forms.
+r"""Aggregates local features: VLAD, ASMK, ASMK* and their regional forms.
 
   d2r aggregate_features --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
     --codebook=out/codebook --output=out/descriptors

@@ -1,4 +1,4 @@
-"""Builds an inverted index of aggregated descriptors; its directory is all that a search needs.
+r"""Builds an inverted index of aggregated descriptors: all that a search needs.
 
   d2r build_index --config_path=configs/experiments/sift_rasmk_star.pbtxt --descriptors=out/descriptors \
     --codebook=out/codebook --output=out/index

@@ -1,4 +1,4 @@
-"""The main job on real photos: makes the miniature benchmark, runs four systems on it, compares them.
+"""Makes the miniature benchmark of real photos, runs four systems on it and compares them.
 
   d2r demo --output=demo_output
 

@@ -1,4 +1,4 @@
-"""Runs everything: from a folder of photos to an index and, with ground truth, to metrics and a report.
+"""Runs every stage: photos to index and, with ground truth, to metrics and report.
 
   d2r run_experiment --config_path=configs/experiments/sift_rasmk_star.pbtxt --images=photos --output=out
   d2r run_experiment --config_path=... --images=photos --ground_truth=truth.json --output=out

@@ -1,4 +1,4 @@
-"""Trains a codebook of visual words on local features.
+r"""Trains a codebook of visual words on local features.
 
   d2r train_codebook --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
     --output=out/codebook

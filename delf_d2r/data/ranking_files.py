@@ -10,7 +10,7 @@ timing.json                      milliseconds of each query, by part
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def save(
   _write_json(directory / 'timing.json', dataclasses.asdict(timing))
   for name, dtype in _ARRAYS.items():
     length = len(rankings[0]) if rankings else 0
-    table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(-1, length)
+    table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(len(rankings), length)
     files.save_array(directory / f'{name}.npy', table)
 
 
@@ -64,17 +64,26 @@ def load(directory: pathlib.Path) -> StoredRankings:
       for name in ('queries', 'image_names', 'timing')
     )
     tables = {name: files.load_array(directory / f'{name}.npy') for name in _ARRAYS}
+    _check(tables, num_queries=len(queries), num_images=len(names))
     rankings = tuple(
       Ranking(query, **{name: table[row] for name, table in tables.items()})
       for row, query in enumerate(queries)
     )
     times = Timing(tuple(timing['describe']), tuple(timing['search']))
+    return StoredRankings(tuple(names), rankings, times)
   except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
     raise ArtefactError(f'{directory}: rankings are missing or damaged ({error}). Run search again') from None
+
+
+def _check(tables: Mapping[str, np.ndarray], *, num_queries: int, num_images: int) -> None:
   ids = tables['image_ids']
-  if ids.size and not 0 <= ids.min() <= ids.max() < len(names):
-    raise ArtefactError(f'{directory}: image ids beyond the {len(names)} names. Run search again')
-  return StoredRankings(tuple(names), rankings, times)
+  shape = (num_queries, *ids.shape[1:2])
+  for name, dtype in _ARRAYS.items():
+    found = tables[name]
+    if found.shape != shape or found.dtype != dtype:
+      raise ValueError(f'{name}: expected {np.dtype(dtype)} {shape}, found {found.dtype} {found.shape}')
+  if ids.size and not 0 <= ids.min() <= ids.max() < num_images:
+    raise ValueError(f'image ids beyond the {num_images} names')
 
 
 def _write_json(path: pathlib.Path, document) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from delf_d2r.index import storage, stored_index
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder, check_descriptor
 from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.ranking import best_entries
+from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.search import Scoring, inverse_document_frequencies, inverse_norms, score_entries
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
@@ -239,16 +239,17 @@ class InvertedIndex:
     scores = score_entries(
       query, segments, self._layout, self.kernel, options, idf, norms, self._buffer(len(segments))
     )
-    entries = None
-    if self.is_regional:
-      self._check_entry_offsets()
-      scores, entries = best_entries(scores, self._images.entry_offsets)
-    ids = select_top_k(scores, top_k or len(self))
+    if not self.is_regional:
+      ids = select_top_k(scores, top_k or len(self))
+      return Ranking(name, ids, scores[ids], np.full(len(ids), -1, np.int32))
+    self._check_entry_offsets()
+    offsets = self._images.entry_offsets
+    best = best_scores(scores, offsets)
+    ids = select_top_k(best, top_k or len(self))
+    entries = best_entries(ids, best[ids], scores, offsets)
     regions = np.full(len(ids), -1, np.int32)
-    if entries is not None:
-      owning = entries[ids] >= 0
-      regions[owning] = self._images.entry_regions[entries[ids][owning]]
-    return Ranking(name, ids, scores[ids], regions)
+    regions[entries >= 0] = self._images.entry_regions[entries[entries >= 0]]
+    return Ranking(name, ids, best[ids], regions)
 
   def search_batch(
     self,

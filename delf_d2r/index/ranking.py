@@ -25,25 +25,40 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
   return candidates[np.lexsort((candidates, -scores[candidates]))[:k]]
 
 
-def best_entries(scores: np.ndarray, image_offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The best entry of each image.
+def best_scores(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """The score of each image's best entry.
 
   Args:
     scores: float32 [E].
-    image_offsets: integer [M + 1]; image m owns entries `image_offsets[m]:image_offsets[m + 1]`.
+    offsets: integer [M + 1]; image m owns entries `offsets[m]:offsets[m + 1]`.
 
   Returns:
-    float32 [M] the scores, 0 for an image without entries, and int64 [M] the entries, the first of
-    equal ones, -1 for an image without entries.
+    float32 [M], 0 for an image without entries.
   """
-  offsets = np.asarray(image_offsets, np.int64)
   best = np.zeros(len(offsets) - 1, np.float32)
-  entries = np.full(len(offsets) - 1, -1, np.int64)
   owning = np.flatnonzero(offsets[1:] > offsets[:-1])
   if len(owning):
-    best[owning] = np.maximum.reduceat(scores, offsets[owning])
-    owners = np.repeat(np.arange(len(best)), np.diff(offsets))
-    winners = np.flatnonzero(scores == best[owners])
-    images, first = np.unique(owners[winners], return_index=True)
-    entries[images] = winners[first]
-  return best, entries
+    best[owning] = np.maximum.reduceat(scores, offsets[owning].astype(np.int64))
+  return best
+
+
+def best_entries(images: np.ndarray, best: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Which entries gave the best scores.
+
+  Args:
+    images: int64 [k], the images that are asked for.
+    best: float32 [k], their `best_scores`.
+    scores, offsets: as for `best_scores`.
+
+  Returns:
+    int64 [k], the first of equal entries, -1 for an image without entries.
+  """
+  starts = offsets[images].astype(np.int64)
+  counts = offsets[images + 1].astype(np.int64) - starts
+  askers = np.repeat(np.arange(len(images)), counts)
+  entries = np.arange(len(askers)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+  hits = np.flatnonzero(scores[entries] == best[askers])
+  # Written from the last to the first, so that the first stays.
+  found = np.full(len(images), -1, np.int64)
+  found[askers[hits[::-1]]] = entries[hits[::-1]]
+  return found

@@ -12,8 +12,7 @@ import numpy as np
 from delf_d2r.index.segments import Segment
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 
-# Mean length of the posting lists from which the NumPy path does better to visit them one by one.
-LONG_LIST = 400
+GROUP_POSTINGS = 1 << 16  # that the NumPy path scans at once
 
 
 def scan_binary(segment: Segment, words, codes, weights, table, scores, *, compiled: bool = HAVE_NUMBA):
@@ -166,23 +165,26 @@ def _lists(segment: Segment, words):
 
 def _scan_binary_numpy(segment: Segment, words, codes, weights, table, scores) -> None:
   starts, lengths = _lists(segment, words)
-  total = int(lengths.sum())
-  if total > LONG_LIST * len(words):
-    for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-      own = slice(start, start + length)
-      distances = np.bitwise_count(segment.values[0, own] ^ codes[i, 0])
-      for c in range(1, codes.shape[1]):
-        distances = distances + np.bitwise_count(segment.values[c, own] ^ codes[i, c])
-      # An entry occurs once in a list, so a plain indexed sum is exact within one.
-      scores[segment.entry_ids[own]] += (table * weights[i]).take(distances)
-    return
-  rows = np.repeat(np.arange(len(words)), lengths)
-  at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-  distances = np.zeros(total, np.uint16)
-  for c in range(codes.shape[1]):
-    distances += np.bitwise_count(segment.values[c].take(at) ^ codes[:, c].take(rows))
-  similarities = table.take(distances) * weights.take(rows)
-  np.add.at(scores, segment.entry_ids.take(at).astype(np.int64), similarities)
+  stops, totals = starts + lengths, np.cumsum(lengths)
+  first = 0
+  while first < len(words):
+    # As many lists as together stay in the cache: one at a time costs calls, all at once memory.
+    done = totals[first - 1] if first else 0
+    last = max(first + 1, int(np.searchsorted(totals, done + GROUP_POSTINGS)))
+    group = slice(first, last)
+    lists = [slice(*bounds) for bounds in zip(starts[group].tolist(), stops[group].tolist(), strict=True)]
+    distances = np.zeros(totals[last - 1] - done, np.uint16)
+    for stored, code in zip(segment.values, codes.T, strict=True):
+      differences = np.concatenate([stored[own] for own in lists])
+      differences ^= np.repeat(code[group], lengths[group])
+      distances += np.bitwise_count(differences)
+    similarities = table.take(distances)
+    similarities *= np.repeat(weights[group], lengths[group])
+    # NumPy adds several times faster at 64-bit indices than at those of other widths.
+    np.add.at(
+      scores, np.concatenate([segment.entry_ids[own] for own in lists]).astype(np.int64), similarities
+    )
+    first = last
 
 
 def _scan_float_numpy(segment: Segment, words, values, weights, alpha, tau, scores) -> None:

@@ -170,7 +170,10 @@ def sort_postings(
   """
   sizes = np.zeros(layout.num_words, np.int64)
   for block in blocks():
-    sizes += np.bincount(block.words, minlength=layout.num_words)
+    if HAVE_NUMBA:
+      _count(block.words, sizes)
+    else:
+      sizes += np.bincount(block.words, minlength=layout.num_words)
   bounds = np.concatenate([[0], np.cumsum(sizes)])
   postings = int(bounds[-1])
   if postings > MAX_POSTINGS:
@@ -189,6 +192,12 @@ def freeze(segment: Segment) -> Segment:
   for array in segment.arrays.values():
     array.flags.writeable = False
   return segment
+
+
+@njit
+def _count(words, sizes):
+  for i in range(words.size):
+    sizes[words[i]] += 1
 
 
 @njit

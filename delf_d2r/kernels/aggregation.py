@@ -93,7 +93,7 @@ def _finish(words: np.ndarray, sums: np.ndarray, kernel: Kernel, normalize: bool
   elif kernel is Kernel.ASMK_STAR:
     # Division by a norm changes no sign, so the bits are those of the normalised residuals.
     kept, _ = present_words(sums)
-    values = binarize(sums[kept])
+    values = binarize(sums)[kept]
   else:
     raise ValueError(f'kernel: expected a Kernel, one of {[k.name for k in Kernel]}, found {kernel!r}')
   return AggregatedDescriptor(words[kept].astype(np.uint32), values, sums.shape[1])

@@ -1,8 +1,11 @@
 """ASMK: each word's residual sum becomes a unit vector, and vanishing words are dropped.
 
 Tolias, Avrithis, Jegou, "To aggregate or not to aggregate: selective match kernels for image
-search", ICCV 2013, section 3. One unit vector for each word of an image, however many features fall
-into the word, is also the method's answer to bursts within an image (their section 3.3).
+search", ICCV 2013.
+
+Burstiness: an image has one unit vector for each word, however many features fall into the word, so a
+burst within the image (Jegou, Douze, Schmid, "On the burstiness of visual elements", CVPR 2009) counts
+once. This is the aggregation of ASMK itself and needs no further weights.
 """
 
 import numpy as np

@@ -135,7 +135,7 @@ class ApproximateAssigner:
 
   EXACT_BELOW = 8192
 
-  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 40, num_candidates: int = 32):
+  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 48, num_candidates: int = 32):
     """Groups and encodes the centroids.
 
     Args:

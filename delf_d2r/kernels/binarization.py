@@ -1,4 +1,4 @@
-"""ASMK*: the signs of the residuals, packed to bytes (Tolias et al., ICCV 2013, section 3.4)."""
+"""ASMK*: the signs of the residuals, packed to bytes (the binary kernel of Tolias et al., ICCV 2013)."""
 
 import numpy as np
 

@@ -2,8 +2,8 @@
 
   R-V_k = sum over r of V_rk / ||V_r||        (R-VLAD; without normalisation divided by R)
 
-Teichmann et al., "Detect-to-Retrieve: Efficient Regional Aggregation for Image Search", CVPR 2019,
-section 4: VLAD of each region first, then sum pooling; the normalisation of each word (R-ASMK) and
+Teichmann et al., "Detect-to-Retrieve: Efficient Regional Aggregation for Image Search", CVPR 2019:
+VLAD of each region first, then sum pooling; the normalisation of each word (R-ASMK) and
 the signs (R-ASMK*) follow as for one region. ||V_r|| runs over all words of region r, so a region
 of few words weighs more in each of them.
 """
@@ -26,20 +26,23 @@ def pool_regions(blocks: ResidualSums) -> tuple[np.ndarray, np.ndarray]:
   divisors = l2_norms(squared_norms)[blocks.regions]
   starts = run_starts(blocks.words)
   pool = _pool_compiled if HAVE_NUMBA else _pool_numpy
-  pooled = pool(blocks.sums, divisors, starts)
-  pooled /= np.float32(max(blocks.num_regions, 1))
+  pooled = pool(blocks.sums, divisors, starts, np.float32(max(blocks.num_regions, 1)))
   return blocks.words[starts[:-1]], pooled
 
 
-def _pool_numpy(sums, divisors, starts):
-  return sum_runs(sums / divisors[:, None], starts)
+def _pool_numpy(sums, divisors, starts, num_regions):
+  return sum_runs(sums / divisors[:, None], starts) / num_regions
 
 
-@njit
-def _pool_compiled(sums, divisors, starts):
-  pooled = np.zeros((len(starts) - 1, sums.shape[1]), np.float32)
+@njit(error_model='numpy')  # a check for division by zero would keep the loop from being vectorised
+def _pool_compiled(sums, divisors, starts, num_regions):
+  dimensions = sums.shape[1]
+  pooled = np.zeros((len(starts) - 1, dimensions), np.float32)
   for word in range(len(pooled)):
     for block in range(starts[word], starts[word + 1]):
-      for d in range(sums.shape[1]):
-        pooled[word, d] += sums[block, d] / divisors[block]
+      divisor = divisors[block]
+      for d in range(dimensions):
+        pooled[word, d] += sums[block, d] / divisor
+    for d in range(dimensions):
+      pooled[word, d] /= num_regions
   return pooled

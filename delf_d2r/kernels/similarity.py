@@ -4,7 +4,7 @@
   ASMK, ASMK*: K(X, Y) = gamma(X) gamma(Y) sum over common words of sigma(u_k)
                sigma(u) = sign(u) |u|^alpha if u > tau, else 0
 
-Tolias et al., ICCV 2013, equations 5, 14 and 19. u_k is the cosine of the two residuals, for binary
+Tolias, Avrithis, Jegou, ICCV 2013. u_k is the cosine of the two residuals, for binary
 codes 1 - 2 h / D with the Hamming distance h; gamma(X) = 1 / sqrt(W_X) makes K(X, X) = 1, since each
 of the W_X words contributes 1.
 

@@ -8,9 +8,9 @@ from absl import logging
 from delf_d2r.aggregator import Aggregator
 from delf_d2r.data import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts import Artefact, Plan
-from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.stages import progress
+from delf_d2r.stages.compatibility import require_same_extractor
 
 
 def run(
@@ -34,7 +34,13 @@ def run(
     UserError: codebook and features do not belong together, or the output cannot be written.
   """
   options = config.aggregation
-  require_same_extractor(features, codebook)
+  require_same_extractor(
+    features.config.extraction,
+    features.path,
+    codebook.config.extraction,
+    codebook.path,
+    remedy='Train a codebook on features of this extractor',
+  )
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(features.config)
   merged.codebook.CopyFrom(codebook.config.codebook)
@@ -74,15 +80,3 @@ def run(
     counts['words'] / max(counts['images'], 1),
   )
   return artefact
-
-
-def require_same_extractor(features: Artefact, codebook: Artefact) -> None:
-  """Raises UserError if the codebook's words are words of other descriptors than the features'."""
-  ours, theirs = features.config.extraction, codebook.config.extraction
-  for field in ('extractor', 'root_sift'):
-    if getattr(ours, field) != getattr(theirs, field):
-      raise UserError(
-        f'{codebook.path} was trained on descriptors of another extractor than those of {features.path}:'
-        f' extraction.{field} is {{{getattr(theirs, field)}}} there, {{{getattr(ours, field)}}} here. Train a'
-        ' codebook on these features'
-      )

@@ -38,7 +38,8 @@ def callback(what: str) -> Callable[[int, int], None]:
 
   def update(done: int, total: int) -> None:
     nonlocal bar
-    bar = bar or _bar(None, total=total, desc=what, unit='')
+    # A bar of nothing is false.
+    bar = _bar(None, total=total, desc=what, unit='') if bar is None else bar
     bar.update(done - bar.n)
     if done == total:
       bar.close()

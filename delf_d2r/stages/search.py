@@ -9,9 +9,9 @@ from absl import logging
 from delf_d2r.data import artefact_writer, ranking_files
 from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
 from delf_d2r.engine import SearchEngine
-from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.stages import extract, progress
+from delf_d2r.stages.compatibility import require_same_extractor
 
 
 def run(
@@ -34,7 +34,13 @@ def run(
   Raises:
     UserError: queries and index were extracted differently, or the output cannot be written.
   """
-  _require_same_extractor(index, query_features)
+  require_same_extractor(
+    query_features.config.extraction,
+    query_features.path,
+    index.config.extraction,
+    index.path,
+    remedy='Extract the queries with the config of the index',
+  )
   merged = with_comparison(index.config, config.aggregation)
   merged.search.CopyFrom(config.search)
   plan = Plan('rankings', merged, (index.as_input('index'), query_features.as_input('query_features')))
@@ -64,14 +70,3 @@ def run(
       np.median(search),
     )
     return writer.finish({'queries': len(rankings), 'images': len(engine)}, upstream=index)
-
-
-def _require_same_extractor(index: Artefact, query_features: Artefact) -> None:
-  ours, theirs = query_features.config.extraction, index.config.extraction
-  for field in ('extractor', 'root_sift'):
-    if getattr(ours, field) != getattr(theirs, field):
-      raise UserError(
-        f'{query_features.path} comes from another extractor than {index.path}: extraction.{field} is'
-        f' {{{getattr(ours, field)}}} for the queries, {{{getattr(theirs, field)}}} in the index. Extract the'
-        ' queries with the config of the index'
-      )

@@ -265,7 +265,7 @@ def test_other_input_is_refused(path):
 def test_unfinished_work_of_another_config_is_refused(path):
   with pytest.raises(KeyboardInterrupt):
     make(path, stop_at=5)
-  with pytest.raises(ArtefactError, match='begun by another run: extraction.max_features'):
+  with pytest.raises(ArtefactError, match=r'begun by another run: extraction\.max_features'):
     make(path, plan(max_features=5))
 
 
@@ -349,15 +349,16 @@ def test_comparison_is_refreshed_in_the_manifest(path):
 
 
 def test_second_writer_in_this_process_is_refused(path):
-  with artefact_writer.writing(path, plan()):
-    with pytest.raises(UserError, match='another process is writing this artefact'):
-      make(path)
+  refused = pytest.raises(UserError, match='another process is writing this artefact')
+  with artefact_writer.writing(path, plan()), refused:
+    make(path)
   make(path)
 
 
 def test_second_writer_in_another_process_is_refused(path, undisturbed):
   path.mkdir(parents=True)
-  script = 'import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); input()'
+  lock = 'fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)'
+  script = f'import fcntl, os, sys; {lock}; print(flush=True); input()'
   other = subprocess.Popen(
     [sys.executable, '-c', script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
   )

@@ -129,7 +129,7 @@ def test_damaged_arrays_raise_nothing_else(tmp_path):
   np.save(path, np.ones((3, 4), np.float32))
   content = path.read_bytes()
   refused = 0
-  for position in range(128):
+  for position in range(0, 128, 2):
     for value in b"\x00\xff('{9\n":
       damaged = bytearray(content)
       damaged[position] = value
@@ -138,8 +138,8 @@ def test_damaged_arrays_raise_nothing_else(tmp_path):
         assert files.load_array(path).nbytes <= len(content)
       except ArtefactError:
         refused += 1
-  assert refused > 200
-  for size in range(0, len(content), 7):
+  assert refused > 100
+  for size in range(0, len(content), 13):
     path.write_bytes(content[:size])
     with pytest.raises(ArtefactError):
       files.load_array(path)

@@ -118,6 +118,43 @@ def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monk
     assert bool(runs) == (budget < 200 * layout.posting_bytes)
 
 
+WITHIN_BUDGET = """
+import resource, sys
+import numpy as np
+from delf_d2r.index import InvertedIndex
+from delf_d2r.kernels.aggregation import Kernel
+from oracles.index_inputs import random_descriptors
+options = {'num_words': 5000, 'dimensions': 128, 'kernel': Kernel.ASMK_STAR}
+pool = random_descriptors(1, 20, present=600, **options)
+build = {'num_words': 5000, 'kernel': Kernel.ASMK_STAR}
+InvertedIndex.build(pool, [str(m) for m in range(20)], **build)  # compiles
+used = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmData'))
+resource.setrlimit(resource.RLIMIT_DATA, (used + (96 << 20),) * 2)
+images = 12_000  # 7.2 million postings: 130 MB sorted, 288 MB with the unsorted ones
+descriptors = lambda: (pool[m % 20] for m in range(images))
+names = [str(m) for m in range(images)]
+try:
+  InvertedIndex.build(descriptors(), names, **build)
+except MemoryError:
+  print('too large for memory')
+index = InvertedIndex.build(descriptors(), names, **build, directory=sys.argv[1], memory_budget=32 << 20)
+assert index.search(pool[3], top_k=1).image_ids.tolist() == [3]
+print(index.num_postings)
+"""
+
+
+def test_an_index_larger_than_memory_is_built_within_the_budget(tmp_path):
+  """The process may use 96 MB of memory beyond that of its imports, of which the budget is 32."""
+  if not os.path.exists('/proc/self/status'):
+    pytest.skip('limits of memory are tested on Linux')
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+  result = subprocess.run(
+    [sys.executable, '-c', WITHIN_BUDGET, tmp_path], env=environment, capture_output=True, text=True
+  )
+  assert result.stdout == 'too large for memory\n7200000\n', result.stderr
+  InvertedIndex.load(tmp_path, verify=True)
+
+
 def test_numpy_and_compiled_sort_agree(monkeypatch):
   descriptors = random_descriptors(2, 50, **OPTIONS)
   names = [str(m) for m in range(50)]

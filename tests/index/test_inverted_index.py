@@ -139,14 +139,14 @@ def test_compiled_and_numpy_paths_give_the_same_bytes_for_binary_codes(dimension
 
 @pytest.mark.parametrize('compiled', PATHS)
 def test_lists_of_any_length_take_the_same_scores(compiled, monkeypatch):
-  """The NumPy path visits long lists one by one and gathers short ones."""
+  """The NumPy path takes lists in groups."""
   options = {'num_words': 6, 'dimensions': 130, 'kernel': Kernel.ASMK_STAR}
   descriptors = random_descriptors(5, 40, **options)
   index = build(descriptors, 6, Kernel.ASMK_STAR)
   query = random_descriptors(6, 1, present=5, **options)[0]
   expected = [similarity(query, entry, kernel=Kernel.ASMK_STAR, normalize=True) for entry in descriptors]
-  for long_list in (0, 10**9):
-    monkeypatch.setattr('delf_d2r.index.scan.LONG_LIST', long_list)
+  for postings in (1, 30, 10**9):
+    monkeypatch.setattr('delf_d2r.index.scan.GROUP_POSTINGS', postings)
     ranking = index.search(query, top_k=None, compiled=compiled)
     np.testing.assert_allclose(ranking.scores, np.array(expected)[ranking.image_ids], rtol=1e-5)
 

@@ -1,0 +1,88 @@
+"""SIGKILL at any moment: the rerun ends with the bytes of an undisturbed run."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from integration_files import contents
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+def start(benchmark, config_path, output, workers):
+  command = [
+    sys.executable,
+    str(REPOSITORY / 'tools' / 'run_experiment.py'),
+    f'--config_path={config_path}',
+    f'--images={benchmark.images_dir}',
+    f'--query_images={benchmark.queries_dir}',
+    f'--ground_truth={benchmark.ground_truth_path}',
+    f'--output={output}',
+    f'--workers={workers}',
+  ]
+  return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_until(condition, process, seconds=120):
+  """Waits for a moment in the run; False if the run ended before it came."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    if process.poll() is not None:
+      return False
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  return True
+
+
+MOMENTS = {
+  'first shard of features': lambda out: any((out / 'features').glob('features-*.tfrecord')),
+  'third shard of features': lambda out: len([*(out / 'features').glob('features-*.tfrecord')]) >= 3,
+  'codebook begun': lambda out: (out / 'codebook' / 'manifest.partial.pbtxt').exists(),
+  'descriptors begun': lambda out: any((out / 'descriptors').glob('.*')),
+  'index begun': lambda out: (out / 'index' / 'inverted').exists(),
+  'rankings begun': lambda out: (out / 'rankings').exists(),
+}
+
+
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_killed_run_resumes_to_the_same_bytes(benchmark, config_path, finished_dir, tmp_path, moment):
+  out = tmp_path / 'run'
+  process = start(benchmark, config_path, out, workers=2 if 'features' in moment else 1)
+  assert wait_until(lambda: MOMENTS[moment](out), process)
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  assert not (out / 'metrics' / 'manifest.pbtxt').exists()
+  shards = {file: file.stat().st_mtime_ns for file in (out / 'features').glob('features-*.tfrecord')}
+
+  again = start(benchmark, config_path, out, workers=1)
+  assert again.wait(timeout=120) == 0
+  assert contents(out) == contents(finished_dir)
+  # What was finished is kept, not made anew.
+  assert all(file.stat().st_mtime_ns == time for file, time in shards.items())
+
+
+def test_workers_end_with_their_parent(benchmark, config_path, tmp_path):
+  process = start(benchmark, config_path, tmp_path / 'run', workers=2)
+  assert wait_until(lambda: any((tmp_path / 'run' / 'features').glob('.*.tmp')), process)
+  time.sleep(1)
+  children = descendants(process.pid)
+  assert children
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  deadline = time.monotonic() + 20
+  while any(pathlib.Path(f'/proc/{child}').exists() for child in children):
+    assert time.monotonic() < deadline, 'a worker process outlived its parent'
+    time.sleep(0.05)
+
+
+def descendants(pid):
+  """Process ids of all children and theirs."""
+  found = []
+  for task in pathlib.Path(f'/proc/{pid}/task').iterdir():
+    for child in (task / 'children').read_text().split():
+      found += [int(child), *descendants(int(child))]
+  return found

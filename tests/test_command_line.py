@@ -1,0 +1,114 @@
+"""The command line: what a user sees of help, errors and interrupts."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCRIPT = textwrap.dedent('''
+  """Does what the test wants.
+
+  More about it.
+  """
+
+  import sys
+
+  from absl import flags
+
+  from delf_d2r import command_line
+  from delf_d2r.errors import ImageError
+
+  command_line.define_workers()
+  flags.DEFINE_string('raise', '', 'What happens.')
+
+  def main(_):
+    what = flags.FLAGS['raise'].value
+    if what == 'user':
+      raise ImageError('gr\\u00fc\\u00dfe.jpg: broken. Repair it')
+    if what == 'interrupt':
+      raise KeyboardInterrupt
+    if what == 'bug':
+      raise ZeroDivisionError
+    for line in range(flags.FLAGS.workers or 1):
+      print('line', line)
+
+  if __name__ == '__main__':
+    command_line.run(main)
+''').lstrip()
+
+
+@pytest.fixture
+def run(tmp_path):
+  script = tmp_path / 'do_it.py'
+  script.write_text(SCRIPT, encoding='utf-8')
+
+  def run_script(*arguments):
+    return subprocess.run(
+      [sys.executable, script, *arguments], capture_output=True, text=True, encoding='utf-8', check=False
+    )
+
+  return run_script
+
+
+def test_success(run):
+  process = run()
+  assert (process.returncode, process.stdout, process.stderr) == (0, 'line 0\n', '')
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h', '--helpshort'])
+def test_help_is_docstring_and_own_flags(run, flag):
+  process = run('--raise=bug', flag)
+  assert process.returncode == 0
+  assert process.stdout.startswith('Does what the test wants.\n\nMore about it.\n\nFlags of do_it:')
+  assert '--workers' in process.stdout
+  assert '--strict (default: off; --nostrict for off)' in process.stdout
+  assert '--logtostderr' not in process.stdout
+
+
+def test_error_of_the_user_has_no_traceback(run):
+  process = run('--raise=user')
+  assert process.returncode == 1
+  assert process.stderr == 'error: gr\u00fc\u00dfe.jpg: broken. Repair it\n'
+
+
+def test_error_of_ours_has_one(run):
+  process = run('--raise=bug')
+  assert process.returncode == 1
+  assert 'ZeroDivisionError' in process.stderr
+  assert 'Traceback' in process.stderr
+
+
+def test_interrupt_says_how_to_go_on(run):
+  process = run('--raise=interrupt')
+  assert process.returncode == 130
+  assert process.stderr == 'stopped; run the same command again to go on\n'
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['photo.jpg'], "error: unexpected argument 'photo.jpg'; flags are written --name=value"),
+    (['--no_such_flag=1'], 'no_such_flag'),
+    (['--workers=0'], 'workers'),
+    (['--workers=many'], 'workers'),
+  ],
+)
+def test_wrong_arguments(run, arguments, message):
+  process = run(*arguments)
+  assert process.returncode == 1
+  assert message in process.stderr
+  assert 'Traceback' not in process.stderr
+
+
+@pytest.mark.parametrize('lines', [1, 200_000])
+def test_reader_that_leaves_is_no_error(tmp_path, lines):
+  script = tmp_path / 'do_it.py'
+  script.write_text(SCRIPT, encoding='utf-8')
+  process = subprocess.Popen(
+    [sys.executable, script, f'--workers={lines}'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  process.stdout.close()
+  with process:
+    assert process.stderr.read() == b''
+    assert process.wait() == 0
