@@ -100,6 +100,7 @@ def _codebook(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
   yield from _range(config, 'iterations', 1, 10_000)
   yield from _range(config, 'seed', 0)
   yield from _range(config, 'max_descriptors', 0)
+  yield from _range(config, 'max_descriptors_per_word', 0)
   if 0 < config.max_descriptors < config.num_words:
     yield Problem(
       'max_descriptors',

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 from delf_d2r.data import name_matching
+from delf_d2r.errors import UserError
 
 LABELS = ('easy', 'hard', 'junk')
 
@@ -54,14 +55,14 @@ class QueryGroundTruth:
     Pixel boxes are rounded to whole pixels as the research code does (reference 4.3), then clipped.
 
     Raises:
-      ValueError: a pixel box that has no pixel inside the photo.
+      UserError: a pixel box that has no pixel inside the photo.
     """
     if self.box_pixels is None:
       return self.box
     xmin, ymin, xmax, ymax = (round(value) for value in self.box_pixels)
     clipped = (max(ymin, 0), max(xmin, 0), min(ymax, height), min(xmax, width))
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-      raise ValueError(
+      raise UserError(
         f'query {self.name!r}: box_pixels [xmin, ymin, xmax, ymax] = {list(self.box_pixels)} has no pixel'
         f' inside {self.image!r} ({width} x {height}, width x height); is this the photo that was annotated?'
       )

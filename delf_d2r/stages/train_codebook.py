@@ -34,7 +34,7 @@ def run(
     merged.regions.CopyFrom(features.config.regions)
   plan = Plan('codebook', merged, (features.as_input('features'),))
   available = features.counts['whole_features']
-  _require_enough(min(available, options.max_descriptors or available), options.num_words, features)
+  _require_enough(min(available, most_descriptors(options) or available), options.num_words, features)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
       logging.info('codebook: %s is up to date, skipped', output)
@@ -49,6 +49,8 @@ def run(
       num_words=options.num_words,
       iterations=options.iterations,
       seed=options.seed,
+      # Drawn above already, by a rule that does not depend on the order of images.
+      max_descriptors_per_word=max(-(-len(descriptors) // options.num_words), 1),
       assignment=codebook_pb2.CodebookConfig.Assignment.Name(options.assignment).lower(),
     )
     report = codebooks.quality_report(codebook, descriptors)
@@ -60,13 +62,14 @@ def run(
 
 
 def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig) -> np.ndarray:
-  """float32 [N, D]: the same share of every image's whole-image features, at most `max_descriptors`.
+  """float32 [N, D]: the same share of every image's whole-image features, at most `most_descriptors`.
 
   The generator of an image is seeded with the config's seed and the image's name, so the sample depends
   neither on shards nor on the order of the images.
   """
   available = features.counts['whole_features']
-  share = min(1.0, options.max_descriptors / available) if options.max_descriptors else 1.0
+  most = most_descriptors(options) or available
+  share = min(1.0, most / max(available, 1))
   parts = []
   images = progress.track(
     extract.read(features),
@@ -84,7 +87,13 @@ def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig)
       descriptors = descriptors[np.sort(chosen)]
     parts.append(descriptors)
   descriptors = np.concatenate(parts)
-  return descriptors[: options.max_descriptors or None]
+  return descriptors[:most]
+
+
+def most_descriptors(options: codebook_pb2.CodebookConfig) -> int:
+  """The number of descriptors that a config trains on at most; 0 = no limit."""
+  limits = (options.max_descriptors, options.max_descriptors_per_word * options.num_words)
+  return min((limit for limit in limits if limit), default=0)
 
 
 def _require_enough(num_descriptors: int, num_words: int, features: Artefact) -> None:
