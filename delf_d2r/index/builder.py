@@ -32,8 +32,8 @@ class SegmentBuilder:
     layout: sizes of the index.
     keep: called with each finished segment, in order.
     scratch: makes arrays for what exceeds the budget; in memory by default.
-    memory_budget: bytes for postings at hand and their sorted form together, at least one block of
-      16 MB. 65,536 images of 600 words at 128 bits take 1.6 GB; with less, runs are written.
+    memory_budget: bytes for postings at hand and their sorted form together, beside about 64 MB of
+      working space. 65,536 images of 600 words at 128 bits take 1.6 GB; with less, runs are written.
   """
 
   def __init__(
@@ -92,7 +92,8 @@ class SegmentBuilder:
     stops = np.cumsum(counts)
     ascending = words[1:] > words[:-1]
     ascending[stops[(stops > 0) & (stops < len(words))] - 1] = True  # from one descriptor to the next
-    if not ascending.all() or words.max(initial=0) >= self._layout.num_words:
+    in_range = words.min(initial=0) >= 0 and words.max(initial=0) < self._layout.num_words
+    if not (ascending.all() and in_range):
       for descriptor in self._pending:
         check_words(descriptor, self._layout)
     end = len(self._word_counts)
@@ -195,9 +196,12 @@ def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
 def check_words(descriptor: AggregatedDescriptor, layout: Layout) -> None:
   """Raises ValueError unless the descriptor's words ascend below K."""
   words = descriptor.visual_words
-  if len(words) and (words[-1] >= layout.num_words or not (words[1:] > words[:-1]).all()):
+  if len(words) == 0:
+    return
+  if words.min() < 0 or words.max() >= layout.num_words:
     raise ValueError(
-      f'expected ascending visual words below K = {layout.num_words}, found'
-      f' {"the word " + str(words.max()) if words.max() >= layout.num_words else "others"};'
+      f'expected visual words from 0 to below K = {layout.num_words}, found {words.min()} to {words.max()};'
       ' aggregate queries and index images with the same codebook'
     )
+  if not (words[1:] > words[:-1]).all():
+    raise ValueError(f'expected ascending visual words, found {words.tolist()}')

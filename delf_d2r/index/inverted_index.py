@@ -323,7 +323,7 @@ class InvertedIndex:
       stored_index.verify(self._directory)
 
   def close(self) -> None:
-    """Drops memory maps and changes that were not saved in the directory; searches map anew."""
+    """Drops memory maps, and gives up what was not saved in the directory; then, load the index anew."""
     for segment in self._segments:
       if isinstance(segment, StoredSegment):
         segment.unload()

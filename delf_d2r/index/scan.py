@@ -101,13 +101,17 @@ def _scan_128(offsets, entry_ids, stored, words, codes, weights, table, scores):
         scaled[h] = table[h] * weight
     code0, code1 = codes[i, 0], codes[i, 1]
     start, stop = _bounds(offsets, words[i], entry_ids.size)
-    for block in range(start, stop, step):
-      prefetch(entry_ids, block + distance)
+    while start + step <= stop:
+      prefetch(entry_ids, start + distance)
       for line in range(0, step, 8):
-        prefetch(first, block + distance + np.uint64(line))
-        prefetch(second, block + distance + np.uint64(line))
-      for j in range(block, min(block + step, stop)):
+        prefetch(first, start + distance + np.uint64(line))
+        prefetch(second, start + distance + np.uint64(line))
+      # A loop of constant length, for the compiler to unroll.
+      for j in range(start, start + step):
         scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+      start += step
+    for j in range(start, stop):
+      scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
 
 
 @njit

@@ -51,9 +51,10 @@ class Scoring:
 
 def inverse_document_frequencies(list_sizes: np.ndarray, num_entries: int) -> np.ndarray:
   """idf_w = log(E / n_w)^2, 1 where n_w = 0: float64 [K] from the lengths of the posting lists [K]."""
-  return np.log(np.maximum(num_entries, 1) / np.where(list_sizes > 0, list_sizes, 1)) ** 2 * (
-    list_sizes > 0
-  ) + (list_sizes == 0)
+  present = list_sizes > 0
+  idf = np.ones(len(list_sizes))
+  idf[present] = np.log(num_entries / list_sizes[present]) ** 2
+  return idf
 
 
 def inverse_norms(segments: list[Segment], idf: np.ndarray | None) -> np.ndarray:

@@ -38,6 +38,7 @@ def parse_flags(arguments=None):
   parser.add_argument('--images', type=int, default=50_000)
   parser.add_argument('--queries', type=int, default=70)
   parser.add_argument('--large_queries', type=int, default=15, help='queries of 3,000 words')
+  parser.add_argument('--batch', type=int, default=400, help='queries of the batch')
   parser.add_argument('--words_per_image', type=int, default=600)
   parser.add_argument('--asmk_build_images', type=int, default=3000, help='images to time its add with')
   parser.add_argument('--seed', type=int, default=0)
@@ -152,7 +153,7 @@ def main(flags) -> None:
   theirs_large, compiled_large, plain_large = medians(searches, large)
 
   batches = {1: [], 2: []}
-  many = queries * max(1, 100_000 // flags.images)
+  many = list(itertools.islice(itertools.cycle(queries), flags.batch))
   for _, threads in itertools.product(range(5), (1, 2)):
     start = time.perf_counter()
     index.search_batch(many, threads=threads)

@@ -55,6 +55,15 @@ def test_most_attention_first_and_no_more_than_wanted(upright):
       assert_array_equal(getattr(found, field), getattr(everything, field)[:count])
 
 
+def test_ties_stand_in_the_order_of_their_places():
+  # Every 128 pixels the same: a whole number of steps in each octave that matters.
+  places = [(y, x) for y in (64.5, 192.5) for x in (64.5, 192.5, 320.5)]
+  found = extractor(upright=True)(blobs(256, 384, places))
+  ties = found.take(found.attention == found.attention[0])
+  assert len(ties) == 6
+  assert_allclose(ties.locations, places, atol=0.1)
+
+
 def test_least_attention_is_inclusive():
   everything = extractor()(texture())
   limit = float(everything.attention[20])

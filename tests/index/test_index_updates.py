@@ -29,7 +29,7 @@ def regional(counts, on):
 
 @pytest.mark.parametrize('on_disk', [False, True])
 @pytest.mark.parametrize('is_regional', [False, True])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_order_of_updates_gives_the_bytes_of_a_fresh_build(
   small_segments, tmp_path_factory, is_regional, on_disk, data
@@ -165,6 +165,21 @@ def test_numpy_and_compiled_sort_agree(monkeypatch):
     segments.append(InvertedIndex.build(descriptors, names, **BUILD)._segments[0])
   for name, array in segments[0].arrays.items():
     np.testing.assert_array_equal(array, segments[1].arrays[name])
+
+
+def test_what_a_search_remembers_does_not_outlive_an_update():
+  descriptors = random_descriptors(10, 9, **OPTIONS)
+  index = InvertedIndex.build(descriptors[:6], list('abcdef'), **BUILD)
+  fresh = InvertedIndex.build(descriptors[2:], list('cdefghi'), **BUILD)
+  changes = [lambda: index.add(descriptors[6:], list('ghi')), lambda: index.remove(list('ab'))]
+  for change in changes:
+    for use_idf in (False, True):
+      index.search(descriptors[0], use_idf=use_idf)
+    change()
+  for use_idf in (False, True):
+    found, expected = (i.search(descriptors[3], use_idf=use_idf) for i in (index, fresh))
+    assert found.scores.tobytes() == expected.scores.tobytes()
+    assert found.image_ids.tolist() == expected.image_ids.tolist()
 
 
 def test_changes_reach_the_disk_with_save_alone(tmp_path):

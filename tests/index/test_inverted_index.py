@@ -251,16 +251,16 @@ def test_batch_equals_single_searches_in_any_number_of_threads():
     index.search_batch(queries, names=['q'])
 
 
-def test_regions_are_named_as_given():
+def test_regions_are_named_as_given_and_the_first_of_equal_ones_wins():
   words = np.array([1], np.uint32)
   same, opposite = (AggregatedDescriptor(words, np.array([[b]], np.uint8), 8) for b in (0, 255))
   index = InvertedIndex.build(
-    [opposite, same, opposite, same],
+    [opposite, same, same, opposite, same],
     ['a', 'b', 'c'],
     num_words=2,
     kernel=Kernel.ASMK_STAR,
-    entry_images=[0, 0, 2, 2],
-    entry_regions=[10, 11, 20, 25],
+    entry_images=[0, 0, 0, 2, 2],
+    entry_regions=[10, 11, 12, 20, 25],
   )
   ranking = index.search(same)
   assert ranking.image_ids.tolist() == [0, 2, 1]
@@ -290,7 +290,7 @@ def test_inspection():
   [
     ({'kernel': Kernel.ASMK}, 'expected a binary'),
     ({'dimensions': 24}, 'expected a descriptor of 16 dimensions, found 24'),
-    ({'num_words': 40, 'present': 40}, 'below K = 10, found the word 39'),
+    ({'num_words': 40, 'present': 40}, 'below K = 10, found 0 to 39'),
   ],
 )
 def test_descriptors_that_do_not_fit_are_refused(change, message):
@@ -305,11 +305,18 @@ def test_descriptors_that_do_not_fit_are_refused(change, message):
   assert len(index) == index.num_entries == 3
 
 
-def test_words_out_of_order_are_refused():
-  words = np.array([3, 2], np.uint32)
-  bad = AggregatedDescriptor(words, np.zeros((2, 2), np.uint8), 16)
-  with pytest.raises(ValueError, match='ascending visual words'):
-    build([bad], 10, Kernel.ASMK_STAR)
+@pytest.mark.parametrize(
+  'words, message', [([3, 2], 'ascending'), ([3, 3], 'ascending'), ([-1, 2], 'found -1 to 2')]
+)
+def test_words_out_of_order_or_range_are_refused(words, message):
+  values = np.zeros((2, 2), np.uint8)
+  good = AggregatedDescriptor(np.array([2, 5], np.uint32), values, 16)
+  bad = AggregatedDescriptor(np.array(words), values, 16)
+  index = build([good], 10, Kernel.ASMK_STAR)
+  with pytest.raises(ValueError, match=message):
+    build([good, bad, good], 10, Kernel.ASMK_STAR)
+  with pytest.raises(ValueError, match=message):
+    index.search(bad)
 
 
 @pytest.mark.parametrize(
