@@ -105,6 +105,8 @@ class GroundTruth:
 def _check_name(value: object, where: str) -> None:
   if not isinstance(value, str) or not value:
     raise ValueError(f'{where}: expected a text that is not empty, found {value!r}')
+  if any('\ud800' <= letter <= '\udfff' for letter in value):
+    raise ValueError(f'{where}: {value!r} has half of a surrogate pair, which UTF-8 cannot write')
 
 
 def _checked_names(names: Iterable[str], where: str) -> Iterable[str]:

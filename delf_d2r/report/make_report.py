@@ -11,9 +11,9 @@ import delf_d2r.config as configs
 from delf_d2r.data import artefact_writer, files, ground_truth, images, ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset, Queries
-from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.data.ground_truth import QueryGroundTruth, ResolvedQuery
 from delf_d2r.engine import SearchEngine, SearchResult
-from delf_d2r.errors import ImageError
+from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.evaluation.protocol import Metrics
 from delf_d2r.report import experiment_page
@@ -127,7 +127,7 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
       QueryView(
         name=query.name,
         image_path=path,
-        box=_query_box(query, path),
+        box=_query_box(query, path, run.index.config.extraction.apply_exif_orientation),
         average_precision={name: None if math.isnan(ap) else ap for name, ap in aps.items()},
         results=results,
         seconds=seconds,
@@ -142,10 +142,11 @@ def _head(ranking: Ranking, count: int) -> Ranking:
   )
 
 
-def _query_box(query, path: pathlib.Path):
+def _query_box(query: QueryGroundTruth, path: pathlib.Path, apply_exif_orientation: bool):
   try:
-    return query.box_for(*images.image_size(path))
-  except ImageError:
+    return query.box_for(*images.image_size(path, apply_exif_orientation=apply_exif_orientation))
+  except UserError:
+    # The photo or its box cannot be read; the run has said so.
     return query.box
 
 
