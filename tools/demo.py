@@ -1,4 +1,4 @@
-"""Makes the miniature benchmark of real photos, runs four systems on it and compares them.
+"""Makes the miniature benchmark of real photos, runs four systems on it, compares them.
 
   d2r demo --output=demo_output
 

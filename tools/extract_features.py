@@ -1,4 +1,4 @@
-r"""Extracts local features of photos and their boxes, or of the queries of a ground truth.
+r"""Extracts local features of photos and their boxes, or of the queries of a data set.
 
   d2r extract_features --config_path=configs/experiments/sift_rasmk_star.pbtxt --images=photos \
     --boxes=out/boxes --output=out/features

@@ -1,4 +1,4 @@
-"""Generates the miniature landmark benchmark: composed scenes, exact boxes, ground truth.
+"""Generates the miniature benchmark: composed scenes of real photos, boxes, ground truth.
 
   d2r make_mini_benchmark --output=mini
 

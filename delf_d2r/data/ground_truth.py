@@ -130,7 +130,6 @@ def save_json(ground_truth: GroundTruth, path: str | os.PathLike) -> None:
 
   Raises:
     OSError: the place is read-only or full.
-    UserError: a name is not valid Unicode (the photo's file name has bytes that are not UTF-8).
   """
   queries = [
     {key: value for key, value in dataclasses.asdict(query).items() if value is not None}
@@ -143,12 +142,7 @@ def save_json(ground_truth: GroundTruth, path: str | os.PathLike) -> None:
     'queries': queries,
   }
   text = json.dumps(document, ensure_ascii=False, sort_keys=True, indent=1) + '\n'
-  try:
-    data = text.encode()
-  except UnicodeEncodeError as error:
-    near = text[max(error.start - 40, 0) : error.end + 40]
-    raise UserError(f'{path}: a name is not valid Unicode, near {near!r}; rename that photo') from error
-  write_atomically(pathlib.Path(path), data)
+  write_atomically(pathlib.Path(path), text)
 
 
 def _read_json(path: pathlib.Path) -> GroundTruth:

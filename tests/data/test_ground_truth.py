@@ -89,11 +89,13 @@ def test_saved_json_is_readable_text(tmp_path):
   assert list(json.loads(text)) == ['index_images', 'name', 'queries', 'version']
 
 
-def test_a_name_that_is_not_unicode_leaves_nothing_behind(tmp_path):
-  truth = GroundTruth('m', (), (QueryGroundTruth('q', 'caf\udce9.jpg'),))
-  with pytest.raises(UserError, match=r'gnd\.json: .*caf\\udce9\.jpg.*rename'):
-    ground_truth.save_json(truth, tmp_path / 'gnd.json')
-  assert list(tmp_path.iterdir()) == []
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r'caf\\udce9\.jpg.*UTF-8'):
+    QueryGroundTruth('q', 'caf\udce9.jpg')
+  path = tmp_path / 'gnd.json'
+  path.write_text('{"version": 1, "queries": [{"image": "a.jpg", "name": "\\ud800"}]}')
+  with pytest.raises(UserError, match=r'gnd\.json: .*UTF-8'):
+    ground_truth.load(path)
 
 
 @pytest.mark.parametrize(
