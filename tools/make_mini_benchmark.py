@@ -1,4 +1,4 @@
-"""Generates the miniature benchmark: composed scenes of real photos, boxes, ground truth.
+"""Generates the miniature benchmark: scenes of real photos, exact boxes, ground truth.
 
   d2r make_mini_benchmark --output=mini
 
