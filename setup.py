@@ -49,7 +49,7 @@ def generate_protos():
 
 EXTRAS = {
   # Everything that `make test` needs beside the library itself.
-  'test': ['asmk', 'hypothesis', 'pytest', 'ruff', 'tensorflow'],
+  'test': ['asmk', 'grpcio-tools', 'hypothesis', 'pytest', 'ruff', 'setuptools<81', 'tensorflow', 'wheel'],
 }
 
 setuptools.setup(
@@ -61,7 +61,7 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=[*setuptools.find_packages(include=['delf_d2r*']), 'delf_d2r.tools', 'delf_d2r.configs'],
   package_dir={'delf_d2r.tools': 'tools', 'delf_d2r.configs': 'configs'},
-  package_data={'delf_d2r.configs': ['**/*.pbtxt']},
+  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*']},
   install_requires=[
     'absl-py',
     'faiss-cpu',
