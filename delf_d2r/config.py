@@ -1,25 +1,30 @@
-"""Configs: `.pbtxt` files to validated, resolved protocol messages, their differences and fingerprints.
+"""Configs: `.pbtxt` files and overrides to validated, resolved protocol messages.
 
-Resolved means that every field with a default is written out, so that a saved config says all that was in
-force and two configs are equal exactly when their text is.
+What a resolved config is, and how two of them are compared, is in config_values.py.
 """
 
-import copy
-import hashlib
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from google.protobuf import message as protobuf_message
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from delf_d2r import config_rules
+from delf_d2r.config_values import Message, differences, fingerprint, resolve, to_text
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
 
-Message = protobuf_message.Message
+__all__ = [
+  'default',
+  'differences',
+  'find',
+  'fingerprint',
+  'load',
+  'load_or_default',
+  'resolve',
+  'to_text',
+]
 
 # The stages' messages by their field in ExperimentConfig, in the order of the data flow.
 STAGE_FIELDS = {
@@ -241,58 +246,3 @@ def _lines(text: str) -> dict[str, int]:
     elif token['close'] and parents:
       parents.pop()
   return lines
-
-
-def resolve(config: Message) -> Message:
-  """A copy with the default of every field written out, in the stages that are present."""
-  config = copy.deepcopy(config)
-  _write_defaults(config)
-  return config
-
-
-def _write_defaults(message: Message) -> None:
-  for field in message.DESCRIPTOR.fields:
-    if field.is_repeated:
-      continue
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-      if message.HasField(field.name):
-        _write_defaults(getattr(message, field.name))
-    elif field.has_default_value and not message.HasField(field.name):
-      setattr(message, field.name, field.default_value)
-
-
-def to_text(config: Message) -> str:
-  """The config as `.pbtxt`."""
-  return text_format.MessageToString(config)
-
-
-def fingerprint(config: Message) -> str:
-  """A digest of the config, independent of the order and the layout of the file that it came from."""
-  return hashlib.sha256(to_text(resolve(config)).encode()).hexdigest()[:16]
-
-
-def differences(old: Message, new: Message, prefix: str = '') -> Iterator[tuple[str, str, str]]:
-  """Yields (field, old value, new value) for every field in which two messages of one type differ."""
-  for field in old.DESCRIPTOR.fields:
-    name = f'{prefix}{field.name}'
-    nested = field.type == FieldDescriptor.TYPE_MESSAGE and not field.is_repeated
-    if nested and old.HasField(field.name) and new.HasField(field.name):
-      yield from differences(getattr(old, field.name), getattr(new, field.name), f'{name}.')
-    elif _value_text(old, field) != _value_text(new, field):
-      yield name, _value_text(old, field), _value_text(new, field)
-
-
-def _value_text(message: Message, field: FieldDescriptor) -> str:
-  value = getattr(message, field.name)
-  if field.is_repeated:
-    return f'[{", ".join(str(item) for item in value)}]'
-  if field.has_presence and not message.HasField(field.name) and not field.has_default_value:
-    return '(unset)'
-  if field.type == FieldDescriptor.TYPE_MESSAGE:
-    return f'{{{text_format.MessageToString(value, as_one_line=True)}}}'
-  if field.type == FieldDescriptor.TYPE_ENUM:
-    return field.enum_type.values_by_number[value].name
-  if field.type == FieldDescriptor.TYPE_FLOAT:
-    # The shortest text that tells two float32 apart.
-    return str(np.float32(value)).removesuffix('.0')
-  return repr(value) if isinstance(value, str) else str(value)

@@ -14,6 +14,7 @@ LAYERS = {
   'errors': 0,
   'version': 0,
   'protos': 0,
+  'config_values': 0.1,
   'config_rules': 0.1,
   'config': 0.2,
   'kernels': 1,
