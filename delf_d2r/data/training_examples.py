@@ -1,0 +1,266 @@
+"""Labelled photos to train on: TFRecords of the Google Landmarks form, a folder for each class, or a CSV file.
+
+Every form gives examples by number, so that the order of training is a permutation that a seed makes, and an
+interrupted run goes on at any example.
+"""
+
+import bisect
+import csv
+import dataclasses
+import functools
+import glob
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from PIL import Image, ImageOps
+
+from delf_d2r.data import images, tfrecord
+from delf_d2r.data.artefacts import Input
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.errors import ArtefactError, ImageError, UserError
+from delf_d2r.protos import example_pb2
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One photo: its name, uint8 [H, W, 3] RGB, and its class number or UNLABELLED."""
+
+  name: str
+  image: np.ndarray
+  label: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoFiles:
+  """Photos in files of their own: a folder for each class, or the lines of a CSV file.
+
+  Attributes:
+    source: the folder or the CSV file, for messages.
+    names: of n photos, in the order of their numbers.
+    paths: of the same photos.
+    labels: int64 [n], class numbers, or all UNLABELLED.
+    classes: class names by number.
+    fingerprint: of names, labels and photos.
+  """
+
+  source: pathlib.Path
+  names: Sequence[str]
+  paths: Sequence[pathlib.Path]
+  labels: np.ndarray
+  classes: tuple[str, ...]
+  fingerprint: str
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.classes)
+
+  def read(self, number: int, *, min_side: int = 0) -> Example:
+    """Decodes photo `number`; `min_side` as of `_decode`. ImageError if it is no photo."""
+    with images.open_image(self.paths[number]) as image:
+      return Example(self.names[number], _decode(image, min_side), int(self.labels[number]))
+
+  def as_input(self, role: str) -> Input:
+    """The examples as an input of an artefact."""
+    return Input(role, self.fingerprint, self.source.resolve())
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFiles:
+  """TFRecord shards of tf.train.Example with `image/encoded`, `image/class/label` and `image/id`.
+
+  Attributes:
+    source: the pattern of their names.
+    paths: the shards, sorted.
+    offsets: of each shard, the byte offset of every record.
+    num_classes: labels are in [0, num_classes).
+  """
+
+  source: pathlib.Path
+  paths: tuple[pathlib.Path, ...]
+  offsets: tuple[np.ndarray, ...]
+  num_classes: int
+  classes: tuple[str, ...] = ()
+
+  @functools.cached_property
+  def _firsts(self) -> list[int]:
+    return np.cumsum([0, *map(len, self.offsets)]).tolist()
+
+  def __len__(self) -> int:
+    return self._firsts[-1]
+
+  def read(self, number: int, *, min_side: int = 0) -> Example:
+    """Decodes record `number`; `min_side` as of `_decode`.
+
+    Raises:
+      UserError: the shard is damaged there, the record has no photo, or its label is out of range.
+      ImageError: its photo cannot be decoded.
+    """
+    shard = bisect.bisect_right(self._firsts, number) - 1
+    path, record = self.paths[shard], number - self._firsts[shard]
+    where = f'{path}: record {record}'
+    try:
+      data = tfrecord.read_at(path, int(self.offsets[shard][record]))
+      feature = example_pb2.Example.FromString(data).features.feature
+    except (ArtefactError, DecodeError, OSError) as error:
+      raise _corrupt(path, f'record {record}', error) from error
+    encoded = feature['image/encoded'].bytes_list.value
+    if not encoded:
+      found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
+      raise UserError(f'{where} has no image/encoded (found {found}). Make the shards in the form of reference 5.1')
+    names = feature['image/id'].bytes_list.value
+    name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
+    label = self._label(feature['image/class/label'].int64_list.value, f'{where} ({name})')
+    try:
+      with Image.open(io.BytesIO(encoded[0])) as image:
+        return Example(name, _decode(image, min_side), label)
+    except Exception as error:  # Decoders raise whatever they like on damaged data.
+      raise ImageError(f'{where} ({name}): its photo cannot be decoded ({error})') from error
+
+  def _label(self, values: Sequence[int], where: str) -> int:
+    if not self.num_classes:
+      return values[0] if values else UNLABELLED
+    if not values:
+      raise UserError(f'{where} has no image/class/label; classification needs one for every photo')
+    if not 0 <= values[0] < self.num_classes:
+      raise UserError(
+        f'{where} has label {values[0]}, but training.num_classes is {self.num_classes}, so labels must be in'
+        f' [0, {self.num_classes}). Set training.num_classes to that of the data, or make the shards again'
+      )
+    return values[0]
+
+  def as_input(self, role: str) -> Input:
+    """The examples as an input of an artefact: identified by names, sizes and numbers of records."""
+    parts = [f'{p.name} {os.path.getsize(p)} {len(o)}' for p, o in zip(self.paths, self.offsets, strict=True)]
+    digest = hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+    return Input(role, digest, self.source.parent.resolve() / self.source.name)
+
+
+Examples = PhotoFiles | RecordFiles
+
+
+def load(source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = ()) -> Examples:
+  """Examples from a folder, a `.csv` file or a pattern of TFRecord shards, told apart by what they are.
+
+  Args:
+    source: a folder with one subfolder for each class; a CSV file with the header `path,label`, paths
+      relative to it; or a file or pattern like `gld/train*`.
+    num_classes: what the config says; 0: as many as there are. Shards need it where labels are needed.
+    classes: names that labels must be among, their position being the class number; empty: the sorted names
+      that occur.
+
+  Raises:
+    UserError: nothing is there, a label is unknown, the number of classes is another one, or a shard is
+      damaged.
+  """
+  path = pathlib.Path(source)
+  if path.is_dir():
+    found = _from_folder(path, classes)
+  elif path.suffix.lower() == '.csv':
+    found = _from_csv(path, classes)
+  else:
+    return _from_shards(path, num_classes)
+  if num_classes and found.num_classes != num_classes:
+    raise UserError(
+      f'{source}: has {found.num_classes} classes, but training.num_classes is {num_classes}. Set it to'
+      f' {found.num_classes}, or to 0 for as many as there are'
+    )
+  return found
+
+
+def _from_folder(folder: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
+  photos = ImageList.from_folder(folder)
+  names = [name.rpartition('/')[0] for name in photos.names]
+  paths = [photos.path(name) for name in photos.names]
+  if not any(names):
+    # Photos without subfolders have no classes, which training on warped pairs does not need.
+    labels = np.full(len(names), UNLABELLED)
+    return PhotoFiles(folder, photos.names, paths, labels, (), photos.fingerprint)
+  if not all(names):
+    loose = next(photo for photo, name in zip(photos.names, names, strict=True) if not name)
+    raise UserError(f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class')
+  labels, classes = _numbered(names, photos.names, classes, folder)
+  return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
+
+
+def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
+  try:
+    with open(file, encoding='utf-8-sig', newline='') as lines:
+      rows = list(csv.DictReader(lines))
+      header = set(rows[0]) if rows else {'path', 'label'}
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'{file}: cannot be read as a CSV file ({error})') from None
+  if not {'path', 'label'} <= header:
+    raise UserError(f'{file}: the first line must name the columns path and label, found {sorted(map(str, header))}')
+  for line, row in enumerate(rows, start=2):
+    if not row['path'] or not row['label']:
+      raise UserError(f'{file}:{line}: path or label is missing')
+  names = [row['path'] for row in rows]
+  if len(set(names)) < len(names):
+    raise UserError(f'{file}: {next(n for n in names if names.count(n) > 1)} stands there twice. Keep one line')
+  missing = [name for name in names if not (file.parent / name).is_file()]
+  if missing:
+    raise UserError(
+      f'{file}: {len(missing)} of {len(names)} photos do not exist, for example {missing[0]} (paths are relative'
+      f' to {file.parent})'
+    )
+  if not names:
+    raise UserError(f'{file}: lists no photos')
+  labels, classes = _numbered([row['label'] for row in rows], names, classes, file)
+  photos = ImageList(file.parent, tuple(names)).fingerprint
+  digest = hashlib.sha256('\n'.join([photos, *classes, *map(str, labels)]).encode()).hexdigest()[:16]
+  return PhotoFiles(file, names, [file.parent / name for name in names], labels, classes, digest)
+
+
+def _numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
+  """int64 [n] class numbers of class names, and the names by number."""
+  classes = tuple(classes) or tuple(sorted(set(labels)))
+  numbers = {name: number for number, name in enumerate(classes)}
+  unknown = sorted(set(labels) - numbers.keys())
+  if unknown:
+    photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])
+    raise UserError(
+      f'{source}: {len(unknown)} unknown classes, for example {unknown[0]!r} of {photo}; there are'
+      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels, or'
+      ' the list of classes'
+    )
+  return np.array([numbers[label] for label in labels], np.int64), classes
+
+
+def _from_shards(pattern: pathlib.Path, num_classes: int) -> RecordFiles:
+  paths = tuple(map(pathlib.Path, sorted(glob.glob(str(pattern)))))
+  paths = tuple(path for path in paths if path.is_file())
+  if not paths:
+    raise UserError(
+      f'{pattern}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote a pattern with *)'
+    )
+  offsets = []
+  for path in paths:
+    try:
+      offsets.append(np.array(tfrecord.record_offsets(path), np.int64))
+    except (ArtefactError, OSError) as error:
+      raise _corrupt(path, 'the frame of a record', error) from error
+  if not sum(map(len, offsets)):
+    raise UserError(f'{pattern}: no records in {len(paths)} shards')
+  return RecordFiles(pattern, paths, tuple(offsets), num_classes)
+
+
+def _corrupt(path: pathlib.Path, where: str, error: Exception) -> UserError:
+  what = str(error).removeprefix(f'{path}: ').partition('. ')[0]
+  return UserError(f'{path}: corrupt TFRecord shard at {where}: {what}. Copy or make this shard again')
+
+
+def _decode(image: Image.Image, min_side: int) -> np.ndarray:
+  """uint8 [H, W, 3], upright. JPEG photos with sides over twice `min_side` > 0 are decoded at a fraction."""
+  if min_side:
+    image.draft('RGB', (min_side, min_side))
+  return np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))

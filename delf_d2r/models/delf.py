@@ -1,0 +1,138 @@
+"""The DELF network: local features with attention on a convolutional backbone, and optionally DELG's global one."""
+
+import math
+import pathlib
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from delf_d2r.errors import UserError
+from delf_d2r.models import backbones, heads
+from delf_d2r.protos import delf_model_pb2
+
+Config = delf_model_pb2.DelfModelConfig
+
+
+class Delf(keras.Model):
+  """Images to named endpoints.
+
+  `call` gives whatever the config asks for:
+    features: [B, H', W', C], the backbone's endpoint, smoothed if so configured.
+    attention: float32 [B, H', W', 1], at least 0.
+    descriptors: [B, H', W', D], the local descriptors, not normalised: `reduced`, or the features.
+    reduced, expanded: [B, H', W', D] and [B, H', W', C] of the autoencoder.
+    descriptor_logits, attention_logits: float32 [B, num_classes] of the two classification losses.
+    global_descriptor: float32 [B, G]; global_logits: float32 [B, num_classes].
+
+  Attributes:
+    config: DelfModelConfig.
+    dimensions: D.
+    receptive_field: geometry of the cells of H' x W'.
+  """
+
+  def __init__(self, config: Config):
+    super().__init__(name='delf')
+    self.config = config
+    wants_deep = bool(config.num_classes or config.global_dimensions)
+    deep = [config.classifier_endpoint] if wants_deep else []
+    self.backbone = backbones.build(
+      Config.Backbone.Name(config.backbone),
+      endpoints=tuple(dict.fromkeys([config.endpoint, *deep])),
+      weights=config.backbone_weights,
+      output_stride=config.output_stride,
+    )
+    # Keras tracks layers that are attributes of a model, not those inside a dataclass.
+    self.backbone_model = self.backbone.model
+    self.receptive_field = self.backbone.receptive_fields[config.endpoint]
+    channels = self.backbone.channels[config.endpoint]
+    self.dimensions = config.reduced_dimensions or channels
+    if config.reduced_dimensions:
+      self.encoder = heads.encoder(config.reduced_dimensions)
+      self.decoder = heads.decoder(channels)
+    if config.attention == Config.LEARNED:
+      self.attention = heads.attention(config.attention_channels)
+    if config.num_classes:
+      self.descriptor_classifier = layers.Dense(
+        config.num_classes, dtype='float32', name='descriptor_classifier'
+      )
+      self.attention_classifier = layers.Dense(
+        config.num_classes, dtype='float32', name='attention_classifier'
+      )
+    if config.global_dimensions:
+      self.gem = heads.GeneralizedMean(config.gem_power, dtype='float32', name='gem')
+      self.embedding = layers.Dense(config.global_dimensions, dtype='float32', name='embedding')
+      if config.num_classes:
+        scale = config.arcface_scale or math.sqrt(config.global_dimensions)
+        self.global_classifier = heads.ArcFace(
+          config.num_classes,
+          margin=config.arcface_margin,
+          scale=scale,
+          dtype='float32',
+          name='global_classifier',
+        )
+    # Makes all weights, so that they can be loaded, counted and saved from now on.
+    self(tf.zeros((1, 64, 64, 3)))
+
+  def normalize(self, images):
+    """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""
+    return self.backbone.normalize(images)
+
+  def call(self, images, training: bool = False, labels=None) -> dict:
+    """Endpoints of normalised float [B, H, W, 3].
+
+    Args:
+      images: see `normalize`; H and W multiples of the stride where geometry matters.
+      training: batch statistics and all heads; otherwise batch normalisation by moving averages.
+      labels: int [B], for ArcFace's margin.
+    """
+    config = self.config
+    maps = self.backbone_model(images, training=training)
+    outputs = self._local(maps[config.endpoint], training)
+    if config.num_classes:
+      deep = maps[config.classifier_endpoint]
+      outputs['descriptor_logits'] = self.descriptor_classifier(tf.reduce_mean(deep, axis=(1, 2)))
+      pooled = heads.attended_mean(outputs['features'], outputs['attention'])
+      outputs['attention_logits'] = self.attention_classifier(pooled)
+    if config.global_dimensions:
+      pooled = self.gem(maps[config.classifier_endpoint])
+      outputs['global_descriptor'] = self.embedding(pooled)
+      if config.num_classes:
+        outputs['global_logits'] = self.global_classifier(outputs['global_descriptor'], labels)
+    return outputs
+
+  def _local(self, features, training: bool) -> dict:
+    config = self.config
+    if not config.heads_train_backbone:
+      features = tf.stop_gradient(features)
+    if config.smoothing > 1:
+      features = tf.nn.avg_pool2d(features, config.smoothing, 1, 'SAME')
+    outputs = {'features': features, 'descriptors': features}
+    attended = features
+    if config.reduced_dimensions:
+      outputs['reduced'] = outputs['descriptors'] = self.encoder(features)
+      attended = outputs['expanded'] = self.decoder(outputs['reduced'])
+    if config.attention == Config.LEARNED:
+      outputs['attention'] = self.attention(attended, training=training)
+    else:
+      outputs['attention'] = tf.norm(tf.cast(features, tf.float32), axis=-1, keepdims=True)
+    return outputs
+
+  def load(self, path: str | pathlib.Path) -> None:
+    """Reads the weights that `save` wrote for a model of the same config.
+
+    Raises:
+      UserError: no such file, or weights of a model of another config.
+    """
+    if not pathlib.Path(path).is_file():
+      raise UserError(f'{path}: no such file of weights')
+    try:
+      self.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+      raise UserError(
+        f'{path}: not the weights of this model ({error}). Use the DelfModelConfig that they were trained with'
+      ) from None
+
+  def save(self, path: str | pathlib.Path) -> None:
+    """Writes all weights; the file's name ends in `.weights.h5`."""
+    self.save_weights(path)

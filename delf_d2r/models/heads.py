@@ -1,0 +1,84 @@
+"""What stands on a backbone: attention, reduction, and the heads that training and DELG need.
+
+DELF: Noh et al., ICCV 2017. DELG: Cao, Araujo and Sim, ECCV 2020. Layers build themselves at their first call.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+# The research code's decay of the attention head; a training loop adds `model.losses` to its loss.
+_DECAY = 1e-4
+
+
+def attention(channels: int) -> keras.Sequential:
+  """[B, H, W, C] to the relevance [B, H, W, 1] of each cell, positive (ICCV 2017, section 4.2)."""
+  decay = keras.regularizers.L2(_DECAY)
+  return keras.Sequential(
+    [
+      layers.Conv2D(channels, 1, kernel_regularizer=decay, name='hidden_conv'),
+      layers.BatchNormalization(name='hidden_bn'),
+      layers.ReLU(name='hidden_relu'),
+      layers.Conv2D(1, 1, kernel_regularizer=decay, name='score_conv'),
+      # Attention decides an order among a thousand features: half precision would make ties.
+      layers.Activation('softplus', dtype='float32', name='softplus'),
+    ],
+    name='attention',
+  )
+
+
+def encoder(dimensions: int) -> layers.Layer:
+  """[B, H, W, C] to [B, H, W, dimensions]: the autoencoder's reduction (ECCV 2020, section 3.3)."""
+  return layers.Conv2D(dimensions, 1, name='encoder')
+
+
+def decoder(channels: int) -> layers.Layer:
+  """[B, H, W, D] back to [B, H, W, channels], non-negative like what it has to reproduce."""
+  return layers.Conv2D(channels, 1, activation='relu', name='decoder')
+
+
+def attended_mean(features, weights):
+  """[B, H, W, C] and [B, H, W, 1] to [B, C]: mean over cells of unit features times attention."""
+  return tf.reduce_mean(
+    tf.math.l2_normalize(features, axis=-1) * tf.cast(weights, features.dtype), axis=(1, 2)
+  )
+
+
+class GeneralizedMean(layers.Layer):
+  """[B, H, W, C] to [B, C]: (mean over cells of x^p)^(1/p) of x clipped to be positive (GeM)."""
+
+  def __init__(self, power: float, **options):
+    super().__init__(**options)
+    self.power = power
+
+  def call(self, features):
+    # x^3 overflows half precision from 40 on.
+    positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
+    return tf.reduce_mean(positive**self.power, axis=(1, 2)) ** (1 / self.power)
+
+
+class ArcFace(layers.Layer):
+  """Cosines of embeddings with class centres, times a scale (Deng et al., CVPR 2019).
+
+  In training the angle to the right class counts as larger by a margin, unless it then exceeded pi.
+  """
+
+  def __init__(self, num_classes: int, *, margin: float, scale: float, **options):
+    super().__init__(**options)
+    self.num_classes, self.margin, self.scale = num_classes, margin, scale
+
+  def build(self, shape):
+    self.centers = self.add_weight(
+      shape=(shape[-1], self.num_classes), initializer='glorot_uniform', name='centers'
+    )
+
+  def call(self, embeddings, labels=None):
+    """float [B, G] and, in training, int [B] labels to logits [B, num_classes]."""
+    cosines = tf.math.l2_normalize(embeddings, axis=1) @ tf.math.l2_normalize(self.centers, axis=0)
+    if labels is not None:
+      # Just inside [-1, 1]: the derivative of the arc cosine is infinite at its ends.
+      angles = tf.math.acos(tf.clip_by_value(cosines, -1 + 1e-6, 1 - 1e-6))
+      with_margin = tf.where(angles <= np.pi - self.margin, tf.cos(angles + self.margin), cosines)
+      cosines = tf.where(tf.one_hot(labels, self.num_classes, True, False), with_margin, cosines)
+    return cosines * self.scale
