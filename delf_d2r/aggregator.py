@@ -20,8 +20,11 @@ _KERNELS = {
   Aggregation.ASMK_STAR: Kernel.ASMK_STAR,
 }
 
-# The graph over the centroids is the same in every run.
-_GRAPH_SEED = 0
+# With less, searches that say AUTO assign exactly.
+LEAST_RECALL = 0.995
+
+# The approximate search over the centroids is the same in every run.
+_ASSIGNMENT_SEED = 0
 
 
 def kernel(config: Aggregation) -> Kernel:
@@ -36,11 +39,22 @@ def normalizes(config: Aggregation) -> bool:
   return config.regions != Aggregation.REGIONAL_AGGREGATION
 
 
-def assigner(config: Aggregation, centroids: np.ndarray) -> Assigner:
-  """What finds the visual words of descriptors; made once for a codebook."""
-  if config.assignment == Aggregation.APPROXIMATE:
-    return ApproximateAssigner(centroids, seed=_GRAPH_SEED)
+def assigner(choice: int, centroids: np.ndarray, *, recall: float) -> Assigner:
+  """What finds the visual words of descriptors; made once for a codebook.
+
+  Args:
+    choice: EXACT, APPROXIMATE or AUTO.
+    centroids: float32 [K, D].
+    recall: recall@1 of the approximate assignment, for AUTO.
+  """
+  if choice == Aggregation.APPROXIMATE or (choice == Aggregation.AUTO and recall >= LEAST_RECALL):
+    return approximate_assigner(centroids)
   return ExactAssigner(centroids)
+
+
+def approximate_assigner(centroids: np.ndarray) -> ApproximateAssigner:
+  """The approximate assignment whose recall is measured when a codebook is trained."""
+  return ApproximateAssigner(centroids, seed=_ASSIGNMENT_SEED)
 
 
 def search_options(config: Aggregation) -> dict[str, float | bool]:
@@ -50,17 +64,18 @@ def search_options(config: Aggregation) -> dict[str, float | bool]:
     'tau': config.tau,
     'normalize': config.kernel != Aggregation.VLAD and normalizes(config),
     'use_idf': config.use_idf,
+    'compat': config.compat,
   }
 
 
 class Aggregator:
   """Turns the features of an image into what the index stores or is asked for."""
 
-  def __init__(self, config: Aggregation, centroids: np.ndarray):
-    """Takes float32 [K, D] `centroids`."""
+  def __init__(self, config: Aggregation, centroids: np.ndarray, assign: Assigner):
+    """Takes float32 [K, D] `centroids` and what finds words among them."""
     self._config = config
     self._centroids = centroids
-    self._assign = assigner(config, centroids)
+    self._assign = assign
     self._kernel = kernel(config)
     self._normalize = normalizes(config)
 

@@ -68,21 +68,28 @@ class SearchEngine:
     self.artefact = artefact
     self.index = index
     centroids = np.ascontiguousarray(codebook_files.load_centroids(artefact.path))
-    self._aggregator = aggregator.Aggregator(aggregation, centroids)
+    recall = codebook_files.load_recall(artefact.path)
+    assign = aggregator.assigner(aggregation.query_assignment, centroids, recall=recall)
+    self._aggregator = aggregator.Aggregator(aggregation, centroids, assign)
     self._search_options = aggregator.search_options(aggregation)
     self._extractor = None
     self._boxes = index_files.load_boxes(artefact.path)
 
   @classmethod
   def load(
-    cls, directory: str | pathlib.Path, *, aggregation: AggregationConfig | None = None
+    cls,
+    directory: str | pathlib.Path,
+    *,
+    aggregation: AggregationConfig | None = None,
+    one_photo: bool = False,
   ) -> 'SearchEngine':
     """Opens an index.
 
     Args:
       directory: that of build_index or of run_experiment.
-      aggregation: its alpha, tau, normalize, use_idf and query_num_assignments take the place of those that
-        the index was built with.
+      aggregation: its alpha, tau, normalize, use_idf, compat, query_num_assignments and query_assignment
+        take the place of those that the index was built with.
+      one_photo: the engine will answer one photo only: assign exactly, without preparing anything.
 
     Raises:
       ArtefactError: there is no finished index, or a file of it is damaged.
@@ -92,6 +99,8 @@ class SearchEngine:
       directory = directory / 'index'
     artefact = Artefact.open(directory, 'index')
     merged = artefacts.with_comparison(artefact.config, aggregation)
+    if one_photo:
+      merged.aggregation.query_assignment = AggregationConfig.EXACT
     try:
       return cls(artefact, InvertedIndex.load(directory / index_files.INVERTED), merged.aggregation)
     except (IndexFormatError, OSError, ValueError) as error:

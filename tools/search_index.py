@@ -55,7 +55,7 @@ def main(_):
 
 
 def _answer() -> None:
-  engine = SearchEngine.load(FLAGS.index)
+  engine = SearchEngine.load(FLAGS.index, one_photo=True)
   box = answers.parse_box(FLAGS.box) if FLAGS.box else None
   answer = engine.search(FLAGS.query, box=box, top_k=FLAGS.top_k)
   if FLAGS.html:

@@ -22,7 +22,15 @@ MANIFEST = 'manifest.pbtxt'
 
 # Fields that say how descriptors are compared, not what they are: changing them makes no artefact of these
 # kinds stale.
-COMPARISON_FIELDS = ('alpha', 'tau', 'normalize', 'use_idf', 'query_num_assignments')
+COMPARISON_FIELDS = (
+  'alpha',
+  'tau',
+  'normalize',
+  'use_idf',
+  'query_num_assignments',
+  'query_assignment',
+  'compat',
+)
 _COMPARISON_FREE_KINDS = ('descriptors', 'index')
 
 

@@ -14,16 +14,39 @@ CENTROIDS = 'codebook.npy'
 REPORT = 'report.json'
 
 
-def save(codebook: Codebook, report: CodebookReport, directory: pathlib.Path) -> None:
-  """Writes centroids, loss of each iteration and the quality report."""
+def save(
+  codebook: Codebook, report: CodebookReport, directory: pathlib.Path, *, approximate_recall: float
+) -> None:
+  """Writes centroids, loss of each iteration, the quality report and what approximate assignment is worth."""
   save_centroids(codebook.centroids, directory)
-  document = {'loss': list(codebook.loss), **dataclasses.asdict(report)}
+  document = {
+    'approximate_recall': approximate_recall,
+    **dataclasses.asdict(report),
+    'loss': list(codebook.loss),
+  }
   files.write_atomically(directory / REPORT, json.dumps(document, indent=1) + '\n')
 
 
 def save_centroids(centroids: np.ndarray, directory: pathlib.Path) -> None:
   """Writes `codebook.npy`."""
   files.save_array(directory / CENTROIDS, np.asarray(centroids, np.float32))
+
+
+def copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Copies a codebook with its report."""
+  save_centroids(load_centroids(source), target)
+  if (source / REPORT).is_file():
+    files.write_atomically(target / REPORT, (source / REPORT).read_bytes())
+
+
+def load_recall(directory: pathlib.Path) -> float:
+  """Recall@1 of approximate assignment as measured in training; 0, so that it is not used, if unknown."""
+  try:
+    return float(json.loads((directory / REPORT).read_text(encoding='utf-8'))['approximate_recall'])
+  except FileNotFoundError:
+    return 0.0
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ArtefactError(f'{directory / REPORT}: damaged ({error}). Run train_codebook again') from None
 
 
 def load_centroids(directory: pathlib.Path) -> np.ndarray:

@@ -116,7 +116,9 @@ class RecordFiles:
     encoded = feature['image/encoded'].bytes_list.value
     if not encoded:
       found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
-      raise UserError(f'{where} has no image/encoded (found {found}). Make the shards in the form of reference 5.1')
+      raise UserError(
+        f'{where} has no image/encoded (found {found}). Make the shards in the form of reference 5.1'
+      )
     names = feature['image/id'].bytes_list.value
     name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
     label = self._label(feature['image/class/label'].int64_list.value, f'{where} ({name})')
@@ -187,7 +189,9 @@ def _from_folder(folder: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
     return PhotoFiles(folder, photos.names, paths, labels, (), photos.fingerprint)
   if not all(names):
     loose = next(photo for photo, name in zip(photos.names, names, strict=True) if not name)
-    raise UserError(f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class')
+    raise UserError(
+      f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class'
+    )
   labels, classes = _numbered(names, photos.names, classes, folder)
   return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
 
@@ -200,13 +204,17 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f'{file}: cannot be read as a CSV file ({error})') from None
   if not {'path', 'label'} <= header:
-    raise UserError(f'{file}: the first line must name the columns path and label, found {sorted(map(str, header))}')
+    raise UserError(
+      f'{file}: the first line must name the columns path and label, found {sorted(map(str, header))}'
+    )
   for line, row in enumerate(rows, start=2):
     if not row['path'] or not row['label']:
       raise UserError(f'{file}:{line}: path or label is missing')
   names = [row['path'] for row in rows]
   if len(set(names)) < len(names):
-    raise UserError(f'{file}: {next(n for n in names if names.count(n) > 1)} stands there twice. Keep one line')
+    raise UserError(
+      f'{file}: {next(n for n in names if names.count(n) > 1)} stands there twice. Keep one line'
+    )
   missing = [name for name in names if not (file.parent / name).is_file()]
   if missing:
     raise UserError(

@@ -1,4 +1,4 @@
-"""The DELF network: local features with attention on a convolutional backbone, and optionally DELG's global one."""
+"""The DELF network: local features with attention on a backbone, and optionally DELG's global descriptor."""
 
 import math
 import pathlib
@@ -130,7 +130,7 @@ class Delf(keras.Model):
       self.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
       raise UserError(
-        f'{path}: not the weights of this model ({error}). Use the DelfModelConfig that they were trained with'
+        f'{path}: not the weights of this model ({error}). Give the config that they were trained with'
       ) from None
 
   def save(self, path: str | pathlib.Path) -> None:

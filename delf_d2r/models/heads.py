@@ -1,6 +1,6 @@
 """What stands on a backbone: attention, reduction, and the heads that training and DELG need.
 
-DELF: Noh et al., ICCV 2017. DELG: Cao, Araujo and Sim, ECCV 2020. Layers build themselves at their first call.
+DELF: Noh et al., ICCV 2017. DELG: Cao, Araujo and Sim, ECCV 2020.
 """
 
 import keras

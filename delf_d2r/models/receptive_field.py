@@ -1,8 +1,8 @@
 """Which pixels a cell of a feature map sees.
 
-Composing the layers from the input on (Araujo, Norris and Sim, Distill 2019): if a cell i of a layer's input
-sees the pixels s i + low .. s i + high, then with kernel k, dilation d, stride t and padding p before, cell i of
-its output sees s t i + low - s p .. s t i + high + s (d (k - 1) - p).
+Layer by layer from the input on (Araujo, Norris and Sim, Distill 2019): if cell i of a layer's input sees the
+pixels s i + low .. s i + high, then with kernel k, dilation d, stride t and padding p before, cell i of its
+output sees s t i + low - s p .. s t i + high + s (d (k - 1) - p).
 """
 
 import dataclasses

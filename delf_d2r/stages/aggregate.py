@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.aggregator import Aggregator
+from delf_d2r.aggregator import Aggregator, assigner
 from delf_d2r.data import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.protos import experiment_pb2
@@ -52,7 +52,9 @@ def run(
       logging.info('aggregated descriptors: %s is up to date, skipped', output)
       return Artefact.open(output, 'descriptors')
     centroids = np.ascontiguousarray(codebook_files.load_centroids(codebook.path))
-    aggregator = Aggregator(options, centroids)
+    recall = codebook_files.load_recall(codebook.path)
+    assign = assigner(options.assignment, centroids, recall=recall)
+    aggregator = Aggregator(options, centroids, assign)
     total = features.counts['images']
     shards = list(writer.missing_shards(total, options.images_per_shard))
     done = total - sum(len(shard.items) for shard in shards)

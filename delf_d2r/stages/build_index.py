@@ -51,7 +51,7 @@ def run(
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
     index_files.save_boxes((image.boxes for image in _read(descriptors)), output)
     index = _build(descriptors, codebook, merged.aggregation, output / index_files.INVERTED)
-    codebook_files.save_centroids(codebook_files.load_centroids(codebook.path), output)
+    codebook_files.copy(codebook.path, output)
     logging.info('index: %r', index)
     counts = {
       'images': len(index),

@@ -13,6 +13,7 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.kernels.similarity import similarity
 from delf_d2r.stages import extract
 
@@ -93,7 +94,8 @@ def test_rankings_equal_brute_force(run, finished, kernel, regions):
   stored = ranking_files.load(made['rankings'].path)
   index_images = list(map(records.decode_descriptors, made['descriptors'].records()))
   options = made['rankings'].config.aggregation
-  aggregator = Aggregator(options, np.array(codebook_files.load_centroids(made['codebook'].path)))
+  centroids = np.array(codebook_files.load_centroids(made['codebook'].path))
+  aggregator = Aggregator(options, centroids, ExactAssigner(centroids))
   for query, ranking in zip(extract.read(made['query_features']), stored.rankings, strict=True):
     descriptor = aggregator.query(query)
     expected = [

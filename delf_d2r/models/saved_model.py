@@ -1,0 +1,185 @@
+"""SavedModels of local features behind one interface: our exports and those of the research code.
+
+Two forms exist (reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in its
+graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory holds is
+read from its `saved_model.pb`, not from a config.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from delf_d2r.errors import UserError
+from delf_d2r.models.export import BATCH_SIGNATURE
+
+_INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
+_GLOBAL_INPUT = 'input_global_scales_ind'
+_OUTPUTS = ('boxes', 'features', 'scales', 'scores')
+_GLOBAL_OUTPUT = 'global_descriptors'
+
+
+@dataclasses.dataclass(frozen=True)
+class RawFeatures:
+  """What a SavedModel says of one image, in its pixels; most attention first.
+
+  Attributes:
+    boxes: float32 [N, 4], `[ymin, xmin, ymax, xmax]`; a feature lies at the centre of its box.
+    scales: float32 [N], 1 / the scale of the pyramid.
+    scores: float32 [N], attention.
+    features: float32 [N, D], not normalised.
+  """
+
+  boxes: np.ndarray
+  scales: np.ndarray
+  scores: np.ndarray
+  features: np.ndarray
+
+  @classmethod
+  def of(cls, outputs: dict) -> 'RawFeatures':
+    boxes, scales, scores, features = (
+      np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
+    )
+    return cls(boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(len(boxes), -1))
+
+
+class LocalFeatureModel:
+  """A loaded SavedModel.
+
+  Attributes:
+    path: where it came from.
+    kind: 'TensorFlow 1' or 'TensorFlow 2'.
+    dimensions: D of its features.
+  """
+
+  def __init__(self, path: str, kind: str, function: Callable[..., dict], batch_function=None):
+    self.path, self.kind = path, kind
+    self._function, self._batch_function = function, batch_function
+    # A grey square: large enough for the receptive fields of all networks known.
+    probe = self.extract(np.full((128, 128, 3), 128, np.uint8), np.ones(1, np.float32), max_features=1)
+    self.dimensions = probe.features.shape[1]
+
+  @property
+  def has_batches(self) -> bool:
+    return self._batch_function is not None
+
+  def extract(self, image: np.ndarray, scales: np.ndarray, *, max_features: int) -> RawFeatures:
+    """The features of most attention of uint8 [H, W, 3] at scales float32 [S]; no threshold."""
+    outputs = self._function(
+      input_image=tf.constant(image),
+      input_scales=tf.constant(scales, tf.float32),
+      input_max_feature_num=tf.constant(max_features, tf.int32),
+      input_abs_thres=tf.constant(0, tf.float32),
+    )
+    return RawFeatures.of(outputs)
+
+  def extract_batch(self, images: np.ndarray, scales: np.ndarray, *, max_features: int) -> list[RawFeatures]:
+    """The same for uint8 [B, H, W, 3] in one pass; only if `has_batches`."""
+    outputs = self._batch_function(
+      input_images=tf.constant(images),
+      input_scales=tf.constant(scales, tf.float32),
+      input_max_feature_num=tf.constant(max_features, tf.int32),
+    )
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    return [RawFeatures.of({name: arrays[name][b] for name in _OUTPUTS}) for b in range(len(images))]
+
+
+def load(path: str) -> LocalFeatureModel:
+  """Loads a SavedModel of local features of either form.
+
+  Args:
+    path: a directory, or a handle of TensorFlow Hub.
+
+  Raises:
+    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+  """
+  directory = _directory(path)
+  graph = _read(directory)
+  if not graph.HasField('object_graph_def'):
+    return _load_tf1(path, directory, graph)
+  return _load_tf2(path, directory, graph)
+
+
+def _directory(path: str) -> str:
+  if (pathlib.Path(path) / 'saved_model.pb').is_file():
+    return path
+  if pathlib.Path(path).exists():
+    raise UserError(f'{path}: no SavedModel, for it has no file saved_model.pb')
+  try:
+    import tensorflow_hub
+  except ImportError:
+    raise UserError(
+      f'{path}: no such directory. If it is a handle of TensorFlow Hub, install tensorflow-hub first'
+    ) from None
+  try:
+    return os.fspath(tensorflow_hub.resolve(path))
+  except Exception as error:  # Each of its resolvers raises errors of its own.
+    raise UserError(
+      f'{path}: neither a directory nor a handle that TensorFlow Hub resolves ({error})'
+    ) from None
+
+
+def _read(directory: str):
+  path = pathlib.Path(directory, 'saved_model.pb')
+  try:
+    graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
+  except DecodeError as error:
+    raise UserError(f'{path}: damaged ({error}); fetch or export it again') from None
+  serving = [graph for graph in graphs if 'serve' in graph.meta_info_def.tags]
+  if not serving:
+    tags = [list(graph.meta_info_def.tags) for graph in graphs]
+    raise UserError(f'{directory}: expected a SavedModel with the tag serve, found tags {tags}')
+  return serving[0]
+
+
+def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
+  nodes = {node.name for node in graph.graph_def.node}
+  _require(path, 'tensors', [*_INPUTS, *_OUTPUTS], nodes, graph)
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  feeds = [name for name in (*_INPUTS, _GLOBAL_INPUT) if name in nodes]
+  # Feeds are positional, in the order given.
+  pruned = loaded.prune([f'{name}:0' for name in feeds], [f'{name}:0' for name in _OUTPUTS])
+
+  def function(**inputs) -> dict:
+    inputs[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
+    outputs = pruned(*(inputs[name] for name in feeds))
+    return dict(zip(_OUTPUTS, outputs, strict=True))
+
+  # The pruned function reads variables that only `loaded` keeps alive.
+  function.owner = loaded
+  return LocalFeatureModel(path, 'TensorFlow 1', function)
+
+
+def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
+  signature = graph.signature_def.get('serving_default')
+  inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
+  _require(path, 'signature serving_default', [*_INPUTS, *_OUTPUTS], inputs | outputs, graph)
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  served = loaded.signatures['serving_default']
+
+  def function(**arguments) -> dict:
+    if _GLOBAL_INPUT in inputs:
+      arguments[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
+    return served(**arguments)
+
+  function.owner = loaded
+  return LocalFeatureModel(path, 'TensorFlow 2', function, loaded.signatures.get(BATCH_SIGNATURE))
+
+
+def _require(path: str, where: str, names, found, graph) -> None:
+  missing = [name for name in names if name not in found]
+  if missing:
+    signatures = {
+      key: f'{sorted(value.inputs)} -> {sorted(value.outputs)}'
+      for key, value in graph.signature_def.items()
+      if not key.startswith('__')
+    }
+    raise UserError(
+      f'{path}: no model of local features: its {where} lacks {", ".join(missing)}. Its signatures are'
+      f' {signatures or "none"}. Give a DELF or DELG model with local features'
+    )
