@@ -9,6 +9,7 @@ from delf_d2r.protos import (
   experiment_pb2,
   extraction_pb2,
   regions_pb2,
+  training_pb2,
 )
 
 Regions = regions_pb2.RegionsConfig
@@ -93,6 +94,53 @@ def _extraction(config: Extraction) -> Iterator[Problem]:
       yield Problem(
         'root_sift.octave_layers', f'root_sift.octave_layers is {sift.octave_layers}; it must be in [1, 16]'
       )
+  if config.HasField('delf') and config.extractor != Extraction.DELF:
+    yield _belongs_to('delf', 'extractor: DELF', Extraction.Extractor.Name(config.extractor))
+  elif config.extractor == Extraction.DELF:
+    yield from _delf(config)
+  elif config.region_features == Extraction.SHARED_FEATURE_MAP:
+    yield Problem(
+      'region_features',
+      'region_features is SHARED_FEATURE_MAP, but ROOT_SIFT has no feature maps. Set extractor: DELF, or'
+      ' region_features: CROP or INSIDE',
+    )
+
+
+def _delf(config: Extraction) -> Iterator[Problem]:
+  delf = config.delf
+  if any(not 0 < scale <= 8 for scale in delf.image_scales):
+    scales = [round(scale, 4) for scale in delf.image_scales]
+    yield Problem('delf.image_scales', f'delf.image_scales is {scales}; every scale must be in (0, 8]')
+  if not 0 < delf.nms_iou <= 1:
+    yield Problem('delf.nms_iou', f'delf.nms_iou is {delf.nms_iou:g}; it must be in (0, 1]')
+  if delf.nms_iou < 1 and config.region_features == Extraction.SHARED_FEATURE_MAP:
+    yield Problem(
+      'delf.nms_iou',
+      f'delf.nms_iou {delf.nms_iou:g} has no effect with region_features: SHARED_FEATURE_MAP. Set it to 1, or'
+      ' region_features: CROP',
+    )
+  if delf.min_cells_across_box < 0:
+    yield Problem(
+      'delf.min_cells_across_box',
+      f'delf.min_cells_across_box is {delf.min_cells_across_box}; it must be at least 0',
+    )
+  if delf.HasField('pca'):
+    yield from _pca(delf.pca)
+
+
+def _pca(pca: extraction_pb2.DelfPcaConfig) -> Iterator[Problem]:
+  if pca.dimensions < 0:
+    yield Problem('delf.pca.dimensions', f'delf.pca.dimensions is {pca.dimensions}; it must be at least 0')
+  files = [field for field in ('mean_path', 'projection_matrix_path') if getattr(pca, field)]
+  if pca.path and (files or pca.variances_path):
+    yield Problem('delf.pca.path', 'delf.pca has both path and .datum files; give one of them')
+  elif not pca.path and len(files) < 2:
+    yield Problem(
+      'delf.pca',
+      'delf.pca needs either path, a directory of train_pca, or both mean_path and projection_matrix_path',
+    )
+  elif pca.whitening and not pca.path and not pca.variances_path:
+    yield Problem('delf.pca.whitening', 'delf.pca.whitening needs variances_path beside the other files')
 
 
 def _codebook(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
@@ -136,6 +184,81 @@ def _report(config: experiment_pb2.ReportConfig) -> Iterator[Problem]:
   yield from _range(config, 'max_queries', 0)
 
 
+def _training(config: training_pb2.TrainDelfConfig) -> Iterator[Problem]:
+  for field in ('steps', 'batch_size', 'checkpoint_every', 'keep_checkpoints'):
+    yield from _range(config, field, 1)
+  for field in ('seed', 'summary_every', 'pictures_every', 'reader_threads'):
+    yield from _range(config, field, 0)
+  yield from _range(config, 'image_size', 32, 4096)
+  for part, rules in _TRAINING_RANGES.items():
+    for field, bounds in rules.items():
+      for problem in _range(getattr(config, part), field, *bounds):
+        yield Problem(f'{part}.{problem.field}', f'{part}.{problem.text}')
+  is_classification = config.objective == training_pb2.TrainDelfConfig.CLASSIFICATION
+  if is_classification and config.HasField('warped_pairs'):
+    yield _belongs_to('warped_pairs', 'objective: WARPED_PAIRS', 'CLASSIFICATION')
+  if not is_classification and config.image_size % 32:
+    yield Problem(
+      'image_size',
+      f'image_size is {config.image_size}; with objective WARPED_PAIRS it must be a multiple of 32, so that'
+      ' cells of the feature map have known places',
+    )
+  if config.augmentation.min_aspect_ratio > config.augmentation.max_aspect_ratio:
+    yield Problem('augmentation.min_aspect_ratio', 'augmentation.min_aspect_ratio is above max_aspect_ratio')
+  if any(not 0 < scale <= 8 for scale in config.validation.scales):
+    yield Problem('validation.scales', 'validation.scales must be in (0, 8]')
+
+
+# Inclusive bounds.
+_TRAINING_RANGES = {
+  'augmentation': {
+    'min_area': (0.001, 1),
+    'min_aspect_ratio': (0.01, 100),
+    'max_aspect_ratio': (0.01, 100),
+    'brightness': (0, 1),
+    'contrast': (0, 0.99),
+    'saturation': (0, 0.99),
+    'hue': (0, 0.5),
+    'grey_probability': (0, 1),
+    'noise': (0, 1),
+    'blur': (0, 16),
+    'min_jpeg_quality': (1, 100),
+  },
+  'loss': {
+    'descriptor_weight': (0,),
+    'attention_weight': (0,),
+    'reconstruction_weight': (0,),
+    'global_weight': (0,),
+    'weight_decay': (0,),
+    'label_smoothing': (0, 0.99),
+  },
+  'warped_pairs': {
+    'min_side': (0.05, 1),
+    'max_zoom': (1, 4),
+    'max_rotation': (0, 180),
+    'max_shift': (0, 0.5),
+    'perspective': (0, 0.2),
+    'pairs': (2, 65536),
+    'temperature': (0.001, 10),
+    'min_distance': (0,),
+  },
+  'optimizer': {
+    'learning_rate': (0, 10),
+    'final_learning_rate': (0, 10),
+    'warmup_steps': (0,),
+    'momentum': (0, 0.9999),
+    'clip_norm': (0,),
+    'backbone_factor': (0, 100),
+  },
+  'validation': {
+    'every': (1,),
+    'max_photos': (0,),
+    'image_size': (32, 4096),
+    'max_features': (1, 100_000),
+    'num_words': (1, 2**24),
+  },
+}
+
 _RULES: dict[str, Callable[..., Iterator[Problem]]] = {
   'regions': _regions,
   'extraction': _extraction,
@@ -144,6 +267,7 @@ _RULES: dict[str, Callable[..., Iterator[Problem]]] = {
   'search': _search,
   'evaluation': _evaluation,
   'report': _report,
+  'training': _training,
 }
 
 

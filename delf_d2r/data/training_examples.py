@@ -1,4 +1,4 @@
-"""Labelled photos to train on: TFRecords of the Google Landmarks form, a folder for each class, or a CSV file.
+"""Photos to train on: TFRecords of the Google Landmarks form, a folder for each class, or a CSV file.
 
 Every form gives examples by number, so that the order of training is a permutation that a seed makes, and an
 interrupted run goes on at any example.
@@ -135,8 +135,8 @@ class RecordFiles:
       raise UserError(f'{where} has no image/class/label; classification needs one for every photo')
     if not 0 <= values[0] < self.num_classes:
       raise UserError(
-        f'{where} has label {values[0]}, but training.num_classes is {self.num_classes}, so labels must be in'
-        f' [0, {self.num_classes}). Set training.num_classes to that of the data, or make the shards again'
+        f'{where} has label {values[0]}, but training.model.num_classes is {self.num_classes}, so labels must'
+        f' be in [0, {self.num_classes}). Set it to the number that the data have, or make the shards again'
       )
     return values[0]
 
@@ -173,10 +173,26 @@ def load(source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[
     return _from_shards(path, num_classes)
   if num_classes and found.num_classes != num_classes:
     raise UserError(
-      f'{source}: has {found.num_classes} classes, but training.num_classes is {num_classes}. Set it to'
+      f'{source}: has {found.num_classes} classes, but training.model.num_classes is {num_classes}. Set it to'
       f' {found.num_classes}, or to 0 for as many as there are'
     )
   return found
+
+
+def read_classes(path: str | pathlib.Path) -> tuple[str, ...]:
+  """Class names from a text file, one a line.
+
+  Raises:
+    UserError: it cannot be read, is empty or names a class twice.
+  """
+  try:
+    names = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'{path}: cannot be read as a list of classes ({error})') from None
+  if not names or len(set(names)) < len(names):
+    what = 'names no class' if not names else f'names {max(names, key=names.count)!r} twice'
+    raise UserError(f'{path}: {what}; expected distinct class names, one a line')
+  return tuple(names)
 
 
 def _from_folder(folder: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
@@ -218,8 +234,8 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
   missing = [name for name in names if not (file.parent / name).is_file()]
   if missing:
     raise UserError(
-      f'{file}: {len(missing)} of {len(names)} photos do not exist, for example {missing[0]} (paths are relative'
-      f' to {file.parent})'
+      f'{file}: {len(missing)} of {len(names)} photos do not exist, for example {missing[0]} (paths are'
+      f' relative to {file.parent})'
     )
   if not names:
     raise UserError(f'{file}: lists no photos')
@@ -238,7 +254,7 @@ def _numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[st
     photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])
     raise UserError(
       f'{source}: {len(unknown)} unknown classes, for example {unknown[0]!r} of {photo}; there are'
-      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels, or'
+      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels or'
       ' the list of classes'
     )
   return np.array([numbers[label] for label in labels], np.int64), classes
@@ -249,7 +265,8 @@ def _from_shards(pattern: pathlib.Path, num_classes: int) -> RecordFiles:
   paths = tuple(path for path in paths if path.is_file())
   if not paths:
     raise UserError(
-      f'{pattern}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote a pattern with *)'
+      f'{pattern}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote patterns with'
+      ' *)'
     )
   offsets = []
   for path in paths:

@@ -11,4 +11,8 @@ def build(config: extraction_pb2.ExtractionConfig) -> RegionExtractor:
 
     local = RootSift(config.root_sift, max_features=config.max_features, min_attention=config.min_attention)
     return RegionExtractor(local, config)
+  if config.extractor == extraction_pb2.ExtractionConfig.DELF:
+    from delf_d2r.models import extractor
+
+    return RegionExtractor(extractor.build(config), config)
   raise ValueError(f'extractor {config.extractor} has no implementation')

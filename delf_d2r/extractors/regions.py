@@ -2,10 +2,11 @@
 
 An extractor of local features is a callable from uint8 [H, W, 3] to LocalFeatures in that image's pixels,
 with an attribute `dimensions`. `RegionExtractor` makes of it what the stages call: photo and boxes to
-ImageFeatures.
+ImageFeatures. An extractor that works on an image pyramid may do more, see PyramidExtractor.
 """
 
-from typing import Protocol
+import collections
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
 # Crops with a shorter side have no features, as in the research code (reference.md 3.1).
 MIN_SIDE = 10
+# Images of one shape are extracted together up to this many pixels: activations take some 2 kB for each.
+_BATCH_PIXELS = 2**20
 
 
 class LocalExtractor(Protocol):
@@ -25,6 +28,28 @@ class LocalExtractor(Protocol):
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
     """Local features of uint8 [H, W, 3], locations in its pixels, most attention first."""
+
+
+@runtime_checkable
+class PyramidExtractor(LocalExtractor, Protocol):
+  """One that describes the cells of feature maps at several scales.
+
+  Attributes:
+    stride: pixels between neighbouring cells at scale 1; the `scales` of features are 1 / scale.
+    note: what a user should know about images that were left without features; '' if nothing.
+  """
+
+  stride: float
+  note: str
+
+  def batch(self, images: list[np.ndarray]) -> list[LocalFeatures]:
+    """The features of images of one shape."""
+
+  def all_features(self, image: np.ndarray) -> LocalFeatures:
+    """Every cell of every scale, most attention first."""
+
+  def best(self, features: LocalFeatures) -> LocalFeatures:
+    """What of `all_features`, or of a region's part of them, is worth keeping."""
 
 
 class RegionExtractor:
@@ -44,13 +69,7 @@ class RegionExtractor:
       boxes: R - 1 boxes.
     """
     regions = np.concatenate([np.array([WHOLE_IMAGE], np.float32), boxes.coordinates])
-    whole = self._extract_whole(image)
-    if self._config.region_features == extraction_pb2.ExtractionConfig.INSIDE:
-      size = image.shape[:2]
-      rest = [whole.take(box_geometry.contains(box, whole.locations, *size)) for box in regions[1:]]
-    else:
-      rest = [self._extract_crop(image, box) for box in regions[1:]]
-    return _assemble(name, image, regions, [whole, *rest])
+    return _assemble(name, image, regions, self._extract_regions(image, regions[1:]))
 
   def extract_query(self, name: str, image: np.ndarray, box) -> ImageFeatures:
     """Features of a query image: its only region is the box, cut out before extraction, or the whole image.
@@ -59,26 +78,93 @@ class RegionExtractor:
     """
     if box is None:
       return self.extract(name, image, Boxes.empty())
-    return _assemble(name, image, np.array([box], np.float32), [self._extract_crop(image, box)])
+    return _assemble(name, image, np.array([box], np.float32), self._extract_crops(image, [box]))
 
-  def _extract_whole(self, image: np.ndarray) -> LocalFeatures:
+  @property
+  def note(self) -> str:
+    """What a user should know about images that were left without features; '' if nothing."""
+    return getattr(self._extractor, 'note', '')
+
+  def _extract_regions(self, image: np.ndarray, boxes: np.ndarray) -> list[LocalFeatures]:
+    """Features of the whole image and of each box [R - 1, 4], in pixels of the image."""
     config = self._config
-    return self._extract_resized(image, config.max_image_size, config.min_image_size)
+    if config.region_features == extraction_pb2.ExtractionConfig.SHARED_FEATURE_MAP:
+      return self._extract_shared(image, boxes)
+    (whole,) = self._extract_resized([image], config.max_image_size, config.min_image_size)
+    if config.region_features == extraction_pb2.ExtractionConfig.INSIDE:
+      size = image.shape[:2]
+      return [whole, *(whole.take(box_geometry.contains(box, whole.locations, *size)) for box in boxes)]
+    return [whole, *self._extract_crops(image, boxes)]
 
-  def _extract_crop(self, image: np.ndarray, box) -> LocalFeatures:
-    rows, columns = box_geometry.crop_slices(box, *image.shape[:2])
+  def _extract_crops(self, image: np.ndarray, boxes) -> list[LocalFeatures]:
+    slices = [box_geometry.crop_slices(box, *image.shape[:2]) for box in boxes]
     config = self._config
-    features = self._extract_resized(image[rows, columns], config.max_crop_size, config.min_crop_size)
-    return _moved(features, factor=np.ones(2, np.float32), origin=(rows.start, columns.start))
+    found = self._extract_resized(
+      [image[part] for part in slices], config.max_crop_size, config.min_crop_size
+    )
+    return [
+      _moved(features, factor=np.ones(2, np.float32), origin=(rows.start, columns.start))
+      for features, (rows, columns) in zip(found, slices, strict=True)
+    ]
 
-  def _extract_resized(self, image: np.ndarray, max_size: int, min_size: int) -> LocalFeatures:
-    if min(image.shape[:2]) < MIN_SIDE:
-      return LocalFeatures.empty(self.dimensions)
-    resized = resize(np.ascontiguousarray(image), max_size=max_size, min_size=min_size)
-    if min(resized.shape[:2]) < MIN_SIDE:
-      return LocalFeatures.empty(self.dimensions)
-    factor = np.array(image.shape[:2], np.float32) / np.array(resized.shape[:2], np.float32)
-    return _moved(self._extractor(resized), factor=factor, origin=(0, 0))
+  def _extract_shared(self, image: np.ndarray, boxes) -> list[LocalFeatures]:
+    """The whole image's feature maps, from which each box takes its own best features.
+
+    At a scale where a box spans few cells, most of what these see lies outside the box; extracting the crop
+    would not see that either, so such scales are left out.
+    """
+    config = self._config
+    resized, factor = _resized(image, config.max_image_size, config.min_image_size)
+    if resized is None:
+      return [LocalFeatures.empty(self.dimensions)] * (1 + len(boxes))
+    size = resized.shape[:2]
+    everything = self._extractor.all_features(resized)
+    parts = [everything]
+    for box in boxes:
+      side = min((box[2] - box[0]) * size[0], (box[3] - box[1]) * size[1])
+      cells_across = side / (self._extractor.stride * everything.scales)
+      fine = cells_across >= config.delf.min_cells_across_box
+      fine |= everything.scales == everything.scales.min(initial=np.inf)
+      parts.append(everything.take(fine & box_geometry.contains(box, everything.locations, *size)))
+    return [_moved(self._extractor.best(part), factor=factor, origin=(0, 0)) for part in parts]
+
+  def _extract_resized(self, images: list[np.ndarray], max_size: int, min_size: int) -> list[LocalFeatures]:
+    """Features of each image, in its own pixels; images of one shape are extracted together."""
+    resized = [_resized(image, max_size, min_size) for image in images]
+    found = [LocalFeatures.empty(self.dimensions)] * len(images)
+    for batch in _batches([pixels for pixels, _ in resized]):
+      for i, features in zip(batch, self._extract_batch([resized[i][0] for i in batch]), strict=True):
+        found[i] = _moved(features, factor=resized[i][1], origin=(0, 0))
+    return found
+
+  def _extract_batch(self, images: list[np.ndarray]) -> list[LocalFeatures]:
+    if len(images) > 1 and isinstance(self._extractor, PyramidExtractor):
+      return self._extractor.batch(images)
+    return [self._extractor(image) for image in images]
+
+
+def _resized(image: np.ndarray, max_size: int, min_size: int) -> tuple[np.ndarray | None, np.ndarray]:
+  """The image as it is extracted, None if it is too small, and the factors (y, x) back to its own pixels."""
+  factor = np.ones(2, np.float32)
+  if min(image.shape[:2]) < MIN_SIDE:
+    return None, factor
+  resized = resize(np.ascontiguousarray(image), max_size=max_size, min_size=min_size)
+  if min(resized.shape[:2]) < MIN_SIDE:
+    return None, factor
+  return resized, np.array(image.shape[:2], np.float32) / np.array(resized.shape[:2], np.float32)
+
+
+def _batches(images: list[np.ndarray | None]) -> list[list[int]]:
+  """Positions of the images, those of one shape together, as many as memory should hold at a time."""
+  by_shape = collections.defaultdict(list)
+  for i, image in enumerate(images):
+    if image is not None:
+      by_shape[image.shape].append(i)
+  batches = []
+  for (height, width, _), members in by_shape.items():
+    most = max(_BATCH_PIXELS // (height * width), 1)
+    batches += [members[start : start + most] for start in range(0, len(members), most)]
+  return batches
 
 
 def _moved(features: LocalFeatures, *, factor: np.ndarray, origin) -> LocalFeatures:

@@ -72,12 +72,14 @@ class Backbone:
     model: keras.Model from normalised float [B, H, W, 3] to {endpoint: [B, H', W', C]}.
     channels: C of each endpoint.
     receptive_fields: geometry of each endpoint.
+    outputs: symbolic tensor of each endpoint.
   """
 
   name: str
   model: keras.Model
   channels: dict[str, int]
   receptive_fields: dict[str, ReceptiveField]
+  outputs: dict
 
   def normalize(self, images):
     """RGB in [0, 255], any float type, [..., 3] to what the network was trained on."""
@@ -125,7 +127,7 @@ def build(
   outputs = {endpoint: whole.get_layer(family.endpoints[endpoint]).output for endpoint in endpoints}
   channels = {endpoint: output.shape[-1] for endpoint, output in outputs.items()}
   fields = {endpoint: receptive_field.of(output) for endpoint, output in outputs.items()}
-  return Backbone(name, keras.Model(whole.input, outputs, name=name.lower()), channels, fields)
+  return Backbone(name, keras.Model(whole.input, outputs, name=name.lower()), channels, fields, outputs)
 
 
 def _whole(family: _Family, output_stride: int) -> keras.Model:

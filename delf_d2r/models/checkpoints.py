@@ -1,9 +1,12 @@
 """Checkpoints of a training: the latest few to go on from, and the weights of the best."""
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow as tf
+from absl import logging
 
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
@@ -48,15 +51,16 @@ class Checkpoints:
       self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
     except Exception as error:  # ValueError for shapes, AssertionError for names, OpError for damage.
       raise UserError(
-        f'{latest}: not a checkpoint of this model: {_first_line(error)}. It was made with another config, or is'
-        ' damaged. Choose another --output, or delete the directory'
+        f'{latest}: not a checkpoint of this model: {_first_line(error)}. It was made with another config, or'
+        ' is damaged. Choose another --output, or delete the directory'
       ) from error
     return int(self._step)
 
   def save(self, step: int) -> None:
     """Writes a checkpoint after `step` steps and drops the oldest beyond the number to keep."""
     self._step.assign(step)
-    self._manager.save(checkpoint_number=step)
+    with _quiet():
+      self._manager.save(checkpoint_number=step)
 
   def save_if_best(self, step: int, value: float) -> bool:
     """Keeps the weights if `value` is the best so far; NaN never is."""
@@ -107,6 +111,17 @@ def _read_best(path: pathlib.Path) -> dict | None:
     return None
   best = json.loads(path.read_text(encoding='utf-8'))
   return best if (path.parent / best['file']).is_file() else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  # TensorFlow logs how long it thought about the shards of every checkpoint.
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 def _first_line(error: Exception) -> str:

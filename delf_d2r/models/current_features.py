@@ -11,7 +11,9 @@ from delf_d2r.models.delf import Delf
 DEFAULT_SCALES = (0.5, 0.7071, 1.0)
 
 
-def describer(model: Delf, *, scales: Sequence[float], max_features: int) -> Callable[[np.ndarray], np.ndarray]:
+def describer(
+  model: Delf, *, scales: Sequence[float], max_features: int
+) -> Callable[[np.ndarray], np.ndarray]:
   """A function from uint8 [H, W, 3] to float32 [N, D] unit descriptors, most attention first.
 
   Args:

@@ -88,7 +88,7 @@ class Delf(keras.Model):
     """
     config = self.config
     maps = self.backbone_model(images, training=training)
-    outputs = self._local(maps[config.endpoint], training)
+    outputs = self.local(maps[config.endpoint], training=training)
     if config.num_classes:
       deep = maps[config.classifier_endpoint]
       outputs['descriptor_logits'] = self.descriptor_classifier(tf.reduce_mean(deep, axis=(1, 2)))
@@ -101,7 +101,8 @@ class Delf(keras.Model):
         outputs['global_logits'] = self.global_classifier(outputs['global_descriptor'], labels)
     return outputs
 
-  def _local(self, features, training: bool) -> dict:
+  def local(self, features, *, training: bool) -> dict:
+    """What `call` gives of local features, from the backbone's endpoint [B, H', W', C]."""
     config = self.config
     if not config.heads_train_backbone:
       features = tf.stop_gradient(features)

@@ -13,6 +13,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Pca
 from delf_d2r.models import pyramid
 from delf_d2r.models.delf import Config, Delf
+from delf_d2r.models.inference import InferenceNetwork
 
 CONFIG = 'delf_model.pbtxt'
 CARD_JSON, CARD_MARKDOWN = 'model_card.json', 'model_card.md'
@@ -25,8 +26,8 @@ class LocalFeatureModule(tf.Module):
   `serving_default` is the research code's contract: input_image uint8 [H, W, 3], input_scales float32 [S],
   input_max_feature_num int32, input_abs_thres float32 (and input_global_scales_ind int32 [G] with a global
   head) to boxes [N, 4], scales [N], scores [N, 1], features [N, D] (and global_descriptors [G, dimensions]).
-  `extract_batch` does the same for images of one shape: input_images uint8 [B, H, W, 3], no threshold, outputs
-  with B in front.
+  `extract_batch` does the same for images of one shape: input_images uint8 [B, H, W, 3], no threshold,
+  outputs with B in front.
   """
 
   def __init__(self, model: Delf, *, pca: Pca | None = None, whitening: bool = False, nms_iou: float = 1.0):
@@ -39,9 +40,9 @@ class LocalFeatureModule(tf.Module):
       nms_iou: see `pyramid.select`.
     """
     super().__init__(name='delf')
-    model = for_inference(model)
+    network = InferenceNetwork(model)
     # The variables alone: tracking the Keras model itself would save and load many times slower.
-    self.kept_variables = list(model.variables)
+    self.kept_variables = network.variables
     affine = None
     if pca is not None:
       if pca.input_dimensions != model.dimensions:
@@ -61,7 +62,7 @@ class LocalFeatureModule(tf.Module):
     def serving_default(
       input_image, input_scales, input_max_feature_num, input_abs_thres, input_global_scales_ind=None
     ):
-      found = pyramid.extract(model, input_image[None], input_scales, global_scales=input_global_scales_ind)
+      found = pyramid.extract(network, input_image[None], input_scales, global_scales=input_global_scales_ind)
       best = pyramid.select(found, input_max_feature_num, input_abs_thres, nms_iou=nms_iou)
       best['features'] = _projected(best['features'], affine)
       if 'global_descriptors' in found:
@@ -69,7 +70,7 @@ class LocalFeatureModule(tf.Module):
       return best
 
     def extract_batch(input_images, input_scales, input_max_feature_num):
-      best = pyramid.select_batch(pyramid.extract(model, input_images, input_scales), input_max_feature_num)
+      best = pyramid.select_batch(pyramid.extract(network, input_images, input_scales), input_max_feature_num)
       best['features'] = _projected(best['features'], affine)
       return best
 
@@ -90,22 +91,6 @@ def _projected(features, affine):
   matrix, offset = affine
   reduced = tf.tensordot(tf.math.l2_normalize(features, axis=-1), matrix, 1) + offset
   return tf.math.l2_normalize(reduced, axis=-1)
-
-
-def for_inference(model: Delf) -> Delf:
-  """A network with the same weights, without what only training needs."""
-  config = Config()
-  config.CopyFrom(model.config)
-  config.num_classes = 0
-  config.ClearField('backbone_weights')
-  slim = Delf(config)
-  known = {layer.name: layer for layer in model.backbone_model.layers}
-  for layer in slim.backbone_model.layers:
-    layer.set_weights(known[layer.name].get_weights())
-  for head in ('encoder', 'decoder', 'attention', 'embedding'):
-    if hasattr(slim, head):
-      getattr(slim, head).set_weights(getattr(model, head).get_weights())
-  return slim
 
 
 def save(

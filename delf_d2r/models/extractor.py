@@ -22,6 +22,7 @@ class DelfExtractor:
 
   Attributes:
     dimensions: D of the descriptors.
+    stride: pixels between neighbouring features at scale 1.
     note: what to tell the user if images lose all their features to the attention threshold; '' so far.
   """
 
@@ -40,6 +41,7 @@ class DelfExtractor:
     self._min_attention = min_attention
     self._affine = _affine(config.pca, model) if config.HasField('pca') else None
     self.dimensions = self._affine[0].shape[1] if self._affine else model.dimensions
+    self.stride = model.stride
     self.note = ''
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
@@ -92,9 +94,9 @@ class DelfExtractor:
     kept = features.take(features.attention >= self._min_attention)
     if len(features) and not len(kept):
       self.note = (
-        f'extraction.min_attention {self._min_attention:g} removes every feature: this model gives attention up'
-        f' to {features.attention.max():.4g} (the {len(features)} best of an image begin at'
-        f' {features.attention.min():.4g}). Attention has a scale of its own in every model; lower'
+        f'extraction.min_attention {self._min_attention:g} removes every feature of some images; the'
+        f' {len(features)} best of one have attention from {features.attention.min():.4g} to'
+        f' {features.attention.max():.4g}. Attention has a scale of its own in every model: lower'
         ' extraction.min_attention, or set 0 to keep the best max_features'
       )
     return kept
@@ -111,8 +113,8 @@ def build(config: extraction_pb2.ExtractionConfig) -> DelfExtractor:
     tf.config.optimizer.set_experimental_options({'auto_mixed_precision': True})
   if not delf.model_path and not DEFAULT_MODEL.is_dir():
     raise UserError(
-      'extraction.delf.model_path is empty, which means the model that comes with the package, but this package'
-      ' has none. Set extraction.delf.model_path to the directory of a SavedModel'
+      'extraction.delf.model_path is empty, which means the model that comes with the package, but this'
+      ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
   model = saved_model.load(delf.model_path or str(DEFAULT_MODEL))
   return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)

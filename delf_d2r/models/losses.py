@@ -36,8 +36,8 @@ def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor) -> tf.Tensor:
 def weight_decay(model: keras.Model) -> tf.Tensor:
   """Half the sum of squares of all trained kernels: a float32 scalar.
 
-  Biases and batch normalisation are left free, and so are kernels with a regulariser of their own, which is in
-  `model.losses`.
+  Biases and batch normalisation are left free, and so are kernels with a regulariser of their own, which is
+  in `model.losses`.
   """
   kernels = [variable for variable in model.trainable_variables if is_decayed(variable)]
   return tf.add_n([tf.nn.l2_loss(tf.cast(kernel.value, tf.float32)) for kernel in kernels] or [tf.zeros(())])
@@ -62,7 +62,7 @@ def contrastive_pairs(
 
     L_p = 1/2 (-log softmax_q(<a_p, b_q> / T)_p - log softmax_q(<a_q, b_p> / T)_p)
 
-  Cells of one image nearer to each other than `min_distance` see nearly the same surface and are no negatives.
+  Cells of one image nearer to each other than `min_distance` see nearly the same and are no negatives.
 
   Args:
     first: float [P, D], unit descriptors a of cells in the first views.

@@ -66,7 +66,9 @@ def _warped_pairs(config: Config, model: Delf, batch: dict[str, tf.Tensor], trai
   first, second = tf.split(tf.math.l2_normalize(tf.cast(outputs['descriptors'], tf.float32), axis=-1), 2)
   shape = tf.shape(first)
   points = cell_centers(model.receptive_field, shape[1], shape[2])
-  places = (project(batch['homographies'], points) - model.receptive_field.center) / model.receptive_field.stride
+  places = (
+    project(batch['homographies'], points) - model.receptive_field.center
+  ) / model.receptive_field.stride
   valid = tf.reduce_all((places >= 0) & (places <= tf.cast(shape[1:3] - 1, tf.float32)), axis=-1)
   chosen = _draw(valid, options.pairs, tf.stack([tf.constant(config.seed, tf.int64), batch['positions'][0]]))
 
@@ -91,7 +93,9 @@ def _warped_pairs(config: Config, model: Delf, batch: dict[str, tf.Tensor], trai
   parts['attention_loss'] = _mean(losses.precision(take(attention), errors), valid)
   if 'expanded' in outputs:
     maps = (tf.split(outputs[name], 2) for name in ('features', 'expanded'))
-    parts['reconstruction_loss'] = tf.add_n([losses.reconstruction(*pair) for pair in zip(*maps, strict=True)]) / 2
+    parts['reconstruction_loss'] = (
+      tf.add_n([losses.reconstruction(*pair) for pair in zip(*maps, strict=True)]) / 2
+    )
   return Outcome(parts, {'descriptor_accuracy': _mean(tf.cast(right, tf.float32), valid)})
 
 

@@ -1,6 +1,6 @@
 """Local features over an image pyramid, all in one graph (reference.md 3.2).
 
-Images and their numbers of scales may have any size: shapes are unknown to the graph, so that one trace serves
+Images may have any size and any number of scales: shapes are unknown to the graph, so that one trace serves
 all. Levels run one after the other, which bounds memory by the largest.
 """
 
@@ -8,17 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from delf_d2r.models.delf import Delf
+from delf_d2r.models.inference import InferenceNetwork
+
+Network = Delf | InferenceNetwork
 
 # 0.25 to 2 by the square root of 2.
 DEFAULT_SCALES = tuple(2 ** (k / 2) for k in range(-4, 3))
 ALL_FEATURES = 2**31 - 1
 
 
-def extract(model: Delf, images, scales, *, global_scales=None) -> dict:
+def extract(network: Network, images, scales, *, global_scales=None) -> dict:
   """Features of every cell at every scale, and of the whole image where the model has a global head.
 
   Args:
-    model: the network.
+    network: a model as it is trained or, faster, as it is exported.
     images: uint8 [B, H, W, 3], RGB.
     scales: float32 [S], at least one.
     global_scales: int32 [G], positions in `scales` for the global descriptors; None: all.
@@ -30,19 +33,19 @@ def extract(model: Delf, images, scales, *, global_scales=None) -> dict:
     features: float32 [B, N, D], not normalised.
     global_descriptors: float32 [B, G, dimensions], not normalised; only with a global head.
   """
-  pixels = model.normalize(tf.cast(images, tf.float32))
+  pixels = network.normalize(tf.cast(images, tf.float32))
   levels = tf.shape(scales)[0]
-  has_global = bool(model.config.global_dimensions)
+  has_global = bool(network.config.global_dimensions)
   dimensions = {'boxes': (None, 4), 'scales': (None,), 'scores': (None, None), 'features': (None, None, None)}
   if has_global:
-    dimensions['globals'] = (1, None, model.config.global_dimensions)
+    dimensions['globals'] = (1, None, network.config.global_dimensions)
   arrays = {
     name: tf.TensorArray(tf.float32, size=levels, infer_shape=False, element_shape=shape)
     for name, shape in dimensions.items()
   }
 
   def add_level(k, arrays):
-    level = _level(model, pixels, scales[k])
+    level = _level(network, pixels, scales[k])
     return k + 1, {name: array.write(k, level[name]) for name, array in arrays.items()}
 
   _, arrays = tf.while_loop(
@@ -51,7 +54,7 @@ def extract(model: Delf, images, scales, *, global_scales=None) -> dict:
   found = {name: array.concat() for name, array in arrays.items()}
   found['scores'] = tf.transpose(found['scores'])
   found['features'] = tf.transpose(found['features'], (1, 0, 2))
-  found['features'].set_shape((images.shape[0], None, model.dimensions))
+  found['features'].set_shape((images.shape[0], None, network.dimensions))
   if has_global:
     chosen = found.pop('globals')
     if global_scales is not None:
@@ -60,36 +63,36 @@ def extract(model: Delf, images, scales, *, global_scales=None) -> dict:
   return found
 
 
-def _level(model: Delf, pixels, scale) -> dict:
+def _level(network: Network, pixels, scale) -> dict:
   """Features at one scale; cells come first, since levels are joined along them."""
-  stride, center = model.receptive_field.stride, model.receptive_field.center
+  stride, center = network.receptive_field.stride, network.receptive_field.center
   size = tf.shape(pixels)[1:3]
   # tf.round rounds halves to even, as the research code does.
   wanted = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
-  resized = tf.image.resize(pixels, wanted, antialias=model.config.antialias)
+  resized = tf.image.resize(pixels, wanted, antialias=network.config.antialias)
   # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
   padding = -wanted % stride
   padded = tf.pad(resized, [(0, 0), (0, padding[0]), (0, padding[1]), (0, 0)])
-  outputs = model(padded, training=False)
+  outputs = network(padded, training=False)
   # Cells that look beyond the image are dropped: stride * i + center < size.
   rows_columns = tf.maximum((2 * wanted - int(2 * center) + 2 * stride - 1) // (2 * stride), 0)
   attention = outputs['attention'][:, : rows_columns[0], : rows_columns[1], 0]
   descriptors = tf.cast(outputs['descriptors'][:, : rows_columns[0], : rows_columns[1]], tf.float32)
   batch, rows, columns = tf.unstack(tf.shape(attention))
   level = {
-    'boxes': _boxes(model, rows, columns, tf.cast(size, tf.float32) / tf.cast(wanted, tf.float32)),
+    'boxes': _boxes(network, rows, columns, tf.cast(size, tf.float32) / tf.cast(wanted, tf.float32)),
     'scales': tf.fill((rows * columns,), 1 / scale),
     'scores': tf.transpose(tf.reshape(attention, (batch, rows * columns))),
-    'features': tf.transpose(tf.reshape(descriptors, (batch, rows * columns, model.dimensions)), (1, 0, 2)),
+    'features': tf.transpose(tf.reshape(descriptors, (batch, rows * columns, network.dimensions)), (1, 0, 2)),
   }
-  if model.config.global_dimensions:
+  if network.config.global_dimensions:
     level['globals'] = outputs['global_descriptor'][None]
   return level
 
 
-def _boxes(model: Delf, rows, columns, pixels_per_pixel):
+def _boxes(network: Network, rows, columns, pixels_per_pixel):
   """Receptive fields float32 [rows * columns, 4] in pixels of the image before its resizing."""
-  field = model.receptive_field
+  field = network.receptive_field
   cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing='ij'), axis=-1)
   first = tf.cast(tf.reshape(cells, (-1, 2)) * field.stride + field.low, tf.float32)
   return tf.concat([first * pixels_per_pixel, (first + field.size) * pixels_per_pixel], axis=1)

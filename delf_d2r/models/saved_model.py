@@ -1,8 +1,8 @@
 """SavedModels of local features behind one interface: our exports and those of the research code.
 
 Two forms exist (reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in its
-graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory holds is
-read from its `saved_model.pb`, not from a config.
+graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory holds
+is read from its `saved_model.pb`, not from a config.
 """
 
 import dataclasses
@@ -55,14 +55,19 @@ class LocalFeatureModel:
     path: where it came from.
     kind: 'TensorFlow 1' or 'TensorFlow 2'.
     dimensions: D of its features.
+    stride: pixels between neighbouring features at scale 1.
   """
 
   def __init__(self, path: str, kind: str, function: Callable[..., dict], batch_function=None):
     self.path, self.kind = path, kind
     self._function, self._batch_function = function, batch_function
-    # A grey square: large enough for the receptive fields of all networks known.
-    probe = self.extract(np.full((128, 128, 3), 128, np.uint8), np.ones(1, np.float32), max_features=1)
+    # No form of SavedModel tells these two: a grey image is asked.
+    probe = self.extract(np.full((256, 256, 3), 128, np.uint8), np.ones(1, np.float32), max_features=2**16)
+    rows = np.unique(probe.boxes[:, 0])
+    if len(rows) < 2:
+      raise UserError(f'{path}: a model of local features finds some in any image, but this one finds none')
     self.dimensions = probe.features.shape[1]
+    self.stride = float(np.min(np.diff(rows)))
 
   @property
   def has_batches(self) -> bool:

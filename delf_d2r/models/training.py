@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import keras
@@ -32,8 +33,8 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
   if config.strategy == Config.MULTI_WORKER:
     if 'TF_CONFIG' not in os.environ:
       raise UserError(
-        'strategy MULTI_WORKER needs the environment variable TF_CONFIG on every machine: {"cluster": {"worker":'
-        ' ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+        'strategy MULTI_WORKER needs the environment variable TF_CONFIG on every machine: {"cluster":'
+        ' {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
       )
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
   elif config.strategy == Config.MIRRORED:
@@ -52,9 +53,14 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
   """Whether this process is the one that writes files."""
   resolver = strategy.cluster_resolver
-  return resolver is None or not resolver.task_type or (resolver.task_type, resolver.task_id) in (
-    ('chief', 0),
-    ('worker', 0),
+  return (
+    resolver is None
+    or not resolver.task_type
+    or (resolver.task_type, resolver.task_id)
+    in (
+      ('chief', 0),
+      ('worker', 0),
+    )
   )
 
 
@@ -96,10 +102,14 @@ class Trainer:
         group.optimizer.build(group.variables)
     self.optimizers = [group.optimizer for group in self._groups]
     self._run_step = tf.function(self._distributed_step)
-    self._run_evaluation = tf.function(self._distributed_evaluation)
+    self._run_evaluation = tf.function(self._evaluation)
 
   def batches(self, data: Batches, first_step: int) -> Iterator:
-    """The batches from a step on, spread over the replicas."""
+    """The batches from a step on, spread over the replicas.
+
+    Raises:
+      UserError: while iterating: a photo, a label or a shard cannot be used.
+    """
 
     def dataset(context: tf.distribute.InputContext):
       return data.dataset(
@@ -109,7 +119,7 @@ class Trainer:
         replicas=context.num_replicas_in_sync // context.num_input_pipelines,
       )
 
-    return iter(self.strategy.distribute_datasets_from_function(dataset))
+    return explained(self.strategy.distribute_datasets_from_function(dataset), data)
 
   def step(self, batch, step: int) -> dict[str, float]:
     """Changes the network by one batch.
@@ -133,29 +143,36 @@ class Trainer:
       raise NotFinite(f'step {step}: the loss is no finite number any more ({found})')
     return {**values, 'learning_rate': rate}
 
-  def evaluate(self, batch) -> dict[str, float]:
-    """Loss, its parts and metrics of a batch without learning from it."""
-    return {name: float(value) for name, value in self._run_evaluation(batch).items()}
+  def evaluate(self, data: Batches) -> dict[str, float]:
+    """Means of the loss, its parts and metrics over batches that are not learnt from, on one device."""
+    sums: Counter[str] = Counter()
+    count = 0
+    for batch in explained(data.dataset(0), data):
+      sums.update({name: float(value) for name, value in self._run_evaluation(batch).items()})
+      count += 1
+    return {name: value / count for name, value in sums.items()}
+
+  def local_images(self, batch) -> tf.Tensor:
+    """float32 [b, S, S, 3]: the photos of a batch that the first replica of this machine sees."""
+    return self.strategy.experimental_local_results(batch['images'])[0]
 
   def _distributed_step(self, batch) -> dict[str, tf.Tensor]:
-    return self._summed(self.strategy.run(self._replica_step, (batch,)))
-
-  def _distributed_evaluation(self, batch) -> dict[str, tf.Tensor]:
-    return self._summed(self.strategy.run(self._replica_losses, (batch, False)))
-
-  def _summed(self, values) -> dict[str, tf.Tensor]:
+    values = self.strategy.run(self._replica_step, (batch,))
     return {name: self.strategy.reduce('SUM', value, axis=None) for name, value in values.items()}
+
+  def _evaluation(self, batch) -> dict[str, tf.Tensor]:
+    return self._losses(batch, training=False, replicas=1)
 
   def _replica_step(self, batch) -> dict[str, tf.Tensor]:
     variables = [variable for group in self._groups for variable in group.variables]
+    replicas = self.strategy.num_replicas_in_sync
     with tf.GradientTape() as tape:
-      values = self._replica_losses(batch, True)
+      values = self._losses(batch, training=True, replicas=replicas)
     gradients = tape.gradient(
       values['loss'],
       [variable.value for variable in variables],
       unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    replicas = self.strategy.num_replicas_in_sync
     # The norm to clip is that of the whole batch's gradient. Keras clips each replica's and then sums, so the
     # sum is taken here and shared out again before Keras takes its own.
     gradients = tf.distribute.get_replica_context().all_reduce('SUM', gradients)
@@ -167,8 +184,8 @@ class Trainer:
       group.optimizer.apply([next(gradients) for _ in group.variables], group.variables)
     return {**values, 'gradient_norm': norm / replicas}
 
-  def _replica_losses(self, batch, training: bool) -> dict[str, tf.Tensor]:
-    """This replica's share of everything: the sum over replicas is the value of the whole batch."""
+  def _losses(self, batch, *, training: bool, replicas: int) -> dict[str, tf.Tensor]:
+    """One replica's share of everything: the sum over replicas is the value of the whole batch."""
     outcome = objectives.evaluate(self.config, self.model, batch, training=training)
     factors = objectives.weights(self.config)
     values = {
@@ -177,8 +194,18 @@ class Trainer:
     }
     parts = [factors[name] * values[name] for name in outcome.losses if factors[name] > 0]
     decay = self.config.loss.weight_decay * losses.weight_decay(self.model)
-    values['weight_decay'] = tf.add_n([decay, *self.model.losses]) / self.strategy.num_replicas_in_sync
+    values['weight_decay'] = tf.add_n([decay, *self.model.losses]) / replicas
     return {'loss': tf.add_n([*parts, values['weight_decay']]), **values}
+
+
+def explained(batches, data: Batches) -> Iterator:
+  """Yields the batches; what stopped the reader is raised as it was, not as TensorFlow wraps it."""
+  try:
+    yield from batches
+  except tf.errors.OpError as error:
+    if data.error is None:
+      raise
+    raise data.error from error
 
 
 def _freeze(model: Delf, config: Config) -> None:

@@ -1,8 +1,8 @@
 """Batches to train on. What a batch holds is a function of the config, the seed and the step alone.
 
-Step s of batch size B takes the positions s B to (s + 1) B - 1 of an endless sequence of photos, in which each
-epoch is a permutation of its own. An interrupted training thus goes on with the very photos and augmentations
-that it would have had.
+Step s of batch size B takes the positions s B to (s + 1) B - 1 of an endless sequence of photos, in which
+each epoch is a permutation of its own. An interrupted training thus goes on with the very photos and
+augmentations that it would have had.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class Batches:
     """Takes the photos to train on; at least one.
 
     Raises:
-      UserError: there are no photos, or no labels though the objective needs them.
+      UserError: there are no photos.
     """
     if not len(examples):
       raise UserError(f'{examples.source}: no photos to train on')
@@ -77,8 +77,9 @@ class Batches:
       replicas: batches that a step takes from this dataset.
 
     Returns:
-      tf.data.Dataset of dicts: `images` float32 [b, S, S, 3] in [0, 255] and `labels` int64 [b]; for WARPED_PAIRS
-      `images`, `second_images`, `homographies` float32 [b, 3, 3] from one to the other, and `positions` int64 [b].
+      tf.data.Dataset of dicts: `images` float32 [b, S, S, 3] in [0, 255] and `labels` int64 [b]; for
+      WARPED_PAIRS `images`, `second_images`, `homographies` float32 [b, 3, 3] from one to the other, and
+      `positions` int64 [b].
     """
     share = self.config.batch_size // pipelines
     last = self.config.steps * share
@@ -158,10 +159,15 @@ class Batches:
         logging.warning('left out, its neighbour takes its place: %s', error)
 
 
-def check_labels(examples: Examples, config: Config) -> None:
-  """UserError unless photos have the labels that classification needs."""
-  if config.objective == Config.CLASSIFICATION and not examples.num_classes:
-    raise UserError(
-      f'{examples.source}: classification needs labels: a folder for each class, a CSV file path,label, or'
-      ' TFRecord shards with training.num_classes set in the config'
-    )
+def for_validation(config: Config, examples: Examples) -> Batches:
+  """Always the same photos, without augmentation: at most `validation.max_photos`, in whole batches.
+
+  Raises:
+    UserError: there are no photos.
+  """
+  fixed = Config()
+  fixed.CopyFrom(config)
+  fixed.augmentation.enabled = False
+  photos = min(len(examples), config.validation.max_photos or len(examples))
+  fixed.steps = max(photos // config.batch_size, 1)
+  return Batches(fixed, examples)

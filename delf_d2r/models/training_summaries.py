@@ -49,9 +49,3 @@ def attention_pictures(images, attention) -> np.ndarray:
   shares = tf.image.resize(attention / tf.maximum(most, 1e-12), tf.shape(images)[1:3])
   both = tf.concat([images, images * shares], axis=2)
   return tf.cast(tf.clip_by_value(both, 0, 255), tf.uint8).numpy()
-
-
-def distributed_images(batch, key: str = 'images'):
-  """The images of a batch as one replica of this machine sees them."""
-  values = batch[key]
-  return values.values[0] if isinstance(values, tf.distribute.DistributedValues) else values

@@ -21,11 +21,6 @@ CLASSES = 'classes.txt'
 
 Config = training_pb2.TrainDelfConfig
 Validation = training_pb2.ValidationConfig
-_METRICS = {
-  Validation.RETRIEVAL_MAP: 'retrieval_map',
-  Validation.ACCURACY: 'attention_accuracy',
-  Validation.LOSS: 'loss',
-}
 
 
 def run(
@@ -108,7 +103,14 @@ class _Run:
   """One process of a training."""
 
   def __init__(
-    self, config: Config, examples: Examples, validation: Examples | None, output: pathlib.Path, strategy, *, writes
+    self,
+    config: Config,
+    examples: Examples,
+    validation: Examples | None,
+    output: pathlib.Path,
+    strategy,
+    *,
+    writes,
   ):
     from delf_d2r.models import checkpoints, training, training_data, training_summaries
 
@@ -117,7 +119,7 @@ class _Run:
     self._writes = writes
     self._trainer = training.Trainer(config, strategy)
     self._data = training_data.Batches(config, examples)
-    self._metric = _METRICS[config.validation.metric]
+    self._metric = _metric(config)
     self._checkpoints = checkpoints.Checkpoints(
       output,
       self._trainer,
@@ -136,6 +138,8 @@ class _Run:
       _cut_history(self._output / HISTORY, done)
     if done:
       logging.info('delf: going on, %d of %d steps are done', done, config.steps)
+    elif self._writes and self._validate:
+      self._judge(0)
     batches = self._trainer.batches(self._data, done)
     with progress.bar(total=config.steps, what='training', unit='steps', done=done) as bar:
       for step in range(done, config.steps):
@@ -156,16 +160,18 @@ class _Run:
     if self._writes and (is_last or _due(done, config.summary_every)):
       self._note(done, values, 'training')
     if self._writes and _due(done, config.pictures_every):
-      self._summaries.attention(self._trainer.model, batch, done)
+      self._summaries.attention(self._trainer.model, self._trainer.local_images(batch), done)
     # Validation comes first: a checkpoint stands for all that was done up to its step.
-    if self._validate and (is_last or _due(done, config.validation.every)):
-      found = self._validate()
-      if self._writes:
-        self._note(done, found, 'validation')
-        self._checkpoints.save_if_best(done, found[self._metric])
-        logging.info('step %d: %s', done, ', '.join(f'{name} {value:.4g}' for name, value in found.items()))
+    if self._writes and self._validate and (is_last or _due(done, config.validation.every)):
+      self._judge(done)
     if self._writes and (is_last or _due(done, config.checkpoint_every)):
       self._checkpoints.save(done)
+
+  def _judge(self, done: int) -> None:
+    found = self._validate()
+    self._note(done, found, 'validation')
+    self._checkpoints.save_if_best(done, found[self._metric])
+    logging.info('step %d: %s', done, ', '.join(f'{name} {value:.4g}' for name, value in found.items()))
 
   def _note(self, done: int, values: Mapping[str, float], group: str) -> None:
     self._summaries.scalars(values, done, group=group)
@@ -177,8 +183,8 @@ class _Run:
   def _stopped(self, error: UserError) -> UserError:
     good = self._checkpoints.save_last_good() if self._writes else None
     kept = (
-      f'The last good checkpoint is kept, its weights in {good}: start from them with training.initial_weights and'
-      ' another --output'
+      f'The last good checkpoint is kept, its weights in {good}: start from them with'
+      ' training.initial_weights and another --output'
       if good
       else 'There was no checkpoint yet'
     )
@@ -187,14 +193,23 @@ class _Run:
     )
 
 
+def _metric(config: Config) -> str:
+  """The name of the value that decides which checkpoint is best."""
+  if config.validation.metric == Validation.RETRIEVAL_MAP:
+    return 'retrieval_map'
+  if config.validation.metric == Validation.LOSS:
+    return 'loss'
+  return 'attention_accuracy' if config.objective == Config.CLASSIFICATION else 'descriptor_accuracy'
+
+
 def _validator(config: Config, trainer, validation: Examples) -> Callable[[], dict[str, float]]:
   """A function that measures the network as it is."""
   options = config.validation
   if options.metric != Validation.RETRIEVAL_MAP:
     from delf_d2r.models import training_data
 
-    batches = training_data.ValidationBatches(config, validation)
-    return lambda: trainer.mean_evaluation(batches)
+    batches = training_data.for_validation(config, validation)
+    return lambda: trainer.evaluate(batches)
   from delf_d2r.models import current_features
 
   measure = RetrievalValidation(options, validation, seed=config.seed)

@@ -40,8 +40,8 @@ class RetrievalValidation:
     labels, counts = np.unique(self._labels, return_counts=True)
     if not np.any(counts[labels >= 0] > 1):
       raise UserError(
-        f'{examples.source}: no two of its {len(photos)} photos for validation have the same label; give photos'
-        ' with labels, several for each class, or another validation.metric'
+        f'{examples.source}: no two of its {len(photos)} photos for validation have the same label; give'
+        ' photos with labels, several for each class, or another validation.metric'
       )
 
   def __call__(self, describe: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -73,7 +73,9 @@ def leave_one_out(
   centroids = codebooks.train(everything, num_words=num_words, iterations=_ITERATIONS, seed=seed).centroids
   assign = ExactAssigner(centroids)
   photos = [aggregate(item, assign(item), centroids, kernel=Kernel.ASMK_STAR) for item in descriptors]
-  index = InvertedIndex.build(photos, list(map(str, range(len(photos)))), num_words=num_words, kernel=Kernel.ASMK_STAR)
+  index = InvertedIndex.build(
+    photos, list(map(str, range(len(photos)))), num_words=num_words, kernel=Kernel.ASMK_STAR
+  )
   precisions = []
   for number, label in enumerate(labels):
     others = np.setdiff1d(np.flatnonzero(labels == label), [number])

@@ -1,0 +1,54 @@
+r"""Trains DELF, a network for local features with attention, on your photos.
+
+  d2r train_delf --config_path=configs/training/delf_tiny.pbtxt --photos=landmarks/train \
+    --validation_photos=landmarks/dev --output=out/delf
+
+Config: the part `training` of an experiment, or a TrainDelfConfig. Run the same command again to go on after
+an interruption: the training continues exactly. Watch it with `tensorboard --logdir=out/delf/tensorboard`.
+
+The output holds delf.weights.h5 (the best weights by validation, or the last ones), history.jsonl,
+checkpoints/ and tensorboard/. export_delf makes a SavedModel of it.
+"""
+
+import os
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data import training_examples
+from delf_d2r.stages import train_delf
+
+_FORMS = (
+  'a folder with a subfolder for each class, a .csv file with the header path,label, or a quoted pattern of'
+  ' TFRecord shards in the form of the Google Landmarks data (image/encoded, image/class/label, image/id)'
+)
+command_line.define_config('training')
+flags.DEFINE_string('photos', None, f'What to train on: {_FORMS}.', required=True)
+flags.DEFINE_string(
+  'validation_photos', None, f'For choosing the best checkpoint; none by default: {_FORMS}.'
+)
+flags.DEFINE_string(
+  'classes',
+  None,
+  'Text file with the class names, one a line in the order of their numbers; others are refused.',
+)
+command_line.define_output('the trained network')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  # TensorFlow tells about the machine's instruction sets otherwise.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  train_delf.run(
+    config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override),
+    FLAGS.photos,
+    pathlib.Path(FLAGS.output),
+    validation_photos=FLAGS.validation_photos,
+    classes=training_examples.read_classes(FLAGS.classes) if FLAGS.classes else (),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)
