@@ -1,6 +1,7 @@
 """Writing files so that a kill at any moment leaves the old file or the new one."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import tempfile
@@ -50,6 +51,19 @@ def load_array(path: pathlib.Path) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode='r')
   except Exception as error:  # A damaged header raises nearly any exception.
     raise ArtefactError(f'{path}: missing or damaged ({error}). Run the stage that makes it again') from None
+
+
+def fingerprint(path: pathlib.Path) -> str:
+  """A digest of a file, or of all files of a directory and their names in it; '' if there is neither."""
+  if not path.exists():
+    return ''
+  digest = hashlib.sha256()
+  members = sorted(member for member in path.rglob('*') if member.is_file()) if path.is_dir() else [path]
+  for member in members:
+    digest.update(str(member.relative_to(path)).encode('utf-8', 'surrogateescape') + b'\0')
+    with open(member, 'rb') as file:
+      digest.update(hashlib.file_digest(file, 'sha256').digest())
+  return digest.hexdigest()[:16]
 
 
 def sync_directory(path: pathlib.Path) -> None:

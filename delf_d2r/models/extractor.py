@@ -14,8 +14,6 @@ from delf_d2r.models.saved_model import LocalFeatureModel, RawFeatures
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
-DEFAULT_MODEL = pathlib.Path(__file__).parent / 'default'
-
 
 class DelfExtractor:
   """Local features of most attention over all scales, of unit length, reduced by PCA if so configured.
@@ -102,8 +100,8 @@ class DelfExtractor:
     return kept
 
 
-def build(config: extraction_pb2.ExtractionConfig) -> DelfExtractor:
-  """The extractor that a config asks for.
+def build(config: extraction_pb2.ExtractionConfig, *, default_model: pathlib.Path) -> DelfExtractor:
+  """The extractor that a config asks for; the model is the default one where it names none.
 
   Raises:
     UserError: its model or PCA is missing, of another kind, or the two do not fit.
@@ -111,12 +109,12 @@ def build(config: extraction_pb2.ExtractionConfig) -> DelfExtractor:
   delf = config.delf
   if delf.mixed_precision:
     tf.config.optimizer.set_experimental_options({'auto_mixed_precision': True})
-  if not delf.model_path and not DEFAULT_MODEL.is_dir():
+  if not delf.model_path and not default_model.is_dir():
     raise UserError(
       'extraction.delf.model_path is empty, which means the model that comes with the package, but this'
       ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
-  model = saved_model.load(delf.model_path or str(DEFAULT_MODEL))
+  model = saved_model.load(delf.model_path or str(default_model))
   return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)
 
 

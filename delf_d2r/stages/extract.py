@@ -1,12 +1,13 @@
 """extract_features: photos and boxes to local features of every region, and query crops to theirs."""
 
 import dataclasses
+import glob
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer, images, records
+from delf_d2r.data import artefact_writer, files, images, records
 from delf_d2r.data.artefact_writer import ERRORS
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.dataset import Dataset, Queries
@@ -16,6 +17,8 @@ from delf_d2r.extractors import factory
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.stages import parallel, progress
 from delf_d2r.structures import Boxes
+
+_WORKERS_PER_GPU = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class _Outcome:
   whole_features: int = 0
   regions: int = 0
   error: str = ''
+  note: str = ''
 
 
 def run(
@@ -116,7 +120,7 @@ def _extract(
   options: _Options,
 ) -> Artefact:
   what = options.what
-  plan = Plan('features', config, tuple(inputs))
+  plan = Plan('features', config, (*inputs, *_models(config.extraction)))
   with artefact_writer.writing(output, plan, redo=options.redo) as writer:
     if writer.finished:
       logging.info('features of %s: %s is up to date, skipped', what, output)
@@ -126,18 +130,39 @@ def _extract(
     done = len(jobs) - len(left)
     if writer.resumed:
       logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
-    workers = min(options.workers or parallel.available_cores(), max(len(left), 1))
+    workers = min(options.workers or _default_workers(config.extraction), max(len(left), 1))
+    note = ''
     outcomes = parallel.map_ordered(_Maker(config.extraction), left, workers=workers)
     with progress.bar(total=len(jobs), what=f'features of {what}', unit='images', done=done) as bar:
       for shard in shards:
         with writer.shard(shard) as file:
           for _ in shard.items:
-            _keep(next(outcomes), file, options.strict)
+            outcome = next(outcomes)
+            _keep(outcome, file, options.strict)
+            if outcome.note and not note:
+              logging.warning('%s: %s', outcome.name, outcome.note)
+              note = outcome.note
             bar.update()
-    _require_features(writer, what)
+    _require_features(writer, what, note)
     artefact = writer.finish()
   _tell(artefact, what)
   return artefact
+
+
+def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
+  """The files of a network and its PCA: other weights at the same place make features stale."""
+  if config.extractor != extraction_pb2.ExtractionConfig.DELF:
+    return []
+  return [
+    Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config.delf).items()
+  ]
+
+
+def _default_workers(config: extraction_pb2.ExtractionConfig) -> int:
+  """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
+  cores = parallel.available_cores()
+  uses_gpu = config.extractor == extraction_pb2.ExtractionConfig.DELF and glob.glob('/dev/nvidia[0-9]*')
+  return min(cores, _WORKERS_PER_GPU) if uses_gpu else cores
 
 
 def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) -> None:
@@ -157,18 +182,20 @@ def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) ->
   )
 
 
-def _require_features(writer: artefact_writer.ArtefactWriter, what: str) -> None:
+def _require_features(writer: artefact_writer.ArtefactWriter, what: str, note: str) -> None:
   """Refuses to finish an artefact that nothing can be found with."""
   if not writer.counts['images']:
     reasons = '; '.join(error['error'] for error in writer.errors[:3])
     writer.discard()
     raise UserError(f'none of the {len(writer.errors)} {what} could be read: {reasons}')
   if not writer.counts['features']:
+    images = writer.counts['images']
     writer.discard()
-    raise UserError(
-      f'no features at all in {writer.counts["images"]} {what}. Lower extraction.min_attention or'
-      ' root_sift.contrast_threshold, or let small photos be enlarged by extraction.min_image_size'
+    remedy = note or (
+      'Lower extraction.min_attention or root_sift.contrast_threshold, or let small photos be enlarged by'
+      ' extraction.min_image_size'
     )
+    raise UserError(f'no features at all in {images} {what}. {remedy}')
 
 
 def _tell(artefact: Artefact, what: str) -> None:
@@ -212,6 +239,7 @@ def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) 
     features=len(found.features),
     whole_features=int(found.region_offsets[1]),
     regions=found.num_regions,
+    note='' if len(found.features) else extractor.note,
   )
 
 

@@ -96,6 +96,10 @@ def _use_one_thread() -> None:
   import cv2
 
   cv2.setNumThreads(1)
+  # Read when TensorFlow is imported, if it ever is.
+  os.environ['TF_NUM_INTRAOP_THREADS'] = os.environ['TF_NUM_INTEROP_THREADS'] = '1'
+  # Several processes share a GPU only if none takes all of its memory at once.
+  os.environ['TF_FORCE_GPU_ALLOW_GROWTH'] = 'true'
 
 
 def _work(item):

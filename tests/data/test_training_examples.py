@@ -60,7 +60,9 @@ def test_given_classes_keep_their_numbers(folder):
 
 
 def test_unknown_classes_are_refused(folder):
-  with pytest.raises(UserError, match=r"1 unknown classes, for example 'castle' of castle/0\.png; there are 2: arch"):
+  with pytest.raises(
+    UserError, match=r"1 unknown classes, for example 'castle' of castle/0\.png; there are 2: arch"
+  ):
     training_examples.load(folder, classes=('arch', 'bridge'))
 
 
@@ -149,7 +151,9 @@ def test_corrupt_shard_is_named(shards, damage):
   file = shards.parent / 'train-00001-of-00002'
   content = bytearray(file.read_bytes())
   content[len(content) // 2] ^= 1
-  file.write_bytes({'truncated': content[:-3], 'flipped': content, 'no TFRecord': b'path,label\n' * 9}[damage])
+  file.write_bytes(
+    {'truncated': content[:-3], 'flipped': content, 'no TFRecord': b'path,label\n' * 9}[damage]
+  )
   with pytest.raises(UserError, match=r'train-00001-of-00002: corrupt TFRecord shard at'):
     training_examples.load(shards, num_classes=3).read(2)
 
