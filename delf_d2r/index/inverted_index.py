@@ -8,18 +8,16 @@ the files, search.py for the score.
 import contextlib
 import itertools
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from delf_d2r.index import storage, stored_index
-from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder, check_descriptor
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder
 from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.ranking import best_entries, best_scores
-from delf_d2r.index.ranking import top_k as select_top_k
-from delf_d2r.index.search import Scoring, inverse_document_frequencies, inverse_norms, score_entries
+from delf_d2r.index.search import Scoring
+from delf_d2r.index.searcher import Searcher
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -231,25 +229,7 @@ class InvertedIndex:
       ValueError: the query does not fit the index.
       IndexFormatError: a file of the index is damaged.
     """
-    options = Scoring(**scoring)
-    check_descriptor(query, self._layout)
-    segments = [segment.load() for segment in self._segments]
-    idf = self._idf() if options.use_idf else None
-    norms = self._norms(options.use_idf) if options.normalize and self.kernel is not Kernel.VLAD else None
-    scores = score_entries(
-      query, segments, self._layout, self.kernel, options, idf, norms, self._buffer(len(segments))
-    )
-    if not self.is_regional:
-      ids = select_top_k(scores, top_k or len(self))
-      return Ranking(name, ids, scores[ids], np.full(len(ids), -1, np.int32))
-    self._check_entry_offsets()
-    offsets = self._images.entry_offsets
-    best = best_scores(scores, offsets)
-    ids = select_top_k(best, top_k or len(self))
-    entries = best_entries(ids, best[ids], scores, offsets)
-    regions = np.full(len(ids), -1, np.int32)
-    regions[entries >= 0] = self._images.entry_regions[entries[entries >= 0]]
-    return Ranking(name, ids, best[ids], regions)
+    return self._get_searcher().search(query, top_k=top_k or len(self), name=name, options=Scoring(**scoring))
 
   def search_batch(
     self,
@@ -312,6 +292,7 @@ class InvertedIndex:
       self._writer = None
     self._directory, self._checksum = directory, parts.checksum
     self._segments = parts.segments
+    self._forget()
 
   def verify(self) -> None:
     """Reads every byte of the index on the disk: checksums, and arrays against one another.
@@ -380,10 +361,7 @@ class InvertedIndex:
 
   def list_sizes(self) -> np.ndarray:
     """Lengths of the posting lists: int64 [K]."""
-    sizes = np.zeros(self.num_words, np.int64)
-    for segment in self._segments:
-      sizes += np.diff(segment.load().offsets.astype(np.int64))
-    return sizes
+    return self._get_searcher().list_sizes()
 
   @property
   def imbalance(self) -> float:
@@ -395,35 +373,21 @@ class InvertedIndex:
 
   def _forget(self) -> None:
     """Drops what was derived from the postings."""
-    self._derived: dict[str, np.ndarray] = {}
-    self._buffers = threading.local()
+    self._searcher: Searcher | None = None
+    self._entry_offsets_are_checked = False
 
-  def _derive(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """`compute()`, once until the index changes; threads may compute it twice, to the same end."""
-    if name not in self._derived:
-      self._derived[name] = compute()
-    return self._derived[name]
-
-  def _idf(self) -> np.ndarray:
-    return self._derive('idf', lambda: inverse_document_frequencies(self.list_sizes(), self.num_entries))
-
-  def _norms(self, use_idf: bool) -> np.ndarray:
-    segments = (segment.load() for segment in self._segments)
-    if use_idf:
-      return self._derive('idf norms', lambda: inverse_norms(segments, self._idf()))
-    return self._derive('norms', lambda: inverse_norms(segments, None))
+  def _get_searcher(self) -> Searcher:
+    searcher = self._searcher
+    if searcher is None:
+      searcher = self._searcher = Searcher(
+        self._layout, self.kernel, self._images, self._segments, self._check_entry_offsets
+      )
+    return searcher
 
   def _check_entry_offsets(self) -> None:
-    if self._directory is not None and 'entry offsets are checked' not in self._derived:
+    if self._directory is not None and not self._entry_offsets_are_checked:
       stored_index.check_entry_offsets(self._images, self._directory)
-      self._derived['entry offsets are checked'] = np.ones(1, bool)
-
-  def _buffer(self, segments: int) -> np.ndarray:
-    """The thread's array of scores, float32 [segments, 65536]."""
-    buffer = getattr(self._buffers, 'scores', None)
-    if buffer is None or len(buffer) != segments:
-      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES), np.float32)
-    return buffer
+      self._entry_offsets_are_checked = True
 
   @contextlib.contextmanager
   def _updating(self, directory: str | os.PathLike | None) -> Iterator[None]:

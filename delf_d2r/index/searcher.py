@@ -1,0 +1,91 @@
+"""Answers queries over segments that do not change, and keeps what it derives from them."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from delf_d2r.index.builder import check_descriptor
+from delf_d2r.index.images import ImageTable
+from delf_d2r.index.ranking import best_entries, best_scores
+from delf_d2r.index.ranking import top_k as select_top_k
+from delf_d2r.index.search import Scoring, inverse_document_frequencies, inverse_norms, score_entries
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
+from delf_d2r.index.stored_segment import StoredSegment
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.structures import AggregatedDescriptor, Ranking
+
+
+class Searcher:
+  """The searching half of an index; an index makes a new one after every change.
+
+  Threads may search at once. What two of them derive at the same time comes out equal.
+  """
+
+  def __init__(
+    self,
+    layout: Layout,
+    kernel: Kernel,
+    images: ImageTable,
+    segments: Sequence[Segment | StoredSegment],
+    check_entry_offsets: Callable[[], None],
+  ):
+    """`check_entry_offsets` raises if what `images` says of entries cannot be; called before it is used."""
+    self._layout = layout
+    self._kernel = kernel
+    self._images = images
+    self._segments = segments
+    self._check_entry_offsets = check_entry_offsets
+    self._derived: dict[str, np.ndarray] = {}
+    self._buffers = threading.local()
+
+  def search(self, query: AggregatedDescriptor, *, top_k: int, name: str, options: Scoring) -> Ranking:
+    """The best `top_k` images; see `InvertedIndex.search`."""
+    check_descriptor(query, self._layout)
+    segments = [segment.load() for segment in self._segments]
+    idf = self._idf() if options.use_idf else None
+    normalized = options.normalize and self._kernel is not Kernel.VLAD
+    norms = self._norms(options.use_idf) if normalized else None
+    scores = score_entries(
+      query, segments, self._layout, self._kernel, options, idf, norms, self._buffer(len(segments))
+    )
+    if not self._images.is_regional:
+      ids = select_top_k(scores, top_k)
+      return Ranking(name, ids, scores[ids], np.full(len(ids), -1, np.int32))
+    self._check_entry_offsets()
+    offsets = self._images.entry_offsets
+    best = best_scores(scores, offsets)
+    ids = select_top_k(best, top_k)
+    entries = best_entries(ids, best[ids], scores, offsets)
+    regions = np.full(len(ids), -1, np.int32)
+    regions[entries >= 0] = self._images.entry_regions[entries[entries >= 0]]
+    return Ranking(name, ids, best[ids], regions)
+
+  def list_sizes(self) -> np.ndarray:
+    """Lengths of the posting lists: int64 [K]."""
+    sizes = np.zeros(self._layout.num_words, np.int64)
+    for segment in self._segments:
+      sizes += np.diff(segment.load().offsets.astype(np.int64))
+    return sizes
+
+  def _derive(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    if name not in self._derived:
+      self._derived[name] = compute()
+    return self._derived[name]
+
+  def _idf(self) -> np.ndarray:
+    entries = sum(segment.num_entries for segment in self._segments)
+    return self._derive('idf', lambda: inverse_document_frequencies(self.list_sizes(), entries))
+
+  def _norms(self, use_idf: bool) -> np.ndarray:
+    segments = (segment.load() for segment in self._segments)
+    if use_idf:
+      return self._derive('idf norms', lambda: inverse_norms(segments, self._idf()))
+    return self._derive('norms', lambda: inverse_norms(segments, None))
+
+  def _buffer(self, segments: int) -> np.ndarray:
+    """The thread's array of scores, float32 [segments, 65536]."""
+    buffer = getattr(self._buffers, 'scores', None)
+    if buffer is None or len(buffer) != segments:
+      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES), np.float32)
+    return buffer
