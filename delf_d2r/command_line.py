@@ -19,8 +19,11 @@ from delf_d2r.version import VERSION
 COMMANDS = (
   'run_experiment',
   'search_index',
+  'train_delf',
+  'export_delf',
   'detect_boxes',
   'extract_features',
+  'train_pca',
   'train_codebook',
   'aggregate_features',
   'build_index',

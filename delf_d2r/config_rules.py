@@ -84,6 +84,8 @@ def _extraction(config: Extraction) -> Iterator[Problem]:
         f'min_{kind}_size {smallest} is larger than max_{kind}_size {largest}; no photo can satisfy both',
       )
   if config.HasField('root_sift'):
+    if config.extractor == Extraction.DELF:
+      yield _belongs_to('root_sift', 'extractor: ROOT_SIFT or ROOT_SIFT_AND_DELF', 'DELF')
     sift = config.root_sift
     for field in ('contrast_threshold', 'edge_threshold'):
       if not getattr(sift, field) > 0:
@@ -94,15 +96,21 @@ def _extraction(config: Extraction) -> Iterator[Problem]:
       yield Problem(
         'root_sift.octave_layers', f'root_sift.octave_layers is {sift.octave_layers}; it must be in [1, 16]'
       )
-  if config.HasField('delf') and config.extractor != Extraction.DELF:
-    yield _belongs_to('delf', 'extractor: DELF', Extraction.Extractor.Name(config.extractor))
-  elif config.extractor == Extraction.DELF:
+  if config.extractor != Extraction.ROOT_SIFT:
     yield from _delf(config)
-  elif config.region_features == Extraction.SHARED_FEATURE_MAP:
+  elif config.HasField('delf'):
+    yield _belongs_to('delf', 'extractor: DELF or ROOT_SIFT_AND_DELF', 'ROOT_SIFT')
+  if config.region_features == Extraction.SHARED_FEATURE_MAP and config.extractor != Extraction.DELF:
     yield Problem(
       'region_features',
       'region_features is SHARED_FEATURE_MAP, but ROOT_SIFT has no feature maps. Set extractor: DELF, or'
       ' region_features: CROP or INSIDE',
+    )
+  if config.extractor == Extraction.ROOT_SIFT_AND_DELF and config.min_attention:
+    yield Problem(
+      'min_attention',
+      f'min_attention is {config.min_attention:g}, but with ROOT_SIFT_AND_DELF it would cut two different'
+      ' units. Set it to 0; max_features keeps the best of each',
     )
 
 
@@ -185,11 +193,12 @@ def _report(config: experiment_pb2.ReportConfig) -> Iterator[Problem]:
 
 
 def _training(config: training_pb2.TrainDelfConfig) -> Iterator[Problem]:
-  for field in ('steps', 'batch_size', 'checkpoint_every', 'keep_checkpoints'):
+  for field in ('steps', 'batch_size', 'checkpoint_every', 'keep_checkpoints', 'encoder_start_photos'):
     yield from _range(config, field, 1)
   for field in ('seed', 'summary_every', 'pictures_every', 'reader_threads'):
     yield from _range(config, field, 0)
   yield from _range(config, 'image_size', 32, 4096)
+  yield from _range(config, 'encoder_start_power', 0, 1)
   for part, rules in _TRAINING_RANGES.items():
     for field, bounds in rules.items():
       for problem in _range(getattr(config, part), field, *bounds):
@@ -241,6 +250,7 @@ _TRAINING_RANGES = {
     'pairs': (2, 65536),
     'temperature': (0.001, 10),
     'min_distance': (0,),
+    'attended_share': (0.01, 1),
   },
   'optimizer': {
     'learning_rate': (0, 10),

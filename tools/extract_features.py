@@ -5,8 +5,8 @@ r"""Extracts local features of photos and their boxes, or of the queries of a da
   d2r extract_features --config_path=... --images=photos --ground_truth=truth.json --queries \
     --output=out/query_features
 
-Config: the part `extraction` of an experiment, or an ExtractionConfig. A run that was stopped goes on where
-it was. Photos that cannot be decoded are named in errors.jsonl.
+Config: the part `extraction` of an experiment, an ExtractionConfig, or a delf_config of the research code. A
+run that was stopped goes on where it was. Photos that cannot be decoded are named in errors.jsonl.
 """
 
 import pathlib
@@ -14,6 +14,7 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, config
+from delf_d2r.data import legacy_config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import UserError
@@ -29,7 +30,12 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = config.load(FLAGS.config_path, ['extraction'], overrides=FLAGS.override)
+  legacy = legacy_config.parse(FLAGS.config_path)
+  if legacy:
+    overrides = [config.to_text(legacy_config.as_experiment(legacy)), *FLAGS.override]
+    loaded = config.load_or_default(None, ['extraction'], overrides=overrides)
+  else:
+    loaded = config.load(FLAGS.config_path, ['extraction'], overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
   options = {'workers': FLAGS.workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
   output = pathlib.Path(FLAGS.output)

@@ -10,7 +10,6 @@ The output holds delf.weights.h5 (the best weights by validation, or the last on
 checkpoints/ and tensorboard/. export_delf makes a SavedModel of it.
 """
 
-import os
 import pathlib
 
 from absl import flags
@@ -38,8 +37,6 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  # TensorFlow tells about the machine's instruction sets otherwise.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   train_delf.run(
     config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override),
     FLAGS.photos,

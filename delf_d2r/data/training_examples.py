@@ -150,7 +150,9 @@ class RecordFiles:
 Examples = PhotoFiles | RecordFiles
 
 
-def load(source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = ()) -> Examples:
+def load(
+  source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = (), needs_labels: bool = True
+) -> Examples:
   """Examples from a folder, a `.csv` file or a pattern of TFRecord shards, told apart by what they are.
 
   Args:
@@ -159,6 +161,7 @@ def load(source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[
     num_classes: what the config says; 0: as many as there are. Shards need it where labels are needed.
     classes: names that labels must be among, their position being the class number; empty: the sorted names
       that occur.
+    needs_labels: without, photos of a folder may lie anywhere in it.
 
   Raises:
     UserError: nothing is there, a label is unknown, the number of classes is another one, or a shard is
@@ -166,7 +169,7 @@ def load(source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[
   """
   path = pathlib.Path(source)
   if path.is_dir():
-    found = _from_folder(path, classes)
+    found = _from_folder(path, classes, needs_labels)
   elif path.suffix.lower() == '.csv':
     found = _from_csv(path, classes)
   else:
@@ -195,12 +198,11 @@ def read_classes(path: str | pathlib.Path) -> tuple[str, ...]:
   return tuple(names)
 
 
-def _from_folder(folder: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
+def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: bool) -> PhotoFiles:
   photos = ImageList.from_folder(folder)
   names = [name.rpartition('/')[0] for name in photos.names]
   paths = [photos.path(name) for name in photos.names]
-  if not any(names):
-    # Photos without subfolders have no classes, which training on warped pairs does not need.
+  if not (needs_labels and any(names)):
     labels = np.full(len(names), UNLABELLED)
     return PhotoFiles(folder, photos.names, paths, labels, (), photos.fingerprint)
   if not all(names):

@@ -2,8 +2,11 @@
 
 import pathlib
 
-from delf_d2r.extractors.regions import RegionExtractor
+from delf_d2r.errors import UserError
+from delf_d2r.extractors.regions import LocalExtractor, RegionExtractor
 from delf_d2r.protos import extraction_pb2
+
+Extraction = extraction_pb2.ExtractionConfig
 
 # The model that comes with the package.
 DEFAULT_DELF = pathlib.Path(__file__).parent.parent / 'models' / 'default'
@@ -11,16 +14,43 @@ DEFAULT_DELF = pathlib.Path(__file__).parent.parent / 'models' / 'default'
 
 def build(config: extraction_pb2.ExtractionConfig) -> RegionExtractor:
   """The extractor that a config asks for. Imports only what that one needs."""
-  if config.extractor == extraction_pb2.ExtractionConfig.ROOT_SIFT:
-    from delf_d2r.extractors.root_sift import RootSift
+  makers = {
+    Extraction.ROOT_SIFT: _root_sift,
+    Extraction.DELF: _delf,
+    Extraction.ROOT_SIFT_AND_DELF: _joined,
+  }
+  if config.extractor not in makers:
+    raise ValueError(f'extractor {config.extractor} has no implementation')
+  return RegionExtractor(makers[config.extractor](config), config)
 
-    local = RootSift(config.root_sift, max_features=config.max_features, min_attention=config.min_attention)
-    return RegionExtractor(local, config)
-  if config.extractor == extraction_pb2.ExtractionConfig.DELF:
-    from delf_d2r.models import extractor
 
-    return RegionExtractor(extractor.build(config, default_model=DEFAULT_DELF), config)
-  raise ValueError(f'extractor {config.extractor} has no implementation')
+def uses_network(config: extraction_pb2.ExtractionConfig) -> bool:
+  """Whether extraction runs a network, which has files of its own and may run on a GPU."""
+  return config.extractor != Extraction.ROOT_SIFT
+
+
+def _root_sift(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.extractors.root_sift import RootSift
+
+  return RootSift(config.root_sift, max_features=config.max_features, min_attention=config.min_attention)
+
+
+def _delf(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.models import extractor
+
+  return extractor.build(config, default_model=DEFAULT_DELF)
+
+
+def _joined(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.extractors.joined import JoinedExtractor
+
+  first, second = _root_sift(config), _delf(config)
+  if first.dimensions != second.dimensions:
+    raise UserError(
+      f'ROOT_SIFT_AND_DELF needs descriptors of the same dimensions, but RootSIFT has {first.dimensions} and'
+      f' the model {second.dimensions}. Reduce the latter to {first.dimensions} by extraction.delf.pca'
+    )
+  return JoinedExtractor(first, second)
 
 
 def model_files(config: extraction_pb2.DelfConfig) -> dict[str, pathlib.Path]:

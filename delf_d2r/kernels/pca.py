@@ -75,6 +75,7 @@ class Covariance:
   """Mean and covariance of descriptors that arrive in parts, in float64 (Chan, Golub and LeVeque, 1979)."""
 
   def __init__(self, dimensions: int):
+    self.dimensions = dimensions
     self.count = 0
     self._mean = np.zeros(dimensions)
     self._scatter = np.zeros((dimensions, dimensions))

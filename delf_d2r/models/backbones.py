@@ -152,6 +152,8 @@ def _load(model: keras.Model, name: str, weights: str) -> None:
     efficientnet_lite.load_torch_weights(model, weights)
     return
   try:
-    model.load_weights(weights)
-  except (ValueError, OSError, KeyError) as error:
+    # Keras only warns of parts that it leaves as they are.
+    with warnings.catch_warnings(action='error', category=UserWarning):
+      model.load_weights(weights)
+  except (ValueError, OSError, KeyError, UserWarning) as error:
     raise UserError(f'{weights}: cannot be read as weights of {name} without classifier ({error})') from None

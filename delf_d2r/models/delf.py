@@ -2,9 +2,12 @@
 
 import math
 import pathlib
+import warnings
 
+import h5py
 import keras
 import tensorflow as tf
+from google.protobuf import text_format
 from keras import layers
 
 from delf_d2r.errors import UserError
@@ -12,6 +15,21 @@ from delf_d2r.models import backbones, heads
 from delf_d2r.protos import delf_model_pb2
 
 Config = delf_model_pb2.DelfModelConfig
+# What may differ between the training of weights and their use.
+_TRAINING_FIELDS = (
+  'backbone_weights',
+  'heads_train_backbone',
+  'num_classes',
+  'classifier_endpoint',
+  'arcface_margin',
+  'arcface_scale',
+)
+_CONFIG_ATTRIBUTE = 'delf_model_config'
+
+
+def local_endpoints(config: Config) -> list[str]:
+  """The backbone's endpoints that local features need."""
+  return [config.endpoint, *([config.attention_endpoint] if config.attention_endpoint else [])]
 
 
 class Delf(keras.Model):
@@ -38,7 +56,7 @@ class Delf(keras.Model):
     deep = [config.classifier_endpoint] if wants_deep else []
     self.backbone = backbones.build(
       Config.Backbone.Name(config.backbone),
-      endpoints=tuple(dict.fromkeys([config.endpoint, *deep])),
+      endpoints=tuple(dict.fromkeys([*local_endpoints(config), *deep])),
       weights=config.backbone_weights,
       output_stride=config.output_stride,
     )
@@ -88,7 +106,7 @@ class Delf(keras.Model):
     """
     config = self.config
     maps = self.backbone_model(images, training=training)
-    outputs = self.local(maps[config.endpoint], training=training)
+    outputs = self.local(maps, training=training)
     if config.num_classes:
       deep = maps[config.classifier_endpoint]
       outputs['descriptor_logits'] = self.descriptor_classifier(tf.reduce_mean(deep, axis=(1, 2)))
@@ -101,9 +119,10 @@ class Delf(keras.Model):
         outputs['global_logits'] = self.global_classifier(outputs['global_descriptor'], labels)
     return outputs
 
-  def local(self, features, *, training: bool) -> dict:
-    """What `call` gives of local features, from the backbone's endpoint [B, H', W', C]."""
+  def local(self, maps, *, training: bool) -> dict:
+    """What `call` gives of local features, from the backbone's endpoints [B, H', W', C] by name."""
     config = self.config
+    features = maps[config.endpoint]
     if not config.heads_train_backbone:
       features = tf.stop_gradient(features)
     if config.smoothing > 1:
@@ -116,11 +135,12 @@ class Delf(keras.Model):
     if config.attention == Config.LEARNED:
       outputs['attention'] = self.attention(attended, training=training)
     else:
-      outputs['attention'] = tf.norm(tf.cast(features, tf.float32), axis=-1, keepdims=True)
+      attended = maps[config.attention_endpoint] if config.attention_endpoint else features
+      outputs['attention'] = tf.norm(tf.cast(attended, tf.float32), axis=-1, keepdims=True)
     return outputs
 
   def load(self, path: str | pathlib.Path) -> None:
-    """Reads the weights that `save` wrote for a model of the same config.
+    """Reads the weights that `save` wrote for a model of the same config; it may have had other classes.
 
     Raises:
       UserError: no such file, or weights of a model of another config.
@@ -128,12 +148,34 @@ class Delf(keras.Model):
     if not pathlib.Path(path).is_file():
       raise UserError(f'{path}: no such file of weights')
     try:
-      self.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+      with h5py.File(path) as file:
+        written = str(file.attrs.get(_CONFIG_ATTRIBUTE, ''))
+      self._require_same(path, written)
+      # Keras only warns of parts that it leaves as they are.
+      with warnings.catch_warnings(action='error', category=UserWarning):
+        self.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+      if isinstance(error, UserError):
+        raise
       raise UserError(
         f'{path}: not the weights of this model ({error}). Give the config that they were trained with'
       ) from None
 
   def save(self, path: str | pathlib.Path) -> None:
-    """Writes all weights; the file's name ends in `.weights.h5`."""
+    """Writes all weights, and the config that they belong to; the file's name ends in `.weights.h5`."""
     self.save_weights(path)
+    with h5py.File(path, 'a') as file:
+      file.attrs[_CONFIG_ATTRIBUTE] = text_format.MessageToString(self.config)
+
+  def _require_same(self, path, written: str) -> None:
+    # Keras fills the layers that exist here and passes over what else is in the file.
+    if not written:
+      return
+    before = text_format.Parse(written, Config())
+    for field in Config.DESCRIPTOR.fields:
+      was, now = getattr(before, field.name), getattr(self.config, field.name)
+      if field.name not in _TRAINING_FIELDS and was != now:
+        raise UserError(
+          f'{path}: these weights belong to a model with {field.name} {was}, this one has {now}. Give the'
+          ' config that they were trained with'
+        )

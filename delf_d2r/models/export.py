@@ -1,5 +1,6 @@
 """A trained network to a SavedModel that the research code's extractor can use too (reference.md 3.4)."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 
 import tensorflow as tf
+from absl import logging
 from google.protobuf import text_format
 
 from delf_d2r.errors import UserError
@@ -30,7 +32,15 @@ class LocalFeatureModule(tf.Module):
   outputs with B in front.
   """
 
-  def __init__(self, model: Delf, *, pca: Pca | None = None, whitening: bool = False, nms_iou: float = 1.0):
+  def __init__(
+    self,
+    model: Delf,
+    *,
+    pca: Pca | None = None,
+    whitening: bool = False,
+    nms_iou: float = 1.0,
+    half_weights: bool = False,
+  ):
     """Wraps a model.
 
     Args:
@@ -38,9 +48,10 @@ class LocalFeatureModule(tf.Module):
       pca: reduces the descriptors within the graph: features are then of unit length.
       whitening: divide by the standard deviations of `pca`.
       nms_iou: see `pyramid.select`.
+      half_weights: see InferenceNetwork.
     """
     super().__init__(name='delf')
-    network = InferenceNetwork(model)
+    network = InferenceNetwork(model, half_weights=half_weights)
     # The variables alone: tracking the Keras model itself would save and load many times slower.
     self.kept_variables = network.variables
     affine = None
@@ -114,10 +125,12 @@ def save(
   temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
   try:
     signatures = {'serving_default': module.serving_default, BATCH_SIGNATURE: module.extract_batch}
-    tf.saved_model.save(module, str(temporary), signatures=signatures)
+    with _quiet():
+      tf.saved_model.save(module, str(temporary), signatures=signatures)
     exported = Config()
     exported.CopyFrom(config)
-    exported.num_classes = 0
+    for field in ('num_classes', 'backbone_weights'):
+      exported.ClearField(field)
     (temporary / CONFIG).write_text(text_format.MessageToString(exported), encoding='utf-8')
     (temporary / CARD_JSON).write_text(json.dumps(dict(card), indent=1, ensure_ascii=False) + '\n', 'utf-8')
     (temporary / CARD_MARKDOWN).write_text(_markdown(card), encoding='utf-8')
@@ -126,6 +139,17 @@ def save(
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
   return output
+
+
+@contextlib.contextmanager
+def _quiet():
+  """TensorFlow tells of every tensor that it renames."""
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 def _markdown(card: Mapping) -> str:

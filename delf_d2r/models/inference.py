@@ -1,7 +1,9 @@
 """A trained network as it is used: batch normalisation folded, heads that only training needs left out."""
 
+import tensorflow as tf
+
 from delf_d2r.models import folding
-from delf_d2r.models.delf import Delf
+from delf_d2r.models.delf import Delf, local_endpoints
 
 
 class InferenceNetwork:
@@ -10,22 +12,32 @@ class InferenceNetwork:
   The weights of the backbone are copies, those of the heads are the model's own.
   """
 
-  def __init__(self, model: Delf):
+  def __init__(self, model: Delf, *, half_weights: bool = False):
+    """`half_weights` keeps the backbone's weights as half the bytes; computation stays in full precision."""
     self.config = model.config
     self.dimensions = model.dimensions
     self.receptive_field = model.receptive_field
     self._model = model
     config = model.config
-    endpoints = [config.endpoint, *([config.classifier_endpoint] if config.global_dimensions else [])]
+    deep = [config.classifier_endpoint] if config.global_dimensions else []
+    endpoints = [*local_endpoints(config), *deep]
     symbolic = model.backbone.outputs
     self._backbone = folding.fold(model.backbone_model, {name: symbolic[name] for name in endpoints})
+
+    self._half = None
+    if half_weights:
+      kinds = (self._backbone.trainable_variables, self._backbone.non_trainable_variables)
+      self._half = [[tf.Variable(tf.cast(v.value, tf.float16)) for v in kind] for kind in kinds]
 
   @property
   def variables(self) -> list:
     """All that `__call__` reads, as TensorFlow's variables."""
     heads = (getattr(self._model, name, None) for name in ('encoder', 'decoder', 'attention', 'embedding'))
-    parts = [self._backbone, *(head for head in heads if head is not None)]
-    return [variable.value for part in parts for variable in part.variables]
+    parts = [head for head in heads if head is not None]
+    backbone = [v.value for v in self._backbone.variables]
+    if self._half is not None:
+      backbone = [variable for kind in self._half for variable in kind]
+    return [*backbone, *(variable.value for part in parts for variable in part.variables)]
 
   def normalize(self, images):
     """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""
@@ -39,8 +51,12 @@ class InferenceNetwork:
     """
     if training:
       raise ValueError('an InferenceNetwork cannot be trained; train the Delf that it was made from')
-    maps = self._backbone(images, training=False)
-    outputs = self._model.local(maps[self.config.endpoint], training=False)
+    if self._half is None:
+      maps = self._backbone(images, training=False)
+    else:
+      weights = ([tf.cast(variable, tf.float32) for variable in kind] for kind in self._half)
+      maps, _ = self._backbone.stateless_call(*weights, images, training=False)
+    outputs = self._model.local(maps, training=False)
     found = {name: outputs[name] for name in ('attention', 'descriptors')}
     if self.config.global_dimensions:
       deep = maps[self.config.classifier_endpoint]

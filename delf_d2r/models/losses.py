@@ -27,10 +27,23 @@ def classification(logits: tf.Tensor, labels: tf.Tensor, *, smoothing: float = 0
   return -(1 - smoothing) * right - smoothing * tf.reduce_mean(log_probabilities, axis=1)
 
 
-def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor) -> tf.Tensor:
-  """Mean squared difference of two feature maps [B, H, W, C]: float32 [B] (DELG, Cao et al., ECCV 2020)."""
-  difference = tf.cast(features, tf.float32) - tf.cast(reconstructed, tf.float32)
-  return tf.reduce_mean(tf.square(difference), axis=(1, 2, 3))
+def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor, *, relative: bool = False) -> tf.Tensor:
+  """Mean squared difference of two feature maps (DELG: Cao et al., ECCV 2020).
+
+  Args:
+    features: [B, H, W, C].
+    reconstructed: [B, H, W, C].
+    relative: divide by the mean square of the features.
+
+  Returns:
+    float32 [B].
+  """
+  features = tf.cast(features, tf.float32)
+  axes = (1, 2, 3)
+  error = tf.reduce_mean(tf.square(features - tf.cast(reconstructed, tf.float32)), axes)
+  if not relative:
+    return error
+  return error / tf.maximum(tf.stop_gradient(tf.reduce_mean(tf.square(features), axes)), 1e-12)
 
 
 def weight_decay(model: keras.Model) -> tf.Tensor:

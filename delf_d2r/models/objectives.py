@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from delf_d2r.models import losses
+from delf_d2r.models.delf import Config as DelfConfig
 from delf_d2r.models.delf import Delf
 from delf_d2r.models.receptive_field import ReceptiveField
 from delf_d2r.protos import training_pb2
@@ -54,7 +55,7 @@ def _classification(config: Config, model: Delf, batch: dict[str, tf.Tensor], tr
       right = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
       metrics[f'{name}_accuracy'] = tf.cast(right, tf.float32)
   if 'expanded' in outputs:
-    parts['reconstruction_loss'] = losses.reconstruction(outputs['features'], outputs['expanded'])
+    parts['reconstruction_loss'] = _reconstruction(config, outputs)
   return Outcome(parts, metrics)
 
 
@@ -70,7 +71,9 @@ def _warped_pairs(config: Config, model: Delf, batch: dict[str, tf.Tensor], trai
     project(batch['homographies'], points) - model.receptive_field.center
   ) / model.receptive_field.stride
   valid = tf.reduce_all((places >= 0) & (places <= tf.cast(shape[1:3] - 1, tf.float32)), axis=-1)
-  chosen = _draw(valid, options.pairs, tf.stack([tf.constant(config.seed, tf.int64), batch['positions'][0]]))
+  attention = tf.reshape(tf.split(outputs['attention'], 2)[0], (shape[0], -1))
+  seed = tf.stack([tf.constant(config.seed, tf.int64), batch['positions'][0]])
+  chosen = draw(valid, attention, options.pairs, options.attended_share, seed)
 
   def take(values):
     return tf.gather(values, chosen, axis=1, batch_dims=1)
@@ -89,14 +92,19 @@ def _warped_pairs(config: Config, model: Delf, batch: dict[str, tf.Tensor], trai
   )
   errors, right = (tf.reshape(values, tf.shape(chosen)) for values in (errors, right))
   parts = {'descriptor_loss': _mean(errors, valid)}
-  attention = tf.reshape(tf.split(outputs['attention'], 2)[0], (shape[0], -1))
-  parts['attention_loss'] = _mean(losses.precision(take(attention), errors), valid)
+  if model.config.attention == DelfConfig.LEARNED:
+    parts['attention_loss'] = _mean(losses.precision(take(attention), errors), valid)
   if 'expanded' in outputs:
     maps = (tf.split(outputs[name], 2) for name in ('features', 'expanded'))
     parts['reconstruction_loss'] = (
       tf.add_n([losses.reconstruction(*pair) for pair in zip(*maps, strict=True)]) / 2
     )
   return Outcome(parts, {'descriptor_accuracy': _mean(tf.cast(right, tf.float32), valid)})
+
+
+def _reconstruction(config: Config, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
+  relative = config.loss.relative_reconstruction
+  return losses.reconstruction(outputs['features'], outputs['expanded'], relative=relative)
 
 
 def cell_centers(field: ReceptiveField, height, width) -> tf.Tensor:
@@ -133,10 +141,25 @@ def sample(maps: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
   return (1 - y) * ((1 - x) * value(0, 0) + x * value(0, 1)) + y * ((1 - x) * value(1, 0) + x * value(1, 1))
 
 
-def _draw(valid: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
-  """int32 [B, P']: P' = min(count, cells) cells of each image by lot, valid ones first."""
-  lots = tf.random.stateless_uniform(tf.shape(valid), seed) + tf.cast(valid, tf.float32)
-  return tf.math.top_k(lots, tf.minimum(count, tf.shape(valid)[1])).indices
+def draw(valid: tf.Tensor, attention: tf.Tensor, count: int, share: float, seed: tf.Tensor) -> tf.Tensor:
+  """Cells of each image by lot: valid ones first, among them those in the attended share.
+
+  Args:
+    valid: bool [B, P].
+    attention: float32 [B, P].
+    count: how many for each image.
+    share: of the cells, in (0, 1].
+    seed: int64 [2].
+
+  Returns:
+    int32 [B, min(count, P)].
+  """
+  cells = tf.shape(valid)[1]
+  attended = tf.cast(tf.math.ceil(share * tf.cast(cells, tf.float32)), tf.int32)
+  least = tf.math.top_k(attention, attended).values[:, -1:]
+  lots = tf.random.stateless_uniform(tf.shape(valid), seed)
+  lots += 2 * tf.cast(valid, tf.float32) + tf.cast(attention >= least, tf.float32)
+  return tf.math.top_k(lots, tf.minimum(count, cells)).indices
 
 
 def _mean(values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:

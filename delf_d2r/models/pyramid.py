@@ -4,7 +4,6 @@ Images may have any size and any number of scales: shapes are unknown to the gra
 all. Levels run one after the other, which bounds memory by the largest.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from delf_d2r.models.delf import Delf
@@ -139,8 +138,3 @@ def select_batch(found: dict, max_features) -> dict:
     'scores': scores[..., None],
     'features': tf.gather(found['features'], chosen, batch_dims=1),
   }
-
-
-def default_scales() -> np.ndarray:
-  """float32 [7]: 0.25 to 2 by the square root of 2."""
-  return np.array(DEFAULT_SCALES, np.float32)

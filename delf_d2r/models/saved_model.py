@@ -8,6 +8,7 @@ is read from its `saved_model.pb`, not from a config.
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,6 @@ from delf_d2r.models.export import BATCH_SIGNATURE
 _INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
 _GLOBAL_INPUT = 'input_global_scales_ind'
 _OUTPUTS = ('boxes', 'features', 'scales', 'scores')
-_GLOBAL_OUTPUT = 'global_descriptors'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,9 @@ class RawFeatures:
     boxes, scales, scores, features = (
       np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
     )
-    return cls(boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(len(boxes), -1))
+    return cls(
+      boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(-1, features.shape[-1])
+    )
 
 
 class LocalFeatureModel:
@@ -116,7 +118,9 @@ def _directory(path: str) -> str:
   if pathlib.Path(path).exists():
     raise UserError(f'{path}: no SavedModel, for it has no file saved_model.pb')
   try:
-    import tensorflow_hub
+    # It imports pkg_resources, which warns of its own end.
+    with warnings.catch_warnings(action='ignore'):
+      import tensorflow_hub
   except ImportError:
     raise UserError(
       f'{path}: no such directory. If it is a handle of TensorFlow Hub, install tensorflow-hub first'

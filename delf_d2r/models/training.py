@@ -51,17 +51,12 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-  """Whether this process is the one that writes files."""
+  """Whether this process is the one that writes files: the chief, or the first worker where there is none."""
   resolver = strategy.cluster_resolver
-  return (
-    resolver is None
-    or not resolver.task_type
-    or (resolver.task_type, resolver.task_id)
-    in (
-      ('chief', 0),
-      ('worker', 0),
-    )
-  )
+  if resolver is None or not resolver.task_type:
+    return True
+  first = 'chief' if 'chief' in resolver.cluster_spec().jobs else 'worker'
+  return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Trainer:
     """Builds the network with weights that `config.seed` decides.
 
     Raises:
-      UserError: weights to start from are missing or of another network.
+      UserError: weights to start from are missing or of another network, or nothing is left to train.
     """
     self.config = config
     self.strategy = strategy or tf.distribute.get_strategy()
@@ -98,6 +93,11 @@ class Trainer:
         self.model.load(config.initial_weights)
       _freeze(self.model, config)
       self._groups = _groups(self.model, config)
+      if not self._groups:
+        raise UserError(
+          'nothing to train: the backbone is frozen, and the model has neither a reduction nor a learned'
+          ' attention. Set model.reduced_dimensions, or unset freeze_backbone'
+        )
       for group in self._groups:
         group.optimizer.build(group.variables)
     self.optimizers = [group.optimizer for group in self._groups]
@@ -119,7 +119,7 @@ class Trainer:
         replicas=context.num_replicas_in_sync // context.num_input_pipelines,
       )
 
-    return explained(self.strategy.distribute_datasets_from_function(dataset), data)
+    return data.explained(self.strategy.distribute_datasets_from_function(dataset))
 
   def step(self, batch, step: int) -> dict[str, float]:
     """Changes the network by one batch.
@@ -147,7 +147,7 @@ class Trainer:
     """Means of the loss, its parts and metrics over batches that are not learnt from, on one device."""
     sums: Counter[str] = Counter()
     count = 0
-    for batch in explained(data.dataset(0), data):
+    for batch in data.batches():
       sums.update({name: float(value) for name, value in self._run_evaluation(batch).items()})
       count += 1
     return {name: value / count for name, value in sums.items()}
@@ -196,16 +196,6 @@ class Trainer:
     decay = self.config.loss.weight_decay * losses.weight_decay(self.model)
     values['weight_decay'] = tf.add_n([decay, *self.model.losses]) / replicas
     return {'loss': tf.add_n([*parts, values['weight_decay']]), **values}
-
-
-def explained(batches, data: Batches) -> Iterator:
-  """Yields the batches; what stopped the reader is raised as it was, not as TensorFlow wraps it."""
-  try:
-    yield from batches
-  except tf.errors.OpError as error:
-    if data.error is None:
-      raise
-    raise data.error from error
 
 
 def _freeze(model: Delf, config: Config) -> None:

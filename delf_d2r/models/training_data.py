@@ -8,7 +8,7 @@ augmentations that it would have had.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -92,6 +92,20 @@ class Batches:
     dataset = dataset.map(self._load, num_parallel_calls=threads)
     dataset = dataset.batch(share // replicas, drop_remainder=True)
     return dataset.prefetch(2)
+
+  def batches(self, count: int | None = None) -> Iterator[dict[str, tf.Tensor]]:
+    """The first `count` batches, or all, whole and on this device."""
+    dataset = self.dataset(0)
+    return self.explained(dataset if count is None else dataset.take(count))
+
+  def explained(self, batches: Iterable) -> Iterator:
+    """Yields the batches; what stopped the reader is raised as it was, not as TensorFlow wraps it."""
+    try:
+      yield from batches
+    except tf.errors.OpError as error:
+      if self.error is None:
+        raise
+      raise self.error from error
 
   def _load(self, position: tf.Tensor) -> dict[str, tf.Tensor]:
     seed = tf.stack([tf.constant(self.config.seed, tf.int64), position])

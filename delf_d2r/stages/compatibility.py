@@ -1,10 +1,12 @@
 """Artefacts that may be used together: descriptors are comparable only if one extractor made them."""
 
+import functools
+
 from delf_d2r.errors import UserError
 from delf_d2r.protos import extraction_pb2
 
 # What decides a descriptor's meaning; sizes and numbers of features may differ.
-_DECISIVE_FIELDS = ('extractor', 'root_sift')
+_DECISIVE_FIELDS = ('extractor', 'root_sift', 'delf.model_path', 'delf.pca')
 
 
 def require_same_extractor(
@@ -26,9 +28,11 @@ def require_same_extractor(
 
 
 def _text(config: extraction_pb2.ExtractionConfig, field: str) -> str:
-  value = getattr(config, field)
+  value = functools.reduce(getattr, field.split('.'), config)
   if field == 'extractor':
     return extraction_pb2.ExtractionConfig.Extractor.Name(value)
+  if isinstance(value, str):
+    return repr(value)
   # Unset and set to its defaults is the same extractor.
-  values = (f'{item.name}: {getattr(value, item.name):g}' for item in value.DESCRIPTOR.fields)
+  values = (f'{item.name}: {getattr(value, item.name)}' for item in value.DESCRIPTOR.fields)
   return f'{{{", ".join(values)}}}'

@@ -151,7 +151,7 @@ def _extract(
 
 def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
   """The files of a network and its PCA: other weights at the same place make features stale."""
-  if config.extractor != extraction_pb2.ExtractionConfig.DELF:
+  if not factory.uses_network(config):
     return []
   return [
     Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config.delf).items()
@@ -161,7 +161,7 @@ def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
 def _default_workers(config: extraction_pb2.ExtractionConfig) -> int:
   """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
   cores = parallel.available_cores()
-  uses_gpu = config.extractor == extraction_pb2.ExtractionConfig.DELF and glob.glob('/dev/nvidia[0-9]*')
+  uses_gpu = factory.uses_network(config) and glob.glob('/dev/nvidia[0-9]*')
   return min(cores, _WORKERS_PER_GPU) if uses_gpu else cores
 
 

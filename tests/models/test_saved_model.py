@@ -1,0 +1,205 @@
+"""SavedModels of the research code's two forms, and those that are neither.
+
+A stand-in network of one convolution is written in both forms, and computed once more in NumPy.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from delf_support import noise
+from numpy.testing import assert_allclose
+
+from delf_d2r.errors import UserError
+from delf_d2r.models import saved_model
+
+CELL, DIMENSIONS = 16, 6
+KERNEL = np.random.default_rng(0).normal(size=(CELL, CELL, 3, DIMENSIONS)).astype(np.float32)
+SCALES = np.array([0.5, 1.0, 1.4142], np.float32)
+
+
+# The stand-in in NumPy
+
+
+def resize(image, size, *, half_pixel):
+  """Bilinear, written out: TensorFlow 1's legacy sampling or the half-pixel one of TensorFlow 2."""
+  for axis, wanted in enumerate(size):
+    have = image.shape[axis]
+    at = (
+      (np.arange(wanted) + 0.5) * have / wanted - 0.5 if half_pixel else np.arange(wanted) * (have / wanted)
+    )
+    low = np.floor(at)
+    share = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+    low, high = np.clip(low, 0, have - 1).astype(int), np.clip(low + 1, 0, have - 1).astype(int)
+    image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
+  return image
+
+
+def expected(image, *, half_pixel, max_features=10_000):
+  pixels = (image.astype(float) - 128) / 128
+  boxes, scales, features = [], [], []
+  for scale in SCALES.astype(float):
+    size = [int(np.round(side * scale)) for side in image.shape[:2]]
+    resized = resize(pixels, size, half_pixel=half_pixel)
+    rows, columns = (side // CELL for side in size)
+    blocks = resized[: rows * CELL, : columns * CELL].reshape(rows, CELL, columns, CELL, 3)
+    features.append(np.einsum('iajbc,abcd->ijd', blocks, KERNEL.astype(float)).reshape(-1, DIMENSIONS))
+    corners = np.argwhere(np.ones((rows, columns))) * CELL
+    boxes.append(np.concatenate([corners, corners + CELL], axis=1) / scale)
+    scales.append(np.full(rows * columns, 1 / scale))
+  boxes, scales, features = (np.concatenate(parts) for parts in (boxes, scales, features))
+  scores = np.log1p(np.exp(features[:, 0] / 10))
+  best = np.argsort(-scores, kind='stable')[:max_features]
+  return boxes[best], scales[best], scores[best], features[best]
+
+
+# The same in TensorFlow
+
+
+def stand_in(image, scales, max_features, threshold, *, resize):
+  pixels = (tf.cast(image, tf.float32) - 128) / 128
+  parts = {'boxes': [], 'scales': [], 'features': []}
+  for k in range(len(SCALES)):
+    size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * scales[k]), tf.int32)
+    maps = tf.nn.conv2d(resize(pixels[None], size), KERNEL, CELL, 'VALID')
+    rows, columns = tf.shape(maps)[1], tf.shape(maps)[2]
+    grid = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing='ij'), -1)
+    corners = tf.cast(tf.reshape(grid, (-1, 2)), tf.float32) * CELL
+    parts['boxes'].append(tf.concat([corners, corners + CELL], 1) / scales[k])
+    parts['scales'].append(tf.fill((rows * columns,), 1 / scales[k]))
+    parts['features'].append(tf.reshape(maps, (-1, DIMENSIONS)))
+  found = {name: tf.concat(values, 0) for name, values in parts.items()}
+  scores = tf.nn.softplus(found['features'][:, 0] / 10)
+  best = tf.math.top_k(scores, tf.minimum(max_features, tf.size(scores))).indices
+  best = tf.boolean_mask(best, tf.gather(scores, best) >= threshold)
+  found['scores'] = scores[:, None]
+  return {name: tf.gather(value, best) for name, value in found.items()}
+
+
+def write_tf1(path, *, with_global=False, outputs=('boxes', 'features', 'scales', 'scores'), tag='serve'):
+  """A SavedModel as TensorFlow 1 wrote them: placeholders and named outputs, no functions."""
+  v1 = tf.compat.v1
+  with tf.Graph().as_default(), v1.Session() as session:
+    image = v1.placeholder(tf.uint8, [None, None, 3], name='input_image')
+    # A fixed number of scales, as far as this stand-in goes.
+    scales = v1.placeholder(tf.float32, [None], name='input_scales')
+    most = v1.placeholder(tf.int32, [], name='input_max_feature_num')
+    threshold = v1.placeholder(tf.float32, [], name='input_abs_thres')
+    # Padded so that fewer scales can be asked for, which the probe does.
+    padded = tf.concat([scales, tf.fill([len(SCALES) - tf.shape(scales)[0]], 1.0)], 0)
+    found = stand_in(image, padded, most, threshold, resize=v1.image.resize_bilinear)
+    if with_global:
+      chosen = v1.placeholder(tf.int32, [None], name='input_global_scales_ind')
+      tf.gather(tf.ones((len(SCALES), 4)), chosen, name='global_descriptors')
+      # As in the research code's models, every output waits for all inputs.
+      found['boxes'] += tf.cast(tf.reduce_sum(chosen), tf.float32)
+    variable = v1.get_variable('offset', [], initializer=v1.zeros_initializer())
+    found['features'] += variable
+    for name in outputs:
+      tf.identity(found[name], name=name)
+    session.run(v1.global_variables_initializer())
+    builder = v1.saved_model.builder.SavedModelBuilder(str(path))
+    builder.add_meta_graph_and_variables(session, [tag])
+    builder.save()
+  return str(path)
+
+
+class Exported(tf.Module):
+  """A SavedModel as TensorFlow 2 writes them."""
+
+  def __init__(self, *, with_global=False, outputs=('boxes', 'features', 'scales', 'scores')):
+    super().__init__()
+    self.offset = tf.Variable(0.0)
+    specs = {
+      'input_image': tf.TensorSpec([None, None, 3], tf.uint8, name='input_image'),
+      'input_scales': tf.TensorSpec([None], tf.float32, name='input_scales'),
+      'input_max_feature_num': tf.TensorSpec([], tf.int32, name='input_max_feature_num'),
+      'input_abs_thres': tf.TensorSpec([], tf.float32, name='input_abs_thres'),
+    }
+    if with_global:
+      specs['input_global_scales_ind'] = tf.TensorSpec([None], tf.int32, name='input_global_scales_ind')
+
+    def run(input_image, input_scales, input_max_feature_num, input_abs_thres, input_global_scales_ind=None):
+      padded = tf.concat([input_scales, tf.fill([len(SCALES) - tf.shape(input_scales)[0]], 1.0)], 0)
+      found = stand_in(input_image, padded, input_max_feature_num, input_abs_thres, resize=tf.image.resize)
+      found['features'] += self.offset
+      if with_global:
+        found['global_descriptors'] = tf.gather(tf.ones((len(SCALES), 4)), input_global_scales_ind)
+      return {name: found[name] for name in (*outputs, *(['global_descriptors'] if with_global else []))}
+
+    self.function = tf.function(run).get_concrete_function(**specs)
+
+
+def write_tf2(path, **options):
+  module = Exported(**options)
+  tf.saved_model.save(module, str(path), signatures={'serving_default': module.function})
+  return str(path)
+
+
+FORMS = {'TensorFlow 1': (write_tf1, False), 'TensorFlow 2': (write_tf2, True)}
+
+
+@pytest.mark.parametrize('with_global', [False, True])
+@pytest.mark.parametrize('kind', FORMS)
+def test_both_forms_are_told_apart_and_computed_right(tmp_path, kind, with_global):
+  write, half_pixel = FORMS[kind]
+  model = saved_model.load(write(tmp_path / 'model', with_global=with_global))
+  assert (model.kind, model.dimensions, model.stride) == (kind, DIMENSIONS, CELL)
+  assert not model.has_batches
+  image = noise(70, 99)
+  for most in (10_000, 7):
+    found = model.extract(image, SCALES, max_features=most)
+    boxes, scales, scores, features = expected(image, half_pixel=half_pixel, max_features=most)
+    assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-5)
+    assert_allclose(found.features, features, rtol=1e-3, atol=1e-3)
+    assert_allclose(found.boxes, boxes, rtol=1e-4)
+    assert_allclose(found.scales, scales, rtol=1e-5)
+
+
+def test_the_two_ways_of_resizing_differ():
+  # Else the test above could not tell whether each form was given its own.
+  image = noise(70, 99)
+  legacy, half_pixel = (expected(image, half_pixel=flag)[2] for flag in (False, True))
+  assert np.max(np.abs(legacy - half_pixel)) > 0.1
+
+
+def test_no_features_are_no_error(tmp_path):
+  model = saved_model.load(write_tf2(tmp_path / 'model'))
+  found = model.extract(noise(40, 40), SCALES, max_features=0)
+  assert (found.boxes.shape, found.features.shape) == ((0, 4), (0, DIMENSIONS))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize('write', [write_tf1, write_tf2])
+def test_model_of_another_kind_is_named(tmp_path, write):
+  path = write(tmp_path / 'model', outputs=('boxes', 'scores'))
+  with pytest.raises(UserError, match=r'no model of local features: .* lacks features, scales'):
+    saved_model.load(path)
+
+
+def test_detector_is_told_from_its_signature(tmp_path):
+  module = tf.Module()
+  function = tf.function(
+    lambda input_tensor: {'detection_boxes': tf.zeros((1, 0, 4))}, autograph=False
+  ).get_concrete_function(tf.TensorSpec([1, None, None, 3], tf.uint8, name='input_tensor'))
+  tf.saved_model.save(module, str(tmp_path / 'model'), signatures={'serving_default': function})
+  with pytest.raises(UserError, match=r"\['input_tensor'\] -> \['detection_boxes'\]"):
+    saved_model.load(str(tmp_path / 'model'))
+
+
+def test_no_saved_model_at_all(tmp_path):
+  with pytest.raises(UserError, match=r'no such directory|neither a directory nor a handle'):
+    saved_model.load(str(tmp_path / 'nowhere'))
+  with pytest.raises(UserError, match=r'no file saved_model\.pb'):
+    saved_model.load(str(tmp_path))
+  (tmp_path / 'saved_model.pb').write_bytes(b'\xff\xff not a protocol buffer')
+  with pytest.raises(UserError, match='damaged'):
+    saved_model.load(str(tmp_path))
+
+
+def test_wrong_tag(tmp_path):
+  with pytest.raises(
+    UserError, match=r"expected a SavedModel with the tag serve, found tags \[\['train'\]\]"
+  ):
+    saved_model.load(write_tf1(tmp_path / 'model', tag='train'))

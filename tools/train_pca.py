@@ -1,0 +1,27 @@
+r"""Trains a PCA that reduces local features, in one pass over them.
+
+  d2r train_pca --features=out/features --output=out/pca
+
+The output holds mean, components and variances as .npy for extraction.delf.pca.path and for export_delf, and
+as .datum files for the research code. How many components to keep is said where the PCA is used.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import train_pca
+
+command_line.define_artefact('features', 'extract_features')
+command_line.define_output('the PCA')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  train_pca.run(Artefact.open(FLAGS.features, 'features'), pathlib.Path(FLAGS.output), redo=FLAGS.redo)
+
+
+if __name__ == '__main__':
+  command_line.run(main)
