@@ -6,7 +6,7 @@ config is the same, so that they differ only in what they are compared for.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -61,6 +61,7 @@ def run(
   *,
   ground_truth: str | pathlib.Path,
   boxes_path: str | pathlib.Path | None = None,
+  codebooks: Mapping[str, Artefact] | None = None,
   options: experiment.Options | None = None,
 ) -> Comparison:
   """Runs the experiments one after the other, each in a folder of its name below `output`.
@@ -71,14 +72,18 @@ def run(
     output: folder of all artefacts and of the page.
     ground_truth: the file that the queries come from.
     boxes_path: CSV file of boxes for those with regions.source FILE.
+    codebooks: by the name of an experiment, a codebook trained on other photos.
     options: how to run.
   """
+  codebooks = codebooks or {}
   shared: dict[str, Artefact] = {}
   outcomes = []
   for config in experiments:
     logging.info('experiment: %s', config.name)
     keys = _sharing_keys(config)
     given = {kind: shared[key] for kind, key in keys.items() if key in shared}
+    if config.name in codebooks:
+      given['codebook'] = codebooks[config.name]
     outcome = experiment.run(
       config,
       dataset,

@@ -17,6 +17,8 @@ from delf_d2r import command_line, comparison, config, experiment
 from delf_d2r.data import ground_truth
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.stages import extract, train_codebook
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 PHONES = ('Canon', 'Droid', 'E63', 'Palm')
@@ -29,6 +31,9 @@ flags.DEFINE_multi_string(
   'Experiments to compare.',
 )
 flags.DEFINE_multi_string('override', [], 'Change a field of all experiments. Repeatable.')
+flags.DEFINE_bool(
+  'facades_codebook', False, 'Train codebooks on 300 photos of facades instead of the index, as one should.'
+)
 FLAGS = flags.FLAGS
 
 
@@ -68,17 +73,31 @@ def dvd_photos() -> GroundTruth:
   return GroundTruth('dvd_photos', tuple(f'Reference/{number}' for number in numbers), tuple(queries))
 
 
+def train_codebooks(configs, output):
+  """A codebook for each experiment, trained on other photos than those that are searched."""
+  photos = ImageList.from_folder(DATA / 'facades')
+  dataset = Dataset(ImageList(photos.root, photos.names[:300]))
+  codebooks = {}
+  for loaded in configs:
+    features = extract.run(loaded, dataset, output / f'facades_{loaded.name}', boxes=None)
+    folder = output / f'codebook_{loaded.name}'
+    codebooks[loaded.name] = train_codebook.run(loaded, features, folder)
+  return codebooks
+
+
 def main(_):
   output = pathlib.Path(FLAGS.output)
   output.mkdir(parents=True, exist_ok=True)
   make = {'landmarks': landmarks, 'dvd_covers': dvd_covers, 'dvd_photos': dvd_photos}[FLAGS.dataset]
   truth = output / 'ground_truth.json'
   ground_truth.save_json(make(), truth)
+  configs = [config.load(path, experiment.STAGES, overrides=FLAGS.override) for path in FLAGS.config_path]
   outcome = comparison.run(
-    [config.load(path, experiment.STAGES, overrides=FLAGS.override) for path in FLAGS.config_path],
+    configs,
     Dataset.load(DATA / FLAGS.dataset.replace('photos', 'covers'), ground_truth=truth),
     output,
     ground_truth=truth,
+    codebooks=train_codebooks(configs, output) if FLAGS.facades_codebook else None,
   )
   print(comparison.table_text(outcome))
   print(outcome.page)
