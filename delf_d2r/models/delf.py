@@ -63,6 +63,7 @@ class Delf(keras.Model):
     # Keras tracks layers that are attributes of a model, not those inside a dataclass.
     self.backbone_model = self.backbone.model
     self.receptive_field = self.backbone.receptive_fields[config.endpoint]
+    self._require_one_stride()
     channels = self.backbone.channels[config.endpoint]
     self.dimensions = config.reduced_dimensions or channels
     if config.reduced_dimensions:
@@ -91,6 +92,15 @@ class Delf(keras.Model):
         )
     # Makes all weights, so that they can be loaded, counted and saved from now on.
     self(tf.zeros((1, 64, 64, 3)))
+
+  def _require_one_stride(self) -> None:
+    fields = self.backbone.receptive_fields
+    strides = {name: fields[name].stride for name in local_endpoints(self.config)}
+    if len(set(strides.values())) > 1:
+      raise UserError(
+        f'attention_endpoint must have the stride of endpoint, found {strides}. Attention of one cell must'
+        ' belong to one feature'
+      )
 
   def normalize(self, images):
     """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""

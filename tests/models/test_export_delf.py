@@ -166,3 +166,32 @@ def test_nothing_is_left_of_an_export_that_failed(tmp_path, monkeypatch):
   with pytest.raises(ZeroDivisionError):
     export.save(tiny_module(), tiny_model().config, tmp_path / 'model', card={})
   assert list(tmp_path.iterdir()) == []
+
+
+def test_half_weights_take_half_the_space_and_change_little(exported, tmp_path):
+  module = export.LocalFeatureModule(tiny_model(), half_weights=True)
+  halved = export.save(module, tiny_model().config, tmp_path / 'half', card={'name': 'Half'})
+  sizes = [
+    sum(file.stat().st_size for file in (path / 'variables').glob('*.data*')) for path in (exported, halved)
+  ]
+  # The heads stay as they are; the tiny network has few weights beside them.
+  assert sizes[1] < 0.65 * sizes[0]
+  full, half = (
+    tf.saved_model.load(str(path)).signatures['extract_batch'](
+      input_images=INPUTS['input_image'][None],
+      input_scales=INPUTS['input_scales'],
+      input_max_feature_num=tf.constant(10_000),
+    )
+    for path in (exported, halved)
+  )
+  # Attention orders the features, and rounding may change the order: compare what does not depend on it.
+  for name in ('scores', 'features'):
+    one, two = (np.sort(outputs[name].numpy().ravel()) for outputs in (full, half))
+    assert_allclose(one, two, atol=0.01 * np.abs(one).max())
+    assert not np.array_equal(one, two)
+
+
+def test_attention_of_an_endpoint_of_another_stride_is_refused():
+  config = {'endpoint': 'conv3', 'attention': delf_model_pb2.DelfModelConfig.L2_NORM}
+  with pytest.raises(UserError, match=r"'conv3': 8, 'conv2': 4"):
+    make_model(**config, attention_endpoint='conv2')
