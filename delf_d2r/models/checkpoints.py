@@ -1,15 +1,13 @@
 """Checkpoints of a training: the latest few to go on from, and the weights of the best."""
 
-import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
 
 import tensorflow as tf
-from absl import logging
 
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
+from delf_d2r.models import quiet
 from delf_d2r.models.training import Trainer
 
 LATEST = 'checkpoints'
@@ -59,7 +57,7 @@ class Checkpoints:
   def save(self, step: int) -> None:
     """Writes a checkpoint after `step` steps and drops the oldest beyond the number to keep."""
     self._step.assign(step)
-    with _quiet():
+    with quiet.warnings_only():
       self._manager.save(checkpoint_number=step)
 
   def save_if_best(self, step: int, value: float) -> bool:
@@ -111,17 +109,6 @@ def _read_best(path: pathlib.Path) -> dict | None:
     return None
   best = json.loads(path.read_text(encoding='utf-8'))
   return best if (path.parent / best['file']).is_file() else None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  # TensorFlow logs how long it thought about the shards of every checkpoint.
-  before = logging.get_verbosity()
-  logging.set_verbosity(logging.WARNING)
-  try:
-    yield
-  finally:
-    logging.set_verbosity(before)
 
 
 def _first_line(error: Exception) -> str:

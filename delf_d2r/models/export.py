@@ -1,6 +1,5 @@
 """A trained network to a SavedModel that the research code's extractor can use too (reference.md 3.4)."""
 
-import contextlib
 import json
 import pathlib
 import shutil
@@ -8,12 +7,11 @@ import tempfile
 from collections.abc import Mapping
 
 import tensorflow as tf
-from absl import logging
 from google.protobuf import text_format
 
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Pca
-from delf_d2r.models import pyramid
+from delf_d2r.models import pyramid, quiet
 from delf_d2r.models.delf import Config, Delf
 from delf_d2r.models.inference import InferenceNetwork
 
@@ -125,7 +123,7 @@ def save(
   temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
   try:
     signatures = {'serving_default': module.serving_default, BATCH_SIGNATURE: module.extract_batch}
-    with _quiet():
+    with quiet.warnings_only():
       tf.saved_model.save(module, str(temporary), signatures=signatures)
     exported = Config()
     exported.CopyFrom(config)
@@ -139,17 +137,6 @@ def save(
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
   return output
-
-
-@contextlib.contextmanager
-def _quiet():
-  """TensorFlow tells of every tensor that it renames."""
-  before = logging.get_verbosity()
-  logging.set_verbosity(logging.WARNING)
-  try:
-    yield
-  finally:
-    logging.set_verbosity(before)
 
 
 def _markdown(card: Mapping) -> str:
