@@ -89,7 +89,7 @@ class SearchEngine:
       directory: that of build_index or of run_experiment.
       aggregation: its alpha, tau, normalize, use_idf, compat, query_num_assignments and query_assignment
         take the place of those that the index was built with.
-      one_photo: the engine will answer one photo only: assign exactly, without preparing anything.
+      one_photo: the engine will answer one photo at most: assign exactly, without preparing anything.
 
     Raises:
       ArtefactError: there is no finished index, or a file of it is damaged.

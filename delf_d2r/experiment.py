@@ -101,7 +101,6 @@ def run(
   output = pathlib.Path(output)
   with files.explained('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output / CONFIG, configs.to_text(config))
 
   features = given.get('features')
   if features is None:
@@ -118,6 +117,9 @@ def run(
     rankings = search.run(config, index, queries, output / 'rankings', redo=redo)
     metrics = evaluate.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
     made |= {'query_features': queries, 'rankings': rankings, 'metrics': metrics}
+  # Last, so that a run that is refused leaves the config of what stands there.
+  with files.explained('cannot write', output):
+    files.write_atomically(output / CONFIG, configs.to_text(config))
   reported = make_report.Run(
     config.name or output.name, dataset, index, made.get('rankings'), made.get('metrics')
   )

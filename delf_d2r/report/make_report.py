@@ -107,7 +107,7 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
   if run.metrics is None:
     return []
   queries, metrics = run.dataset.queries, _metrics(run)
-  engine = SearchEngine.load(run.index.path)
+  engine = SearchEngine.load(run.index.path, one_photo=True)  # it only names results and their boxes
   stored = ranking_files.load(run.rankings.path)
   unreadable = [error['name'] for error in artefact_writer.read_errors(run.rankings)]
   resolved = ground_truth.resolve(queries.ground_truth, [*stored.image_names, *unreadable])

@@ -49,8 +49,7 @@ def run(
       logging.info('index: %s is up to date, skipped', output)
       return Artefact.open(output, 'index')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
-    index_files.save_boxes((image.boxes for image in _read(descriptors)), output)
-    index = _build(descriptors, codebook, merged.aggregation, output / index_files.INVERTED)
+    index = _build(descriptors, codebook, merged.aggregation, output)
     codebook_files.copy(codebook.path, output)
     logging.info('index: %r', index)
     counts = {
@@ -66,12 +65,15 @@ def _build(
   descriptors: Artefact,
   codebook: Artefact,
   config: aggregation_pb2.AggregationConfig,
-  directory: pathlib.Path,
+  output: pathlib.Path,
 ) -> InvertedIndex:
-  names, entries_of_image = [], []
+  # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
+  names, boxes, entries_of_image = [], [], []
   for image in _read(descriptors):
     names.append(image.name)
+    boxes.append(image.boxes)
     entries_of_image.append(len(image.descriptors))
+  index_files.save_boxes(boxes, output)
   is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
   num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
   images = progress.track(_read(descriptors), total=len(names), what='index', unit='images')
@@ -82,7 +84,7 @@ def _build(
     dimensions=dimensions,
     kernel=aggregator.kernel(config),
     entry_images=np.repeat(np.arange(len(names)), entries_of_image) if is_regional else None,
-    directory=directory,
+    directory=output / index_files.INVERTED,
   )
 
 

@@ -60,8 +60,10 @@ def test_a_second_run_writes_nothing(run, finished, finished_dir):
 
 
 def test_another_config_is_refused_by_field_both_values_and_remedy(run, finished_dir):
+  before = contents(finished_dir)
   with pytest.raises(ArtefactError) as refusal:
     run('extraction.max_features: 99', output=finished_dir)
+  assert contents(finished_dir) == before
   for part in ('extraction.max_features', '150', '99', '--output', '--redo'):
     assert part in str(refusal.value)
 
