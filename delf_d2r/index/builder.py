@@ -1,8 +1,9 @@
 """Streams descriptors into segments within a memory budget.
 
-Postings gather in blocks; when the segment is full, or the budget is, they are sorted. A sorted part of
-a segment that does not fit is a *run* and waits outside memory; the runs of a segment are merged by the
-same counting sort. Whatever the budget and the order of calls, the same entries give the same segments.
+Descriptors gather until the segment is full, or the budget is; then their postings are sorted, once, into
+the place they stay in. A sorted part of a segment that does not fit is a *run* and waits outside memory;
+the runs of a segment are merged by the same counting sort. Whatever the budget and the order of calls,
+the same entries give the same segments.
 """
 
 import itertools
@@ -10,19 +11,24 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from delf_d2r.index import segments
 from delf_d2r.index.segments import (
   SEGMENT_ENTRIES,
   Allocate,
   Layout,
   Postings,
   Segment,
+  count_ascending,
   in_memory,
   sort_postings,
 )
 from delf_d2r.structures import AggregatedDescriptor
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
+# Descriptors whose arrays are joined at a time: one by one would take twice as long, all at once would
+# write and read their postings once more, in memory that is touched for the first time.
 BATCH = 64
+_DESCRIPTOR_BYTES = 512  # of a descriptor's three Python objects
 
 
 class SegmentBuilder:
@@ -32,8 +38,9 @@ class SegmentBuilder:
     layout: sizes of the index.
     keep: called with each finished segment, in order.
     scratch: makes arrays for what exceeds the budget; in memory by default.
-    memory_budget: bytes for postings at hand and their sorted form together, beside about 64 MB of
-      working space. 65,536 images of 600 words at 128 bits take 1.6 GB; with less, runs are written.
+    memory_budget: bytes for the descriptors at hand, which are kept until their segment is sorted, and
+      their sorted form together, beside about 64 MB of working space. 65,536 images of 600 words at 128
+      bits take 1.6 GB; with less, runs are written.
   """
 
   def __init__(
@@ -47,24 +54,20 @@ class SegmentBuilder:
     self._layout = layout
     self._keep = keep
     self._scratch = scratch
-    unsorted_bytes = 4 + layout.posting_bytes
     self._budget = memory_budget
-    self._block_postings = layout.block_postings
-    self._capacity = max(self._block_postings, memory_budget // (unsorted_bytes + layout.posting_bytes))
-    self._free: list[Postings] = []
     self._start_segment()
 
   def _start_segment(self) -> None:
     self._word_counts: list[int] = []
-    self._pending: list[AggregatedDescriptor] = []  # the last entries, not yet in blocks
+    self._sizes = np.zeros(self._layout.num_words, np.int64)  # postings of each word, of sources and at hand
     self._sources: list[Callable[[], Iterator[Postings]]] = []  # runs and parts of older segments
-    self._source_postings = 0
-    self._blocks: list[Postings] = []  # entries after those of the sources
-    self._filled = 0  # postings in the last block; all others are full
+    self._source_sizes = np.zeros_like(self._sizes)
+    self._clear_descriptors()
 
-  @property
-  def _at_hand(self) -> int:
-    return max(0, len(self._blocks) - 1) * self._block_postings + self._filled
+  def _clear_descriptors(self) -> None:
+    self._descriptors: list[AggregatedDescriptor] = []  # the entries after those of the sources
+    self._num_counted = 0  # of these descriptors: checked, and counted in `_sizes`
+    self._bytes_at_hand = 0  # of the counted descriptors and of their sorted postings
 
   def add(self, descriptor: AggregatedDescriptor) -> None:
     """Adds one entry.
@@ -74,49 +77,34 @@ class SegmentBuilder:
         not ascending below K.
     """
     check_kind(descriptor, self._layout)
-    self._pending.append(descriptor)
+    self._descriptors.append(descriptor)
     self._word_counts.append(len(descriptor))
     is_full = len(self._word_counts) == SEGMENT_ENTRIES
-    if is_full or len(self._pending) == BATCH:
-      self._store_pending()
+    if is_full or len(self._descriptors) - self._num_counted == BATCH:
+      self._count()
+      if self._bytes_at_hand > max(self._budget, segments.BLOCK_BYTES):
+        self._spill()
     if is_full:
       self._finish_segment()
 
-  def _store_pending(self) -> None:
-    """Copies the pending descriptors into blocks; at once, since one by one would take twice as long."""
-    if not self._pending:
+  def _count(self) -> None:
+    """Checks and counts the words of the last descriptors."""
+    new = self._descriptors[self._num_counted :]
+    if not new:
       return
-    counts = self._word_counts[-len(self._pending) :]
-    words = np.concatenate([descriptor.visual_words for descriptor in self._pending])
-    values = np.concatenate([descriptor.values for descriptor in self._pending])
-    stops = np.cumsum(counts)
-    ascending = words[1:] > words[:-1]
-    ascending[stops[(stops > 0) & (stops < len(words))] - 1] = True  # from one descriptor to the next
-    in_range = words.min(initial=0) >= 0 and words.max(initial=0) < self._layout.num_words
-    if not (ascending.all() and in_range):
-      for descriptor in self._pending:
+    words = np.concatenate([descriptor.visual_words for descriptor in new])
+    counts = self._word_counts[-len(new) :]
+    if not count_ascending(words, np.cumsum(counts), self._sizes):
+      for descriptor in new:
         check_words(descriptor, self._layout)
-    end = len(self._word_counts)
-    ids = np.repeat(np.arange(end - len(self._pending), end, dtype=np.uint16), counts)
-    self._pending = []
-    done = 0
-    while done < len(words):
-      if not self._blocks or self._filled == self._block_postings:
-        if self._at_hand + self._block_postings > self._capacity:
-          self._spill()
-        self._blocks.append(self._free.pop() if self._free else self._new_block())
-        self._filled = 0
-      block, start = self._blocks[-1], self._filled
-      count = min(len(words) - done, self._block_postings - start)
-      block.words[start : start + count] = words[done : done + count]
-      block.entry_ids[start : start + count] = ids[done : done + count]
-      self._layout.pack(values[done : done + count], block.rows[start : start + count])
-      self._filled += count
-      done += count
+    self._bytes_at_hand += len(words) * self._layout.posting_bytes + sum(
+      descriptor.visual_words.nbytes + descriptor.values.nbytes + _DESCRIPTOR_BYTES for descriptor in new
+    )
+    self._num_counted = len(self._descriptors)
 
   def add_segment(self, segment: Segment, kept: np.ndarray | None = None) -> None:
     """Adds the entries of an older segment, all or those where `kept`, bool [n], is true."""
-    self._store_pending()
+    self._count()
     self._spill()
     remaining = np.arange(segment.num_entries) if kept is None else np.flatnonzero(kept)
     while len(remaining):
@@ -124,58 +112,52 @@ class SegmentBuilder:
       chosen, remaining = remaining[:room], remaining[room:]
       new_ids = np.full(SEGMENT_ENTRIES, -1, np.int32)
       new_ids[chosen] = len(self._word_counts) + np.arange(len(chosen))
-      self._add_source(segment, new_ids, int(segment.word_counts[chosen].sum(dtype=np.int64)))
+      for block in segment.postings(self._layout, new_ids):
+        self._sizes += np.bincount(block.words, minlength=len(self._sizes))
+      self._add_source(segment, new_ids)
       self._word_counts.extend(segment.word_counts[chosen].tolist())
       if len(self._word_counts) == SEGMENT_ENTRIES:
         self._finish_segment()
 
   def finish(self) -> None:
     """Hands over the last, incomplete segment, if there is one."""
-    self._store_pending()
+    self._count()
     if self._word_counts:
       self._finish_segment()
 
-  def _add_source(self, segment: Segment, new_ids: np.ndarray | None, postings: int) -> None:
+  def _add_source(self, segment: Segment, new_ids: np.ndarray | None = None) -> None:
     self._sources.append(lambda: segment.postings(self._layout, new_ids))
-    self._source_postings += postings
+    self._source_sizes = self._sizes.copy()
 
   def _finish_segment(self) -> None:
-    parts = [*self._sources, self._cut_blocks]
-    self._keep(self._sort(lambda: itertools.chain.from_iterable(part() for part in parts)))
-    self._free += self._blocks
+    parts = [*(source() for source in self._sources), self._postings_at_hand()]
+    self._keep(self._sort(itertools.chain.from_iterable(parts), self._sizes))
     self._start_segment()
 
   def _spill(self) -> None:
-    """Turns the blocks at hand into a run."""
-    if self._blocks:
-      run = self._sort(self._cut_blocks, self._scratch)
-      self._add_source(run, None, run.num_postings)
-      self._free += self._blocks
-      self._blocks, self._filled = [], 0
+    """Turns the descriptors at hand into a run."""
+    if self._descriptors:
+      sizes = self._sizes - self._source_sizes
+      self._add_source(self._sort(self._postings_at_hand(), sizes, self._scratch))
+      self._clear_descriptors()
 
-  def _sort(self, blocks, allocate: Allocate | None = None) -> Segment:
+  def _sort(self, blocks, sizes: np.ndarray, allocate: Allocate | None = None) -> Segment:
     if allocate is None:
-      fits = self._layout.posting_bytes * (self._source_postings + self._at_hand) <= self._budget // 2
+      fits = self._layout.posting_bytes * int(sizes.sum()) <= self._budget // 2
       allocate = in_memory if fits else self._scratch
-    return sort_postings(blocks, np.array(self._word_counts, '<u4'), self._layout, allocate=allocate)
+    return sort_postings(blocks, sizes, np.array(self._word_counts, '<u4'), self._layout, allocate=allocate)
 
-  def _cut_blocks(self) -> Iterator[Postings]:
-    yield from self._blocks[:-1]
-    if self._blocks:
-      last, n = self._blocks[-1], self._filled
-      yield Postings(last.words[:n], last.entry_ids[:n], last.rows[:n])
-
-  def _new_block(self) -> Postings:
-    n, row_bytes = self._block_postings, self._layout.columns * self._layout.dtype.itemsize
-    # One allocation for the three arrays: from 4 MB on NumPy asks for huge pages, which halves what the
-    # system charges for memory that is touched for the first time. Widest first, so that each is aligned.
-    memory = np.empty(n * (row_bytes + 6), np.uint8)
-    rows, words, ids = np.split(memory, [n * row_bytes, n * (row_bytes + 4)])
-    return Postings(
-      words.view(np.uint32),
-      ids.view(np.uint16),
-      rows.view(self._layout.dtype).reshape(n, self._layout.columns),
-    )
+  def _postings_at_hand(self) -> Iterator[Postings]:
+    first = len(self._word_counts) - len(self._descriptors)
+    for start in range(0, len(self._descriptors), BATCH):
+      batch = self._descriptors[start : start + BATCH]
+      counts = [len(descriptor) for descriptor in batch]
+      ids = np.arange(first + start, first + start + len(batch), dtype=np.uint16)
+      yield Postings(
+        np.concatenate([descriptor.visual_words for descriptor in batch]).view(np.uint32),
+        np.repeat(ids, counts),
+        self._layout.pack([descriptor.values for descriptor in batch]),
+      )
 
 
 def check_descriptor(descriptor: AggregatedDescriptor, layout: Layout) -> None:

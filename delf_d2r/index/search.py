@@ -112,8 +112,7 @@ def score_entries(
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
   weights = np.ones(len(words), np.float32) if idf is None else idf[words].astype(np.float32)
-  values = np.empty((len(words), layout.columns), layout.dtype)
-  layout.pack(query.values, values)
+  values = layout.pack([query.values])
   for segment, scores in zip(segments, buffer, strict=True):
     scores[: segment.num_entries] = 0
     if layout.is_binary:

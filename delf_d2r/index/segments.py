@@ -6,7 +6,7 @@ built by a counting sort; the same sort rebuilds segments when images are added,
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -60,17 +60,14 @@ class Layout:
       'word_counts': (np.dtype('<u4'), (entries,)),
     }
 
-  def pack(self, values: np.ndarray, out: np.ndarray) -> None:
-    """Copies values of an `AggregatedDescriptor` into rows of `out` [n, columns], padding bits with 0."""
-    if not self.is_binary:
-      out[:] = values
-      return
-    rows = out.view(np.uint8)
-    if values.shape == rows.shape:
-      rows[:] = values
-      return
-    rows[:, : values.shape[1]] = values
-    rows[:, values.shape[1] :] = 0
+  def pack(self, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0."""
+    rows = np.empty((sum(map(len, values)), self.columns), self.dtype)
+    target = rows.view(np.uint8) if self.is_binary else rows
+    used = values[0].shape[1]  # bytes or components
+    np.concatenate(values, out=target[:, :used])
+    target[:, used:] = 0
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +147,8 @@ def in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def sort_postings(
-  blocks: Callable[[], Iterable[Postings]],
+  blocks: Iterable[Postings],
+  sizes: np.ndarray,
   word_counts: np.ndarray,
   layout: Layout,
   *,
@@ -159,8 +157,8 @@ def sort_postings(
   """Counting sort of postings by word, stable, so that entries keep their order within a word.
 
   Args:
-    blocks: called twice, once to count and once to move; gives the same blocks each time, those of an
-      entry before those of later entries.
+    blocks: the postings, those of an entry before those of later entries.
+    sizes: int64 [K], the number of postings of each word in `blocks`.
     word_counts: uint32 [n], words of each entry.
     layout: sizes of the index.
     allocate: makes the arrays `entry_ids` and `values`, which can be too large for memory.
@@ -168,12 +166,6 @@ def sort_postings(
   Raises:
     ValueError: more than 2^32 - 1 postings.
   """
-  sizes = np.zeros(layout.num_words, np.int64)
-  for block in blocks():
-    if HAVE_NUMBA:
-      _count(block.words, sizes)
-    else:
-      sizes += np.bincount(block.words, minlength=layout.num_words)
   bounds = np.concatenate([[0], np.cumsum(sizes)])
   postings = int(bounds[-1])
   if postings > MAX_POSTINGS:
@@ -182,7 +174,7 @@ def sort_postings(
   entry_ids, values = (allocate(name, *arrays[name]) for name in ('entry_ids', 'values'))
   cursors = bounds[:-1].copy()
   scatter = _scatter if HAVE_NUMBA else scatter_numpy
-  for block in blocks():
+  for block in blocks:
     scatter(block.words, block.entry_ids, block.rows, layout.is_binary, cursors, entry_ids, values)
   return freeze(Segment(bounds.astype('<u4'), entry_ids, values, np.asarray(word_counts, '<u4')))
 
@@ -194,10 +186,40 @@ def freeze(segment: Segment) -> Segment:
   return segment
 
 
+def count_ascending(words: np.ndarray, stops: np.ndarray, sizes: np.ndarray) -> bool:
+  """Adds the words of some descriptors to the histogram `sizes`, int64 [K].
+
+  Args:
+    words: int32 [n], the words of one descriptor after those of the other.
+    stops: integer, where the words of each descriptor end.
+    sizes: what to add to; of no use any more if the answer is false.
+
+  Returns:
+    Whether the words of each descriptor ascend, from 0 or above to below K.
+  """
+  if HAVE_NUMBA:
+    return _count_ascending(words, stops, sizes)
+  ascending = words[1:] > words[:-1]
+  ascending[stops[(stops > 0) & (stops < len(words))] - 1] = True  # from one descriptor to the next
+  if not ascending.all() or words.min(initial=0) < 0 or words.max(initial=0) >= len(sizes):
+    return False
+  sizes += np.bincount(words, minlength=len(sizes))
+  return True
+
+
 @njit
-def _count(words, sizes):
-  for i in range(words.size):
-    sizes[words[i]] += 1
+def _count_ascending(words, stops, sizes):
+  start = 0
+  for stop in stops:
+    previous = -1
+    for i in range(start, stop):
+      word = words[i]
+      if word <= previous or word >= sizes.size:
+        return False
+      sizes[word] += 1
+      previous = word
+    start = stop
+  return True
 
 
 @njit

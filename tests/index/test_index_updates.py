@@ -101,9 +101,13 @@ def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monk
   roomy.save(tmp_path / 'roomy')
   layout = roomy._layout
   monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 10 * layout.posting_bytes)
+  monkeypatch.setattr('delf_d2r.index.builder.BATCH', 2)
+  monkeypatch.setattr('delf_d2r.index.builder._DESCRIPTOR_BYTES', 0)
   runs = []
   spill = SegmentBuilder._spill
-  monkeypatch.setattr(SegmentBuilder, '_spill', lambda self: (runs.append(len(self._blocks)), spill(self)))
+  monkeypatch.setattr(
+    SegmentBuilder, '_spill', lambda self: (runs.append(len(self._descriptors)), spill(self))
+  )
   for budget in (1, 60 * layout.posting_bytes, 200 * layout.posting_bytes):
     runs.clear()
     InvertedIndex.build(
@@ -119,7 +123,7 @@ def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monk
 
 
 WITHIN_BUDGET = """
-import resource, sys
+import dataclasses, resource, sys
 import numpy as np
 from delf_d2r.index import InvertedIndex
 from delf_d2r.kernels.aggregation import Kernel
@@ -131,7 +135,12 @@ InvertedIndex.build(pool, [str(m) for m in range(20)], **build)  # compiles
 used = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmData'))
 resource.setrlimit(resource.RLIMIT_DATA, (used + (96 << 20),) * 2)
 images = 12_000  # 7.2 million postings: 130 MB sorted, 288 MB with the unsorted ones
-descriptors = lambda: (pool[m % 20] for m in range(images))
+def descriptors():  # each in memory of its own
+  for m in range(images):
+    original = pool[m % 20]
+    yield dataclasses.replace(
+      original, visual_words=original.visual_words.copy(), values=original.values.copy()
+    )
 names = [str(m) for m in range(images)]
 try:
   InvertedIndex.build(descriptors(), names, **build)
