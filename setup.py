@@ -89,6 +89,7 @@ setuptools.setup(
     # The photos of the miniature benchmark come with these two.
     'scikit-image',
     'scikit-learn',
+    'threadpoolctl',
     'scipy',
     'tqdm',
   ],

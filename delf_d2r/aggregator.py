@@ -8,7 +8,8 @@ import numpy as np
 from delf_d2r.data.records import ImageDescriptors
 from delf_d2r.kernels import aggregation as kernels
 from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.kernels.assignment import ApproximateAssigner, Assigner, ExactAssigner
+from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
+from delf_d2r.kernels.assignment import Assigner, ExactAssigner
 from delf_d2r.protos import aggregation_pb2
 from delf_d2r.structures import AggregatedDescriptor, ImageFeatures
 

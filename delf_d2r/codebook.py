@@ -13,7 +13,8 @@ from typing import Literal
 import faiss
 import numpy as np
 
-from delf_d2r.kernels.assignment import ApproximateAssigner, Assigner, ExactAssigner, require_finite
+from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
+from delf_d2r.kernels.assignment import Assigner, ExactAssigner, require_finite
 
 NEIGHBORS = 32
 

@@ -18,7 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 from benchmarks.measuring import DEFAULT_PHOTOS, alternate, print_table, root_sift, seconds  # noqa: E402
 
 from delf_d2r.codebook import train  # noqa: E402
-from delf_d2r.kernels.assignment import ApproximateAssigner, ExactAssigner  # noqa: E402
+from delf_d2r.kernels.approximate_assignment import ApproximateAssigner  # noqa: E402
+from delf_d2r.kernels.assignment import ExactAssigner  # noqa: E402
 
 
 def main(flags) -> None:

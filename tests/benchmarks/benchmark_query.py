@@ -22,7 +22,8 @@ from delf_d2r.data import mini_benchmark_photos as photos
 from delf_d2r.extractors.root_sift import RootSift
 from delf_d2r.index import InvertedIndex
 from delf_d2r.kernels.aggregation import Kernel, aggregate
-from delf_d2r.kernels.assignment import ApproximateAssigner, ExactAssigner
+from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
+from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.protos.extraction_pb2 import RootSiftConfig
 
 NUM_WORDS = 65536

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import kernels_oracle as oracle
 
-from delf_d2r.kernels.assignment import ApproximateAssigner, ExactAssigner, assign, refine
+from delf_d2r.kernels.approximate_assignment import ApproximateAssigner, Gaps
+from delf_d2r.kernels.assignment import ExactAssigner, assign, refine
 
 
 def clustered(num_vectors, dimensions, seed, spread=0.3):
@@ -132,3 +133,21 @@ def test_approximate_gives_distinct_words_nearest_first_even_with_too_few_cells(
 def test_wrong_arguments_are_named(make, descriptors, centroids, num_assignments, message):
   with pytest.raises(ValueError, match=message):
     make(centroids)(descriptors, num_assignments)
+
+
+def test_words_of_two_kinds_that_lie_apart_are_found_too():
+  """As extractors/joined.py makes them."""
+  apart = np.eye(1, 32, dtype=np.float32) * 4
+  centroids = np.concatenate([clustered(6000, 32, seed=4), clustered(3000, 32, seed=5) + apart])
+  descriptors = np.concatenate([clustered(600, 32, seed=6), clustered(300, 32, seed=7) + apart])
+  assigner = ApproximateAssigner(centroids)
+  assert assigner.measure_recall(descriptors) > 0.99
+  np.testing.assert_array_equal(assigner(descriptors)[:, 0] >= 6000, np.arange(900) >= 600)
+
+
+def test_gaps_are_closed_without_changing_distances_within_a_kind():
+  vectors = np.array([[0, 1], [1, 2], [2, 1], [12, 0], [13, 2]], np.float32)
+  gaps = Gaps.between(vectors)
+  assert gaps.widths.tolist() == [10, 0]
+  assert gaps.close(vectors)[:, 0].tolist() == [0, 1, 2, 2, 3]
+  assert Gaps.between(vectors[:1]).close(vectors) is vectors

@@ -1,0 +1,158 @@
+"""Assignment to visual words that compares the words of some cells only, several times faster."""
+
+import contextlib
+import dataclasses
+import math
+
+import faiss
+import numpy as np
+
+from delf_d2r.kernels.assignment import (
+  SPARE_CANDIDATES,
+  ExactAssigner,
+  blocks,
+  checked_centroids,
+  checked_descriptors,
+  refine,
+)
+
+
+class ApproximateAssigner:
+  """Nearest words by an inverted file of product-quantised centroids, then by definition.
+
+  The centroids are grouped into 2 sqrt(K) cells; a feature visits the `num_probes` nearest cells, scans
+  4-bit codes of the centroids in registers (Andre et al., "Cache locality is not enough: high-performance
+  nearest neighbor search with product quantization fast scan", VLDB 2015; faiss `IndexIVFPQFastScan`) and
+  compares the best `num_candidates` by distance. Against HNSW over the centroids this is several times
+  faster at the same recall, builds in a tenth of the time, and the same input gives the same words:
+  the index is built by one thread, and a feature's words do not depend on its neighbours in the batch.
+  Below `EXACT_BELOW` words nothing is gained, so all words are compared.
+
+  Measure the recall on the descriptors at hand (`measure_recall`); more probes and candidates raise it.
+  """
+
+  EXACT_BELOW = 8192
+
+  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 48, num_candidates: int = 32):
+    """Groups and encodes the centroids.
+
+    Args:
+      centroids: float32 [K, D].
+      seed: of the two k-means inside.
+      num_probes: cells visited for each feature.
+      num_candidates: words compared by distance for each feature; 4 m at least are.
+
+    Raises:
+      ValueError: the centroids are not a finite [K, D].
+    """
+    self._exact = ExactAssigner(centroids)
+    self._centroids = checked_centroids(centroids)
+    self._num_candidates = num_candidates
+    self._index = None
+    if len(self._centroids) >= self.EXACT_BELOW:
+      self._build(seed, num_probes)
+
+  def _build(self, seed: int, num_probes: int) -> None:
+    self._gaps = Gaps.between(self._centroids)
+    vectors = self._prepared(self._centroids)
+    num_words, dimensions = vectors.shape
+    num_cells = 2 * math.isqrt(num_words)
+    self._cells = faiss.IndexFlatL2(dimensions)  # kept here: the indexes of faiss do not own their parts
+    self._codes = faiss.IndexIVFPQFastScan(self._cells, dimensions, num_cells, dimensions // 2, 4)
+    for clustering in (self._codes.cp, self._codes.pq.cp):
+      clustering.seed = seed
+      clustering.niter = 25
+      clustering.min_points_per_centroid = 1  # no warnings on stderr
+    self._vectors = faiss.IndexFlatL2(dimensions)
+    with single_threaded():
+      self._codes.train(vectors)
+      self._codes.add(vectors)
+    self._vectors.add(vectors)
+    self._codes.nprobe = min(num_probes, num_cells)
+    # Feature by feature; the automatic choice would make the scan depend on the size of the batch.
+    self._codes.implem = 10
+    self._index = faiss.IndexRefine(self._codes, self._vectors)
+
+  def __call__(self, descriptors, num_assignments: int = 1) -> np.ndarray:
+    """Words int32 [N, m], nearest first; errors as for `assign`."""
+    if self._index is None:
+      return self._exact(descriptors, num_assignments)
+    descriptors = checked_descriptors(descriptors, self._centroids, num_assignments)
+    words = np.empty((len(descriptors), num_assignments), np.int32)
+    for block in blocks(np.arange(len(descriptors)), 65536):
+      words[block] = self._nearest(descriptors[block], num_assignments)
+    return words
+
+  assign = __call__
+
+  def _nearest(self, descriptors: np.ndarray, num_assignments: int) -> np.ndarray:
+    num_proposed = num_assignments + SPARE_CANDIDATES
+    num_scanned = max(self._num_candidates, 4 * num_assignments, num_proposed)
+    self._index.k_factor = num_scanned / num_proposed
+    _, candidates = self._index.search(self._prepared(descriptors), num_proposed)
+    short = np.flatnonzero(candidates[:, -1] < 0)  # the cells visited hold too few words
+    candidates[short] = np.arange(num_proposed)
+    words, _ = refine(descriptors, self._centroids, candidates, num_assignments)
+    words[short] = self._exact(descriptors[short], num_assignments)
+    return words
+
+  def measure_recall(self, descriptors) -> float:
+    """recall@1: the share of descriptors float32 [N, D] given their exact nearest word; 1 when N = 0."""
+    if len(descriptors) == 0:
+      return 1.0
+    return float(np.mean(self(descriptors) == self._exact(descriptors)))
+
+  def _prepared(self, vectors: np.ndarray) -> np.ndarray:
+    """Without gaps, and with an even number of dimensions: two of them make one 4-bit code."""
+    vectors = self._gaps.close(vectors)
+    return np.pad(vectors, ((0, 0), (0, 1))) if vectors.shape[1] % 2 else vectors
+
+  def __repr__(self) -> str:
+    num_words, dimensions = self._centroids.shape
+    how = 'exact' if self._index is None else f'cells={self._codes.nlist}, probes={self._codes.nprobe}'
+    return f'ApproximateAssigner(K={num_words}, D={dimensions}, {how})'
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+  """Wide empty intervals of single coordinates, where words of two kinds of features lie apart.
+
+  extractors/joined.py moves one kind away by a constant. The tables of distances that are scanned have 8
+  bits, which the constant would use up: recall@1 fell from 1.00 to 0.63 on 8,192 words. Closing a gap
+  keeps all distances within a kind, and what comes near from the other kind is only proposed.
+
+  Attributes:
+    middles: float32 [D], where the largest gap of each coordinate is.
+    widths: float32 [D], how wide; 0 where it is no wider than half of the coordinate's range.
+  """
+
+  middles: np.ndarray
+  widths: np.ndarray
+
+  @classmethod
+  def between(cls, vectors: np.ndarray) -> 'Gaps':
+    """The gaps of float32 [K, D]."""
+    values = np.sort(vectors.T, axis=1)
+    steps = np.diff(values, axis=1, append=values[:, -1:])
+    largest = steps.argmax(axis=1)[:, None]
+    widths = np.take_along_axis(steps, largest, axis=1)
+    middles = np.take_along_axis(values, largest, axis=1) + widths / 2
+    wide = widths > (values[:, -1:] - values[:, :1]) / 2
+    return cls(middles[:, 0], np.where(wide, widths, 0)[:, 0])
+
+  def close(self, vectors: np.ndarray) -> np.ndarray:
+    """Float32 [N, D] with the gaps left out; the array itself if there is none."""
+    if not self.widths.any():
+      return vectors
+    return vectors - self.widths * (vectors > self.middles)
+
+
+@contextlib.contextmanager
+def single_threaded():
+  """Runs faiss with one thread inside the block, where results would depend on scheduling."""
+  before = faiss.omp_get_max_threads()
+  faiss.omp_set_num_threads(1)
+  try:
+    yield
+  finally:
+    faiss.omp_set_num_threads(before)
