@@ -51,8 +51,8 @@ def assign(
 class ExactAssigner:
   """The nearest words of one codebook, exactly as defined, whatever the matrix product rounds.
 
-  A feature's answer is certain once the last candidate is farther than the m-th best by more than the
-  product can err. The few features where it is not get more candidates, at last all words.
+  A feature's answer is certain once all other words are farther by more than the product can err. Of the
+  few features where it is not, the words that come near are compared by definition.
   """
 
   def __init__(self, centroids, *, memory_bytes: int = DEFAULT_MEMORY_BYTES):
@@ -67,9 +67,10 @@ class ExactAssigner:
     """Words int32 [N, m]; arguments and errors as for `assign`."""
     descriptors = checked_descriptors(descriptors, self._centroids, num_assignments)
     words = np.empty((len(descriptors), num_assignments), np.int32)
-    unsure = np.arange(len(descriptors))
     if num_assignments == 1 and HAVE_NUMBA:
-      unsure = self._settle_by_product(descriptors, words)
+      self._settle_by_product(descriptors, words)
+      return words
+    unsure = np.arange(len(descriptors))
     fewest = num_assignments + SPARE_CANDIDATES
     for num_candidates in (fewest, 16 * fewest):
       if num_candidates < len(self._centroids):
@@ -79,13 +80,17 @@ class ExactAssigner:
 
   assign = __call__
 
-  def _settle_by_product(self, descriptors, words) -> np.ndarray:
-    """Fills the only column of `words`; returns the features whose word is not certain."""
-    # Scores are half of squared distances, and both scores err.
-    words[:, 0], is_certain = product_scan.best_words(
-      descriptors, self._centroids, self._half_norms, self._slack(descriptors)
-    )
-    return np.flatnonzero(~is_certain)
+  def _settle_by_product(self, descriptors, words) -> None:
+    """Fills the only column of `words` from the scores of all words."""
+    slack = self._slack(descriptors)
+    words[:, 0], is_certain = product_scan.best_words(descriptors, self._centroids, self._half_norms, slack)
+    unsure = np.flatnonzero(~is_certain)
+    for block in blocks(unsure, self._memory_bytes // (16 * len(self._centroids))):
+      scores = descriptors[block] @ self._centroids.T - self._half_norms
+      is_near = scores >= scores.max(axis=1, keepdims=True) - slack[block, None]
+      for feature, near in zip(block, is_near, strict=True):
+        candidates = np.flatnonzero(near)[None]
+        words[feature], _ = refine(descriptors[feature, None], self._centroids, candidates, 1)
 
   def _slack(self, features) -> np.ndarray:
     """Worst-case rounding of a sum of D products, in the matrix product and in the definition."""

@@ -23,6 +23,7 @@ def alternate(functions: dict, *, rounds: int) -> dict[str, float]:
   times = {name: [] for name in functions}
   for round_number in range(rounds + 1):
     for name, function in functions.items():
+      time.sleep(0.05)  # threads of OpenMP spin a while for more work, at the cost of the next function
       elapsed = seconds(function)
       if round_number:
         times[name].append(elapsed)
