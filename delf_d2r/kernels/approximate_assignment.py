@@ -8,7 +8,6 @@ import faiss
 import numpy as np
 
 from delf_d2r.kernels.assignment import (
-  SPARE_CANDIDATES,
   ExactAssigner,
   blocks,
   checked_centroids,
@@ -20,7 +19,7 @@ from delf_d2r.kernels.assignment import (
 class ApproximateAssigner:
   """Nearest words by an inverted file of product-quantised centroids, then by definition.
 
-  The centroids are grouped into 2 sqrt(K) cells; a feature visits the `num_probes` nearest cells, scans
+  The centroids are grouped into 1.5 sqrt(K) cells; a feature visits the `num_probes` nearest cells, scans
   4-bit codes of the centroids in registers (Andre et al., "Cache locality is not enough: high-performance
   nearest neighbor search with product quantization fast scan", VLDB 2015; faiss `IndexIVFPQFastScan`) and
   compares the best `num_candidates` by distance. Against HNSW over the centroids this is several times
@@ -33,7 +32,7 @@ class ApproximateAssigner:
 
   EXACT_BELOW = 8192
 
-  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 48, num_candidates: int = 32):
+  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 40, num_candidates: int = 24):
     """Groups and encodes the centroids.
 
     Args:
@@ -56,7 +55,7 @@ class ApproximateAssigner:
     self._gaps = Gaps.between(self._centroids)
     vectors = self._prepared(self._centroids)
     num_words, dimensions = vectors.shape
-    num_cells = 2 * math.isqrt(num_words)
+    num_cells = 3 * math.isqrt(num_words) // 2
     self._cells = faiss.IndexFlatL2(dimensions)  # kept here: the indexes of faiss do not own their parts
     self._codes = faiss.IndexIVFPQFastScan(self._cells, dimensions, num_cells, dimensions // 2, 4)
     for clustering in (self._codes.cp, self._codes.pq.cp):
@@ -86,7 +85,7 @@ class ApproximateAssigner:
   assign = __call__
 
   def _nearest(self, descriptors: np.ndarray, num_assignments: int) -> np.ndarray:
-    num_proposed = num_assignments + SPARE_CANDIDATES
+    num_proposed = num_assignments + 1  # the product's rounding may exchange the last two
     num_scanned = max(self._num_candidates, 4 * num_assignments, num_proposed)
     self._index.k_factor = num_scanned / num_proposed
     _, candidates = self._index.search(self._prepared(descriptors), num_proposed)

@@ -19,7 +19,7 @@ from delf_d2r.kernels.compiled import HAVE_NUMBA
 from delf_d2r.kernels.vlad import row_squared_norms
 
 DEFAULT_MEMORY_BYTES = 256 << 20
-SPARE_CANDIDATES = 3
+_SPARE_CANDIDATES = 3
 
 
 class Assigner(Protocol):
@@ -71,7 +71,7 @@ class ExactAssigner:
       self._settle_by_product(descriptors, words)
       return words
     unsure = np.arange(len(descriptors))
-    fewest = num_assignments + SPARE_CANDIDATES
+    fewest = num_assignments + _SPARE_CANDIDATES
     for num_candidates in (fewest, 16 * fewest):
       if num_candidates < len(self._centroids):
         unsure = self._settle(descriptors, unsure, num_candidates, words)
