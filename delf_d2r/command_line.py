@@ -21,14 +21,20 @@ COMMANDS = (
   'search_index',
   'train_delf',
   'export_delf',
+  'train_detector',
+  'export_detector',
+  'make_detection_records',
+  'make_detection_scenes',
   'detect_boxes',
   'extract_features',
   'train_pca',
   'train_codebook',
   'aggregate_features',
   'build_index',
+  'rerank_results',
   'evaluate_retrieval',
   'make_report',
+  'threshold_curve',
   'make_mini_benchmark',
   'demo',
 )
@@ -162,7 +168,7 @@ def _overview() -> str:
   known = {module.name for module in pkgutil.iter_modules(importlib.import_module('delf_d2r.tools').__path__)}
   for command in COMMANDS:
     if command in known:
-      lines.append(f'  {command:<20}  {_first_line(command)}')
+      lines.append(f'  {command:<22} {_first_line(command)}')
   return '\n'.join(lines)
 
 

@@ -71,7 +71,7 @@ def run(
     dataset: photos and queries.
     output: folder of all artefacts and of the page.
     ground_truth: the file that the queries come from.
-    boxes_path: CSV file of boxes for those with regions.source FILE.
+    boxes_path: boxes for those with regions.source FILE, or RANDOM without a file of its own.
     codebooks: by the name of an experiment, a codebook trained on other photos.
     options: how to run.
   """
@@ -89,14 +89,19 @@ def run(
       dataset,
       output / config.name,
       ground_truth=ground_truth,
-      boxes_path=boxes_path if config.regions.source == RegionsConfig.FILE else None,
+      boxes_path=boxes_path if _takes_boxes_file(config.regions) else None,
       given=given,
       options=options,
     )
     shared |= {key: outcome.artefacts[kind] for kind, key in keys.items()}
     outcomes.append(outcome)
-  rows = tuple(map(_row, outcomes))
+  rows = tuple(map(row_of, outcomes))
   return Comparison(rows, _write_page(experiments, outcomes, rows, output))
+
+
+def _takes_boxes_file(regions: RegionsConfig) -> bool:
+  is_imitated = regions.source == RegionsConfig.RANDOM and not regions.random.like
+  return regions.source == RegionsConfig.FILE or is_imitated
 
 
 def _sharing_keys(config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
@@ -112,9 +117,10 @@ def _sharing_keys(config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
   }
 
 
-def _row(outcome: experiment.Outcome) -> Row:
+def row_of(outcome: experiment.Outcome) -> Row:
+  """What a table says of one experiment with queries."""
   made = outcome.artefacts
-  metrics = metrics_files.read_metrics_json(made['metrics'].path / evaluate.METRICS)
+  metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate.METRICS)
   timing = ranking_files.load(made['rankings'].path).timing
   counts = made['index'].counts
   return Row(

@@ -1,6 +1,7 @@
 """A whole run of Detect-to-Retrieve: every stage in the order of the data flow.
 
     boxes/ features/ codebook/ descriptors/ index/ query_features/ rankings/ metrics/ report/index.html
+    reranked/ reranked_metrics/                                       with a part `verification` in the config
 
 A stage whose artefact stands already and is valid is skipped, so that a run resumes where it was stopped.
 """
@@ -18,7 +19,7 @@ from delf_d2r.data.dataset import Dataset
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report
-from delf_d2r.stages import aggregate, build_index, detect, evaluate, extract, search, train_codebook
+from delf_d2r.stages import aggregate, build_index, detect, evaluate, extract, rerank, search, train_codebook
 from delf_d2r.stages.compatibility import require_same_extractor
 
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
@@ -78,7 +79,7 @@ def run(
     dataset: photos and, if there is ground truth, queries.
     output: the folder of the artefacts.
     ground_truth: the file that `dataset` has its queries from.
-    boxes_path: CSV file of boxes for regions.source FILE.
+    boxes_path: boxes for regions.source FILE or RANDOM.
     given: artefacts to use instead of making them: features, codebook, query_features.
     options: how to run.
 
@@ -104,7 +105,7 @@ def run(
 
   features = given.get('features')
   if features is None:
-    boxes = detect.run(config, dataset, output / 'boxes', boxes_path=boxes_path, redo=redo)
+    boxes = detect.run(config, dataset, output / 'boxes', boxes_path=boxes_path, **extracting)
     features = extract.run(config, dataset, output / 'features', boxes=boxes, **extracting)
   codebook = given.get('codebook') or train_codebook.run(config, features, output / 'codebook', redo=redo)
   descriptors = aggregate.run(config, features, codebook, output / 'descriptors', redo=redo)
@@ -117,11 +118,30 @@ def run(
     rankings = search.run(config, index, queries, output / 'rankings', redo=redo)
     metrics = evaluate.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
     made |= {'query_features': queries, 'rankings': rankings, 'metrics': metrics}
+    if config.HasField('verification'):
+      reranked = rerank.run(
+        config,
+        rankings,
+        features,
+        queries,
+        output / 'reranked',
+        ground_truth_path=ground_truth,
+        workers=options.workers,
+        redo=redo,
+      )
+      made['reranked'] = reranked
+      made['reranked_metrics'] = evaluate.run(
+        config, reranked, ground_truth, output / 'reranked_metrics', before=rankings, redo=redo
+      )
   # Last, so that a run that is refused leaves the config of what stands there.
   with files.explained('cannot write', output):
     files.write_atomically(output / CONFIG, configs.to_text(config))
   reported = make_report.Run(
-    config.name or output.name, dataset, index, made.get('rankings'), made.get('metrics')
+    config.name or output.name,
+    dataset,
+    index,
+    made.get('reranked', made.get('rankings')),
+    made.get('reranked_metrics', made.get('metrics')),
   )
   page = make_report.run(
     reported,

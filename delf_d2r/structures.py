@@ -7,6 +7,7 @@ shape (0, D), never None.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -145,6 +146,16 @@ class ImageFeatures:
     """Features of region `r`; `region(0)` is the whole image."""
     return self.features.take(slice(self.region_offsets[r], self.region_offsets[r + 1]))
 
+  def take_regions(self, regions: Sequence[int]) -> 'ImageFeatures':
+    """The same image with some of its regions (at least one), in the given order."""
+    parts = [self.region(r) for r in regions]
+    return dataclasses.replace(
+      self,
+      boxes=self.boxes[list(regions)],
+      region_offsets=np.cumsum([0, *map(len, parts)], dtype=np.int64),
+      features=LocalFeatures.concatenate(parts),
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class AggregatedDescriptor:
@@ -179,18 +190,48 @@ class Ranking:
   Attributes:
     query: the query image's name.
     image_ids: int64 [k], positions in the index's list of images.
-    scores: float32 [k], descending.
+    scores: float32 [k], descending; after spatial verification still the similarities of before it.
     best_regions: int32 [k], the region with the best score (regional search), or all -1.
+    inliers: after spatial verification int32 [k], descending, the matches that agree, 0 where an image was
+      not verified; None before. Images of equal inliers stand as they did before.
   """
 
   query: str
   image_ids: np.ndarray
   scores: np.ndarray
   best_regions: np.ndarray
+  inliers: np.ndarray | None = None
 
   def __post_init__(self):
     _require_shape('Ranking', 'scores', self.scores, (len(self.image_ids),))
     _require_shape('Ranking', 'best_regions', self.best_regions, (len(self.image_ids),))
+    if self.inliers is not None:
+      _require_shape('Ranking', 'inliers', self.inliers, (len(self.image_ids),))
 
   def __len__(self) -> int:
     return len(self.image_ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+  """What spatial verification found between a query and one index image.
+
+  Attributes:
+    image_id: the index image, a position in the index's list of images.
+    matrix: float [3, 3], takes homogeneous `(y, x, 1)` in pixels of the index image to the query image; zeros
+      if nothing was verified.
+    query_locations, index_locations: float32 [I, 2], the places of the inliers in pixels of each image.
+  """
+
+  image_id: int
+  matrix: np.ndarray
+  query_locations: np.ndarray
+  index_locations: np.ndarray
+
+  def __post_init__(self):
+    _require_shape('Match', 'matrix', self.matrix, (3, 3))
+    _require_shape('Match', 'query_locations', self.query_locations, (None, 2))
+    _require_shape('Match', 'index_locations', self.index_locations, (len(self.query_locations), 2))
+
+  def __len__(self) -> int:
+    return len(self.query_locations)

@@ -281,7 +281,7 @@ def test_bad_overrides_are_shown(load, override, message):
 
 @pytest.mark.parametrize('path', sorted(CHECKOUT_CONFIGS.rglob('*.pbtxt')), ids=lambda path: path.stem)
 def test_resolved_config_reloads_as_itself(load, path):
-  resolved = config.load(path, ALL, overrides=['aggregation.alpha: 0.1', 'name: "\u00fc \\" #"'])
+  resolved = config.load(path, ALL, overrides=['regions.min_score: 0.1', 'name: "\u00fc \\" #"'])
   again = load(config.to_text(resolved))
   assert again == resolved
   assert config.fingerprint(again) == config.fingerprint(resolved)

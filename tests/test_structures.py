@@ -49,6 +49,16 @@ def test_regions_are_consecutive_slices():
   assert [image.region(r).scales.tolist() for r in range(3)] == [[0, 1], [], [2, 3, 4]]
 
 
+def test_regions_are_taken_with_their_features_and_boxes():
+  image = image_features([0, 2, 2, 5], 5)
+  image.boxes[:, 0] = [0, 0.1, 0.2]
+  taken = image.take_regions([0, 2])
+  assert [taken.region(r).scales.tolist() for r in range(2)] == [[0, 1], [2, 3, 4]]
+  np.testing.assert_array_equal(taken.boxes, image.boxes[[0, 2]])
+  assert (taken.name, taken.height, taken.width) == (image.name, 10, 20)
+  assert image.take_regions([1]).features.descriptors.shape == (0, 4)
+
+
 @pytest.mark.parametrize('offsets', [[1, 2, 5], [0, 3, 4], [0, 6], [0, 4, 2, 5], [0, -1, 5]])
 def test_region_offsets_must_divide_the_features(offsets):
   with pytest.raises(ValueError, match=r'rise from 0 to the number of features \(5\), found \[.*\]'):

@@ -1,34 +1,52 @@
-"""Finds the boxes of every index image: a uniform grid, a file, or none.
+r"""Finds the boxes of every index image: by a detector, a uniform grid, a file, or none.
 
-  d2r detect_boxes --config_path=configs/experiments/sift_rasmk_star.pbtxt --images=photos --output=out/boxes
+  d2r detect_boxes --config_path=configs/experiments/d2r_rasmk_star.pbtxt --images=photos --output=out/boxes
+  d2r detect_boxes --config_path=configs/experiments/random_boxes_rasmk_star.pbtxt --images=photos \
+    --boxes_file=out/boxes --output=out/random_boxes
 
-Config: the part `regions` of an experiment, or a RegionsConfig.
+Config: the part `regions` of an experiment, or a RegionsConfig. A run that was stopped goes on where it was.
+Photos that cannot be decoded are named in errors.jsonl. To apply other limits (regions.min_score, ...) to
+boxes that were detected already, give --override='regions.source: FILE' --boxes_file=out/boxes and another
+--output.
 """
 
 import pathlib
 
-from absl import flags
+from absl import flags, logging
 
 from delf_d2r import command_line, config
+from delf_d2r.data import legacy_boxes, records
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.stages import detect
 
 command_line.define_config('regions')
 command_line.define_images()
 command_line.define_output('the boxes')
-flags.DEFINE_string('boxes_file', None, 'CSV file image,ymin,xmin,ymax,xmax[,score], for source: FILE.')
+command_line.define_workers()
+flags.DEFINE_string(
+  'boxes_file',
+  None,
+  'Boxes for source: FILE, or what source: RANDOM imitates: a CSV file image,ymin,xmin,ymax,xmax[,score], a'
+  " directory that detect_boxes made, or one of the research code's .boxes files.",
+)
+flags.DEFINE_string('legacy_output', None, "Also write the boxes as the research code's .boxes files there.")
 FLAGS = flags.FLAGS
 
 
 def main(_):
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  detect.run(
+  boxes = detect.run(
     config.load(FLAGS.config_path, ['regions'], overrides=FLAGS.override),
     dataset,
     pathlib.Path(FLAGS.output),
     boxes_path=FLAGS.boxes_file,
+    workers=FLAGS.workers,
+    strict=FLAGS.strict,
     redo=FLAGS.redo,
   )
+  if FLAGS.legacy_output:
+    count = legacy_boxes.write_directory(FLAGS.legacy_output, map(records.decode_boxes, boxes.records()))
+    logging.info('%d .boxes files in %s', count, FLAGS.legacy_output)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,12 @@ from delf_d2r import command_line, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import evaluate
 
-command_line.define_artefact('rankings', 'search_index --query_features')
+command_line.define_artefact('rankings', 'search_index --query_features or rerank_results')
+flags.DEFINE_string(
+  'rankings_before',
+  None,
+  'The rankings that --rankings verifies: metrics.txt shows both, mAP before and after.',
+)
 flags.DEFINE_string('ground_truth', None, "Own .json, or Revisited's gnd_*.pkl or .mat.", required=True)
 flags.DEFINE_string('config_path', None, 'Experiment or EvaluationConfig; k of 1, 5, 10 by default.')
 flags.DEFINE_multi_string(
@@ -29,6 +34,7 @@ def main(_):
     Artefact.open(FLAGS.rankings, 'rankings'),
     FLAGS.ground_truth,
     pathlib.Path(FLAGS.output),
+    before=Artefact.open(FLAGS.rankings_before, 'rankings') if FLAGS.rankings_before else None,
     redo=FLAGS.redo,
   )
   print((artefact.path / evaluate.METRICS_TXT).read_text(encoding='utf-8'), end='')

@@ -19,7 +19,11 @@ command_line.define_config('of every stage')
 command_line.define_images()
 command_line.define_output('the whole run')
 command_line.define_workers()
-flags.DEFINE_string('boxes_file', None, 'CSV file image,ymin,xmin,ymax,xmax[,score], for source: FILE.')
+flags.DEFINE_string(
+  'boxes_file',
+  None,
+  'Boxes for source: FILE or RANDOM: a CSV file or a directory, see d2r detect_boxes --help.',
+)
 flags.DEFINE_string(
   'codebook', None, 'Use the codebook that train_codebook made there, instead of training one.'
 )

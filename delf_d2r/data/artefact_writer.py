@@ -226,6 +226,11 @@ class ArtefactWriter:
     """The errors of all shards that stand, in order."""
     return [error for file in sorted(self._accounts) for error in self._accounts[file]['errors']]
 
+  def records(self) -> Iterator[bytes]:
+    """Yields the records of all shards that stand, in order."""
+    for file in sorted(self._accounts):
+      yield from tfrecord.read_file(self.path / file)
+
   def discard(self) -> None:
     """Removes all that was written: the work turned out to be of no use."""
     self._remove_contents()
@@ -247,7 +252,8 @@ class ArtefactWriter:
       files.write_atomically(self.path / ERRORS, ''.join(lines))
     totals = {**self.counts, **(counts or {}), 'failed': len(errors)}
     for name in sorted(totals):
-      manifest.counts.add(name=name, value=totals[name])
+      # A sum of a single boolean is still one.
+      manifest.counts.add(name=name, value=int(totals[name]))
     manifest.bytes = self._size()
     manifest.library_version = VERSION
     manifest.seconds = round(time.monotonic() - self._started, 3)

@@ -5,6 +5,7 @@ import hashlib
 import math
 import pathlib
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,35 +30,18 @@ def read_boxes(path: str | pathlib.Path, image_names: list[str] | tuple[str, ...
     UserError: no such file, a column is missing, or a box is no box: the message names the line.
   """
   path = pathlib.Path(path)
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      rows = _parse(file, path)
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
-  known = _positions(rows, image_names, path)
+  rows = _parse(path)
+  found = {}
   # Two spellings may mean one photo.
-  found = defaultdict(list)
-  for name, position in known.items():
-    found[image_names[position]] += rows[name]
-  if rows and not found:
-    raise UserError(
-      f'{path}: none of its {len(rows)} images is among the {len(image_names)} photos (it names'
-      f' {next(iter(rows))!r}, there is {image_names[0]!r}). Names are relative to the folder of photos'
-    )
-  tables = {name: np.array(entries, np.float32) for name, entries in found.items()}
-  return {name: Boxes(table[:, :4], table[:, 4]) for name, table in tables.items()}
+  for image, spellings in name_matching.names_by_image(rows, image_names, source=str(path)).items():
+    table = np.array([entry for name in spellings for entry in rows[name]], np.float32)
+    found[image] = Boxes(table[:, :4], table[:, 4])
+  return found
 
 
-def _parse(file, path: pathlib.Path) -> dict[str, list[list[float]]]:
-  reader = csv.DictReader(file)
-  missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-  if missing:
-    raise UserError(
-      f'{path}:1: the header lacks {", ".join(missing)}; wanted {",".join(COLUMNS)} and, if you like, score'
-    )
+def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
   rows = defaultdict(list)
-  for row in reader:
-    place = f'{path}:{reader.line_num}'
+  for place, row in read_rows(path, COLUMNS, optional=('score',)):
     try:
       box = [float(row[column]) for column in COLUMNS[1:]]
       score = float(row.get('score') or 1)
@@ -70,6 +54,28 @@ def _parse(file, path: pathlib.Path) -> dict[str, list[list[float]]]:
   return rows
 
 
+def read_rows(
+  path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, str]]]:
+  """Yields (`file:line`, row) of a CSV file with a header; a row that ends early has None for the rest.
+
+  Raises:
+    UserError: it is no UTF-8 CSV file, or the header lacks one of `columns`; `optional` ones are named as
+      such in the message.
+  """
+  try:
+    with open(path, encoding='utf-8-sig', newline='') as file:
+      reader = csv.DictReader(file)
+      missing = [column for column in columns if column not in (reader.fieldnames or ())]
+      if missing:
+        more = f' and, if you like, {", ".join(optional)}' if optional else ''
+        raise UserError(f'{path}:1: the header lacks {", ".join(missing)}; wanted {",".join(columns)}{more}')
+      for row in reader:
+        yield f'{path}:{reader.line_num}', row
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
+
+
 def check_box(box, place: str) -> None:
   """Raises UserError unless `box` is [ymin, xmin, ymax, xmax] within [0, 1] and has an area."""
   ymin, xmin, ymax, xmax = box
@@ -78,16 +84,6 @@ def check_box(box, place: str) -> None:
     raise UserError(
       f'{place}: box ymin,xmin,ymax,xmax = {",".join(f"{value:g}" for value in box)} must satisfy'
       ' 0 <= min < max <= 1: coordinates are shares of height and width, not pixels'
-    )
-
-
-def _positions(rows, image_names, path: pathlib.Path) -> dict[str, int]:
-  try:
-    return name_matching.match_names(rows, image_names, source=str(path))
-  except name_matching.MissingImagesError as error:
-    absent = set(error.names)
-    return name_matching.match_names(
-      [name for name in rows if name not in absent], image_names, source=str(path)
     )
 
 

@@ -31,31 +31,44 @@ def parse(path: str | pathlib.Path) -> Legacy | None:
 def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
   """What extracts the same features as the research code does with `config`.
 
-  Its size limits hold for crops as for whole images, and EXIF orientation is ignored. Without effect are
-  is_tf2_exported, for the form of a SavedModel is found by inspection, and layer_name and iou_threshold,
+  Where it wants both local features and global descriptors, the former are extracted: an artefact holds one
+  kind. Its size limits hold for crops as for whole images, and EXIF orientation is ignored. Without effect
+  are is_tf2_exported, for the form of a SavedModel is found by inspection, and layer_name and iou_threshold,
   which are constants of its graph. Paths stay as they are, relative to the working directory.
 
   Raises:
     ConfigError: it asks for what has no counterpart here.
   """
-  local = config.delf_local_config
-  _refuse(
-    not config.use_local_features, 'use_local_features: false', 'only local features are extracted here'
-  )
   _refuse(config.use_square_images, 'use_square_images: true', 'photos keep their shape here')
-  _refuse(local.use_resized_coordinates, 'use_resized_coordinates: true', 'locations are those of the photo')
-  _refuse(local.use_pca and not local.HasField('pca_parameters'), 'use_pca', 'it needs pca_parameters')
-  if config.use_global_features:
-    logging.warning('use_global_features: global descriptors are left out, only local features are extracted')
+  _refuse(
+    not (config.use_local_features or config.use_global_features),
+    'neither use_local_features nor use_global_features',
+    'there is nothing to extract',
+  )
+  make = _local if config.use_local_features else _global
   converted = extraction_pb2.ExtractionConfig(
-    extractor=extraction_pb2.ExtractionConfig.DELF,
-    max_features=local.max_feature_num,
-    min_attention=local.score_threshold,
     max_image_size=_limit(config, 'max_image_size'),
     min_image_size=_limit(config, 'min_image_size'),
     max_crop_size=_limit(config, 'max_image_size'),
     min_crop_size=_limit(config, 'min_image_size'),
     apply_exif_orientation=False,
+  )
+  converted.MergeFrom(make(config))
+  return experiment_pb2.ExperimentConfig(extraction=converted)
+
+
+def _local(config: Legacy) -> extraction_pb2.ExtractionConfig:
+  local = config.delf_local_config
+  _refuse(local.use_resized_coordinates, 'use_resized_coordinates: true', 'locations are those of the photo')
+  _refuse(local.use_pca and not local.HasField('pca_parameters'), 'use_pca', 'it needs pca_parameters')
+  if config.use_global_features:
+    logging.warning(
+      'use_global_features: global descriptors are left out; use_local_features: false extracts them instead'
+    )
+  converted = extraction_pb2.ExtractionConfig(
+    extractor=extraction_pb2.ExtractionConfig.DELF,
+    max_features=local.max_feature_num,
+    min_attention=local.score_threshold,
     delf=extraction_pb2.DelfConfig(model_path=config.model_path, image_scales=config.image_scales),
   )
   if local.use_pca:
@@ -70,7 +83,27 @@ def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
     )
     if pca.use_whitening:
       converted.delf.pca.variances_path = pca.pca_variances_path
-  return experiment_pb2.ExperimentConfig(extraction=converted)
+  return converted
+
+
+def _global(config: Legacy) -> extraction_pb2.ExtractionConfig:
+  options = config.delf_global_config
+  _refuse(
+    options.use_pca,
+    'delf_global_config.use_pca',
+    'there every scale is reduced before the sum, here the sum is; set it to false, which all published'
+    ' models have',
+  )
+  scales, chosen = list(config.image_scales), list(options.image_scales_ind)
+  wrong = [position for position in chosen if not 0 <= position < len(scales)]
+  _refuse(bool(wrong), f'image_scales_ind {wrong}', f'there are {len(scales)} image_scales')
+  return extraction_pb2.ExtractionConfig(
+    extractor=extraction_pb2.ExtractionConfig.GLOBAL,
+    global_descriptor=extraction_pb2.GlobalConfig(
+      model_path=config.model_path,
+      image_scales=[scales[position] for position in chosen] if chosen else scales,
+    ),
+  )
 
 
 def _limit(config: Legacy, field: str) -> int:

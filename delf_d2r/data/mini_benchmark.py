@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from delf_d2r.data import ground_truth
+from delf_d2r.data import ground_truth, pasting
 from delf_d2r.data import mini_benchmark_photos as photos
 from delf_d2r.data import mini_benchmark_scenes as scenes
 from delf_d2r.data.boxes_file import COLUMNS
@@ -203,7 +203,7 @@ def _write_index_images(
       scene = _object_scene(rng, shown, n % settings['scenes_per_object'], settings['scenes_per_object'])
     label = label_scene(visible_area=scene.visible_area, hidden=scene.hidden)
     index_images.append(_IndexImage(f'scene_{numbers[n]:05d}.jpg', scene.box, label, shown))
-    (folder / index_images[-1].name).write_bytes(scenes.encode_jpeg(scene.pixels, scene.jpeg_quality))
+    (folder / index_images[-1].name).write_bytes(pasting.encode_jpeg(scene.pixels, scene.jpeg_quality))
     progress(n + 1, len(shown_in))
   return sorted(index_images, key=lambda image: image.name)
 
@@ -219,7 +219,7 @@ def _write_boxes(path: Path, index_images: list[_IndexImage]) -> None:
 def _write_queries(folder: Path) -> None:
   folder.mkdir()
   for shown in object_photos():
-    data = scenes.encode_jpeg(photos.load_photo(shown.query_photo), _QUERY_JPEG_QUALITY)
+    data = pasting.encode_jpeg(photos.load_photo(shown.query_photo), _QUERY_JPEG_QUALITY)
     (folder / _query_image(shown)).write_bytes(data)
 
 

@@ -76,6 +76,38 @@ def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str
   return positions
 
 
+def match_those_present(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, int]:
+  """`match_names` for lists that may name photos that are not there: those are not in the answer."""
+  names = list(names)
+  try:
+    return match_names(names, image_names, source=source)
+  except MissingImagesError as error:
+    absent = set(error.names)
+    return match_names([name for name in names if name not in absent], image_names, source=source)
+
+
+def names_by_image(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, list[str]]:
+  """Which of `names` mean each image; images without a name and names of other images are left out.
+
+  Arguments as of `match_names`.
+
+  Raises:
+    UserError: none of `names` fits, or one fits several photos.
+  """
+  names = list(names)
+  positions = match_those_present(names, image_names, source=source)
+  if names and not positions:
+    raise UserError(
+      f'{source}: none of its {len(names)} images is among the {len(image_names)} photos (it names'
+      f' {names[0]!r}, there is {image_names[0]!r}). Names are relative to the folder of photos'
+    )
+  found = collections.defaultdict(list)
+  for name in names:
+    if name in positions:
+      found[image_names[positions[name]]].append(name)
+  return dict(found)
+
+
 def positions_of(names: Sequence[str], matches: dict[str, int]) -> np.ndarray:
   """int64 [len(names)]: the position of each of `names`, in their order."""
   return np.array([matches[name] for name in names], np.int64)

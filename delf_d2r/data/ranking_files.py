@@ -4,6 +4,7 @@ queries.json, image_names.json   lists of names; ids in the rankings are positio
 image_ids.npy                    int32 [Q, k]
 scores.npy                       float32 [Q, k]
 best_regions.npy                 int32 [Q, k], -1 where regions were not searched one by one
+inliers.npy                      int32 [Q, k], after spatial verification alone
 timing.json                      milliseconds of each query, by part
 """
 
@@ -19,6 +20,7 @@ from delf_d2r.errors import ArtefactError
 from delf_d2r.structures import Ranking
 
 _ARRAYS = {'image_ids': np.int32, 'scores': np.float32, 'best_regions': np.int32}
+_INLIERS = {'inliers': np.int32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +30,12 @@ class Timing:
   Attributes:
     describe: features to aggregated descriptor, which is mostly the assignment of words.
     search: aggregated descriptor to ranking.
+    verify: ranking to verified ranking; of the queries that the last run of rerank_results looked at.
   """
 
   describe: tuple[float, ...]
   search: tuple[float, ...]
+  verify: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,8 @@ def save(
   _write_json(directory / 'queries.json', [ranking.query for ranking in rankings])
   _write_json(directory / 'image_names.json', list(image_names))
   _write_json(directory / 'timing.json', dataclasses.asdict(timing))
-  for name, dtype in _ARRAYS.items():
+  arrays = _ARRAYS | _INLIERS if any(ranking.inliers is not None for ranking in rankings) else _ARRAYS
+  for name, dtype in arrays.items():
     length = len(rankings[0]) if rankings else 0
     table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(len(rankings), length)
     files.save_array(directory / f'{name}.npy', table)
@@ -63,13 +68,14 @@ def load(directory: pathlib.Path) -> StoredRankings:
       json.loads((directory / f'{name}.json').read_text(encoding='utf-8'))
       for name in ('queries', 'image_names', 'timing')
     )
-    tables = {name: files.load_array(directory / f'{name}.npy') for name in _ARRAYS}
+    arrays = _ARRAYS | _INLIERS if (directory / 'inliers.npy').exists() else _ARRAYS
+    tables = {name: files.load_array(directory / f'{name}.npy') for name in arrays}
     _check(tables, num_queries=len(queries), num_images=len(names))
     rankings = tuple(
       Ranking(query, **{name: table[row] for name, table in tables.items()})
       for row, query in enumerate(queries)
     )
-    times = Timing(tuple(timing['describe']), tuple(timing['search']))
+    times = Timing(tuple(timing['describe']), tuple(timing['search']), tuple(timing.get('verify', ())))
     return StoredRankings(tuple(names), rankings, times)
   except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
     raise ArtefactError(f'{directory}: rankings are missing or damaged ({error}). Run search again') from None
@@ -78,8 +84,8 @@ def load(directory: pathlib.Path) -> StoredRankings:
 def _check(tables: Mapping[str, np.ndarray], *, num_queries: int, num_images: int) -> None:
   ids = tables['image_ids']
   shape = (num_queries, *ids.shape[1:2])
-  for name, dtype in _ARRAYS.items():
-    found = tables[name]
+  for name, found in tables.items():
+    dtype = (_ARRAYS | _INLIERS)[name]
     if found.shape != shape or found.dtype != dtype:
       raise ValueError(f'{name}: expected {np.dtype(dtype)} {shape}, found {found.dtype} {found.shape}')
   if ids.size and not 0 <= ids.min() <= ids.max() < num_images:

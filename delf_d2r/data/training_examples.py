@@ -4,14 +4,11 @@ Every form gives examples by number, so that the order of training is a permutat
 interrupted run goes on at any example.
 """
 
-import bisect
 import csv
 import dataclasses
-import functools
 import glob
 import hashlib
 import io
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -19,10 +16,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
-from delf_d2r.data import images, tfrecord
+from delf_d2r.data import images, record_shards
 from delf_d2r.data.artefacts import Input
 from delf_d2r.data.image_list import ImageList
-from delf_d2r.errors import ArtefactError, ImageError, UserError
+from delf_d2r.data.record_shards import RecordShards
+from delf_d2r.errors import ImageError, UserError
 from delf_d2r.protos import example_pb2
 
 UNLABELLED = -1
@@ -80,23 +78,17 @@ class RecordFiles:
 
   Attributes:
     source: the pattern of their names.
-    paths: the shards, sorted.
-    offsets: of each shard, the byte offset of every record.
+    shards: the files.
     num_classes: labels are in [0, num_classes).
   """
 
   source: pathlib.Path
-  paths: tuple[pathlib.Path, ...]
-  offsets: tuple[np.ndarray, ...]
+  shards: RecordShards
   num_classes: int
   classes: tuple[str, ...] = ()
 
-  @functools.cached_property
-  def _firsts(self) -> list[int]:
-    return np.cumsum([0, *map(len, self.offsets)]).tolist()
-
   def __len__(self) -> int:
-    return self._firsts[-1]
+    return len(self.shards)
 
   def read(self, number: int, *, min_side: int = 0) -> Example:
     """Decodes record `number`; `min_side` as of `_decode`.
@@ -105,14 +97,12 @@ class RecordFiles:
       UserError: the shard is damaged there, the record has no photo, or its label is out of range.
       ImageError: its photo cannot be decoded.
     """
-    shard = bisect.bisect_right(self._firsts, number) - 1
-    path, record = self.paths[shard], number - self._firsts[shard]
+    path, record = self.shards.place(number)
     where = f'{path}: record {record}'
     try:
-      data = tfrecord.read_at(path, int(self.offsets[shard][record]))
-      feature = example_pb2.Example.FromString(data).features.feature
-    except (ArtefactError, DecodeError, OSError) as error:
-      raise _corrupt(path, f'record {record}', error) from error
+      feature = example_pb2.Example.FromString(self.shards.read(number)).features.feature
+    except DecodeError as error:
+      raise record_shards.corrupt(path, f'record {record}', error) from error
     encoded = feature['image/encoded'].bytes_list.value
     if not encoded:
       found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
@@ -141,10 +131,8 @@ class RecordFiles:
     return values[0]
 
   def as_input(self, role: str) -> Input:
-    """The examples as an input of an artefact: identified by names, sizes and numbers of records."""
-    parts = [f'{p.name} {os.path.getsize(p)} {len(o)}' for p, o in zip(self.paths, self.offsets, strict=True)]
-    digest = hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
-    return Input(role, digest, self.source.parent.resolve() / self.source.name)
+    """The examples as an input of an artefact."""
+    return self.shards.as_input(role, self.source.parent.resolve() / self.source.name)
 
 
 Examples = PhotoFiles | RecordFiles
@@ -172,8 +160,12 @@ def load(
     found = _from_folder(path, classes, needs_labels)
   elif path.suffix.lower() == '.csv':
     found = _from_csv(path, classes)
+  elif not glob.glob(str(path)):
+    raise UserError(
+      f'{path}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote patterns with *)'
+    )
   else:
-    return _from_shards(path, num_classes)
+    return RecordFiles(path, RecordShards.find([path]), num_classes)
   if num_classes and found.num_classes != num_classes:
     raise UserError(
       f'{source}: has {found.num_classes} classes, but training.model.num_classes is {num_classes}. Set it to'
@@ -260,30 +252,6 @@ def _numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[st
       ' the list of classes'
     )
   return np.array([numbers[label] for label in labels], np.int64), classes
-
-
-def _from_shards(pattern: pathlib.Path, num_classes: int) -> RecordFiles:
-  paths = tuple(map(pathlib.Path, sorted(glob.glob(str(pattern)))))
-  paths = tuple(path for path in paths if path.is_file())
-  if not paths:
-    raise UserError(
-      f'{pattern}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote patterns with'
-      ' *)'
-    )
-  offsets = []
-  for path in paths:
-    try:
-      offsets.append(np.array(tfrecord.record_offsets(path), np.int64))
-    except (ArtefactError, OSError) as error:
-      raise _corrupt(path, 'the frame of a record', error) from error
-  if not sum(map(len, offsets)):
-    raise UserError(f'{pattern}: no records in {len(paths)} shards')
-  return RecordFiles(pattern, paths, tuple(offsets), num_classes)
-
-
-def _corrupt(path: pathlib.Path, where: str, error: Exception) -> UserError:
-  what = str(error).removeprefix(f'{path}: ').partition('. ')[0]
-  return UserError(f'{path}: corrupt TFRecord shard at {where}: {what}. Copy or make this shard again')
 
 
 def _decode(image: Image.Image, min_side: int) -> np.ndarray:

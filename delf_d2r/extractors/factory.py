@@ -18,6 +18,7 @@ def build(config: extraction_pb2.ExtractionConfig) -> RegionExtractor:
     Extraction.ROOT_SIFT: _root_sift,
     Extraction.DELF: _delf,
     Extraction.ROOT_SIFT_AND_DELF: _joined,
+    Extraction.GLOBAL: _global,
   }
   if config.extractor not in makers:
     raise ValueError(f'extractor {config.extractor} has no implementation')
@@ -53,13 +54,30 @@ def _joined(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
   return JoinedExtractor(first, second)
 
 
-def model_files(config: extraction_pb2.DelfConfig) -> dict[str, pathlib.Path]:
-  """The files and directories that an extractor DELF is made from, by their role."""
+def _global(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.models import global_descriptor
+
+  return global_descriptor.build(config.global_descriptor)
+
+
+def model_files(config: extraction_pb2.ExtractionConfig) -> dict[str, pathlib.Path]:
+  """The files and directories that an extractor with a network is made from, by their role."""
+  if config.extractor == Extraction.GLOBAL:
+    model, pca = _global_model_file(config.global_descriptor), config.global_descriptor.pca
+  else:
+    model, pca = config.delf.model_path or str(DEFAULT_DELF), config.delf.pca
   places = {
-    'model': config.model_path or str(DEFAULT_DELF),
-    'pca': config.pca.path,
-    'pca_mean': config.pca.mean_path,
-    'pca_components': config.pca.projection_matrix_path,
-    'pca_variances': config.pca.variances_path,
+    'model': model,
+    'pca': pca.path,
+    'pca_mean': pca.mean_path,
+    'pca_components': pca.projection_matrix_path,
+    'pca_variances': pca.variances_path,
   }
   return {role: pathlib.Path(place) for role, place in places.items() if place}
+
+
+def _global_model_file(config: extraction_pb2.GlobalConfig) -> str:
+  if config.model_path:
+    return config.model_path
+  # Weights that are known by name are no file of the user's.
+  return '' if config.backbone_weights == 'imagenet' else config.backbone_weights

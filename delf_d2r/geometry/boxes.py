@@ -61,15 +61,22 @@ def select(
     max_overlap: drops a box whose intersection over union with a kept, better one exceeds this.
     max_boxes: keeps at most so many; 0 = all.
   """
+  limits = {'min_score': min_score, 'min_area': min_area, 'max_overlap': max_overlap, 'max_boxes': max_boxes}
+  order = selected(boxes, **limits)
+  return Boxes(boxes.coordinates.clip(0, 1)[order].reshape(-1, 4), boxes.scores[order])
+
+
+def selected(
+  boxes: Boxes, *, min_score: float, min_area: float, max_overlap: float, max_boxes: int
+) -> list[int]:
+  """The positions of the boxes that `select` keeps, in its order; arguments as there."""
   coordinates = boxes.coordinates.clip(0, 1)
   order = np.argsort(-boxes.scores, kind='stable')
   size = area(coordinates)
-  order = [i for i in order if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
+  order = [i for i in order.tolist() if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
   if max_overlap < 1:
     order = _without_near_duplicates(coordinates, order, max_overlap)
-  if max_boxes:
-    order = order[:max_boxes]
-  return Boxes(coordinates[order].reshape(-1, 4), boxes.scores[order])
+  return order[:max_boxes] if max_boxes else order
 
 
 def _without_near_duplicates(coordinates, order, max_overlap: float) -> list[int]:
@@ -79,6 +86,19 @@ def _without_near_duplicates(coordinates, order, max_overlap: float) -> list[int
     if not np.any(overlaps > max_overlap):
       kept.append(i)
   return kept
+
+
+def scattered(boxes: Boxes, generator: np.random.Generator) -> Boxes:
+  """Boxes of the same sizes and scores, each anywhere in the image with equal probability.
+
+  Args:
+    boxes: R boxes within the image.
+    generator: draws 2 R numbers.
+  """
+  sides = (boxes.coordinates[:, 2:] - boxes.coordinates[:, :2]).astype(np.float64)
+  low = generator.uniform(size=sides.shape) * (1 - sides)
+  coordinates = np.concatenate([low, low + sides], axis=1).clip(0, 1)
+  return Boxes(coordinates.astype(np.float32), boxes.scores)
 
 
 def crop_slices(box: Sequence[float], height: int, width: int) -> tuple[slice, slice]:

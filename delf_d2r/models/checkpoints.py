@@ -8,7 +8,7 @@ import tensorflow as tf
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
 from delf_d2r.models import quiet
-from delf_d2r.models.training import Trainer
+from delf_d2r.models.distributed_training import BaseTrainer
 
 LATEST = 'checkpoints'
 BEST = 'best.json'
@@ -23,8 +23,18 @@ class Checkpoints:
     best: `step`, `value` and `file` of the best weights so far, or None.
   """
 
-  def __init__(self, path: pathlib.Path, trainer: Trainer, *, keep: int, higher_is_better: bool):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    trainer: BaseTrainer,
+    *,
+    keep: int,
+    higher_is_better: bool,
+    weights: str = WEIGHTS,
+  ):
+    """Checkpoints in the folder `path`, the weights to use in the end in its file `weights`."""
     self.path = path
+    self._weights = weights
     self._trainer = trainer
     self._higher_is_better = higher_is_better
     self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -65,7 +75,7 @@ class Checkpoints:
     if value != value or (self.best and not self._is_better(value, self.best['value'])):
       return False
     previous = self.best
-    file = f'best-{step:08d}.weights.h5'
+    file = f'best-{step:08d}{self._suffix}'
     _save_weights(self._trainer, self.path / file)
     self.best = {'step': step, 'value': value, 'file': file}
     # The account names the weights, so that a kill in between leaves the former pair whole.
@@ -76,7 +86,7 @@ class Checkpoints:
 
   def finish(self) -> pathlib.Path:
     """Puts the best weights, or else the present ones, in the place where others look for them."""
-    target = self.path / WEIGHTS
+    target = self.path / self._weights
     if self.best:
       with files.replacing(target) as temporary:
         temporary.write_bytes((self.path / self.best['file']).read_bytes())
@@ -88,16 +98,20 @@ class Checkpoints:
     """The weights of the latest checkpoint, in a file to start another training from; None without one."""
     if not self.restore():
       return None
-    target = self.path / 'last_good.weights.h5'
+    target = self.path / f'last_good{self._suffix}'
     _save_weights(self._trainer, target)
     return target
+
+  @property
+  def _suffix(self) -> str:
+    """Of all files of weights: Keras looks at the end of the name."""
+    return self._weights[self._weights.index('.') :]
 
   def _is_better(self, value: float, than: float) -> bool:
     return value > than if self._higher_is_better else value < than
 
 
-def _save_weights(trainer: Trainer, target: pathlib.Path) -> None:
-  # Keras looks at the end of the name.
+def _save_weights(trainer: BaseTrainer, target: pathlib.Path) -> None:
   temporary = target.with_name(f'.{target.name}')
   trainer.model.save(temporary)
   with files.replacing(target) as place:

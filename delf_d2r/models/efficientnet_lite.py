@@ -9,7 +9,6 @@ import pathlib
 
 import keras
 import numpy as np
-from keras import layers
 
 from delf_d2r.data import torch_checkpoint
 from delf_d2r.errors import UserError
@@ -40,20 +39,22 @@ ENDPOINTS = {
 }
 
 
-def build(*, output_stride: int = 32) -> keras.Model:
+def build(*, output_stride: int = 32, framework=keras):
   """The network without its classifier, with random weights; endpoints are its layers' outputs.
 
   Args:
     output_stride: 32, or 16 or 8: strides beyond it are replaced by dilation, which keeps the weights usable.
+    framework: the module `keras`, or `tf_keras` for use inside models of the latter.
 
   Returns:
-    float32 [B, H, W, 3], normalised, to [B, H', W', 1280].
+    Model of the framework: float32 [B, H, W, 3], normalised, to [B, H', W', 1280].
   """
   if output_stride not in (8, 16, 32):
     raise ValueError(f'output_stride must be 8, 16 or 32, found {output_stride}')
-  images = keras.Input((None, None, 3), name='images')
+  layers = framework.layers
+  images = framework.Input((None, None, 3), name='images')
   x = layers.Conv2D(32, 3, 2, padding='same', use_bias=False, name='stem_conv')(images)
-  x = _norm_relu(x, 'stem')
+  x = _norm_relu(layers, x, 'stem')
   reached, dilation, number = 2, 1, 0
   for repeats, kernel, stage_stride, expansion, channels in _STAGES:
     for repeat in range(repeats):
@@ -63,22 +64,22 @@ def build(*, output_stride: int = 32) -> keras.Model:
       if stride == 2 and reached == output_stride:
         stride, dilation = 1, dilation * 2
       reached *= stride
-      x = _block(x, f'block_{number}', kernel, stride, before, expansion, channels)
+      x = _block(layers, x, f'block_{number}', kernel, stride, before, expansion, channels)
       number += 1
   x = layers.Conv2D(1280, 1, use_bias=False, name='head_conv')(x)
-  return keras.Model(images, _norm_relu(x, 'head'), name='efficientnet_lite0')
+  return framework.Model(images, _norm_relu(layers, x, 'head'), name='efficientnet_lite0')
 
 
-def _block(x, name: str, kernel: int, stride: int, dilation: int, expansion: int, channels: int):
+def _block(layers, x, name: str, kernel: int, stride: int, dilation: int, expansion: int, channels: int):
   """Inverted residual block: expand, depthwise convolution, linear projection, shortcut if shapes agree."""
   shortcut, width = x, x.shape[-1]
   if expansion != 1:
     x = layers.Conv2D(width * expansion, 1, use_bias=False, name=f'{name}_expand_conv')(x)
-    x = _norm_relu(x, f'{name}_expand')
+    x = _norm_relu(layers, x, f'{name}_expand')
   x = layers.DepthwiseConv2D(
     kernel, stride, padding='same', dilation_rate=dilation, use_bias=False, name=f'{name}_depthwise_conv'
   )(x)
-  x = _norm_relu(x, f'{name}_depthwise')
+  x = _norm_relu(layers, x, f'{name}_depthwise')
   x = layers.Conv2D(channels, 1, use_bias=False, name=f'{name}_project_conv')(x)
   x = layers.BatchNormalization(epsilon=_EPSILON, momentum=0.99, name=f'{name}_project_bn')(x)
   if stride == 1 and width == channels:
@@ -86,7 +87,7 @@ def _block(x, name: str, kernel: int, stride: int, dilation: int, expansion: int
   return x
 
 
-def _norm_relu(x, name: str):
+def _norm_relu(layers, x, name: str):
   x = layers.BatchNormalization(epsilon=_EPSILON, momentum=0.99, name=f'{name}_bn')(x)
   return layers.ReLU(6.0, name=f'{name}_relu')(x)
 
@@ -106,8 +107,8 @@ def wheel_checkpoint() -> pathlib.Path:
   return pathlib.Path(spec.submodule_search_locations[0], _WHEEL_FILE)
 
 
-def load_torch_weights(model: keras.Model, path: str | pathlib.Path) -> None:
-  """Fills a model, whole or cut at an endpoint, from a PyTorch checkpoint.
+def load_torch_weights(model, path: str | pathlib.Path) -> None:
+  """Fills a model of `build`, whole or cut at an endpoint, from a PyTorch checkpoint.
 
   Raises:
     UserError: a tensor is missing or of another shape.
@@ -120,6 +121,7 @@ def load_torch_weights(model: keras.Model, path: str | pathlib.Path) -> None:
 
 _WEIGHT_NAMES = {
   'kernel': 'weight',
+  'depthwise_kernel': 'weight',
   'gamma': 'weight',
   'beta': 'bias',
   'moving_mean': 'running_mean',
@@ -143,13 +145,15 @@ def _tensor(tensors, layer, weight, path) -> np.ndarray:
   else:
     _, number, part = layer.name.split('_', 2)
     owner = f'_blocks.{number}.{_BLOCK_LAYERS[part]}'
-  name = f'{owner}.{_WEIGHT_NAMES[weight.name]}'
+  # Keras 3 calls a weight `kernel`, tf_keras `layer/kernel:0`, and `depthwise_kernel` where it is one.
+  kind = weight.name.rsplit('/', 1)[-1].removesuffix(':0')
+  name = f'{owner}.{_WEIGHT_NAMES[kind]}'
   if name not in tensors:
     raise UserError(f'{path}: has no tensor {name}; expected a checkpoint of EfficientNet-Lite0')
   tensor = tensors[name]
   if tensor.ndim == 4:
     # OIHW to HWIO; depthwise kernels are [C, 1, H, W] there and [H, W, C, 1] here.
-    tensor = tensor.transpose((2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0))
+    tensor = tensor.transpose((2, 3, 0, 1) if layer.name.endswith('depthwise_conv') else (2, 3, 1, 0))
   if tensor.shape != tuple(weight.shape):
     raise UserError(f'{path}: {name} has shape {tensor.shape}, expected {tuple(weight.shape)}')
   return tensor

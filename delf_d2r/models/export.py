@@ -1,22 +1,17 @@
 """A trained network to a SavedModel that the research code's extractor can use too (reference.md 3.4)."""
 
-import json
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 
 import tensorflow as tf
-from google.protobuf import text_format
 
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Pca
-from delf_d2r.models import pyramid, quiet
+from delf_d2r.models import model_directory, pyramid
 from delf_d2r.models.delf import Config, Delf
 from delf_d2r.models.inference import InferenceNetwork
 
 CONFIG = 'delf_model.pbtxt'
-CARD_JSON, CARD_MARKDOWN = 'model_card.json', 'model_card.md'
 BATCH_SIGNATURE = 'extract_batch'
 
 
@@ -116,39 +111,11 @@ def save(
   Raises:
     UserError: the output exists.
   """
-  output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output}: exists already, and models are not overwritten. Choose another --output')
-  output.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
-  try:
-    signatures = {'serving_default': module.serving_default, BATCH_SIGNATURE: module.extract_batch}
-    with quiet.warnings_only():
-      tf.saved_model.save(module, str(temporary), signatures=signatures)
-    exported = Config()
-    exported.CopyFrom(config)
-    for field in ('num_classes', 'backbone_weights'):
-      exported.ClearField(field)
-    (temporary / CONFIG).write_text(text_format.MessageToString(exported), encoding='utf-8')
-    (temporary / CARD_JSON).write_text(json.dumps(dict(card), indent=1, ensure_ascii=False) + '\n', 'utf-8')
-    (temporary / CARD_MARKDOWN).write_text(_markdown(card), encoding='utf-8')
-    temporary.chmod(0o755)
-    temporary.rename(output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-  return output
-
-
-def _markdown(card: Mapping) -> str:
-  lines = [f'# {card.get("name", "DELF model")}']
-  for heading, value in card.items():
-    if heading == 'name':
-      continue
-    lines += ['', f'## {heading.replace("_", " ").capitalize()}', '']
-    if isinstance(value, Mapping):
-      lines += ['| | |', '|---|---|', *(f'| {key} | {item} |' for key, item in value.items())]
-    elif isinstance(value, str) and '\n' in value:
-      lines += ['```', value.strip(), '```']
-    else:
-      lines.append(str(value))
-  return '\n'.join(lines) + '\n'
+  exported = Config()
+  exported.CopyFrom(config)
+  for field in ('num_classes', 'backbone_weights'):
+    exported.ClearField(field)
+  signatures = {'serving_default': module.serving_default, BATCH_SIGNATURE: module.extract_batch}
+  return model_directory.write(
+    output, module, signatures=signatures, config=exported, config_name=CONFIG, card=card
+  )

@@ -37,7 +37,9 @@ class DelfExtractor:
     self._nms_iou = config.nms_iou
     self._max_features = max_features
     self._min_attention = min_attention
-    self._affine = _affine(config.pca, model) if config.HasField('pca') else None
+    self._affine = None
+    if config.HasField('pca'):
+      self._affine = affine(config.pca, model.dimensions, model.path, field='extraction.delf.pca')
     self.dimensions = self._affine[0].shape[1] if self._affine else model.dimensions
     self.stride = model.stride
     self.note = ''
@@ -118,11 +120,23 @@ def build(config: extraction_pb2.ExtractionConfig, *, default_model: pathlib.Pat
   return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)
 
 
-def _affine(config: extraction_pb2.DelfPcaConfig, model: LocalFeatureModel):
+def affine(
+  config: extraction_pb2.DelfPcaConfig, dimensions: int, model_path: str, *, field: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """float32 (A [D, d], b [d]): the PCA of a config as x A + b.
+
+  Args:
+    config: where the PCA is, and what of it is kept.
+    dimensions: D of the model's descriptors.
+    model_path, field: the model and the place of the config, for messages.
+
+  Raises:
+    UserError: the PCA is missing or of other dimensions.
+  """
   pca = pca_files.load_configured(config)
-  if pca.input_dimensions != model.dimensions:
+  if pca.input_dimensions != dimensions:
     raise UserError(
-      f'extraction.delf.pca reduces descriptors of {pca.input_dimensions} dimensions, but the model'
-      f' {model.path} makes {model.dimensions}. Give the PCA that belongs to this model'
+      f'{field} reduces descriptors of {pca.input_dimensions} dimensions, but the model'
+      f' {model_path} makes {dimensions}. Give the PCA that belongs to this model'
     )
   return pca.as_affine(whitening=config.whitening)

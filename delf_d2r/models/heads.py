@@ -3,6 +3,8 @@
 DELF: Noh et al., ICCV 2017. DELG: Cao, Araujo and Sim, ECCV 2020.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -46,7 +48,10 @@ def attended_mean(features, weights):
 
 
 class GeneralizedMean(layers.Layer):
-  """[B, H, W, C] to [B, C]: (mean over cells of x^p)^(1/p) of x clipped to be positive (GeM)."""
+  """[B, H, W, C] to [B, C]: (mean over cells of x^p)^(1/p) of x clipped to be positive (GeM).
+
+  p = 1 is the average, p = inf the maximum.
+  """
 
   def __init__(self, power: float, **options):
     super().__init__(**options)
@@ -55,6 +60,8 @@ class GeneralizedMean(layers.Layer):
   def call(self, features):
     # x^3 overflows half precision from 40 on.
     positive = tf.maximum(tf.cast(features, tf.float32), 1e-6)
+    if math.isinf(self.power):
+      return tf.reduce_max(positive, axis=(1, 2))
     return tf.reduce_mean(positive**self.power, axis=(1, 2)) ** (1 / self.power)
 
 

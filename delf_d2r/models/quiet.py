@@ -1,6 +1,7 @@
 """Saving without TensorFlow's account of every tensor and shard."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from absl import logging
@@ -15,3 +16,17 @@ def warnings_only() -> Iterator[None]:
     yield
   finally:
     logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+  """Inside, nothing reaches the process's standard error, not even from native code that has no log level."""
+  saved = os.dup(2)
+  sink = os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(sink, 2)
+    yield
+  finally:
+    os.dup2(saved, 2)
+    os.close(saved)
+    os.close(sink)

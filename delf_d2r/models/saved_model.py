@@ -6,17 +6,13 @@ is read from its `saved_model.pb`, not from a config.
 """
 
 import dataclasses
-import os
-import pathlib
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
 
 from delf_d2r.errors import UserError
+from delf_d2r.models import saved_model_files
 from delf_d2r.models.export import BATCH_SIGNATURE
 
 _INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
@@ -105,45 +101,11 @@ def load(path: str) -> LocalFeatureModel:
   Raises:
     UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
   """
-  directory = _directory(path)
-  graph = _read(directory)
-  if not graph.HasField('object_graph_def'):
+  directory = saved_model_files.directory_of(path)
+  graph = saved_model_files.read_graph(directory)
+  if saved_model_files.is_tf1(graph):
     return _load_tf1(path, directory, graph)
   return _load_tf2(path, directory, graph)
-
-
-def _directory(path: str) -> str:
-  if (pathlib.Path(path) / 'saved_model.pb').is_file():
-    return path
-  if pathlib.Path(path).exists():
-    raise UserError(f'{path}: no SavedModel, for it has no file saved_model.pb')
-  try:
-    # It imports pkg_resources, which warns of its own end.
-    with warnings.catch_warnings(action='ignore'):
-      import tensorflow_hub
-  except ImportError:
-    raise UserError(
-      f'{path}: no such directory. If it is a handle of TensorFlow Hub, install tensorflow-hub first'
-    ) from None
-  try:
-    return os.fspath(tensorflow_hub.resolve(path))
-  except Exception as error:  # Each of its resolvers raises errors of its own.
-    raise UserError(
-      f'{path}: neither a directory nor a handle that TensorFlow Hub resolves ({error})'
-    ) from None
-
-
-def _read(directory: str):
-  path = pathlib.Path(directory, 'saved_model.pb')
-  try:
-    graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
-  except DecodeError as error:
-    raise UserError(f'{path}: damaged ({error}); fetch or export it again') from None
-  serving = [graph for graph in graphs if 'serve' in graph.meta_info_def.tags]
-  if not serving:
-    tags = [list(graph.meta_info_def.tags) for graph in graphs]
-    raise UserError(f'{directory}: expected a SavedModel with the tag serve, found tags {tags}')
-  return serving[0]
 
 
 def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
@@ -183,12 +145,7 @@ def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
 def _require(path: str, where: str, names, found, graph) -> None:
   missing = [name for name in names if name not in found]
   if missing:
-    signatures = {
-      key: f'{sorted(value.inputs)} -> {sorted(value.outputs)}'
-      for key, value in graph.signature_def.items()
-      if not key.startswith('__')
-    }
     raise UserError(
-      f'{path}: no model of local features: its {where} lacks {", ".join(missing)}. Its signatures are'
-      f' {signatures or "none"}. Give a DELF or DELG model with local features'
+      f'{path}: no model of local features: its {where} lacks {", ".join(missing)}.'
+      f' {saved_model_files.signatures_text(graph)}. Give a DELF or DELG model with local features'
     )

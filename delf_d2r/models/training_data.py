@@ -158,13 +158,14 @@ class Batches:
     number = self._order(position)
     for neighbour in range(number, number + _MOST_NEIGHBOURS):
       try:
-        return self._examples.read(
-          neighbour % len(self._examples), min_side=_DECODE_FACTOR * self.config.image_size
-        )
+        return self._decode(neighbour % len(self._examples))
       except ImageError as error:
         self._note(neighbour % len(self._examples), error)
         last = error
     raise UserError(f'{_MOST_NEIGHBOURS} photos in a row cannot be decoded; the last: {last}') from last
+
+  def _decode(self, number: int) -> Example:
+    return self._examples.read(number, min_side=_DECODE_FACTOR * self.config.image_size)
 
   def _note(self, number: int, error: ImageError) -> None:
     with self._lock:

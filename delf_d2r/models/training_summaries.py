@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from delf_d2r.models.delf import Delf
 
-_PICTURES = 4
+# Photos of a batch that are shown.
+PICTURES = 4
 
 
 class Summaries:
@@ -27,10 +28,14 @@ class Summaries:
 
   def attention(self, model: Delf, images, step: int) -> None:
     """The first photos of a batch float32 [B, H, W, 3], each beside its attention map."""
-    images = tf.convert_to_tensor(images)[:_PICTURES]
+    images = tf.convert_to_tensor(images)[:PICTURES]
     outputs = model(model.normalize(images), training=False)
+    self.images('attention', attention_pictures(images, outputs['attention']), step)
+
+  def images(self, name: str, pictures: np.ndarray, step: int) -> None:
+    """Pictures uint8 [B, H, W, 3] under one name."""
     with self._writer.as_default(step):
-      tf.summary.image('attention', attention_pictures(images, outputs['attention']), max_outputs=_PICTURES)
+      tf.summary.image(name, pictures, max_outputs=PICTURES)
     self._writer.flush()
 
 

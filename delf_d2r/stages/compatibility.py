@@ -6,7 +6,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.protos import extraction_pb2
 
 # What decides a descriptor's meaning; sizes and numbers of features may differ.
-_DECISIVE_FIELDS = ('extractor', 'root_sift', 'delf.model_path', 'delf.pca')
+_DECISIVE_FIELDS = ('extractor', 'root_sift', 'delf.model_path', 'delf.pca', 'global_descriptor')
 
 
 def require_same_extractor(

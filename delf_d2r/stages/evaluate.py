@@ -2,12 +2,15 @@
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 
 from delf_d2r.data import artefact_writer, ground_truth, ranking_files
 from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.data.ranking_files import StoredRankings
 from delf_d2r.evaluation import metrics_files, protocol
 from delf_d2r.protos import experiment_pb2
 
@@ -22,6 +25,7 @@ def run(
   ground_truth_path: str | pathlib.Path,
   output: pathlib.Path,
   *,
+  before: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
   """Scores rankings: `metrics.json`, `per_query.json` and the research code's `metrics.txt`.
@@ -31,40 +35,65 @@ def run(
 
   Args:
     config: its part `evaluation` has the k of mP@k.
-    rankings: what search_index made.
+    rankings: what search_index or rerank_results made.
     ground_truth_path: `.json`, or Revisited's `.pkl` or `.mat`.
     output: the artefact directory.
+    before: what search_index made, where rerank_results made `rankings` of it: `metrics.txt` has both, as the
+      research code writes it.
     redo: replace what another config made.
 
   Raises:
     UserError: the ground truth does not fit the rankings, or the output cannot be written.
   """
-  truth = ground_truth.load(ground_truth_path)
   stored = ranking_files.load(rankings.path)
-  unreadable = [error['name'] for error in artefact_writer.read_errors(rankings)]
-  queries = ground_truth.resolve(truth, [*stored.image_names, *unreadable])
-  by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
-  absent = [query.name for query in queries if query.name not in by_query]
+  queries = resolved_queries(rankings, stored, ground_truth_path)
+  absent = {query.name for query in queries} - {ranking.query for ranking in stored.rankings}
   if absent:
-    logging.warning('no ranking for %d queries, which count as finding nothing: %s', len(absent), absent[:5])
+    logging.warning(
+      'no ranking for %d queries, which count as finding nothing: %s', len(absent), sorted(absent)[:5]
+    )
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.evaluation.CopyFrom(config.evaluation)
-  digest = hashlib.sha256(pathlib.Path(ground_truth_path).read_bytes()).hexdigest()[:16]
-  source = Input('ground_truth', digest, pathlib.Path(ground_truth_path).resolve())
-  plan = Plan('metrics', merged, (rankings.as_input('rankings'), source))
+  inputs = [rankings.as_input('rankings'), ground_truth_input(ground_truth_path)]
+  if before:
+    inputs.append(before.as_input('rankings_before'))
+  plan = Plan('metrics', merged, tuple(inputs))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
       logging.info('metrics: %s is up to date, skipped', output)
       return Artefact.open(output, 'metrics')
-    nothing = np.zeros(0, np.int64)
-    ids = [by_query.get(query.name, nothing) for query in queries]
-    metrics = protocol.evaluate(ids, queries, tuple(config.evaluation.ks) or protocol.KS)
+    ks = tuple(config.evaluation.ks) or protocol.KS
+    metrics = _score(stored, queries, ks)
     metrics_files.write_metrics_json(output / METRICS, metrics)
     metrics_files.write_per_query(output / PER_QUERY, metrics)
-    metrics_files.write_metrics_txt(output / METRICS_TXT, metrics)
+    if before:
+      metrics_before = _score(ranking_files.load(before.path), queries, ks)
+      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
+    else:
+      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics)
     for name, values in metrics.protocols.items():
       logging.info(
         'metrics: %s mAP %.2f over %d queries', name, 100 * values.mean_average_precision, values.num_queries
       )
     return writer.finish({'queries': len(queries), 'queries_without_ranking': len(absent)})
+
+
+def _score(stored: StoredRankings, queries: Sequence[ResolvedQuery], ks: Sequence[int]) -> protocol.Metrics:
+  by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
+  nothing = np.zeros(0, np.int64)
+  return protocol.evaluate([by_query.get(query.name, nothing) for query in queries], queries, ks)
+
+
+def resolved_queries(
+  rankings: Artefact, stored: StoredRankings, ground_truth_path: str | pathlib.Path
+) -> list[ResolvedQuery]:
+  """The queries of a ground truth, images as ids in the rankings; those that could not be read come after."""
+  unreadable = [error['name'] for error in artefact_writer.read_errors(rankings)]
+  return ground_truth.resolve(ground_truth.load(ground_truth_path), [*stored.image_names, *unreadable])
+
+
+def ground_truth_input(path: str | pathlib.Path) -> Input:
+  """A file of ground truth as the input of an artefact."""
+  digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+  return Input('ground_truth', digest, pathlib.Path(path).resolve())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import pathlib
 
 from absl import logging
@@ -12,6 +11,7 @@ from delf_d2r.data import files, pca_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.protos import delf_model_pb2
+from delf_d2r.stages import training_run
 from delf_d2r.version import VERSION
 
 WEIGHTS = 'delf.weights.h5'
@@ -49,7 +49,7 @@ def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pa
       item.role: f'{pathlib.Path(item.path).name} ({item.fingerprint})' for item in trained.manifest.inputs
     },
     'counts': dict(trained.counts),
-    'metrics': _last_metrics(trained.path / 'history.jsonl'),
+    'metrics': training_run.last_metrics(trained.path / training_run.HISTORY),
     'seed': config.seed,
   }
   return run(config.model, trained.path / WEIGHTS, output, options, facts=facts)
@@ -77,10 +77,9 @@ def run(
   """
   if not 0 < options.nms_iou <= 1:
     raise UserError(f'nms_iou is {options.nms_iou:g}; it must be in (0, 1]')
-  if output.exists():
-    raise UserError(f'{output}: exists already, and models are not overwritten. Choose another --output')
-  from delf_d2r.models import delf, export
+  from delf_d2r.models import delf, export, model_directory
 
+  model_directory.require_absent(output)
   built = delf_model_pb2.DelfModelConfig()
   built.CopyFrom(config)
   if weights:
@@ -128,14 +127,3 @@ def _truncated(options: Options):
     raise
   except ValueError as error:
     raise UserError(f'{options.pca}: {error}') from None
-
-
-def _last_metrics(history: pathlib.Path) -> dict:
-  """The last values of each group of history.jsonl."""
-  found = {}
-  if history.is_file():
-    for line in history.read_text(encoding='utf-8').splitlines():
-      values = json.loads(line)
-      step, group = values.pop('step'), values.pop('group')
-      found[group] = ', '.join(f'{name} {value}' for name, value in {'step': step, **values}.items())
-  return found

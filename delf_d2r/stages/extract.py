@@ -1,7 +1,6 @@
 """extract_features: photos and boxes to local features of every region, and query crops to theirs."""
 
 import dataclasses
-import glob
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,13 +11,11 @@ from delf_d2r.data.artefact_writer import ERRORS
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.dataset import Dataset, Queries
 from delf_d2r.data.ground_truth import QueryGroundTruth
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import UserError
 from delf_d2r.extractors import factory
 from delf_d2r.protos import experiment_pb2, extraction_pb2
-from delf_d2r.stages import parallel, progress
+from delf_d2r.stages import parallel, progress, unreadable
 from delf_d2r.structures import Boxes
-
-_WORKERS_PER_GPU = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +127,8 @@ def _extract(
     done = len(jobs) - len(left)
     if writer.resumed:
       logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
-    workers = min(options.workers or _default_workers(config.extraction), max(len(left), 1))
+    default_workers = parallel.default_workers(uses_network=factory.uses_network(config.extraction))
+    workers = min(options.workers or default_workers, max(len(left), 1))
     note = ''
     outcomes = parallel.map_ordered(_Maker(config.extraction), left, workers=workers)
     with progress.bar(total=len(jobs), what=f'features of {what}', unit='images', done=done) as bar:
@@ -153,24 +151,12 @@ def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
   """The files of a network and its PCA: other weights at the same place make features stale."""
   if not factory.uses_network(config):
     return []
-  return [
-    Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config.delf).items()
-  ]
-
-
-def _default_workers(config: extraction_pb2.ExtractionConfig) -> int:
-  """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
-  cores = parallel.available_cores()
-  uses_gpu = factory.uses_network(config) and glob.glob('/dev/nvidia[0-9]*')
-  return min(cores, _WORKERS_PER_GPU) if uses_gpu else cores
+  return [Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config).items()]
 
 
 def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) -> None:
   if outcome.error:
-    if strict:
-      raise ImageError(f'{outcome.error} (stopped, because of --strict)')
-    logging.warning('left out: %s', outcome.error)
-    file.add_error(outcome.name, outcome.error)
+    unreadable.leave_out(file, outcome.name, outcome.error, strict=strict)
     return
   file.add(
     outcome.record,
@@ -184,10 +170,7 @@ def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) ->
 
 def _require_features(writer: artefact_writer.ArtefactWriter, what: str, note: str) -> None:
   """Refuses to finish an artefact that nothing can be found with."""
-  if not writer.counts['images']:
-    reasons = '; '.join(error['error'] for error in writer.errors[:3])
-    writer.discard()
-    raise UserError(f'none of the {len(writer.errors)} {what} could be read: {reasons}')
+  unreadable.require_some(writer, what)
   if not writer.counts['features']:
     images = writer.counts['images']
     writer.discard()

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import functools
+import glob
 import multiprocessing
 import os
 import signal
@@ -18,12 +19,20 @@ Result = TypeVar('Result')
 # Items that each worker has waiting: enough that none idles, few enough that memory stays bounded.
 _AHEAD = 3
 
+_WORKERS_PER_GPU = 4
+
 _function: Callable[[Any], Any] | None = None
 
 
 def available_cores() -> int:
   """The cores that this process may use."""
   return len(os.sched_getaffinity(0))
+
+
+def default_workers(*, uses_network: bool) -> int:
+  """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
+  uses_gpu = uses_network and glob.glob('/dev/nvidia[0-9]*')
+  return min(available_cores(), _WORKERS_PER_GPU) if uses_gpu else available_cores()
 
 
 def map_ordered(

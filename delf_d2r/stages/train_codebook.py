@@ -24,7 +24,7 @@ def run(
   """Trains visual words on the whole-image features of an artefact; boxes play no role (reference.md 4.5).
 
   Args:
-    config: its part `codebook` says how.
+    config: its part `codebook` says how; with source: ORIGIN nothing is trained, the only word is zero.
     features: what extract_features made.
     output: the artefact directory.
     redo: replace what another config made.
@@ -43,6 +43,10 @@ def run(
     if writer.finished:
       logging.info('codebook: %s is up to date, skipped', output)
       return Artefact.open(output, 'codebook')
+    if options.source == codebook_pb2.CodebookConfig.ORIGIN:
+      dimensions = next(extract.read(features)).features.dimensions
+      codebook_files.save_centroids(np.zeros((1, dimensions)), output)
+      return writer.finish({'words': 1, 'descriptors': 0})
     descriptors = sample_descriptors(features, options)
     _require_enough(len(descriptors), options.num_words, features)
     logging.info(

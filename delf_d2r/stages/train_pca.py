@@ -28,10 +28,11 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
   Raises:
     UserError: there are fewer descriptors than dimensions, or the output cannot be written.
   """
-  if features.config.extraction.delf.HasField('pca'):
-    raise UserError(
-      f'{features.path}: these features are reduced by a PCA. Extract them without extraction.delf.pca'
-    )
+  for part in ('delf', 'global_descriptor'):
+    if getattr(features.config.extraction, part).HasField('pca'):
+      raise UserError(
+        f'{features.path}: these features are reduced by a PCA. Extract them without extraction.{part}.pca'
+      )
   merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction)
   if features.config.HasField('regions'):
     merged.regions.CopyFrom(features.config.regions)

@@ -74,6 +74,19 @@ def test_config_of_delg():
   assert not found.delf.HasField('pca')
 
 
+@pytest.mark.parametrize(('chosen', 'scales'), [('', [1, 0.5, 0.25]), ('2 0', [0.25, 1])])
+def test_global_descriptors_alone(chosen, scales):
+  change = 'use_local_features: false image_scales: 0.5 image_scales: 0.25'
+  message = text_format.Parse(DELG, delf_legacy_config_pb2.DelfConfig())
+  message.delf_global_config.ClearField('image_scales_ind')
+  indices = ' '.join(f'image_scales_ind: {position}' for position in chosen.split())
+  found = convert(text_format.MessageToString(message), f'{change} delf_global_config {{ {indices} }}')
+  assert found.extractor == extraction_pb2.ExtractionConfig.GLOBAL
+  assert list(found.global_descriptor.image_scales) == scales
+  assert found.global_descriptor.model_path == 'parameters/r50delg_gld_20200814'
+  assert (found.max_image_size, found.max_crop_size, found.apply_exif_orientation) == (1024, 1024, False)
+
+
 def test_defaults_of_the_research_code_hold():
   found = convert('model_path: "x" delf_local_config { use_pca: false }')
   assert (found.max_features, found.min_attention) == (1000, 100)
@@ -89,7 +102,12 @@ def test_whitening_takes_its_variances_along():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ('use_local_features: false', 'only local features'),
+    ('use_local_features: false use_global_features: false', 'nothing to extract'),
+    ('use_local_features: false delf_global_config { use_pca: true }', 'every scale is reduced before'),
+    (
+      'use_local_features: false delf_global_config { image_scales_ind: 1 }',
+      r'\[1\]: there are 1 image_scales',
+    ),
     ('use_square_images: true', 'keep their shape'),
     ('delf_local_config { use_resized_coordinates: true }', 'those of the photo'),
     ('delf_local_config { use_pca: true }', 'needs pca_parameters'),

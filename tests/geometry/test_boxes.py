@@ -134,6 +134,34 @@ def test_select_drops_scores_that_are_no_numbers():
   assert_allclose(geometry.select(boxes(SQUARES, [np.nan, 1, np.nan, 0])).scores, [1, 0])
 
 
+# Random places
+
+
+def test_scattered_boxes_keep_their_sizes_and_reach_every_place():
+  some = boxes([[0.1, 0.2, 0.35, 0.7], [0, 0, 1, 1], [0.5, 0.5, 0.6, 0.6]], [0.9, 0.5, 0.1])
+  generator = np.random.default_rng(0)
+  found = np.stack([geometry.scattered(some, generator).coordinates for _ in range(2000)])
+  assert found.dtype == np.float32
+  sides = some.coordinates[:, 2:] - some.coordinates[:, :2]
+  assert_allclose(found[..., 2:] - found[..., :2], np.broadcast_to(sides, (2000, 3, 2)), atol=1e-6)
+  assert (found.min(), found.max()) == (0, 1)
+  assert_allclose(found[..., :2].min(0), np.zeros((3, 2)), atol=0.01)
+  assert_allclose(found[..., :2].max(0), 1 - sides, atol=0.01)
+  assert_allclose(found[..., :2].mean(0), (1 - sides) / 2, atol=0.02)
+
+
+def test_scattered_boxes_come_from_the_generator_alone():
+  some = boxes(SQUARES, [1, 0.9, 0.8, 0.7])
+  first, again, other = (geometry.scattered(some, np.random.default_rng(seed)) for seed in (1, 1, 2))
+  assert_array_equal(first.coordinates, again.coordinates)
+  assert np.all(first.coordinates != other.coordinates)
+  assert_array_equal(first.scores, some.scores)
+
+
+def test_scattering_nothing():
+  assert geometry.scattered(Boxes.empty(), np.random.default_rng(0)).coordinates.shape == (0, 4)
+
+
 # Crops
 
 

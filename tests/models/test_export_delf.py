@@ -13,7 +13,7 @@ from delf_d2r.data import artefact_writer, pca_files
 from delf_d2r.data.artefacts import Plan
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Covariance
-from delf_d2r.models import export, pyramid, saved_model
+from delf_d2r.models import export, model_directory, pyramid, saved_model
 from delf_d2r.protos import delf_model_pb2, experiment_pb2
 from delf_d2r.stages import export_delf
 
@@ -73,8 +73,8 @@ def test_the_export_holds_config_and_card(exported):
   config = delf_model_pb2.DelfModelConfig()
   text_format.Parse((exported / export.CONFIG).read_text(), config)
   assert config.endpoint == 'conv3'
-  assert json.loads((exported / export.CARD_JSON).read_text())['data'] == {'photos': 3}
-  assert '| photos | 3 |' in (exported / export.CARD_MARKDOWN).read_text()
+  assert json.loads((exported / model_directory.CARD_JSON).read_text())['data'] == {'photos': 3}
+  assert '| photos | 3 |' in (exported / model_directory.CARD_MARKDOWN).read_text()
   assert exported.stat().st_mode & 0o777 == 0o755
 
 
@@ -132,11 +132,11 @@ def test_a_trained_artefact_becomes_a_model_with_its_numbers(tmp_path):
     pyramid.extract(model, INPUTS['input_image'][None], INPUTS['input_scales']), 40, 0.0
   )
   assert_same(found, expected)
-  card = json.loads((output / export.CARD_JSON).read_text())
+  card = json.loads((output / model_directory.CARD_JSON).read_text())
   assert card['metrics'] == {'validation': 'step 9, loss 0.5'}
   assert (card['seed'], card['notes'], card['counts']['photos']) == (7, 'CC0', 12)
   # No name of a folder of this machine in what is passed on.
-  assert str(tmp_path) not in (output / export.CARD_MARKDOWN).read_text()
+  assert str(tmp_path) not in (output / model_directory.CARD_MARKDOWN).read_text()
 
 
 def test_existing_output_is_kept(tmp_path):
@@ -162,7 +162,7 @@ def test_bad_options(tmp_path):
 
 
 def test_nothing_is_left_of_an_export_that_failed(tmp_path, monkeypatch):
-  monkeypatch.setattr(export, '_markdown', lambda card: 1 / 0)
+  monkeypatch.setattr(model_directory, '_markdown', lambda card: 1 / 0)
   with pytest.raises(ZeroDivisionError):
     export.save(tiny_module(), tiny_model().config, tmp_path / 'model', card={})
   assert list(tmp_path.iterdir()) == []

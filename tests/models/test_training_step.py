@@ -14,7 +14,7 @@ tf = pytest.importorskip('tensorflow')
 keras = pytest.importorskip('keras')
 
 from delf_d2r.errors import UserError  # noqa: E402
-from delf_d2r.models import encoder_start, losses, training  # noqa: E402
+from delf_d2r.models import distributed_training, encoder_start, losses, training  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Keras 3 with NumPy 2: no concern of ours.
@@ -151,7 +151,7 @@ def test_warped_pairs_learn_without_labels():
 def test_nothing_finite_stops():
   trained = trainer()
   trained.model.encoder.bias.assign(np.full(8, np.nan, np.float32))
-  with pytest.raises(training.NotFinite, match='step 5: the loss is no finite number any more'):
+  with pytest.raises(distributed_training.NotFinite, match='step 5: the loss is no finite number any more'):
     trained.step(batch(), 5)
 
 
@@ -174,7 +174,7 @@ def test_nothing_to_train_is_said():
 def test_multi_worker_without_its_variable_is_explained(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   with pytest.raises(UserError, match='TF_CONFIG'):
-    training.make_strategy(support.load('strategy: MULTI_WORKER').training)
+    distributed_training.make_strategy(support.load('strategy: MULTI_WORKER').training)
 
 
 def test_encoder_starts_from_whitened_features():
@@ -207,7 +207,7 @@ DISTRIBUTED = """
   import training_support as support
   from delf_d2r.data import training_examples
   from delf_d2r.errors import UserError
-  from delf_d2r.models import training, training_data
+  from delf_d2r.models import distributed_training, training, training_data
   photos = training_examples.load(sys.argv[1])
   found = []
   for devices in (['cpu:0'], ['cpu:0', 'cpu:1']):
@@ -226,7 +226,7 @@ DISTRIBUTED = """
     np.testing.assert_allclose(b, a, atol=1e-4)
   try:
     tf.config.list_logical_devices = lambda *a: []
-    training.make_strategy(support.load('batch_size: 3 strategy: MIRRORED').training)
+    distributed_training.make_strategy(support.load('batch_size: 3 strategy: MIRRORED').training)
   except UserError as error:
     print(error)
 """

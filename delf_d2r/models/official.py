@@ -1,0 +1,35 @@
+"""tf-models-official, which is large and optional: imported when a detector is built, not before."""
+
+import importlib
+import types
+import warnings
+
+from delf_d2r.errors import UserError
+
+_MISSING = (
+  'detectors are built by tf-models-official, which cannot be imported here ({}). Install it:'
+  " pip install 'delf_d2r[detector]'. Finding boxes with an exported detector needs none of it"
+)
+
+
+def load(module: str) -> types.ModuleType:
+  """A module of `official.vision`, by its name in there; about 10 s for the first one.
+
+  Raises:
+    UserError: tf-models-official is not installed, or does not go with this TensorFlow.
+  """
+  return _import(f'official.vision.{module}')
+
+
+def keras() -> types.ModuleType:
+  """`tf_keras`, the Keras 2 that tf-models-official is written for; errors as of `load`."""
+  return _import('tf_keras')
+
+
+def _import(name: str) -> types.ModuleType:
+  try:
+    # Its modules warn of other libraries' ends, which is not for the user to mend.
+    with warnings.catch_warnings(action='ignore'):
+      return importlib.import_module(name)
+  except ImportError as error:
+    raise UserError(_MISSING.format(error)) from error

@@ -1,0 +1,69 @@
+"""What a SavedModel is, read from its `saved_model.pb` without loading it."""
+
+import os
+import pathlib
+import warnings
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from delf_d2r.errors import UserError
+
+
+def directory_of(path: str) -> str:
+  """The directory of a SavedModel: `path` itself, or where TensorFlow Hub keeps what it is the handle of.
+
+  Raises:
+    UserError: there is no SavedModel, or `path` is no handle either.
+  """
+  if (pathlib.Path(path) / 'saved_model.pb').is_file():
+    return path
+  if pathlib.Path(path).exists():
+    raise UserError(f'{path}: no SavedModel, for it has no file saved_model.pb')
+  try:
+    # It imports pkg_resources, which warns of its own end.
+    with warnings.catch_warnings(action='ignore'):
+      import tensorflow_hub
+  except ImportError:
+    raise UserError(
+      f'{path}: no such directory. If it is a handle of TensorFlow Hub, install tensorflow-hub first'
+    ) from None
+  try:
+    return os.fspath(tensorflow_hub.resolve(path))
+  except Exception as error:  # Each of its resolvers raises errors of its own.
+    raise UserError(
+      f'{path}: neither a directory nor a handle that TensorFlow Hub resolves ({error})'
+    ) from None
+
+
+def read_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
+  """The graph with the tag `serve`, the one that inference uses.
+
+  Raises:
+    UserError: the file is damaged or has no such graph.
+  """
+  path = pathlib.Path(directory, 'saved_model.pb')
+  try:
+    graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
+  except DecodeError as error:
+    raise UserError(f'{path}: damaged ({error}); fetch or export it again') from None
+  serving = [graph for graph in graphs if 'serve' in graph.meta_info_def.tags]
+  if not serving:
+    tags = [list(graph.meta_info_def.tags) for graph in graphs]
+    raise UserError(f'{directory}: expected a SavedModel with the tag serve, found tags {tags}')
+  return serving[0]
+
+
+def is_tf1(graph: meta_graph_pb2.MetaGraphDef) -> bool:
+  """Whether TensorFlow 1 wrote it: tensors are found by their names, for there are no objects."""
+  return not graph.HasField('object_graph_def')
+
+
+def signatures_text(graph: meta_graph_pb2.MetaGraphDef) -> str:
+  """A sentence for error messages: what the model can be asked for."""
+  signatures = {
+    key: f'{sorted(value.inputs)} -> {sorted(value.outputs)}'
+    for key, value in graph.signature_def.items()
+    if not key.startswith('__')
+  }
+  return f'Its signatures are {signatures or "none"}'

@@ -1,0 +1,198 @@
+"""make_detection_records: photos and a file of their boxes to records that a detector is trained on."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import ImageOps
+
+from delf_d2r.data import boxes_file, detection_examples, images, landmark_boxes, pasting, split
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.detection_examples import DetectionExample
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.landmark_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.extractors import resize
+from delf_d2r.protos import detection_data_pb2, experiment_pb2
+from delf_d2r.stages import detection_writing
+from delf_d2r.stages.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+
+Config = detection_data_pb2.DetectionRecordsConfig
+
+# TensorFlow decodes files of these forms and modes as they are; others are encoded anew.
+_FORMATS = {'JPEG': 'jpeg', 'PNG': 'png'}
+_MODES = ('RGB', 'L')
+_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """One photo of the file or the folder, numbered over both parts."""
+
+  number: int
+  photo: PhotoBoxes
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  photos: ImageList,
+  boxes_path: str | pathlib.Path,
+  output: pathlib.Path,
+  *,
+  validation_boxes_path: str | pathlib.Path | None = None,
+  landmarks_path: str | pathlib.Path | None = None,
+  options: Options = DEFAULTS,
+) -> dict[str, Artefact]:
+  """Writes the directories `train` and `validation` of records below `output`.
+
+  A box that is none, a photo that is missing and one that cannot be decoded are named in `errors.jsonl`. The
+  other boxes of a photo are kept; a photo without a good box is left out, unless it never had one and
+  `keep_without_boxes` makes it a negative.
+
+  Args:
+    config: its part `detection_records` says how.
+    photos: the photos.
+    boxes_path: their boxes; see data/landmark_boxes.py for the kinds of file.
+    output: the directory of both parts.
+    validation_boxes_path: boxes of the photos to validate on (the published second split); None: a share of
+      the photos of `boxes_path`.
+    landmarks_path: `train.csv` of Google Landmarks, where the landmark of an id stands.
+    options: how to work.
+
+  Returns:
+    The artefacts `train` and, if there is any validation, `validation`.
+
+  Raises:
+    UserError: a file of boxes cannot be read, no photo is left to train on, or the output cannot be written.
+    ImageError: with `options.strict`, for the first box or photo that cannot be used.
+  """
+  settings = config.detection_records
+  classes = tuple(settings.classes) or (DEFAULT_CLASS,)
+  merged = experiment_pb2.ExperimentConfig(detection_records=settings)
+  paths = {'boxes': boxes_path, 'validation boxes': validation_boxes_path, 'landmarks': landmarks_path}
+  inputs = [
+    photos.as_input(),
+    *(
+      Input(role, boxes_file.fingerprint(path), pathlib.Path(path).resolve())
+      for role, path in paths.items()
+      if path
+    ),
+  ]
+  jobs = _jobs(settings, photos, boxes_path, validation_boxes_path, landmarks_path)
+  if not jobs['train']:
+    raise UserError(
+      f'{boxes_path}: no photo is left to train on; {len(jobs["validation"])} are for validation. Lower'
+      ' detection_records.validation_share, change seed, or set split_by_group: false'
+    )
+  made = {}
+  for part in PARTS:
+    if part == 'train' or jobs[part]:
+      made[part] = detection_writing.write(
+        output / part,
+        Plan(KIND, merged, (*inputs, Input('part', part, pathlib.Path(part)))),
+        functools.partial(Work, jobs[part], _Maker(settings, classes)),
+        what=f'detection records ({part})',
+        classes=classes,
+        per_shard=settings.images_per_shard,
+        options=options,
+      )
+  return made
+
+
+def _jobs(
+  settings: Config, photos, boxes_path, validation_boxes_path, landmarks_path
+) -> dict[str, list[_Job]]:
+  """The photos of each part. Those without boxes that are no negatives are not among them."""
+  read = [landmark_boxes.read(boxes_path, photos, landmarks_path=landmarks_path)]
+  if validation_boxes_path:
+    read.append(landmark_boxes.read(validation_boxes_path, photos, landmarks_path=landmarks_path))
+    _require_disjoint(*read, boxes_path, validation_boxes_path)
+  jobs: dict[str, list[_Job]] = {part: [] for part in PARTS}
+  number = 0
+  for source, found in enumerate(read):
+    for photo in found:
+      number += 1
+      is_negative = not photo.boxes.size and not photo.problems
+      # With two files, a photo without a box in one may well have one in the other.
+      if is_negative and (not settings.keep_without_boxes or len(read) > 1):
+        continue
+      validates = source == 1 if len(read) > 1 else _validates(photo, settings)
+      jobs[PARTS[validates]].append(_Job(number, photo))
+  return jobs
+
+
+def _validates(photo: PhotoBoxes, settings: Config) -> bool:
+  """A photo of several groups goes with the first of them in the alphabet."""
+  groups = sorted(set(photo.groups) - {''}) if settings.split_by_group else ()
+  key = groups[0] if groups else photo.name
+  return split.in_validation(key, share=settings.validation_share, seed=settings.seed)
+
+
+def _require_disjoint(train, validation, boxes_path, validation_boxes_path) -> None:
+  common = {photo.name for photo in train if len(photo)} & {photo.name for photo in validation if len(photo)}
+  if common:
+    raise UserError(
+      f'{validation_boxes_path}: {len(common)} photos have boxes in {boxes_path} too, for example'
+      f' {min(common)!r}. Validate on photos that are not trained on'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+  """Makes the function that a worker runs."""
+
+  settings: Config
+  classes: Sequence[str]
+
+  def __call__(self) -> Callable[[_Job], Outcome]:
+    return lambda job: _outcome(job, self.settings, self.classes)
+
+
+def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
+  photo, errors = job.photo, list(job.photo.problems)
+  if settings.classes:
+    photo = landmark_boxes.select_classes(photo, classes)
+  else:
+    photo = dataclasses.replace(photo, classes=(classes[0],) * len(photo))
+  counts = {'other_classes': len(job.photo) - len(photo)}
+  is_negative = not len(job.photo) and not errors
+  if photo.path is None or not (len(photo) or is_negative):
+    return Outcome(photo.name, counts=counts, errors=tuple(errors))
+  try:
+    encoded, form, (height, width) = _encoded(photo.path, settings)
+  except ImageError as error:
+    return Outcome(photo.name, counts=counts, errors=(*errors, str(error)))
+  example = DetectionExample(
+    name=photo.name,
+    source_id=job.number,
+    encoded=encoded,
+    format=form,
+    height=height,
+    width=width,
+    boxes=photo.boxes,
+    labels=np.array([classes.index(name) + 1 for name in photo.classes], np.int64),
+    texts=photo.classes,
+    groups=photo.groups,
+  )
+  counts |= {'boxes': len(photo), 'without_boxes': int(is_negative)}
+  return Outcome(photo.name, detection_examples.encode(example), counts, tuple(errors))
+
+
+def _encoded(path: pathlib.Path, settings: Config) -> tuple[bytes, str, tuple[int, int]]:
+  """A photo's file, its format and (height, width): the very bytes where nothing speaks against them."""
+  with images.open_image(path, max_megapixels=settings.max_megapixels) as image:
+    as_it_is = (
+      image.format in _FORMATS
+      and image.mode in _MODES
+      and 'transparency' not in image.info
+      and image.getexif().get(_ORIENTATION, 1) == 1
+    )
+    form = _FORMATS.get(image.format or '')
+    # Decoded in any case: only that tells whether a file is whole.
+    pixels = np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
+  resized = resize.resize(pixels, max_size=settings.max_image_size, min_size=0)
+  if as_it_is and resized is pixels:
+    return path.read_bytes(), form, pixels.shape[:2]
+  return pasting.encode_jpeg(resized, settings.jpeg_quality), 'jpeg', resized.shape[:2]

@@ -1,0 +1,205 @@
+"""make_detection_scenes: photos of objects and of backgrounds to composed scenes with exact boxes."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from delf_d2r.data import (
+  boxes_file,
+  composed_scenes,
+  detection_examples,
+  images,
+  landmark_boxes,
+  pasting,
+  split,
+)
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.composed_scenes import Material
+from delf_d2r.data.detection_examples import DetectionExample
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.landmark_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.protos import detection_data_pb2, experiment_pb2
+from delf_d2r.stages import detection_writing, parallel
+from delf_d2r.stages.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+
+Config = detection_data_pb2.DetectionScenesConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unusable:
+  """A photo of which something, or all, cannot be used."""
+
+  name: str
+  errors: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """What one part, train or validation, is made from: photos not yet looked at."""
+
+  objects: tuple[PhotoBoxes, ...]
+  backgrounds: tuple[tuple[str, pathlib.Path], ...]
+  scenes: range
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  objects: ImageList,
+  backgrounds: Sequence[ImageList],
+  output: pathlib.Path,
+  *,
+  boxes_path: str | pathlib.Path | None = None,
+  options: Options = DEFAULTS,
+) -> dict[str, Artefact]:
+  """Writes the directories `train` and `validation` of composed scenes below `output`.
+
+  Boxes that are none and photos that are missing or cannot be decoded are named in `errors.jsonl`; scenes are
+  composed of the others.
+
+  Args:
+    config: its part `detection_scenes` says how.
+    objects: photos of objects.
+    backgrounds: photos that show no object to be found; one list at least.
+    output: the directory of both parts.
+    boxes_path: boxes of the objects, as of data/landmark_boxes.py; photos without a box are not used. None:
+      every photo of `objects` is one object that fills it.
+    options: how to work.
+
+  Returns:
+    The artefacts `train` and, if there is any validation, `validation`.
+
+  Raises:
+    UserError: the boxes cannot be read, a part has no object or no background, or the output cannot be
+      written.
+    ImageError: with `options.strict`, for the first box or photo that cannot be used.
+  """
+  settings = config.detection_scenes
+  merged = experiment_pb2.ExperimentConfig(detection_scenes=settings)
+  inputs = [objects.as_input('objects')]
+  inputs += [photos.as_input(f'backgrounds {number}') for number, photos in enumerate(backgrounds, 1)]
+  if boxes_path:
+    boxes_path = pathlib.Path(boxes_path)
+    inputs.append(Input('boxes', boxes_file.fingerprint(boxes_path), boxes_path.resolve()))
+    found = landmark_boxes.read(boxes_path, objects)
+  else:
+    found = landmark_boxes.whole_photos(objects)
+  parts = _parts(settings, found, backgrounds)
+  for part in parts:
+    _require_material(part, parts[part].objects, parts[part].backgrounds)
+  return {
+    part: detection_writing.write(
+      output / part,
+      Plan(KIND, merged, (*inputs, Input('part', part, pathlib.Path(part)))),
+      functools.partial(_work, part, parts[part], settings, options),
+      what=f'detection scenes ({part})',
+      classes=(DEFAULT_CLASS,),
+      per_shard=settings.scenes_per_shard,
+      options=options,
+    )
+    for part in parts
+  }
+
+
+def _parts(settings: Config, objects: Sequence[PhotoBoxes], backgrounds: Sequence[ImageList]):
+  """Photos and scenes of each part; validation is there only if it has scenes.
+
+  A photo of objects of several groups goes with the first of them in the alphabet.
+  """
+  num_validation = round(settings.num_scenes * settings.validation_share)
+  num_train = settings.num_scenes - num_validation
+  share = settings.validation_share if num_validation else 0.0
+
+  def validates(key: str) -> bool:
+    return split.in_validation(key, share=share, seed=settings.seed)
+
+  useful = [
+    (photo, validates(min(photo.groups, default='') or photo.name))
+    for photo in objects
+    if len(photo) or photo.problems
+  ]
+  fields = [(name, photos.path(name), validates(name)) for photos in backgrounds for name in photos.names]
+  scenes = {'train': range(num_train), 'validation': range(num_train, settings.num_scenes)}
+  return {
+    part: _Part(
+      tuple(photo for photo, in_validation in useful if in_validation == (part == 'validation')),
+      tuple((name, path) for name, path, in_validation in fields if in_validation == (part == 'validation')),
+      scenes[part],
+    )
+    for part in PARTS[: 1 + bool(num_validation)]
+  }
+
+
+def _require_material(part: str, objects: Sequence, backgrounds: Sequence) -> None:
+  if not objects or not backgrounds:
+    raise UserError(
+      f'{part}: there must be an object and a background, found {len(objects)} photos of objects and'
+      f' {len(backgrounds)} backgrounds. Give more, change detection_scenes.seed, or set validation_share: 0'
+    )
+
+
+def _work(name: str, part: _Part, settings: Config, options: Options) -> Work:
+  """Looks at every photo once: what cannot be decoded is not composed of."""
+  paths = [photo.path for photo in part.objects if len(photo)] + [path for _, path in part.backgrounds]
+  workers = min(options.workers or parallel.available_cores(), max(len(paths), 1))
+  errors = dict(zip(paths, parallel.map_ordered(_make_check, paths, workers=workers), strict=True))
+  unusable = []
+  for photo in part.objects:
+    problems = (*photo.problems, *filter(None, (errors.get(photo.path),)))
+    if problems:
+      unusable.append(_Unusable(photo.name, problems))
+  unusable += [_Unusable(name, (errors[path],)) for name, path in part.backgrounds if errors[path]]
+  material = Material(
+    tuple(photo for photo in part.objects if len(photo) and not errors[photo.path]),
+    tuple(path for _, path in part.backgrounds if not errors[path]),
+  )
+  _require_material(name, material.objects, material.backgrounds)
+  return Work([*unusable, *part.scenes], _Maker(settings, material))
+
+
+def _make_check() -> Callable[[pathlib.Path], str]:
+  return _check
+
+
+def _check(path: pathlib.Path) -> str:
+  """Why a photo cannot be decoded; '' if it can."""
+  try:
+    images.load_image(path)
+  except ImageError as error:
+    return str(error)
+  return ''
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+  """Makes the function that a worker runs."""
+
+  settings: Config
+  material: Material
+
+  def __call__(self) -> Callable[[_Unusable | int], Outcome]:
+    return lambda job: _outcome(job, self.settings, self.material)
+
+
+def _outcome(job: _Unusable | int, settings: Config, material: Material) -> Outcome:
+  if isinstance(job, _Unusable):
+    return Outcome(job.name, errors=job.errors)
+  scene = composed_scenes.compose(material, settings, job)
+  height, width = scene.pixels.shape[:2]
+  example = DetectionExample(
+    name=f'scene_{job:06d}.jpg',
+    source_id=job,
+    encoded=pasting.encode_jpeg(scene.pixels, scene.jpeg_quality),
+    format='jpeg',
+    height=height,
+    width=width,
+    boxes=scene.boxes,
+    labels=np.ones(len(scene.boxes), np.int64),
+    texts=(DEFAULT_CLASS,) * len(scene.boxes),
+    groups=scene.groups,
+  )
+  counts = {'boxes': len(scene.boxes), 'without_boxes': int(not len(scene.boxes)), f'{scene.kind}_scenes': 1}
+  return Outcome(example.name, detection_examples.encode(example), counts)

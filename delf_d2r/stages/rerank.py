@@ -1,0 +1,246 @@
+"""rerank_results: the head of each ranking in the order of what spatial verification finds."""
+
+import concurrent.futures
+import functools
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+from threadpoolctl import threadpool_limits
+
+from delf_d2r.data import artefact_writer, match_records, ranking_files
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data.match_records import QueryMatches
+from delf_d2r.data.ranking_files import StoredRankings
+from delf_d2r.errors import UserError
+from delf_d2r.evaluation import protocol
+from delf_d2r.geometry.merging import merge_regions
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.verification_pb2 import VerificationConfig
+from delf_d2r.stages import evaluate, parallel, progress
+from delf_d2r.stages.compatibility import require_same_extractor
+from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
+from delf_d2r.verifier import Verifier
+
+# Index images whose features are kept between queries: some 2 MB each.
+_CACHED_IMAGES = 256
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  rankings: Artefact,
+  features: Artefact,
+  query_features: Artefact,
+  output: pathlib.Path,
+  *,
+  ground_truth_path: str | pathlib.Path | None = None,
+  workers: int | None = None,
+  redo: bool = False,
+) -> Artefact:
+  """Verifies the head of every ranking.
+
+  Verified images come first, those with most inliers ahead and ties as they stood; all others follow as they
+  stood. The artefact holds rankings and, in its shards, the inliers and the model of each pair of images
+  (match_records.py).
+
+  Args:
+    config: its part `verification` says how.
+    rankings: what search_index made.
+    features: what extract_features made of the index images.
+    query_features: the features that the rankings were made from.
+    output: the artefact directory.
+    ground_truth_path: where `verification.junk` has junk skipped: what is junk.
+    workers: threads, which share out the images of a ranking; None: one for each core.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: features and rankings do not belong together, or the output cannot be written.
+  """
+  options = config.verification
+  _require_belonging(rankings, features, query_features)
+  stored = ranking_files.load(rankings.path)
+  inputs = [
+    rankings.as_input('rankings'),
+    features.as_input('features'),
+    query_features.as_input('query_features'),
+  ]
+  junk = {}
+  if options.junk != VerificationConfig.LIKE_OTHERS:
+    inputs.append(_ground_truth_input(ground_truth_path))
+    junk = _junk(ground_truth_path, options.junk, rankings, stored)
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(rankings.config)
+  merged.verification.CopyFrom(options)
+  with artefact_writer.writing(output, Plan('rankings', merged, tuple(inputs)), redo=redo) as writer:
+    if writer.finished:
+      logging.info('verified rankings: %s is up to date, skipped', output)
+      return Artefact.open(output, 'rankings')
+    stage = _Stage(options, stored, features, query_features, junk, workers or parallel.available_cores())
+    shards = list(writer.missing_shards(len(stored.rankings), options.queries_per_shard))
+    done = len(stored.rankings) - sum(len(shard.items) for shard in shards)
+    with (
+      stage,
+      progress.bar(total=len(stored.rankings), what='verify', unit='queries', done=done) as bar,
+    ):
+      for shard in shards:
+        with writer.shard(shard) as file:
+          for item in shard.items:
+            found = stage.verify(item)
+            verified = sum(len(match) > 0 for match in found.matches)
+            file.add(
+              match_records.encode(found),
+              queries=1,
+              pairs=len(found.matches),
+              verified=verified,
+              inliers=sum(map(len, found.matches)),
+            )
+            bar.update()
+    _save(writer, stored, stage.milliseconds)
+    artefact = writer.finish({'images': len(stored.image_names)}, upstream=rankings)
+  counts = artefact.counts
+  logging.info(
+    'verified rankings: %d of %d pairs of images verified; a query took %.1f ms (median)',
+    counts.get('verified', 0),
+    counts.get('pairs', 0),
+    np.median(stage.milliseconds) if stage.milliseconds else 0,
+  )
+  return artefact
+
+
+def reordered(ranking: Ranking, matches: Sequence[Match]) -> Ranking:
+  """The ranking with what was verified first, by descending inliers, all else as before.
+
+  Args:
+    ranking: of k images.
+    matches: of some of them.
+  """
+  inliers_of = {match.image_id: len(match) for match in matches}
+  inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)
+  order = np.argsort(-inliers, kind='stable')
+  return Ranking(
+    ranking.query,
+    ranking.image_ids[order],
+    ranking.scores[order],
+    ranking.best_regions[order],
+    inliers[order],
+  )
+
+
+class _Stage:
+  """Verifies one query after the other, the images of each on several threads."""
+
+  def __init__(
+    self,
+    options: VerificationConfig,
+    stored: StoredRankings,
+    features: Artefact,
+    query_features: Artefact,
+    junk: dict[str, np.ndarray],
+    threads: int,
+  ):
+    self.milliseconds: list[float] = []
+    self._options = options
+    self._stored = stored
+    self._junk = junk
+    self._queries = FeatureStore(query_features)
+    self._images = FeatureStore(features)
+    self._verifier = Verifier(options)
+    self._threads = threads
+    self._features_of = functools.lru_cache(_CACHED_IMAGES)(self._read_features)
+
+  def __enter__(self):
+    # Threads share out the images; those of the matrix product within would only fight them for the cores,
+    # and its sums would depend on how many there are.
+    self._limits = threadpool_limits(1, user_api='blas')
+    self._pool = concurrent.futures.ThreadPoolExecutor(self._threads)
+    return self
+
+  def __exit__(self, *_):
+    self._pool.shutdown(cancel_futures=True)
+    self._limits.restore_original_limits()
+
+  def verify(self, number: int) -> QueryMatches:
+    """The matches of query `number` with the images at the head of its ranking."""
+    ranking = self._stored.rankings[number]
+    started = time.perf_counter()
+    query = self._queries.read(ranking.query, position=number).features
+    matches = self._pool.map(lambda image: self._match(query, image), self._head(ranking))
+    found = QueryMatches(ranking.query, tuple(matches))
+    self.milliseconds.append(round(1e3 * (time.perf_counter() - started), 3))
+    return found
+
+  def _head(self, ranking: Ranking) -> list[int]:
+    ids = ranking.image_ids
+    if ranking.query in self._junk:
+      ids = ids[~np.isin(ids, self._junk[ranking.query])]
+    return ids[: self._options.num_images].tolist()
+
+  def _match(self, query: LocalFeatures, image: int) -> Match:
+    index = self._features_of(image)
+    matches, verification = self._verifier(query, index)
+    inliers = verification.inliers
+    return Match(
+      image,
+      verification.matrix,
+      query.locations[matches.query[inliers]],
+      index.locations[matches.index[inliers]],
+    )
+
+  def _read_features(self, image: int) -> LocalFeatures:
+    found = self._images.read(self._stored.image_names[image], position=image)
+    return _chosen(found, self._options)
+
+
+def _chosen(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
+  if options.compat or options.features == VerificationConfig.WHOLE_IMAGE:
+    return image.region(0)
+  return merge_regions(image)
+
+
+def _require_belonging(rankings: Artefact, features: Artefact, query_features: Artefact) -> None:
+  for artefact in (features, query_features):
+    require_same_extractor(
+      artefact.config.extraction,
+      artefact.path,
+      rankings.config.extraction,
+      rankings.path,
+      remedy='Give the features that the rankings were made from',
+    )
+  made_from = rankings.input('query_features')
+  if made_from is None:
+    raise UserError(f'{rankings.path}: these rankings are verified already. Give what search_index made')
+  if made_from.fingerprint != query_features.as_input('').fingerprint:
+    raise UserError(
+      f'{rankings.path}: made from query features {made_from.fingerprint} ({made_from.path}), found'
+      f' {query_features.as_input("").fingerprint} ({query_features.path}). Give the query features that the'
+      ' rankings were made from'
+    )
+
+
+def _ground_truth_input(path: str | pathlib.Path | None) -> Input:
+  if path is None:
+    raise UserError(
+      'verification.junk has junk skipped, but without --ground_truth nothing is known to be junk. Give it,'
+      ' or set verification.junk: LIKE_OTHERS'
+    )
+  return evaluate.ground_truth_input(path)
+
+
+def _junk(path, choice: int, rankings: Artefact, stored: StoredRankings) -> dict[str, np.ndarray]:
+  """The image ids that are junk for each query under the protocol of choice."""
+  name = {VerificationConfig.SKIP_MEDIUM: 'medium', VerificationConfig.SKIP_HARD: 'hard'}[choice]
+  queries = evaluate.resolved_queries(rankings, stored, path)
+  return {query.name: protocol.positives_and_junk(query, name)[1] for query in queries}
+
+
+def _save(writer: artefact_writer.ArtefactWriter, stored: StoredRankings, milliseconds: list[float]) -> None:
+  # From the shards, so that queries of an earlier, killed run are here too.
+  found = map(match_records.decode, writer.records())
+  rankings = [
+    reordered(ranking, query.matches) for ranking, query in zip(stored.rankings, found, strict=True)
+  ]
+  timing = ranking_files.Timing(stored.timing.describe, stored.timing.search, tuple(milliseconds))
+  ranking_files.save(rankings, stored.image_names, timing, writer.path)

@@ -1,0 +1,55 @@
+"""From a VerificationConfig to what it asks of the geometry."""
+
+from delf_d2r.geometry import matching, research_rule, verification
+from delf_d2r.geometry.matching import PutativeMatches
+from delf_d2r.geometry.transforms import Limits, Model
+from delf_d2r.geometry.verification import Estimator, Options, Verification
+from delf_d2r.protos.verification_pb2 import VerificationConfig
+from delf_d2r.structures import LocalFeatures
+
+_MODELS = {
+  VerificationConfig.AFFINE: Model.AFFINE,
+  VerificationConfig.SIMILARITY: Model.SIMILARITY,
+  VerificationConfig.HOMOGRAPHY: Model.HOMOGRAPHY,
+}
+_ESTIMATORS = {VerificationConfig.MAGSAC: Estimator.MAGSAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
+
+
+class Verifier:
+  """Matches the features of two images and says which matches agree. Threads may share it."""
+
+  def __init__(self, config: VerificationConfig):
+    self._config = config
+    self._options = Options(
+      model=_MODELS[config.model],
+      estimator=_ESTIMATORS[config.estimator],
+      max_residual=config.max_residual,
+      trials=config.trials,
+      min_inliers=config.min_inliers,
+      limits=Limits(config.max_scale, config.max_anisotropy, config.min_spread),
+      seed=config.seed,
+    )
+
+  def __call__(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
+    """The putative matches of a query's features with an index image's, and what agrees among them."""
+    config = self._config
+    if config.compat:
+      matches = research_rule.match(
+        query.descriptors, index.descriptors, max_distance=config.max_distance, ratio=config.ratio
+      )
+    else:
+      matches = matching.match(
+        query.descriptors,
+        index.descriptors,
+        max_distance=config.max_distance,
+        ratio=config.ratio,
+        mutual=config.mutual,
+      )
+    places = query.locations[matches.query], index.locations[matches.index]
+    if config.compat:
+      found = research_rule.verify(
+        *places, max_residual=config.max_residual, trials=config.trials, seed=config.seed
+      )
+    else:
+      found = verification.verify(*places, self._options)
+    return matches, found

@@ -1,0 +1,136 @@
+"""The development photos as data sets: what is searched, who asks, what is right.
+
+The photos lie beside the checkout and are no part of it. `link_photos` makes one folder of links to them and
+of composed scenes, so that every data set is a choice of names in that folder.
+
+landmarks: the `dev` photos; each is a query, leave-one-out, all photos of its landmark are positives.
+dvd_covers: the reference photos are queries, the photos of four phones the index.
+dvd_photos: the phones' photos are queries, the reference photos the index.
+clutter: the reference photos are queries, the index holds a scene for each: a phone's photo pasted, warped,
+on 20 to 30 % of a facade; and 200 other facades.
+"""
+
+import csv
+import pathlib
+from collections import defaultdict
+
+import numpy as np
+
+from delf_d2r.data import pasting
+from delf_d2r.data.boxes_file import COLUMNS
+from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
+from delf_d2r.data.images import load_image
+
+DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
+PHONES = ('Canon', 'Droid', 'E63', 'Palm')
+REFERENCES = tuple(f'Reference/{number:03d}.jpg' for number in range(1, 61))
+PHOTOS = tuple(f'{phone}/{number:03d}.jpg' for phone in PHONES for number in range(1, 61))
+SCENES = tuple(f'scenes/{number:03d}.jpg' for number in range(1, 61))
+# Composed anew for another seed.
+_SEED = 0
+_AREA = (0.2, 0.3)
+_TILT, _PERSPECTIVE = 10.0, 0.06
+_JPEG_QUALITY = 90
+
+
+def facades(start: int, end: int) -> tuple[str, ...]:
+  return tuple(sorted(file.name for file in (DATA / 'facades').iterdir()))[start:end]
+
+
+def codebook_facades() -> tuple[str, ...]:
+  return facades(0, 300)
+
+
+def distractors() -> tuple[str, ...]:
+  return facades(300, 500)
+
+
+def landmark_names() -> dict[str, list[str]]:
+  """The `dev` photos of each landmark."""
+  names = defaultdict(list)
+  with open(DATA / 'landmarks' / 'manifest.csv', encoding='utf-8') as file:
+    for row in csv.DictReader(file):
+      if row['split'] == 'dev':
+        names[row['landmark']].append(row['path'])
+  return names
+
+
+def landmarks() -> GroundTruth:
+  queries = [
+    QueryGroundTruth(name, name, easy=tuple(other for other in names if other != name), junk=(name,))
+    for names in landmark_names().values()
+    for name in names
+  ]
+  return GroundTruth('landmarks', tuple(query.image for query in queries), tuple(queries))
+
+
+def dvd_covers() -> GroundTruth:
+  queries = [
+    QueryGroundTruth(name, name, easy=tuple(photo for photo in PHOTOS if _number(photo) == _number(name)))
+    for name in REFERENCES
+  ]
+  return GroundTruth('dvd_covers', PHOTOS, tuple(queries))
+
+
+def dvd_photos() -> GroundTruth:
+  queries = [QueryGroundTruth(name, name, easy=(f'Reference/{_number(name)}',)) for name in PHOTOS]
+  return GroundTruth('dvd_photos', REFERENCES, tuple(queries))
+
+
+def clutter() -> GroundTruth:
+  queries = [QueryGroundTruth(name, name, easy=(f'scenes/{_number(name)}',)) for name in REFERENCES]
+  return GroundTruth('clutter', (*SCENES, *distractors()), tuple(queries))
+
+
+SETS = {make.__name__: make for make in (landmarks, dvd_covers, dvd_photos, clutter)}
+
+
+def _number(name: str) -> str:
+  return name.rpartition('/')[2]
+
+
+def link_photos(folder: pathlib.Path) -> pathlib.Path:
+  """Fills a folder with links to all photos by the names used here, and with the scenes of `clutter`."""
+  folder.mkdir(parents=True, exist_ok=True)
+  parts = [*(DATA / 'dvd_covers').iterdir(), *(DATA / 'landmarks').iterdir(), *(DATA / 'facades').iterdir()]
+  for part in parts:
+    link = folder / part.name
+    if part.suffix != '.csv' and not link.exists():
+      link.symlink_to(part)
+  if not (folder / SCENES[-1]).exists():
+    _write_scenes(folder)
+  return folder
+
+
+def boxes_path(folder: pathlib.Path) -> pathlib.Path:
+  """The true boxes of the scenes that `link_photos` wrote."""
+  return folder / 'scenes' / 'boxes.csv'
+
+
+def _write_scenes(folder: pathlib.Path) -> None:
+  (folder / 'scenes').mkdir(exist_ok=True)
+  rows = [COLUMNS]
+  for n, (name, background) in enumerate(zip(SCENES, facades(500, 560), strict=True)):
+    # Each phone in turn.
+    photo = DATA / 'dvd_covers' / PHONES[n % len(PHONES)] / _number(name)
+    scene, box = _compose(
+      np.random.default_rng([_SEED, n]), load_image(DATA / 'facades' / background), load_image(photo)
+    )
+    rows.append((name, *box))
+    (folder / name).write_bytes(pasting.encode_jpeg(scene, _JPEG_QUALITY))
+  with open(boxes_path(folder), 'w', encoding='utf-8', newline='') as file:
+    csv.writer(file).writerows(rows)
+
+
+def _compose(rng, background: np.ndarray, photo: np.ndarray) -> tuple[np.ndarray, list[float]]:
+  """The scene, uint8 [H, W, 3], and the photo's box in it."""
+  canvas = background.astype(np.float32)
+  size = np.array(canvas.shape[1::-1])
+  quad = pasting.tilted_quad(rng, photo.shape[1] / photo.shape[0], tilt=_TILT, perspective=_PERSPECTIVE)
+  quad *= np.sqrt(rng.uniform(*_AREA) * size.prod() / pasting.polygon_area(quad))
+  quad *= min(1, *(size / np.ptp(quad, axis=0)))
+  quad += rng.uniform(0, 1, 2) * (size - np.ptp(quad, axis=0)) - quad.min(axis=0)
+  mask = pasting.paste(canvas, photo, quad) >= 0.5
+  rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+  box = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]) / np.tile(size[::-1], 2)
+  return np.rint(canvas).clip(0, 255).astype(np.uint8), box.round(6).tolist()

@@ -1,0 +1,110 @@
+"""Putative matches against loops over all pairs; ties, NaN, nothing to match, joined kinds of features."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import matching_oracle
+
+from delf_d2r.geometry.matching import match
+
+
+def unit_vectors(n, dimensions, seed):
+  vectors = np.random.default_rng(seed).normal(size=(n, dimensions)).astype(np.float32)
+  return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def pairs(found):
+  return sorted(zip(found.query.tolist(), found.index.tolist(), strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  st.integers(0, 25),
+  st.integers(0, 25),
+  st.integers(0, 10_000),
+  st.sampled_from([0.8, 1.2, np.inf]),
+  st.sampled_from([0.9, 1.0]),
+  st.booleans(),
+)
+def test_as_loops_over_all_pairs_find(n, m, seed, max_distance, ratio, mutual):
+  query, index = unit_vectors(n, 8, seed), unit_vectors(m, 8, seed + 1)
+  options = {'max_distance': max_distance, 'ratio': ratio, 'mutual': mutual}
+  assert pairs(match(query, index, **options)) == matching_oracle.match(query, index, **options)
+
+
+def test_nearest_come_first_with_exact_distances():
+  query, index = unit_vectors(300, 128, 0), unit_vectors(200, 128, 1)
+  index[:50] = query[100:150]
+  found = match(query, index)
+  assert np.all(np.diff(found.distances) >= 0)
+  np.testing.assert_array_equal(found.distances[:50], 0)
+  np.testing.assert_allclose(
+    found.distances, np.linalg.norm(query[found.query] - index[found.index], axis=1), rtol=1e-6
+  )
+
+
+def test_one_to_one_even_among_equals():
+  same = np.ones((5, 4), np.float32)
+  assert pairs(match(same, same[:3])) == [(0, 0)]
+  assert pairs(match(same, same[:3], mutual=False)) == [(i, 0) for i in range(5)]
+  found = match(unit_vectors(200, 4, 0), unit_vectors(150, 4, 1))
+  assert len(set(found.query.tolist())) == len(set(found.index.tolist())) == len(found)
+
+
+def test_ratio_test_needs_a_second_neighbour_to_refuse():
+  query, index = unit_vectors(1, 8, 0), unit_vectors(3, 8, 1)
+  assert len(match(query, index[:1], ratio=0.5)) == 1
+  assert not len(match(query, index[[0, 0]], ratio=0.99))
+
+
+def test_distance_is_a_strict_limit():
+  query, index = np.zeros((1, 2), np.float32), np.array([[0, 0.5]], np.float32)
+  assert len(match(query, index, max_distance=0.5)) == 0
+  assert len(match(query, index, max_distance=0.51)) == 1
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_not_finite_matches_nothing(value):
+  query, index = unit_vectors(20, 8, 0), unit_vectors(20, 8, 1)
+  clean = match(query[1:], index[:-1])
+  query[0, 3] = index[-1, 0] = value
+  found = match(query, index)
+  assert pairs(found) == [(i + 1, j) for i, j in pairs(clean)]
+
+
+@pytest.mark.parametrize(('n', 'm'), [(0, 0), (0, 3), (3, 0)])
+def test_nothing_to_match(n, m):
+  found = match(unit_vectors(n, 8, 0), unit_vectors(m, 8, 1), ratio=0.8)
+  assert len(found) == 0
+  assert found.query.dtype == found.index.dtype == np.int64
+
+
+def test_only_within_a_visual_word():
+  query, index = unit_vectors(40, 8, 0), unit_vectors(50, 8, 1)
+  words = np.arange(40) % 3, np.arange(50) % 4
+  found = match(query, index, query_words=words[0], index_words=words[1])
+  expected = []
+  for word in range(3):
+    rows, columns = np.flatnonzero(words[0] == word), np.flatnonzero(words[1] == word)
+    expected += [(rows[i], columns[j]) for i, j in matching_oracle.match(query[rows], index[columns])]
+  assert pairs(found) == sorted(expected)
+
+
+def test_joined_kinds_match_as_each_would_alone():
+  kinds = [(unit_vectors(30, 8, seed), unit_vectors(40, 8, seed + 10)) for seed in (0, 1)]
+  apart = [
+    part + np.array([4 * kind, *[0] * 7], np.float32) for kind, two in enumerate(kinds) for part in two
+  ]
+  found = match(np.concatenate(apart[::2]), np.concatenate(apart[1::2]), max_distance=0.9)
+  expected = [
+    (i + 30 * kind, j + 40 * kind)
+    for kind, (query, index) in enumerate(kinds)
+    for i, j in pairs(match(query, index, max_distance=0.9))
+  ]
+  assert pairs(found) == expected
+
+
+def test_different_dimensions_are_refused():
+  with pytest.raises(ValueError, match=r'found \(2, 8\) and \(2, 4\)'):
+    match(unit_vectors(2, 8, 0), unit_vectors(2, 4, 0))

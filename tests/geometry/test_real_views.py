@@ -1,0 +1,67 @@
+"""Matching and verification between real photos whose homographies are known exactly."""
+
+import functools
+import pathlib
+
+import numpy as np
+import pytest
+
+from delf_d2r.data.images import load_image
+from delf_d2r.extractors.root_sift import RootSift
+from delf_d2r.geometry import transforms
+from delf_d2r.geometry.matching import match
+from delf_d2r.geometry.transforms import Model
+from delf_d2r.geometry.verification import Options, verify
+from delf_d2r.protos import extraction_pb2
+
+VIEWS = pathlib.Path(__file__).resolve().parents[3] / 'shared/data/hpatches_v_churchill'
+pytestmark = pytest.mark.skipif(not VIEWS.is_dir(), reason='../shared/data is not beside the checkout')
+
+# Least share of the right matches that must be found, and the largest mean error of the photo's corners in
+# pixels: later views are steeper, and a corner lies far from what both photos show.
+EXPECTED = {2: (0.9, 1.0), 3: (0.9, 4.0), 4: (0.9, 4.0), 5: (0.9, 0.5), 6: (0.85, 12.0)}
+# OpenCV's pixel centres have whole coordinates, and so have those of the files.
+_CENTRE = 0.5
+
+
+@functools.cache
+def features(view):
+  extractor = RootSift(extraction_pb2.RootSiftConfig(), max_features=2000, min_attention=0)
+  return extractor(load_image(VIEWS / f'{view}.png'))
+
+
+def true_matrix(view):
+  """View 1 to another, for (y, x) and pixels that begin at whole coordinates."""
+  matrix = np.loadtxt(VIEWS / f'H_1_{view}')[[1, 0, 2]][:, [1, 0, 2]]
+  shift = np.eye(3)
+  shift[:2, 2] = _CENTRE
+  moved = shift @ matrix @ np.linalg.inv(shift)
+  return moved / moved[2, 2]
+
+
+@pytest.mark.parametrize('view', EXPECTED)
+def test_homography_between_views(view):
+  query, index = features(view), features(1)
+  matches = match(query.descriptors, index.descriptors, max_distance=0.9)
+  places = query.locations[matches.query], index.locations[matches.index]
+  found = verify(*places, Options(model=Model.HOMOGRAPHY, max_residual=5))
+  truth = true_matrix(view)
+  right = transforms.residuals(truth, places[1].astype(float), places[0].astype(float)) <= 5
+  least_share, largest_error = EXPECTED[view]
+  assert right[found.inliers].mean() > 0.99
+  distinct = len(np.unique(np.floor(np.concatenate(places, axis=1)[right]), axis=0))
+  assert right[found.inliers].sum() >= least_share * distinct
+  height, width = 1024, 768
+  corners = np.array([[0, 0], [0, width], [height, 0], [height, width]], float)
+  errors = transforms.residuals(found.matrix, corners, transforms.apply(truth, corners))
+  assert errors.mean() < largest_error
+
+
+def test_mutual_matches_have_a_larger_share_of_right_ones():
+  query, index = features(4), features(1)
+  shares = []
+  for mutual in (True, False):
+    matches = match(query.descriptors, index.descriptors, mutual=mutual)
+    places = index.locations[matches.index].astype(float), query.locations[matches.query].astype(float)
+    shares.append((transforms.residuals(true_matrix(4), *places) <= 5).mean())
+  assert shares[0] > 1.3 * shares[1]

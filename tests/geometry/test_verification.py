@@ -1,0 +1,159 @@
+"""Verification of matches with known inliers, and of matches that mean nothing."""
+
+import concurrent.futures
+import sys
+
+import numpy as np
+import pytest
+
+from delf_d2r.geometry import transforms
+from delf_d2r.geometry.transforms import Limits, Model
+from delf_d2r.geometry.verification import Estimator, Options, verify
+
+MODELS = list(Model)
+TRUE_MATRICES = {
+  Model.SIMILARITY: np.array([[0.8, -0.5, 300], [0.5, 0.8, 40], [0, 0, 1]]),
+  Model.AFFINE: np.array([[0.9, -0.3, 200], [0.2, 1.2, 30], [0, 0, 1]]),
+  Model.HOMOGRAPHY: np.array([[1.1, -0.2, 120], [0.15, 0.9, 60], [2e-4, -1e-4, 1]]),
+}
+
+
+def problem(model, *, inliers=400, outliers=400, noise=1.0, seed=0):
+  """Matched places in query and index image, float32 [P, 2], the inliers first."""
+  rng = np.random.default_rng(seed)
+  index = rng.uniform(0, 1000, (inliers + outliers, 2))
+  query = transforms.apply(TRUE_MATRICES[model], index)
+  query += rng.normal(0, noise, query.shape)
+  query[inliers:] = rng.uniform(-200, 1200, (outliers, 2))
+  return query.astype(np.float32), index.astype(np.float32)
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_all_of_400_inliers_among_800_are_found(model):
+  for seed in range(5):
+    found = verify(*problem(model, seed=seed), Options(model=model))
+    assert (found.inliers < 400).sum() >= 399
+    assert (found.inliers >= 400).sum() <= 8
+    corners = np.array([[0, 0], [0, 1000], [1000, 0], [1000, 1000]])
+    errors = transforms.residuals(found.matrix, corners, transforms.apply(TRUE_MATRICES[model], corners))
+    assert errors.max() < 3
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_inliers_are_what_the_matrix_takes_within_the_residual(model):
+  query, index = problem(model, noise=4)
+  found = verify(query, index, Options(model=model, max_residual=8))
+  residuals = transforms.residuals(found.matrix, index.astype(float), query.astype(float))
+  assert residuals[found.inliers].max() <= 8
+  # Two of them may fall on one pixel, which counts once.
+  assert len(found) >= 0.99 * (residuals <= 8).sum()
+
+
+def test_chance_agreement_is_rare():
+  counts = [
+    len(verify(*problem(Model.AFFINE, inliers=0, outliers=200, seed=s), Options())) for s in range(20)
+  ]
+  assert max(counts) < 10
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('count', [0, 1, 2, 3, 4])
+def test_too_few_matches_verify_nothing(model, count):
+  found = verify(*(part[:count] for part in problem(model)), Options(model=model))
+  assert len(found) == 0
+  np.testing.assert_array_equal(found.matrix, np.zeros((3, 3)))
+
+
+def test_least_number_of_inliers_is_the_options():
+  query, index = problem(Model.AFFINE, inliers=20, outliers=0, noise=0.1)
+  assert len(verify(query, index, Options(min_inliers=20))) == 20
+  assert len(verify(query, index, Options(min_inliers=21))) == 0
+
+
+DEGENERATE = {
+  'one place in the index image': lambda query, index: (query, np.repeat(index[:1], len(index), axis=0)),
+  'one place in the query': lambda query, index: (np.repeat(query[:1], len(query), axis=0), index),
+  'one place in both': lambda query, index: (query[[0] * len(query)], index[[0] * len(index)]),
+  'a line in both': lambda query, index: (np.outer(np.arange(50), [3, 2]), np.outer(np.arange(50), [1, 4])),
+  'a line in the query': lambda query, index: (query * [1, 0], index),
+  'mirrored': lambda query, index: (index * [1, -1], index),
+  'twelve times smaller': lambda query, index: (index / 12 + 100, index),
+  'twelve times larger': lambda query, index: (index * 12, index),
+  'five times narrower': lambda query, index: (index * [1, 0.2], index),
+  'nowhere': lambda query, index: (query * np.nan, index),
+}
+
+
+@pytest.mark.parametrize('what', DEGENERATE)
+@pytest.mark.parametrize('model', MODELS)
+def test_what_two_photos_cannot_do_is_refused(model, what):
+  query, index = DEGENERATE[what](*problem(Model.AFFINE, inliers=50, outliers=0, noise=0))
+  # A narrow residual, so that noise in a small image is no agreement.
+  found = verify(query.astype(np.float32), index.astype(np.float32), Options(model=model, max_residual=1.0))
+  assert len(found) == 0
+
+
+def test_limits_are_the_options():
+  _, index = problem(Model.AFFINE, inliers=50, outliers=0)
+  assert len(verify(index * 12, index, Options(limits=Limits(max_scale=13)))) == 50
+  assert len(verify(index * [1, 0.2], index, Options(limits=Limits(max_anisotropy=6)))) == 50
+
+
+def test_a_match_that_is_not_finite_agrees_with_nothing():
+  query, index = problem(Model.AFFINE, inliers=50, outliers=10)
+  expected = verify(np.delete(query, [3, 7], axis=0), np.delete(index, [3, 7], axis=0), Options())
+  query[3, 0], index[7, 1] = np.nan, np.inf
+  found = verify(query, index, Options())
+  np.testing.assert_array_equal(found.matrix, expected.matrix)
+  assert not {3, 7} & set(found.inliers.tolist())
+
+
+def test_matches_between_the_same_pixels_count_once():
+  query, index = problem(Model.AFFINE, inliers=50, outliers=0, noise=0)
+  query, index = (np.floor(part) + 0.5 for part in (query, index))
+  once = verify(query, index, Options())
+  twice = verify(np.tile(query, (2, 1)), np.tile(index, (2, 1)), Options())
+  assert len(twice) == len(once) == 50
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_same_result_in_any_thread(model):
+  problems = [problem(model, inliers=40, outliers=200, seed=seed) for seed in range(12)]
+  options = Options(model=model)
+  expected = [verify(*one, options) for one in problems]
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    for _ in range(3):
+      found = pool.map(lambda one: verify(*one, options), problems)
+      for a, b in zip(found, expected, strict=True):
+        assert a.matrix.tobytes() == b.matrix.tobytes()
+        np.testing.assert_array_equal(a.inliers, b.inliers)
+
+
+def test_seed_decides_on_hard_problems():
+  hard = problem(Model.AFFINE, inliers=40, outliers=200, noise=3)
+  found = {tuple(verify(*hard, Options(seed=seed, trials=20)).inliers) for seed in range(8)}
+  assert len(found) > 1
+
+
+def test_inputs_are_not_changed():
+  query, index = problem(Model.AFFINE)
+  before = query.copy(), index.copy()
+  verify(query, index, Options())
+  np.testing.assert_array_equal((query, index), before)
+
+
+def test_degensac_knows_homographies_only():
+  with pytest.raises(ValueError, match='expected HOMOGRAPHY, found AFFINE'):
+    verify(*problem(Model.AFFINE), Options(estimator=Estimator.DEGENSAC))
+
+
+def test_degensac_that_is_not_installed(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'pydegensac', None)
+  with pytest.raises(ImportError, match='pip install pydegensac'):
+    verify(*problem(Model.HOMOGRAPHY), Options(model=Model.HOMOGRAPHY, estimator=Estimator.DEGENSAC))
+
+
+def test_degensac_finds_what_is_there():
+  pytest.importorskip('pydegensac')
+  options = Options(model=Model.HOMOGRAPHY, estimator=Estimator.DEGENSAC)
+  assert (verify(*problem(Model.HOMOGRAPHY), options).inliers < 400).sum() >= 399

@@ -1,0 +1,39 @@
+"""Matching and the research code's spatial verification the plain way: one pair, one sample at a time."""
+
+import numpy as np
+
+
+def match(query, index, *, max_distance=np.inf, ratio=1.0, mutual=True):
+  """(feature of the query, feature of the index image) of every match, sorted."""
+  if not len(query) or not len(index):
+    return []
+  distances = [[float(np.linalg.norm(q - x)) for x in index.astype(float)] for q in query.astype(float)]
+  found = {}
+  for i, row in enumerate(distances):
+    j = min(range(len(row)), key=lambda j: (row[j], j))
+    others = [d for k, d in enumerate(row) if k != j]
+    if row[j] >= max_distance or (ratio < 1 and others and row[j] >= ratio * min(others)):
+      continue
+    column = [distances[k][j] for k in range(len(distances))]
+    if not mutual or i == min(range(len(column)), key=lambda k: (column[k], k)):
+      found[i] = j
+  return sorted(found.items())
+
+
+def one_way_matches(query, index, *, max_distance):
+  """The research code's: the nearest neighbour of each feature of the query, if nearer than the threshold."""
+  found = []
+  for i, q in enumerate(query.astype(float)):
+    distances = np.linalg.norm(index.astype(float) - q, axis=1)
+    if len(distances) and distances.min() < max_distance:
+      found.append((i, int(distances.argmin())))
+  return found
+
+
+def affine_agreements(query, index, matrix, *, max_residual):
+  """Which (y, x) pairs an affine matrix [3, 3] takes to within max_residual pixels."""
+  agree = []
+  for q, x in zip(query.astype(float), index.astype(float), strict=True):
+    moved = matrix @ [*x, 1]
+    agree.append(float(np.hypot(*(moved[:2] - q))) < max_residual)
+  return np.array(agree)

@@ -1,0 +1,45 @@
+"""Puts the images at the head of rankings in the order of what matches the query in one piece.
+
+  d2r rerank_results --rankings=out/rankings --features=out/features --query_features=out/query_features \\
+    --output=out/reranked
+
+Local features are matched, and a match counts if it agrees with the others on one affine transform between
+the two photos. The output is scored like any rankings, and holds the inliers of every pair of photos.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import rerank
+
+command_line.define_artefact('rankings', 'search_index --query_features')
+command_line.define_artefact('features', 'extract_features')
+command_line.define_artefact('query_features', 'extract_features --queries')
+flags.DEFINE_string('config_path', None, 'Experiment or VerificationConfig; its defaults are used without.')
+flags.DEFINE_multi_string(
+  'override', [], "Change a field, for example 'verification.num_images: 200'. Repeatable."
+)
+flags.DEFINE_string('ground_truth', None, 'What is junk; only for verification.junk.')
+flags.DEFINE_integer('workers', None, 'Threads; one for each core by default.', lower_bound=1)
+command_line.define_output('the verified rankings')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  rerank.run(
+    config.load_or_default(FLAGS.config_path, ['verification'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.rankings, 'rankings'),
+    Artefact.open(FLAGS.features, 'features'),
+    Artefact.open(FLAGS.query_features, 'features'),
+    pathlib.Path(FLAGS.output),
+    ground_truth_path=FLAGS.ground_truth,
+    workers=FLAGS.workers,
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)

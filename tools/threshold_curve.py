@@ -1,0 +1,44 @@
+r"""Draws index size and mAP over the boxes' score threshold: the paper's trade-off.
+
+  d2r threshold_curve --config_path=configs/experiments/d2r_rasmk_star.pbtxt --images=photos \
+    --ground_truth=truth.json --output=out --threshold=0.05 --threshold=0.1 --threshold=0.2 --threshold=0.4
+
+Detects and extracts once, with the lowest threshold; the thresholds take the place of regions.min_score. What
+stands already is skipped: run the same command again after a kill.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config, experiment, threshold_curve
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset
+
+command_line.define_config('of every stage')
+command_line.define_images()
+command_line.define_output('all runs, the picture and the table')
+command_line.define_workers()
+flags.DEFINE_multi_float('threshold', [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9], 'A score in [0, 1]. Repeatable.')
+flags.DEFINE_string('boxes_file', None, 'Boxes for source: FILE or RANDOM; see d2r detect_boxes --help.')
+flags.DEFINE_string('codebook', None, 'Use the codebook that train_codebook made there.')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  curve = threshold_curve.run(
+    config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override),
+    FLAGS.threshold,
+    Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images),
+    pathlib.Path(FLAGS.output),
+    ground_truth=FLAGS.ground_truth,
+    boxes_path=FLAGS.boxes_file,
+    codebook=Artefact.open(FLAGS.codebook, 'codebook') if FLAGS.codebook else None,
+    options=experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo),
+  )
+  print((pathlib.Path(FLAGS.output) / threshold_curve.TABLE).read_text(encoding='utf-8'), end='')
+  print(f'picture: {curve.page}')
+
+
+if __name__ == '__main__':
+  command_line.run(main)
