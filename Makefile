@@ -6,7 +6,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+# Some dependencies come as sources that old-style builds choke on.
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
 .PHONY: demo test lint clean default-model

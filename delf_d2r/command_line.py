@@ -19,6 +19,8 @@ from delf_d2r.version import VERSION
 COMMANDS = (
   'run_experiment',
   'search_index',
+  'serve',
+  'annotate',
   'train_delf',
   'export_delf',
   'train_detector',
@@ -32,6 +34,7 @@ COMMANDS = (
   'aggregate_features',
   'build_index',
   'rerank_results',
+  'expand_queries',
   'evaluate_retrieval',
   'make_report',
   'threshold_curve',

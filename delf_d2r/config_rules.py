@@ -8,6 +8,7 @@ from delf_d2r.protos import (
   codebook_pb2,
   detection_data_pb2,
   detector_pb2,
+  expansion_pb2,
   experiment_pb2,
   extraction_pb2,
   regions_pb2,
@@ -50,6 +51,13 @@ def _between_stages(config) -> Iterator[Problem]:
         f'regions.detector.apply_exif_orientation is {found[0]} but extraction.apply_exif_orientation is'
         f' {found[1]}, so boxes would lie elsewhere in photos that are turned. Set both alike',
       )
+  # A config of one stage alone has no stage `search`.
+  if config.HasField('expansion') and config.HasField('search') and not config.HasField('verification'):
+    yield Problem(
+      'expansion',
+      'expansion needs images that are verified, but there is no verification. Add verification { }, or'
+      ' remove expansion',
+    )
   if not (config.HasField('aggregation') and config.HasField('regions')):
     return
   regional = config.aggregation.regions != Aggregation.WHOLE_IMAGE
@@ -302,6 +310,12 @@ def _verification(config: verification_pb2.VerificationConfig) -> Iterator[Probl
     yield Problem('model', f'compat is the affine model of the research code, but model is {name}. Remove it')
 
 
+def _expansion(config: expansion_pb2.QueryExpansionConfig) -> Iterator[Problem]:
+  yield from _range(config, 'num_images', 1)
+  yield from _range(config, 'min_inliers', 1)
+  yield from _range(config, 'alpha', 0, 100)
+
+
 # Inclusive bounds.
 _VERIFICATION_RANGES = {
   'num_images': (1,),
@@ -533,6 +547,7 @@ _RULES: dict[str, Callable[..., Iterator[Problem]]] = {
   'evaluation': _evaluation,
   'report': _report,
   'verification': _verification,
+  'expansion': _expansion,
   'training': _training,
   'detection_records': _detection_records,
   'detection_scenes': _detection_scenes,

@@ -8,6 +8,7 @@ for result in engine.search('photo.jpg', top_k=10):
 import dataclasses
 import itertools
 import pathlib
+import threading
 import time
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ from delf_d2r.extractors import factory
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.storage import IndexFormatError
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
-from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, Ranking
+from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Ranking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +52,24 @@ class Answer:
 
   Attributes:
     results: best first.
-    num_features: local features of the query; without any, every score is 0.
+    features: of the query; without any, every score is 0.
     seconds: wall time of each part: decode, extract, describe, search.
   """
 
   results: tuple[SearchResult, ...]
-  num_features: int
+  features: ImageFeatures
   seconds: dict[str, float]
+
+  @property
+  def num_features(self) -> int:
+    return len(self.features.features)
 
 
 class SearchEngine:
-  """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo."""
+  """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo.
+
+  Threads may search at once.
+  """
 
   def __init__(self, artefact: Artefact, index: InvertedIndex, aggregation: AggregationConfig):
     """For `load`."""
@@ -73,6 +81,7 @@ class SearchEngine:
     self._aggregator = aggregator.Aggregator(aggregation, centroids, assign)
     self._search_options = aggregator.search_options(aggregation)
     self._extractor = None
+    self._extractor_lock = threading.Lock()
     self._boxes = index_files.load_boxes(artefact.path)
 
   @classmethod
@@ -122,6 +131,12 @@ class SearchEngine:
     """The aggregated descriptor of a query's features."""
     return self._aggregator.query(query)
 
+  def describe_expanded(
+    self, query: ImageFeatures, others: Sequence[LocalFeatures], weights: Sequence[float]
+  ) -> AggregatedDescriptor:
+    """The same with what other images show of the query's object, each with a positive weight."""
+    return self._aggregator.expanded_query(query, others, weights)
+
   def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
     """The ranking for an aggregated descriptor.
 
@@ -134,7 +149,7 @@ class SearchEngine:
 
   def search(
     self,
-    photo: str | pathlib.Path | np.ndarray,
+    photo: str | pathlib.Path | bytes | np.ndarray,
     *,
     box: Sequence[float] | None = None,
     top_k: int = 10,
@@ -142,7 +157,7 @@ class SearchEngine:
     """The index images most similar to a photo.
 
     Args:
-      photo: a file, or uint8 [H, W, 3] RGB.
+      photo: a file, its contents, or uint8 [H, W, 3] RGB.
       box: `[ymin, xmin, ymax, xmax]`, normalised: search for what is inside; None: the whole photo.
       top_k: number of results; 0 = all.
 
@@ -154,15 +169,8 @@ class SearchEngine:
       check_box(box, '--box')
     if top_k < 0:
       raise UserError(f'top_k is {top_k}; it must be at least 0')
-    config = self.artefact.config.extraction
     marks = [('', time.perf_counter())]
-    pixels = photo
-    if not isinstance(photo, np.ndarray):
-      pixels = images.load_image(
-        photo,
-        apply_exif_orientation=config.apply_exif_orientation,
-        max_megapixels=config.max_megapixels,
-      )
+    pixels = photo if isinstance(photo, np.ndarray) else self.load_photo(photo)
     marks.append(('decode', time.perf_counter()))
     features = self._get_extractor().extract_query('', pixels, box)
     marks.append(('extract', time.perf_counter()))
@@ -171,7 +179,35 @@ class SearchEngine:
     ranking = self.rank(descriptor, top_k=top_k)
     marks.append(('search', time.perf_counter()))
     seconds = {what: end - start for (_, start), (what, end) in itertools.pairwise(marks)}
-    return Answer(self.results(ranking), len(features.features), seconds)
+    return Answer(self.results(ranking), features, seconds)
+
+  def word_scores(
+    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The visual words that a query shares with an index image and what each adds to the score.
+
+    See `InvertedIndex.word_scores`.
+    """
+    return self.index.word_scores(query, image_id, region=region, **self._search_options)
+
+  def words(self, features: LocalFeatures, *, of_query: bool) -> np.ndarray:
+    """The visual words int32 [N, m] of local features, of a query or of an index image."""
+    return self._aggregator.words(features.descriptors, of_query=of_query)
+
+  def extract(self, image_id: int, pixels: np.ndarray) -> ImageFeatures:
+    """The features of an index image anew, from its photo uint8 [H, W, 3] and its boxes."""
+    boxes = Boxes.from_coordinates(self.boxes(image_id))
+    return self._get_extractor().extract(self.index.image_names[image_id], pixels, boxes)
+
+  def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
+    """uint8 [H, W, 3]: a photo decoded as the index's own were; see `data.images.load_image`."""
+    config = self.artefact.config.extraction
+    return images.load_image(
+      photo,
+      name=name,
+      apply_exif_orientation=config.apply_exif_orientation,
+      max_megapixels=config.max_megapixels,
+    )
 
   def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
     """A ranking with names and boxes."""
@@ -188,6 +224,7 @@ class SearchEngine:
 
   def _get_extractor(self):
     # Made at the first photo: ranking features that are there already needs none.
-    if self._extractor is None:
-      self._extractor = factory.build(self.artefact.config.extraction)
+    with self._extractor_lock:
+      if self._extractor is None:
+        self._extractor = factory.build(self.artefact.config.extraction)
     return self._extractor

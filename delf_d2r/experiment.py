@@ -1,7 +1,8 @@
 """A whole run of Detect-to-Retrieve: every stage in the order of the data flow.
 
     boxes/ features/ codebook/ descriptors/ index/ query_features/ rankings/ metrics/ report/index.html
-    reranked/ reranked_metrics/                                       with a part `verification` in the config
+    reranked/ reranked_metrics/    with a part `verification` in the config
+    expanded/ expanded_metrics/    with a part `expansion`, too
 
 A stage whose artefact stands already and is valid is skipped, so that a run resumes where it was stopped.
 """
@@ -19,7 +20,17 @@ from delf_d2r.data.dataset import Dataset
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report
-from delf_d2r.stages import aggregate, build_index, detect, evaluate, extract, rerank, search, train_codebook
+from delf_d2r.stages import (
+  aggregate,
+  build_index,
+  detect,
+  evaluate,
+  expand,
+  extract,
+  rerank,
+  search,
+  train_codebook,
+)
 from delf_d2r.stages.compatibility import require_same_extractor
 
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
@@ -133,6 +144,12 @@ def run(
       made['reranked_metrics'] = evaluate.run(
         config, reranked, ground_truth, output / 'reranked_metrics', before=rankings, redo=redo
       )
+    if config.HasField('expansion'):
+      expanded = expand.run(config, reranked, index, features, queries, output / 'expanded', redo=redo)
+      made['expanded'] = expanded
+      made['expanded_metrics'] = evaluate.run(
+        config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
+      )
   # Last, so that a run that is refused leaves the config of what stands there.
   with files.explained('cannot write', output):
     files.write_atomically(output / CONFIG, configs.to_text(config))
@@ -140,8 +157,8 @@ def run(
     config.name or output.name,
     dataset,
     index,
-    made.get('reranked', made.get('rankings')),
-    made.get('reranked_metrics', made.get('metrics')),
+    _last(made, 'expanded', 'reranked', 'rankings'),
+    _last(made, 'expanded_metrics', 'reranked_metrics', 'metrics'),
   )
   page = make_report.run(
     reported,
@@ -151,3 +168,8 @@ def run(
   )
   logging.info('report: %s', page)
   return Outcome(made, reported, page)
+
+
+def _last(made: Mapping[str, Artefact], *kinds: str) -> Artefact | None:
+  """Of several kinds the first that was made."""
+  return next((made[kind] for kind in kinds if kind in made), None)

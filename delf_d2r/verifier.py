@@ -34,8 +34,13 @@ class Verifier:
     """The putative matches of a query's features with an index image's, and what agrees among them."""
     config = self._config
     if config.compat:
-      matches = research_rule.match(
-        query.descriptors, index.descriptors, max_distance=config.max_distance, ratio=config.ratio
+      matches = research_rule.match(query.descriptors, index.descriptors, max_distance=config.max_distance)
+      found = research_rule.verify(
+        query.locations[matches.query],
+        index.locations[matches.index],
+        max_residual=config.max_residual,
+        trials=config.trials,
+        seed=config.seed,
       )
     else:
       matches = matching.match(
@@ -45,11 +50,7 @@ class Verifier:
         ratio=config.ratio,
         mutual=config.mutual,
       )
-    places = query.locations[matches.query], index.locations[matches.index]
-    if config.compat:
-      found = research_rule.verify(
-        *places, max_residual=config.max_residual, trials=config.trials, seed=config.seed
+      found = verification.verify(
+        query.locations[matches.query], index.locations[matches.index], self._options
       )
-    else:
-      found = verification.verify(*places, self._options)
     return matches, found

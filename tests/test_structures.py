@@ -88,3 +88,10 @@ def test_binary_descriptors_pack_eight_dimensions_a_byte(dimensions, columns):
   with pytest.raises(ValueError, match=rf'expected shape \(3, {columns}\), found \(3, {columns + 1}\)'):
     AggregatedDescriptor(words, np.zeros((3, columns + 1), np.uint8), dimensions)
   assert not AggregatedDescriptor(words, np.zeros((3, dimensions), np.float32), dimensions).is_binary
+
+
+def test_matches_have_as_many_places_in_either_image():
+  places = np.zeros((4, 2), np.float32)
+  assert len(structures.Match(0, np.eye(3), places, places)) == 4
+  with pytest.raises(ValueError, match=r'Match.index_locations: expected shape \(4, 2\), found \(3, 2\)'):
+    structures.Match(0, np.eye(3), places, places[:3])

@@ -1,12 +1,12 @@
 r"""Trains a landmark detector on photos with boxes.
 
   d2r train_detector --config_path=configs/detectors/retinanet_efficientnet_lite0.pbtxt \
-    --records='scenes/train-*' --validation_records='scenes/validation-*' --output=out/detector
+    --records=scenes/train --validation_records=scenes/validation --output=out/detector
 
-Config: the part `detector_training` of an experiment, or a DetectorTrainingConfig. Records: TFRecord shards
-in the form of TensorFlow's Object Detection API; make_detection_records and make_detection_scenes write them.
-Run the same command again to go on after an interruption: the training continues exactly. Watch it with
-`tensorboard --logdir=out/detector/tensorboard`.
+Config: the part `detector_training` of an experiment, or a DetectorTrainingConfig. Records: what
+make_detection_records and make_detection_scenes write, or other TFRecord shards in the form of TensorFlow's
+Object Detection API. Run the same command again to go on after an interruption: the training continues
+exactly. Watch it with `tensorboard --logdir=out/detector/tensorboard`.
 
 The output holds detector.weights.npz (the best weights by validation, or the last ones), history.jsonl,
 checkpoints/ and tensorboard/. export_detector makes a SavedModel of it.
@@ -23,11 +23,11 @@ command_line.define_config('detector_training')
 flags.DEFINE_multi_string(
   'records',
   None,
-  "Quoted pattern of TFRecord shards to train on, like 'gld/train-*'. Repeatable.",
+  'What to train on: a directory of records, or a quoted pattern of TFRecord shards.',
   required=True,
 )
 flags.DEFINE_multi_string(
-  'validation_records', [], 'The same, for choosing the best checkpoint; none by default. Repeatable.'
+  'validation_records', [], 'The same, for choosing the best checkpoint; none by default.'
 )
 command_line.define_output('the trained detector')
 FLAGS = flags.FLAGS

@@ -4,10 +4,13 @@ import pathlib
 from collections.abc import Sequence
 
 from delf_d2r.data import detection_examples
-from delf_d2r.data.artefacts import Input
+from delf_d2r.data.artefacts import Artefact, Input
 from delf_d2r.data.detection_examples import DetectionExample
 from delf_d2r.data.record_shards import RecordShards
 from delf_d2r.errors import ArtefactError, UserError
+
+# Of the artefacts of make_detection_records and make_detection_scenes.
+KIND = 'detection'
 
 
 class DetectionRecords:
@@ -18,15 +21,16 @@ class DetectionRecords:
     num_classes: how many classes there may be.
   """
 
-  def __init__(self, patterns: Sequence[str | pathlib.Path], *, num_classes: int = 1):
-    """Finds the shards of one or more patterns.
+  def __init__(self, sources: Sequence[str | pathlib.Path], *, num_classes: int = 1):
+    """Finds the shards of one or more directories that a stage made, or patterns of files.
 
     Raises:
-      UserError: there are none, one is damaged, or they hold no record.
+      ArtefactError: a directory is not finished.
+      UserError: there are no shards, one is damaged, or they hold no record.
     """
-    self.shards = RecordShards.find(patterns)
+    self.shards = RecordShards.find([_pattern(pathlib.Path(source)) for source in sources])
     self.num_classes = num_classes
-    self._patterns = patterns
+    self._first = pathlib.Path(sources[0])
 
   def __len__(self) -> int:
     return len(self.shards)
@@ -61,5 +65,10 @@ class DetectionRecords:
 
   def as_input(self, role: str) -> Input:
     """The records as an input of an artefact."""
-    first = pathlib.Path(self._patterns[0])
-    return self.shards.as_input(role, first.parent.resolve() / first.name)
+    return self.shards.as_input(role, self._first.parent.resolve() / self._first.name)
+
+
+def _pattern(source: pathlib.Path) -> pathlib.Path:
+  if not source.is_dir():
+    return source
+  return Artefact.open(source, KIND).path / '*.tfrecord'

@@ -1,6 +1,7 @@
 """Decoding photos: any file that Pillow reads to RGB, or one clear error."""
 
 import contextlib
+import io
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -19,16 +20,25 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 @contextlib.contextmanager
-def open_image(path: str | pathlib.Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> Iterator[Image.Image]:
-  """Opens a photo and checks its size, without decoding it; anything that then fails is an ImageError."""
-  path = pathlib.Path(path)
+def open_image(
+  photo: str | pathlib.Path | bytes, *, name: str = '', max_megapixels: int = MAX_MEGAPIXELS
+) -> Iterator[Image.Image]:
+  """Opens a photo and checks its size, without decoding it; anything that then fails is an ImageError.
+
+  Args:
+    photo: its file, or what is in it.
+    name: what messages call it; by default its path.
+    max_megapixels: larger photos are refused.
+  """
+  path = name or (photo if isinstance(photo, str | pathlib.Path) else 'photo')
   try:
-    if path.stat().st_size == 0:
+    size = len(photo) if isinstance(photo, bytes) else pathlib.Path(photo).stat().st_size
+    if size == 0:
       raise ImageError(f'{path}: the file is empty (0 bytes)')
     with warnings.catch_warnings():
       # Pillow warns about odd metadata (EXIF, palettes) of photos that it decodes well.
       warnings.simplefilter('ignore')
-      with Image.open(path) as image:
+      with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
         pixels = image.width * image.height
         if pixels > max_megapixels * 1_000_000:
           raise ImageError(
@@ -46,12 +56,17 @@ def open_image(path: str | pathlib.Path, *, max_megapixels: int = MAX_MEGAPIXELS
 
 
 def load_image(
-  path: str | pathlib.Path, *, apply_exif_orientation: bool = True, max_megapixels: int = MAX_MEGAPIXELS
+  photo: str | pathlib.Path | bytes,
+  *,
+  name: str = '',
+  apply_exif_orientation: bool = True,
+  max_megapixels: int = MAX_MEGAPIXELS,
 ) -> np.ndarray:
   """Decodes a photo: its first frame if it has several; transparent pixels over white.
 
   Args:
-    path: the file.
+    photo: its file, or what is in it.
+    name: what messages call it; by default its path.
     apply_exif_orientation: turn the photo upright, as viewers show it. All coordinates are in this frame.
     max_megapixels: larger photos are refused before they are decoded.
 
@@ -61,7 +76,7 @@ def load_image(
   Raises:
     ImageError: the file is missing, unreadable, empty, truncated, too large or no image.
   """
-  with open_image(path, max_megapixels=max_megapixels) as image:
+  with open_image(photo, name=name, max_megapixels=max_megapixels) as image:
     if apply_exif_orientation:
       image = ImageOps.exif_transpose(image)
     return np.asarray(to_rgb(image))

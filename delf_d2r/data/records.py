@@ -8,7 +8,8 @@ bytes, row-major), `x/dtype` (NumPy's name of the type) and `x/shape`. In Tensor
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,6 +17,8 @@ from google.protobuf.message import DecodeError
 from delf_d2r.errors import ArtefactError
 from delf_d2r.protos import example_pb2
 from delf_d2r.structures import FEATURE_ARRAYS, AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures
+
+T = TypeVar('T')
 
 _DTYPES = {name: np.dtype(name).newbyteorder('<') for name in ('float32', 'uint8', 'uint32', 'int64')}
 
@@ -95,7 +98,7 @@ def decode_features(data: bytes) -> ImageFeatures:
   """The inverse of `encode_features`; ArtefactError for anything else."""
   record = Record(data)
   ranks = {'locations': 2, 'scales': 1, 'attention': 1, 'descriptors': 2}
-  return _checked(
+  return checked(
     lambda: ImageFeatures(
       name=record.name,
       height=record.integer('height'),
@@ -115,7 +118,7 @@ def encode_boxes(name: str, boxes: Boxes) -> bytes:
 def decode_boxes(data: bytes) -> tuple[str, Boxes]:
   """The inverse of `encode_boxes`."""
   record = Record(data)
-  return record.name, _checked(
+  return record.name, checked(
     lambda: Boxes(record.array('boxes', 2, 'float32'), record.array('scores', 1, 'float32'))
   )
 
@@ -160,7 +163,7 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
   dimensions = record.integer('dimensions')
   if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(offsets[1:] < offsets[:-1]):
     raise ArtefactError(f'{record.name}: descriptor_offsets do not divide {len(words)} visual words')
-  descriptors = _checked(
+  descriptors = checked(
     lambda: [
       AggregatedDescriptor(words[start:end], values[start:end], dimensions)
       for start, end in itertools.pairwise(offsets)
@@ -169,8 +172,8 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
   return ImageDescriptors(record.name, record.array('boxes', 2, 'float32'), descriptors)
 
 
-def _checked(make):
-  """Runs a constructor of structures.py; what it refuses in a record is damage."""
+def checked(make: Callable[[], T]) -> T:
+  """Runs a constructor of structures.py; what it refuses in a record is damage: ArtefactError."""
   try:
     return make()
   except ArtefactError:

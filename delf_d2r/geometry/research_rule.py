@@ -14,31 +14,19 @@ _TOO_FEW = 3
 _MIN_SAMPLES = 3
 
 
-def match(
-  query: np.ndarray, index: np.ndarray, *, max_distance: float, ratio: float = 1.0
-) -> PutativeMatches:
+def match(query: np.ndarray, index: np.ndarray, *, max_distance: float) -> PutativeMatches:
   """The nearest neighbour of each feature of the query, through a k-d tree; several may share one.
 
   Args:
     query: float32 [N, D].
     index: float32 [M, D].
-    max_distance: pairs must be nearer than this, unless `ratio` is below 1.
-    ratio: below 1: the second nearest must be farther by more than the factor 1 / ratio, instead.
+    max_distance: pairs must be nearer than this.
 
   Returns:
     Pairs in the order of the query's features.
   """
-  nothing = np.zeros(0, np.int64)
-  if not len(query) or not len(index):
-    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32))
-  tree = cKDTree(index)
-  if ratio < 1:
-    distances, neighbours = tree.query(query, k=2)
-    kept = np.flatnonzero(distances[:, 0] < ratio * distances[:, 1])
-    distances, neighbours = distances[:, 0], neighbours[:, 0]
-  else:
-    distances, neighbours = tree.query(query, distance_upper_bound=max_distance)
-    kept = np.flatnonzero(np.isfinite(distances))
+  distances, neighbours = cKDTree(index).query(query, distance_upper_bound=max_distance)
+  kept = np.flatnonzero(np.isfinite(distances))
   return PutativeMatches(kept, neighbours[kept].astype(np.int64), distances[kept].astype(np.float32))
 
 

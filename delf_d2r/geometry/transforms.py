@@ -64,10 +64,10 @@ def fit(model: Model, source: np.ndarray, target: np.ndarray) -> np.ndarray | No
   middles = source.mean(axis=0), target.mean(axis=0)
   a, b = source - middles[0], target - middles[1]
   if model is Model.AFFINE:
-    solution, _, rank, _ = np.linalg.lstsq(a, b, rcond=1e-9)
-    if rank < 2:
+    moments = a.T @ a
+    if np.linalg.det(moments) <= 1e-9 * np.trace(moments) ** 2:
       return None
-    linear = solution.T
+    linear = b.T @ a @ np.linalg.inv(moments)
   else:
     power = (a * a).sum()
     if power == 0:
@@ -92,11 +92,13 @@ def plausible(matrix: np.ndarray, points: np.ndarray, limits: Limits) -> np.ndar
   with np.errstate(all='ignore'):
     moved = apply(matrix, points)
     linear = (matrix[:2, :2] - moved[:, :, None] * matrix[2, :2]) / depths[:, None, None]
-  usable = np.isfinite(linear).all(axis=(1, 2)) & (depths > 0)
-  linear[~usable] = 0
-  larger, smaller = np.linalg.svd(linear, compute_uv=False).T
+  # Singular values of 2 x 2 matrices; the smaller has the sign of the determinant.
+  (a, b), (c, d) = linear[:, 0].T, linear[:, 1].T
+  half_sum = np.hypot(a + d, c - b) / 2
+  half_difference = np.hypot(a - d, c + b) / 2
+  larger, smaller = half_sum + half_difference, half_sum - half_difference
   fits = (larger <= limits.max_scale) & (smaller * limits.max_scale >= 1)
-  return usable & fits & (larger <= limits.max_anisotropy * smaller) & (np.linalg.det(linear) > 0)
+  return fits & (larger <= limits.max_anisotropy * smaller) & (depths > 0)
 
 
 def have_extent(source: np.ndarray, target: np.ndarray, limits: Limits) -> bool:
@@ -106,5 +108,6 @@ def have_extent(source: np.ndarray, target: np.ndarray, limits: Limits) -> bool:
 
 def _spread(points: np.ndarray) -> float:
   """The standard deviation of points [P, 2] across their main direction."""
-  centred = points - points.mean(axis=0)
-  return float(np.sqrt(max(np.linalg.eigvalsh(centred.T @ centred / len(points))[0], 0)))
+  (yy, yx), (_, xx) = np.cov(points, rowvar=False, bias=True)
+  # The smaller eigenvalue.
+  return float(np.sqrt(max((yy + xx - np.hypot(yy - xx, 2 * yx)) / 2, 0)))

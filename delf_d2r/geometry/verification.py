@@ -2,17 +2,19 @@
 
 import dataclasses
 import enum
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
+from delf_d2r.errors import UserError
 from delf_d2r.geometry import transforms
 from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Model
 
 # Probability of having met a sample without outliers before the search stops early.
 _CONFIDENCE = 0.999
-# Rounds of fitting anew to the inliers. More were never seen to find any.
-_MAX_POLISHES = 5
+# Rounds of fitting anew to the inliers; few pairs of images need more than five.
+_MAX_POLISHES = 10
 
 
 class Estimator(enum.Enum):
@@ -33,7 +35,7 @@ class Options:
     trials: the most samples that are drawn.
     min_inliers: with fewer, nothing is verified.
     limits: what no transform between two photos does.
-    seed: of the samples.
+    seed: of the model's own samples.
   """
 
   model: Model = Model.AFFINE
@@ -70,61 +72,78 @@ class Verification:
 def verify(query: np.ndarray, index: np.ndarray, options: Options) -> Verification:
   """Searches for the transform that most matches agree with.
 
-  Samples are drawn by the estimator; whatever it returns is fitted anew to its inliers until these stay the
-  same (the local optimisation of Chum, Matas, Kittler, DAGM 2003), and an inlier is a match within
-  `max_residual` whichever the estimator. Several matches between one pixel and another, as of a keypoint with
-  two orientations, count once.
+  Samples of the model are drawn, nearest descriptors first (PROSAC: Chum, Matas, CVPR 2005). Unless half of
+  the matches agree then, samples of two matches are drawn too, which make a similarity, are free of outliers
+  sooner, and have the model fitted to what they find (Philbin et al., CVPR 2007, section 3.2). What either
+  finds is fitted anew to its inliers for as long as that brings these nearer (the local optimisation of Chum,
+  Matas, Kittler, DAGM 2003).
+
+  An inlier is a match within `max_residual`, whoever searched. Several matches between one pixel and another,
+  as of a keypoint with two orientations, count once.
 
   Args:
     query, index: [P, 2], `(y, x)` of the matched features in pixels of their images, nearest descriptors
       first. A match that is not finite agrees with nothing.
     options: how.
+
+  Raises:
+    ValueError: the estimator does not know the model.
+    UserError: the estimator is not installed.
   """
   finite = np.flatnonzero(np.isfinite(query).all(axis=1) & np.isfinite(index).all(axis=1))
   needed = max(options.min_inliers, MINIMAL_PAIRS[options.model])
   if len(finite) < needed:
     return Verification.nothing()
   source, target = index[finite].astype(np.float64), query[finite].astype(np.float64)
-  matrix = _search(source, target, options)
-  if matrix is None:
-    return Verification.nothing()
-  matrix, agree = _polish(matrix, source, target, options)
-  inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
-  inliers = inliers[_distinct(source[inliers], target[inliers])]
-  found = source[inliers], target[inliers]
-  if len(inliers) < needed or not transforms.have_extent(*found, options.limits):
-    return Verification.nothing()
-  return Verification(matrix, finite[inliers])
+  best = Verification.nothing()
+  for search in _searches(options):
+    # OpenCV and pydegensac want (x, y).
+    found = search(np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1]), options)
+    if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
+      continue
+    matrix, agree = _polish(_as_matrix(found), source, target, options)
+    inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
+    inliers = inliers[_distinct(source[inliers], target[inliers])]
+    places = source[inliers], target[inliers]
+    if len(inliers) >= max(needed, len(best) + 1) and transforms.have_extent(*places, options.limits):
+      best = Verification(matrix, finite[inliers])
+    if 2 * len(best) >= len(finite):
+      break
+  return best
 
 
-def _search(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  """The transform that an estimator finds; None if it gives up."""
-  # OpenCV and pydegensac want (x, y).
-  source, target = np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1])
+def _searches(options: Options) -> list[Callable]:
+  """The searches to try, each from (x, y) of index image and query to [2, 3], [3, 3] or None."""
   if options.estimator is Estimator.DEGENSAC:
-    found = _degensac(source, target, options)
-  elif options.model is Model.SIMILARITY:
-    # USAC has no similarity. This RANSAC always starts from the same state of its own.
-    found, _ = cv2.estimateAffinePartial2D(
-      source,
-      target,
-      method=cv2.RANSAC,
-      ransacReprojThreshold=options.max_residual,
-      maxIters=options.trials,
-      confidence=_CONFIDENCE,
-    )
-  elif options.model is Model.AFFINE:
-    found, _ = cv2.estimateAffine2D(source, target, _usac(options))
-  else:
-    found, _ = cv2.findHomography(source, target, _usac(options))
-  if found is None or not np.isfinite(found).all():
-    return None
-  matrix = np.eye(3)
-  matrix[: len(found)] = found
-  if matrix[2, 2] == 0:
-    return None
-  # (x, y, 1) to (y, x, 1) on both sides.
-  return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
+    if options.model is not Model.HOMOGRAPHY:
+      raise ValueError(f'pydegensac estimates homographies; expected HOMOGRAPHY, found {options.model.name}')
+    return [_degensac]
+  own = {Model.SIMILARITY: [], Model.AFFINE: [_affine], Model.HOMOGRAPHY: [_homography]}
+  return [*own[options.model], _similarity]
+
+
+def _similarity(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
+  # USAC has no similarity. This RANSAC always starts from the same state of its own.
+  matrix, _ = cv2.estimateAffinePartial2D(
+    source,
+    target,
+    method=cv2.RANSAC,
+    ransacReprojThreshold=options.max_residual,
+    maxIters=options.trials,
+    confidence=_CONFIDENCE,
+    refineIters=0,
+  )
+  return matrix
+
+
+def _affine(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
+  matrix, _ = cv2.estimateAffine2D(source, target, _usac(options))
+  return matrix
+
+
+def _homography(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
+  matrix, _ = cv2.findHomography(source, target, _usac(options))
+  return matrix
 
 
 def _usac(options: Options) -> cv2.UsacParams:
@@ -135,46 +154,53 @@ def _usac(options: Options) -> cv2.UsacParams:
   params.threshold = options.max_residual
   params.maxIterations = options.trials
   params.confidence = _CONFIDENCE
+  params.sampler = cv2.SAMPLING_PROSAC
   params.randomGeneratorState = options.seed
   return params
 
 
 def _degensac(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  if options.model is not Model.HOMOGRAPHY:
-    raise ValueError(f'pydegensac estimates homographies; expected HOMOGRAPHY, found {options.model.name}')
   try:
     import pydegensac
   except ImportError:
-    raise ImportError(
+    raise UserError(
       'estimator DEGENSAC needs the package pydegensac. Install it (pip install pydegensac) or choose MAGSAC'
     ) from None
   matrix, _ = pydegensac.findHomography(source, target, options.max_residual, _CONFIDENCE, options.trials)
   return matrix
 
 
+def _as_matrix(found: np.ndarray) -> np.ndarray:
+  """[2, 3] or [3, 3] for (x, y, 1) as float64 [3, 3] for (y, x, 1)."""
+  matrix = np.eye(3)
+  matrix[: len(found)] = found
+  return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
+
+
 def _polish(
   matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The transform fitted to its own inliers for as long as they grow, and bool [P], its inliers."""
-  agree = transforms.residuals(matrix, source, target) <= options.max_residual
+  """The transform fitted to its own inliers for as long as they come nearer, and bool [P], its inliers."""
+  limit = options.max_residual
+  residuals = transforms.residuals(matrix, source, target)
   for _ in range(_MAX_POLISHES):
+    agree = residuals <= limit
     candidate = transforms.fit(options.model, source[agree], target[agree])
     if candidate is None:
       break
-    now = transforms.residuals(candidate, source, target) <= options.max_residual
-    if now.sum() < agree.sum():
+    now = transforms.residuals(candidate, source, target)
+    # Squared, outliers at the limit: the cost of MSAC (Torr, Zisserman, CVIU 2000).
+    if (np.minimum(now, limit) ** 2).sum() >= (np.minimum(residuals, limit) ** 2).sum():
       break
-    settled = np.array_equal(now, agree)
-    matrix, agree = candidate, now
-    if settled:
-      break
-  return matrix, agree
+    matrix, residuals = candidate, now
+  return matrix, residuals <= limit
 
 
 def _distinct(source: np.ndarray, target: np.ndarray) -> np.ndarray:
   """int64 [I]: the first match of each pixel of either image, ascending."""
   kept = np.arange(len(source))
   for points in (source, target):
-    _, first = np.unique(np.floor(points[kept]), axis=0, return_index=True)
+    rows, columns = np.floor(points[kept]).astype(np.int64).T
+    _, first = np.unique(rows * 2**31 + columns, return_index=True)
     kept = kept[np.sort(first)]
   return kept

@@ -231,6 +231,25 @@ class InvertedIndex:
     """
     return self._get_searcher().search(query, top_k=top_k or len(self), name=name, options=Scoring(**scoring))
 
+  def word_scores(
+    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1, **scoring
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What each visual word adds to the score of one image: the terms of the sum that is its score.
+
+    Args:
+      query: as for `search`.
+      image_id: the image.
+      region: with regional search the region whose score it is (`Ranking.best_regions`).
+      **scoring: as for `search`.
+
+    Returns:
+      The common words uint32 [W], ascending, and their terms float64 [W].
+
+    Raises:
+      IndexError: there is no such image or region.
+    """
+    return self._get_searcher().word_scores(query, image_id, region=region, options=Scoring(**scoring))
+
   def search_batch(
     self,
     queries: Sequence[AggregatedDescriptor],

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delf_d2r.index.attribution import word_scores
 from delf_d2r.index.builder import check_descriptor
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.ranking import best_entries, best_scores
@@ -60,6 +61,37 @@ class Searcher:
     regions = np.full(len(ids), -1, np.int32)
     regions[entries >= 0] = self._images.entry_regions[entries[entries >= 0]]
     return Ranking(name, ids, best[ids], regions)
+
+  def word_scores(
+    self, query: AggregatedDescriptor, image: int, *, region: int, options: Scoring
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What each word adds to the score of one image; see `InvertedIndex.word_scores`."""
+    check_descriptor(query, self._layout)
+    entry = self._entry(image, region)
+    segment = self._segments[entry // SEGMENT_ENTRIES].load()
+    normalized = options.normalize and self._kernel is not Kernel.VLAD
+    return word_scores(
+      query,
+      segment,
+      entry % SEGMENT_ENTRIES,
+      self._layout,
+      self._kernel,
+      options,
+      self._idf() if options.use_idf else None,
+      float(self._norms(options.use_idf)[entry]) if normalized else None,
+    )
+
+  def _entry(self, image: int, region: int) -> int:
+    if not 0 <= image < len(self._images.names):
+      raise IndexError(f'expected an image id below {len(self._images.names)}, found {image}')
+    if not self._images.is_regional:
+      return image
+    self._check_entry_offsets()
+    start, stop = (int(offset) for offset in self._images.entry_offsets[image : image + 2])
+    entries = start + np.flatnonzero(self._images.entry_regions[start:stop] == region)
+    if not len(entries):
+      raise IndexError(f'image {image} has no region {region} among its {stop - start} entries')
+    return int(entries[0])
 
   def list_sizes(self) -> np.ndarray:
     """Lengths of the posting lists: int64 [K]."""

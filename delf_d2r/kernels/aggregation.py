@@ -48,7 +48,7 @@ def aggregate(
 
 
 def aggregate_regions(
-  descriptors, words, region_offsets, centroids, *, kernel: Kernel, normalize: bool = False
+  descriptors, words, region_offsets, centroids, *, kernel: Kernel, normalize: bool = False, weights=None
 ) -> AggregatedDescriptor:
   """R-VLAD, R-ASMK or R-ASMK* of all regions of one image.
 
@@ -61,11 +61,12 @@ def aggregate_regions(
     centroids: float32 [K, D].
     kernel: which descriptor.
     normalize: VLAD only: divide by the L2 norm over all words instead of by R.
+    weights: float [R], positive, of the regions; None: all alike.
 
   Raises:
     ValueError: shapes disagree, a word is outside [0, K), or the offsets do not cover the features.
   """
-  words, pooled = pool_regions(sum_residuals(descriptors, words, region_offsets, centroids))
+  words, pooled = pool_regions(sum_residuals(descriptors, words, region_offsets, centroids), weights)
   return _finish(words, pooled, kernel, normalize)
 
 

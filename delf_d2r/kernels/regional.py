@@ -14,16 +14,23 @@ from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 from delf_d2r.kernels.vlad import ResidualSums, l2_norms, row_squared_norms, run_starts, sum_runs
 
 
-def pool_regions(blocks: ResidualSums) -> tuple[np.ndarray, np.ndarray]:
+def pool_regions(blocks: ResidualSums, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Mean over the regions of their L2-normalised VLADs (reference.md 2.4, not normalised).
 
   The mean is over all R regions, empty ones included. Rows are added in order of region.
+
+  Args:
+    blocks: the residual sums of R regions.
+    weights: float [R], positive: what each region's VLAD is multiplied by; None: 1.
 
   Returns:
     words int64 [W], ascending, and float32 [W, D], R-V_k / R.
   """
   squared_norms = np.bincount(blocks.regions, row_squared_norms(blocks.sums), minlength=blocks.num_regions)
-  divisors = l2_norms(squared_norms)[blocks.regions]
+  norms = l2_norms(squared_norms)
+  if weights is not None:
+    norms = (norms / weights).astype(norms.dtype)
+  divisors = norms[blocks.regions]
   starts = run_starts(blocks.words)
   pool = _pool_compiled if HAVE_NUMBA else _pool_numpy
   pooled = pool(blocks.sums, divisors, starts, np.float32(max(blocks.num_regions, 1)))

@@ -30,11 +30,15 @@ class PhotoError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-  """A small JPEG: its size in pixels and its `data:` URI."""
+  """A small JPEG: its size in pixels and its bytes."""
 
   width: int
   height: int
-  data_uri: str
+  jpeg: bytes
+
+  @property
+  def data_uri(self) -> str:
+    return f'data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode("ascii")}'
 
 
 def make_thumbnail(photo: Photo, *, long_side: int = LONG_SIDE, quality: int = QUALITY) -> Thumbnail:
@@ -88,5 +92,4 @@ def _encode(image: Image.Image, quality: int) -> Thumbnail:
   # A pixel array carries no EXIF, ICC profile or comment along: nothing of the photo's owner leaks.
   pixels = Image.fromarray(np.asarray(image))
   pixels.save(buffer, 'JPEG', quality=quality, optimize=True, progressive=True, subsampling='4:2:0')
-  data = base64.b64encode(buffer.getvalue()).decode('ascii')
-  return Thumbnail(image.width, image.height, f'data:image/jpeg;base64,{data}')
+  return Thumbnail(image.width, image.height, buffer.getvalue())

@@ -66,6 +66,7 @@ def run(
     rankings.as_input('rankings'),
     features.as_input('features'),
     query_features.as_input('query_features'),
+    rankings.input('index'),
   ]
   junk = {}
   if options.junk != VerificationConfig.LIKE_OTHERS:
@@ -110,16 +111,17 @@ def run(
   return artefact
 
 
-def reordered(ranking: Ranking, matches: Sequence[Match]) -> Ranking:
+def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None = None) -> Ranking:
   """The ranking with what was verified first, by descending inliers, all else as before.
 
   Args:
     ranking: of k images.
     matches: of some of them.
+    length: images to keep from the head; None: all.
   """
   inliers_of = {match.image_id: len(match) for match in matches}
   inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)
-  order = np.argsort(-inliers, kind='stable')
+  order = np.argsort(-inliers, kind='stable')[:length]
   return Ranking(
     ranking.query,
     ranking.image_ids[order],
@@ -191,10 +193,11 @@ class _Stage:
 
   def _read_features(self, image: int) -> LocalFeatures:
     found = self._images.read(self._stored.image_names[image], position=image)
-    return _chosen(found, self._options)
+    return features_to_match(found, self._options)
 
 
-def _chosen(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
+def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
+  """The features of an index image that are matched with a query's."""
   if options.compat or options.features == VerificationConfig.WHOLE_IMAGE:
     return image.region(0)
   return merge_regions(image)
@@ -209,14 +212,13 @@ def _require_belonging(rankings: Artefact, features: Artefact, query_features: A
       rankings.path,
       remedy='Give the features that the rankings were made from',
     )
-  made_from = rankings.input('query_features')
-  if made_from is None:
+  if rankings.input('rankings'):
     raise UserError(f'{rankings.path}: these rankings are verified already. Give what search_index made')
-  if made_from.fingerprint != query_features.as_input('').fingerprint:
+  expected, found = rankings.input('query_features'), query_features.as_input('query_features')
+  if expected.fingerprint != found.fingerprint:
     raise UserError(
-      f'{rankings.path}: made from query features {made_from.fingerprint} ({made_from.path}), found'
-      f' {query_features.as_input("").fingerprint} ({query_features.path}). Give the query features that the'
-      ' rankings were made from'
+      f'{rankings.path}: made from query features {expected.fingerprint} ({expected.path}), found'
+      f' {found.fingerprint} ({found.path}). Give the query features that the rankings were made from'
     )
 
 

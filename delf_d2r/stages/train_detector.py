@@ -36,7 +36,8 @@ def run(
 
   Args:
     config: its part `detector_training` says how.
-    records: patterns of TFRecord shards to train on; see data/detection_examples.py.
+    records: what to train on: directories of make_detection_records or make_detection_scenes, or patterns of
+      TFRecord shards of their form (data/detection_examples.py).
     output: the artefact directory.
     validation_records: of the same form, for choosing the best checkpoint; empty: no validation.
     redo: replace what another config made.

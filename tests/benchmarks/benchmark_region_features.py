@@ -64,7 +64,7 @@ def main(flags) -> None:
 
   whole = [measure(plain, name, 'no_boxes') for name in tasks]
   with_file = [name for name in tasks if name in TRUE_BOXES]
-  rows = [('no boxes', *whole, *([''] * len(with_file)), descriptors.cpu_seconds(plain, paths))]
+  rows = [('no boxes', *([''] * len(with_file)), *whole, descriptors.cpu_seconds(plain, paths))]
   print(rows[-1], flush=True)
   for way in WAYS:
     change = f'extraction.region_features: {way}'
@@ -74,18 +74,14 @@ def main(flags) -> None:
     boxes = uniform_grid(uniform.boxes_per_side, overlap=uniform.overlap)
     row = [
       way,
-      *(measure(grid, name, f'{way.lower()}_grid') for name in tasks),
       *(measure(from_file, name, f'{way.lower()}_true') for name in with_file),
+      *(measure(grid, name, f'{way.lower()}_grid') for name in tasks),
       descriptors.cpu_seconds(grid, paths, boxes),
     ]
     rows.append(tuple(row))
     print(rows[-1], flush=True)
-  header = (
-    'features of boxes',
-    *(f'{name}, grid' for name in tasks),
-    *(f'{name}, true boxes' for name in with_file),
-  )
-  print_table((*header, 'CPU s/photo'), rows)
+  header = (*(f'{name}, true boxes' for name in with_file), *(f'{name}, grid' for name in tasks))
+  print_table(('features of boxes', *header, 'CPU s/photo'), rows)
 
 
 if __name__ == '__main__':

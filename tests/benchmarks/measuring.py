@@ -12,19 +12,19 @@ import numpy as np
 DEFAULT_PHOTOS = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'landmarks'
 
 
-def seconds(function) -> float:
-  start = time.perf_counter()
+def seconds(function, clock=time.perf_counter) -> float:
+  start = clock()
   function()
-  return time.perf_counter() - start
+  return clock() - start
 
 
-def alternate(functions: dict, *, rounds: int) -> dict[str, float]:
+def alternate(functions: dict, *, rounds: int, clock=time.perf_counter) -> dict[str, float]:
   """Median seconds of each function, called in turn after one round of warming up."""
   times = {name: [] for name in functions}
   for round_number in range(rounds + 1):
     for name, function in functions.items():
       time.sleep(0.05)  # threads of OpenMP spin a while for more work, at the cost of the next function
-      elapsed = seconds(function)
+      elapsed = seconds(function, clock)
       if round_number:
         times[name].append(elapsed)
   return {name: statistics.median(own) for name, own in times.items()}

@@ -7,7 +7,7 @@ from training_support import write_shard
 
 from delf_d2r.data import detection_examples, tfrecord
 from delf_d2r.data.detection_records import DetectionRecords
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ArtefactError, UserError
 
 
 def test_shards_are_numbered_through_and_read_in_any_order(tmp_path):
@@ -70,3 +70,10 @@ def test_nothing_there(tmp_path):
 def test_photos_without_boxes_are_records_too(tmp_path):
   path = support.write_records(tmp_path / 'x', [support.example(1, boxes=[])])
   assert np.shape(DetectionRecords([path]).read(0).boxes) == (0, 4)
+
+
+def test_directories_must_be_finished(tmp_path):
+  (tmp_path / 'train').mkdir()
+  support.write_records(tmp_path / 'train' / 'detection-00000-of-00002.tfrecord', [support.example(1)])
+  with pytest.raises(ArtefactError, match='no finished artefact'):
+    DetectionRecords([tmp_path / 'train'])

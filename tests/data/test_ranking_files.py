@@ -1,5 +1,6 @@
 """Rankings on disk."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -80,3 +81,30 @@ def test_damage_is_found(directory, damage):
   damage(directory)
   with pytest.raises(ArtefactError):
     ranking_files.load(directory)
+
+
+@pytest.fixture
+def verified(directory):
+  rankings = [
+    dataclasses.replace(ranking('caf\u00e9', 2, 0), inliers=np.array([9, 0], np.int32)),
+    dataclasses.replace(ranking('q 2', 1, 2), inliers=np.array([0, 0], np.int32)),
+  ]
+  ranking_files.save(rankings, NAMES, Timing((1.0, 2.0), (0.5, 0.25), (8.0, 9.0)), directory)
+  return directory
+
+
+def test_inliers_round_trip(verified):
+  found = ranking_files.load(verified)
+  assert [r.inliers.tolist() for r in found.rankings] == [[9, 0], [0, 0]]
+  assert found.timing.verify == (8.0, 9.0)
+
+
+def test_rankings_that_are_not_verified_have_no_inliers(directory):
+  assert all(r.inliers is None for r in ranking_files.load(directory).rankings)
+
+
+@pytest.mark.parametrize('array', [np.zeros((2, 3), np.int32), np.zeros((2, 2), np.int64)])
+def test_damaged_inliers_are_found(verified, array):
+  np.save(verified / 'inliers.npy', array)
+  with pytest.raises(ArtefactError, match='inliers'):
+    ranking_files.load(verified)

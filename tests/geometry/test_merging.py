@@ -13,7 +13,7 @@ def features(locations, scales, descriptors):
     locations,
     np.array(scales, np.float32),
     np.zeros(len(locations), np.float32),
-    np.array(descriptors, np.float32).reshape(len(locations), -1),
+    np.array(descriptors, np.float32),
   )
 
 
@@ -49,7 +49,7 @@ def test_what_another_region_adds(location, scale, descriptor, is_new):
 def test_features_of_one_region_are_all_kept():
   twice = features([[10, 20], [10, 20]], [8, 8], [[1, 0], [1, 0]])
   assert len(merge_regions(image(twice))) == 2
-  assert len(merge_regions(image(features([], [], np.zeros((0, 2))), twice))) == 2
+  assert len(merge_regions(image(features([], [], np.zeros((0, 2), np.float32)), twice))) == 2
   assert len(merge_regions(image(FIRST, twice))) == 1
 
 

@@ -24,13 +24,6 @@ def test_matches_are_one_way_nearest_neighbours(seed):
   assert len(set(found.index.tolist())) < len(found)
 
 
-def test_ratio_test_takes_the_place_of_the_distance():
-  query, index = unit_vectors(60, 0), unit_vectors(40, 1)
-  found = research_rule.match(query, index, max_distance=1e-3, ratio=0.8)
-  assert pairs(found) == matching_oracle.match(query, index, ratio=0.8, mutual=False)
-  assert len(found)
-
-
 @pytest.mark.parametrize(('n', 'm'), [(0, 0), (0, 3), (3, 0)])
 def test_nothing_to_match(n, m):
   assert len(research_rule.match(unit_vectors(n, 0), unit_vectors(m, 1), max_distance=0.9)) == 0

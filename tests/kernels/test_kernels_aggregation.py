@@ -274,3 +274,28 @@ def test_to_dense_refuses_what_it_cannot_hold():
     to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK_STAR), 5)
   with pytest.raises(ValueError, match='below num_words = 4, found 4'):
     to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK), 4)
+
+
+def test_a_region_of_weight_w_counts_as_w_regions_alike():
+  rng = np.random.default_rng(0)
+  descriptors, centroids = rng.normal(size=(12, 5)), rng.normal(size=(4, 5))
+  descriptors, centroids = descriptors.astype(np.float32), centroids.astype(np.float32)
+  words = assign(descriptors, centroids)
+  weighted = aggregate_regions(
+    descriptors, words, (0, 7, 12), centroids, kernel=Kernel.ASMK, weights=np.array([1, 3])
+  )
+  repeated = np.r_[np.arange(7), np.tile(np.arange(7, 12), 3)]
+  expected = aggregate_regions(
+    descriptors[repeated], words[repeated], (0, 7, 12, 17, 22), centroids, kernel=Kernel.ASMK
+  )
+  np.testing.assert_array_equal(weighted.visual_words, expected.visual_words)
+  np.testing.assert_allclose(weighted.values, expected.values, atol=1e-6)
+
+
+def test_weights_of_one_change_no_byte():
+  rng = np.random.default_rng(1)
+  descriptors, centroids = rng.normal(size=(12, 5)).astype(np.float32), np.eye(5, dtype=np.float32)
+  arguments = descriptors, assign(descriptors, centroids), (0, 7, 7, 12), centroids
+  plain = aggregate_regions(*arguments, kernel=Kernel.VLAD)
+  weighted = aggregate_regions(*arguments, kernel=Kernel.VLAD, weights=np.ones(3))
+  assert plain.values.tobytes() == weighted.values.tobytes()

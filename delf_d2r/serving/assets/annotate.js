@@ -1,0 +1,141 @@
+// The annotate page: one photo after the other, one box for each, saved as soon as it is drawn.
+
+import { put, request, showProblem } from './api.js';
+import { BoxEditor } from './box_editor.js';
+
+const $ = (id) => document.getElementById(id);
+const SAVING_PAUSE = 300; // milliseconds between the last change of a box and saving it
+
+let photo = null; // what the server says of the photo that is shown
+let total = 0;
+let pause = 0;
+let unsaved = null; // the photo's number and box that are still to be saved
+
+const editor = new BoxEditor($('editor'), { onChange, label: 'Photo to annotate', describedBy: 'editor-help' });
+
+function onChange(box) {
+  unsaved = { number: photo.number, box };
+  $('state').textContent = 'Saving…';
+  clearTimeout(pause);
+  pause = setTimeout(() => guarded(save), SAVING_PAUSE);
+}
+
+async function save() {
+  clearTimeout(pause);
+  if (!unsaved) return;
+  const { number, box } = unsaved;
+  const path = `/api/annotate/${number}`;
+  const saved = box ? await put(path, { box }) : await request(path, { method: 'DELETE' });
+  if (unsaved?.number === number && String(unsaved.box) === String(box)) unsaved = null;
+  await took(saved);
+}
+
+// Takes over what the server has saved.
+async function took(saved) {
+  if (saved.number === photo.number) {
+    photo = saved;
+    showState();
+  }
+  await showProgress();
+}
+
+async function show(number) {
+  await save();
+  if (number === null || number < 0 || number >= total) return;
+  const found = await request(`/api/annotate/${number}`);
+  photo = found;
+  location.replace(`#${number + 1}`);
+  $('name').textContent = found.name;
+  $('previous').disabled = number === 0;
+  $('next').disabled = number === total - 1;
+  showState();
+  $('editor').classList.add('waiting');
+  try {
+    await editor.show(`/api/annotate/${number}/photo`, found.box);
+  } catch {
+    if (photo === found) {
+      throw Object.assign(new Error(`${found.name} cannot be shown.`), { remedy: 'Go on to the next one.' });
+    }
+  } finally {
+    $('editor').classList.remove('waiting');
+  }
+}
+
+function showState() {
+  const { box, done } = photo;
+  $('state').textContent = box ? 'Box saved' : done ? 'No object' : 'Not done';
+  $('state').dataset.state = box ? 'box' : done ? 'none' : 'open';
+  $('clear').disabled = !done;
+}
+
+async function showProgress() {
+  const progress = await request('/api/annotate');
+  total = progress.total;
+  $('done').textContent = `${progress.done.toLocaleString('en')} of ${total.toLocaleString('en')} done`;
+  $('progress').max = total;
+  $('progress').value = progress.done;
+  $('output').textContent = progress.output;
+  $('undone').disabled = progress.next === null;
+  return progress;
+}
+
+async function noObject() {
+  unsaved = null;
+  editor.set(null, { silent: true });
+  await took(await put(`/api/annotate/${photo.number}`, { box: null }));
+  await show(photo.number + 1);
+}
+
+async function clear() {
+  unsaved = { number: photo.number, box: null };
+  editor.set(null, { silent: true });
+  await save();
+}
+
+const actions = {
+  previous: () => show(photo.number - 1),
+  next: () => show(photo.number + 1),
+  none: noObject,
+  clear,
+  undone: async () => {
+    await save();
+    await show((await request(`/api/annotate?start=${photo.number + 1}`)).next);
+  },
+};
+const KEYS = { p: 'previous', n: 'next', 0: 'none', c: 'clear', u: 'undone' };
+
+// One action after the other: a key held down must not overtake the saving of a box.
+let queue = Promise.resolve();
+
+function guarded(action) {
+  queue = queue.then(async () => {
+    try {
+      showProblem($('problem'), null);
+      await action();
+    } catch (error) {
+      showProblem($('problem'), error);
+    }
+  });
+  return queue;
+}
+
+for (const [name, action] of Object.entries(actions)) {
+  $(name).addEventListener('click', () => guarded(action));
+}
+document.addEventListener('keydown', (event) => {
+  const name = KEYS[event.key.toLowerCase()];
+  if (!name || event.ctrlKey || event.metaKey || event.altKey || $(name).disabled) return;
+  event.preventDefault();
+  guarded(actions[name]);
+});
+window.addEventListener('beforeunload', (event) => {
+  if (unsaved) event.preventDefault();
+});
+
+guarded(async () => {
+  const progress = await showProgress();
+  const asked = Number(location.hash.slice(1)) - 1;
+  await show(asked >= 0 && asked < total ? asked : progress.next ?? 0);
+  editor.stage.focus();
+  $('search-link').hidden = !(await fetch('/api/limits')).ok;
+});

@@ -1,0 +1,206 @@
+// Both photos of a match side by side: the features of each shared visual word, coloured by its share of the score.
+
+import { element, outlines, perCent, request, showProblem, svg } from './api.js';
+import { closable } from './picker.js';
+
+const LISTED = 40; // words in the list
+const LINED = 24; // words that are joined by lines where nothing was verified
+const PAIRS = 60; // lines of one word at most
+const GAP = 12;
+// Light to dark would vanish on photos: from pale blue by yellow to red, every mark with a dark rim.
+const COLOURS = ['#9ecae1', '#c7e9b4', '#fee08b', '#fdae61', '#f46d43', '#e31a1c'];
+
+export class MatchView {
+  constructor(dialog, onStep) {
+    this.dialog = dialog;
+    this.body = dialog.querySelector('#match-body');
+    this.heading = dialog.querySelector('#match-heading');
+    this.summary = dialog.querySelector('#match-summary');
+    this.steps = ['#match-previous', '#match-next'].map((id) => dialog.querySelector(id));
+    this.steps.forEach((button, side) => button.addEventListener('click', () => onStep(this.neighbours[side])));
+    closable(dialog);
+    dialog.addEventListener('keydown', (event) => {
+      const side = ['ArrowLeft', 'ArrowRight'].indexOf(event.key);
+      if (side < 0 || event.target.matches('input')) return;
+      if (this.neighbours[side] !== undefined) onStep(this.neighbours[side]);
+      event.preventDefault();
+    });
+    new ResizeObserver(() => this.match && this.#draw()).observe(this.body);
+  }
+
+  async show(query, result, neighbours) {
+    this.neighbours = neighbours;
+    this.steps.forEach((button, side) => { button.disabled = neighbours[side] === undefined; });
+    this.heading.textContent = `${result.rank}. ${result.name}`;
+    this.summary.textContent = 'Comparing…';
+    this.match = null;
+    this.body.classList.add('waiting');
+    if (!this.dialog.open) {
+      this.body.replaceChildren();
+      this.dialog.showModal();
+    }
+    const wanted = this.wanted = `${query} ${result.id}`;
+    try {
+      const match = await request(`/api/match?${new URLSearchParams({ query, image: result.id })}`);
+      if (wanted !== this.wanted) return; // overtaken by a step to another result
+      this.query = query;
+      this.match = match;
+      this.chosen = null;
+      this.summary.textContent = describe(match);
+      this.#build();
+      this.#draw();
+    } catch (error) {
+      this.summary.textContent = '';
+      const problem = element('div', { className: 'problem', 'role': 'alert' });
+      showProblem(problem, error);
+      this.body.replaceChildren(problem);
+    } finally {
+      this.body.classList.remove('waiting');
+    }
+  }
+
+  #build() {
+    const { match } = this;
+    this.stage = element('div', { className: 'match-stage' });
+    this.options = {
+      features: check('Features', true), lines: check('Lines', true), boxes: check('Boxes', true),
+    };
+    for (const { input } of Object.values(this.options)) input.addEventListener('change', () => this.#draw());
+    const top = match.words[0]?.share || 1;
+    const words = match.words.slice(0, LISTED).filter((word) => word.share > 0).map((word, rank) => {
+      const bar = element('i', {});
+      bar.style.width = `${100 * word.share / top}%`;
+      bar.style.background = colour(word.share / top);
+      const button = element('button', { type: 'button', className: 'word', 'aria-pressed': 'false' },
+        element('b', {}, String(rank + 1)), element('span', { className: 'track' }, bar),
+        element('span', { className: 'number' }, perCent(word.share)));
+      button.title = `Visual word ${word.word}: ${word.query.length} and ${word.index.length} features`;
+      button.addEventListener('click', () => this.#choose(this.chosen === word ? null : word, button));
+      button.addEventListener('mouseenter', () => this.#draw(word));
+      button.addEventListener('mouseleave', () => this.#draw());
+      return element('li', {}, button);
+    });
+    const side = element('div', { className: 'match-side' });
+    if (words.length) {
+      side.append(
+        element('h3', {}, 'Share of the score'),
+        element('p', { className: 'quiet' }, `${match.words.length} shared visual words; the first ${words.length}:`),
+        element('ol', { className: 'words' }, ...words));
+    } else {
+      side.append(element('p', { className: 'quiet' }, 'The two photos share no visual word.'));
+    }
+    const regions = match.regions.map((region, number) => ({ ...region, number })).filter(({ share }) => share > 0)
+      .sort((a, b) => b.share - a.share).slice(0, 6);
+    if (regions.length) {
+      side.append(element('h3', {}, 'Seen in its boxes'),
+        element('p', { className: 'quiet' }, 'An attribution: words that a box shows. Boxes overlap.'),
+        element('ul', { className: 'regions' }, ...regions.map(({ number, share }) => element('li', {},
+          `Box ${number + 1}`, element('span', { className: 'number' }, perCent(share))))));
+    }
+    const scale = element('span', { className: 'scale', 'aria-hidden': 'true' },
+      ...COLOURS.map((value) => {
+        const step = element('i', {});
+        step.style.background = value;
+        return step;
+      }));
+    const controls = element('div', { className: 'match-controls' },
+      ...Object.values(this.options).map(({ label }) => label),
+      element('span', { className: 'legend-scale quiet' }, 'small share', scale, 'large'));
+    this.body.replaceChildren(element('div', { className: 'match-main' }, this.stage, controls), side);
+  }
+
+  #choose(word, button) {
+    this.chosen = word;
+    for (const other of this.body.querySelectorAll('.word')) {
+      other.setAttribute('aria-pressed', other === button && word !== null);
+    }
+    this.#draw();
+  }
+
+  // Draws all words, or with a word under the pointer or chosen, that one alone.
+  #draw(pointed = null) {
+    if (!this.stage) return;
+    const { match, options } = this;
+    const width = this.stage.clientWidth;
+    if (!width) return;
+    const chosen = pointed ?? this.chosen;
+    const [query, index] = layout(width, 0.62 * window.innerHeight, match);
+    const total = Math.max(query.y + query.height, index.y + index.height);
+    const parts = [
+      photo(`/api/query/${this.query}/photo`, query), photo(`/api/photo/${match.id}`, index),
+    ];
+    if (options.boxes.input.checked) {
+      const box = match.query_box;
+      if (String(box) !== '0,0,1,1') parts.push(frame(query, [box], 'box best'));
+      parts.push(frame(index, match.regions.map((region) => region.box), 'box'));
+    }
+    const top = match.words[0]?.share || 1;
+    const shown = chosen ? [chosen] : match.words.filter((word) => word.share > 0);
+    if (options.lines.input.checked) parts.push(...this.#lines(chosen, shown, query, index, top));
+    if (options.features.input.checked) {
+      // The largest last, on top.
+      for (const word of [...shown].reverse()) {
+        const fill = colour(word.share / top);
+        const radius = chosen ? 6 : 2.2 + 3.8 * Math.sqrt(word.share / top);
+        for (const [places, area] of [[word.query, query], [word.index, index]]) {
+          for (const place of places) {
+            const [cx, cy] = at(place, area);
+            parts.push(svg('circle', { cx, cy, r: radius, fill, class: 'feature' }));
+          }
+        }
+      }
+    }
+    const text = `Query photo and ${match.name}; ${match.words.length} shared visual words are marked on both`;
+    this.stage.replaceChildren(svg('svg', {
+      viewBox: `0 0 ${width} ${total}`, width, height: total, 'role': 'img', 'aria-label': text,
+    }, ...parts));
+  }
+
+  #lines(chosen, shown, query, index, top) {
+    const { match } = this;
+    const line = (from, to, attributes) => {
+      const [[x1, y1], [x2, y2]] = [at(from, query), at(to, index)];
+      return svg('line', { x1, y1, x2, y2, ...attributes });
+    };
+    if (!chosen && match.inliers.length) {
+      return match.inliers.map(([from, to]) => line(from, to, { class: 'inlier' }));
+    }
+    const words = chosen ? shown
+      : shown.filter((word) => word.query.length === 1 && word.index.length === 1).slice(0, LINED);
+    return words.flatMap((word) => word.query.flatMap((from) => word.index.map((to) =>
+      line(from, to, { class: 'word-line', stroke: colour(word.share / top) }))).slice(0, PAIRS));
+  }
+}
+
+function describe(match) {
+  const verified = match.inliers.length ? ` · ${match.inliers.length} verified matches` : '';
+  return `score ${match.score.toPrecision(4)} · ${match.words.length} shared visual words${verified}`;
+}
+
+function check(text, checked) {
+  const input = element('input', { type: 'checkbox', checked });
+  return { input, label: element('label', { className: 'check' }, input, ` ${text}`) };
+}
+
+// Side by side at one height where there is room, else one above the other.
+function layout(width, height, { query_photo: a, index_photo: b }) {
+  const [ratioA, ratioB] = [a.width / a.height, b.width / b.height];
+  if (width >= 560) {
+    const tall = Math.min((width - GAP) / (ratioA + ratioB), height);
+    const left = (width - GAP - tall * (ratioA + ratioB)) / 2;
+    return [{ x: left, y: 0, width: tall * ratioA, height: tall },
+      { x: left + tall * ratioA + GAP, y: 0, width: tall * ratioB, height: tall }];
+  }
+  const areas = [ratioA, ratioB].map((ratio) => {
+    const tall = Math.min(width / ratio, height / 2);
+    return { x: (width - tall * ratio) / 2, y: 0, width: tall * ratio, height: tall };
+  });
+  areas[1].y = areas[0].height + GAP;
+  return areas;
+}
+
+const at = ([y, x], area) => [area.x + x * area.width, area.y + y * area.height];
+const colour = (share) => COLOURS[Math.min(Math.floor(share * COLOURS.length), COLOURS.length - 1)];
+const photo = (href, { x, y, width, height }) => svg('image', { href, x, y, width, height });
+const frame = (area, boxes, className) => svg('g', { transform: `translate(${area.x} ${area.y})` },
+  ...outlines(boxes, area.width, area.height, className));

@@ -1,0 +1,64 @@
+// The dialog that lists the indexed photos.
+
+import { element, request, showProblem } from './api.js';
+
+const PAGE = 60;
+
+export class Picker {
+  constructor(dialog, onPick) {
+    this.dialog = dialog;
+    this.onPick = onPick;
+    const find = (id) => dialog.querySelector(id);
+    [this.filter, this.count, this.list, this.more] =
+      ['#filter', '#picker-count', '#picker-list', '#picker-more'].map(find);
+    this.problem = element('div', { className: 'problem', hidden: true, 'role': 'alert' });
+    this.list.before(this.problem);
+    this.filter.addEventListener('input', () => this.#load(0));
+    this.more.addEventListener('click', () => this.#load(this.list.children.length));
+    closable(dialog);
+  }
+
+  open() {
+    this.dialog.showModal();
+    if (!this.list.children.length) this.#load(0);
+    this.filter.focus();
+  }
+
+  async #load(start) {
+    const wanted = this.filter.value;
+    try {
+      const query = new URLSearchParams({ filter: wanted, start, count: PAGE });
+      const { total, images } = await request(`/api/images?${query}`);
+      if (wanted !== this.filter.value) return; // overtaken by more typing
+      const items = images.map((image) => this.#item(image));
+      if (start) this.list.append(...items);
+      else this.list.replaceChildren(...items);
+      this.count.textContent = total === 1 ? '1 photo' : `${total.toLocaleString('en')} photos`;
+      this.more.hidden = this.list.children.length >= total;
+      if (start) items[0]?.firstChild.focus();
+      showProblem(this.problem, null);
+    } catch (error) {
+      showProblem(this.problem, error);
+    }
+  }
+
+  #item({ id, name }) {
+    const choose = () => {
+      this.dialog.close();
+      this.onPick(name);
+    };
+    return element('li', {}, element('button', { type: 'button', className: 'card', onclick: choose },
+      element('span', { className: 'frame' },
+        element('span', { className: 'fit' },
+          element('img', { src: `/api/photo/${id}/thumbnail`, alt: '', loading: 'lazy' }))),
+      element('span', { className: 'name', title: name }, name)));
+  }
+}
+
+// Closes a dialog by its button and by a click beside it; Escape does so by itself.
+export function closable(dialog) {
+  dialog.querySelector('[data-close]').addEventListener('click', () => dialog.close());
+  dialog.addEventListener('click', (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+}

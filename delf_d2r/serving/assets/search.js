@@ -1,0 +1,180 @@
+// The search page: a query photo with its box, ranked results, and why each of them matched.
+
+import { element, milliseconds, outlines, request, showProblem, svg } from './api.js';
+import { BoxEditor } from './box_editor.js';
+import { MatchView } from './match_view.js';
+import { Picker } from './picker.js';
+
+const $ = (id) => document.getElementById(id);
+const TYPING_PAUSE = 500; // milliseconds between the last change of the box and the search for it
+
+let limits = null;
+let answer = null;
+let running = null; // the AbortController of the search that is under way
+let pause = 0;
+
+const editor = new BoxEditor($('editor'), {
+  onChange: onBox, label: 'Query photo', describedBy: 'editor-help',
+});
+const picker = new Picker($('picker'), (name) => search({ indexed: name }));
+const match = new MatchView($('match'), (image) => showMatch(image));
+
+function onBox(box) {
+  $('clear-box').disabled = !box;
+  clearTimeout(pause);
+  pause = setTimeout(() => search({ query: answer.query, box }), TYPING_PAUSE);
+}
+
+// Searches with a photo, an indexed photo's name, or the photo of an earlier search.
+async function search({ photo, indexed, query, box = null }) {
+  clearTimeout(pause);
+  running?.abort();
+  const own = running = new AbortController();
+  showProblem($('problem'), null);
+  setBusy(true);
+  try {
+    if (photo && limits && photo.size > limits.max_upload_bytes) throw tooLarge(photo);
+    const form = new FormData();
+    for (const [name, value] of Object.entries({ photo, indexed, query, box: box?.map((v) => v.toFixed(5)) })) {
+      if (value !== undefined && value !== null) form.append(name, value);
+    }
+    const found = await request('/api/search', { method: 'POST', body: form, signal: own.signal });
+    const isNewPhoto = query === undefined;
+    answer = found;
+    showAnswer();
+    if (isNewPhoto) await showQuery();
+  } catch (error) {
+    if (error.name === 'AbortError') return;
+    $('results').replaceChildren();
+    $('summary').textContent = '';
+    $('blank').hidden = true;
+    showProblem($('problem'), error);
+  } finally {
+    if (running === own) {
+      running = null;
+      setBusy(false);
+    }
+  }
+}
+
+function tooLarge(photo) {
+  const [found, most] = [photo.size, limits.max_upload_bytes].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
+  return Object.assign(new Error(`${photo.name} has ${found}, at most ${most} are taken.`),
+    { remedy: 'Reduce the photo and choose it again.' });
+}
+
+function setBusy(busy) {
+  document.body.classList.toggle('busy', busy);
+  $('results').setAttribute('aria-busy', busy);
+  if (!busy) return;
+  $('summary').textContent = 'Searching…';
+  $('blank').hidden = true;
+  if (!$('results').children.length) {
+    const blanks = Array.from({ length: 8 }, () => element('li', { className: 'blank-card' }));
+    $('results').replaceChildren(...blanks);
+  }
+}
+
+async function showQuery() {
+  $('drop-empty').hidden = true;
+  $('editor').hidden = false;
+  $('query-name').textContent = `${answer.name} · ${answer.width} × ${answer.height}`;
+  $('clear-box').disabled = true;
+  await editor.show(`/api/query/${answer.query}/photo`);
+}
+
+function showAnswer() {
+  const { results, seconds, num_features: features } = answer;
+  const total = Object.values(seconds).reduce((sum, value) => sum + value, 0);
+  const parts = Object.entries(seconds).map(([part, value]) => `${part} ${milliseconds(value)}`).join(', ');
+  $('summary').textContent = results.length
+    ? `${results.length} of ${(limits?.images ?? 0).toLocaleString('en')} photos in ${milliseconds(total)}`
+      + ` · ${features.toLocaleString('en')} features`
+    : '';
+  $('summary').title = parts;
+  showProblem($('problem'), answer.note ? { message: 'Nothing to search with.', remedy: answer.note } : null);
+  const top = results[0]?.score || 1;
+  $('results').replaceChildren(...results.map((result) => card(result, top)));
+  $('blank').hidden = true;
+}
+
+function card(result, top) {
+  const best = result.best_region;
+  const photo = element('span', { className: 'fit' },
+    element('img', { src: `/api/photo/${result.id}/thumbnail`, alt: '', loading: 'lazy', onerror: missing }),
+    svg('svg', { viewBox: '0 0 1 1', preserveAspectRatio: 'none', class: 'boxes', 'aria-hidden': 'true' },
+      ...outlines(result.boxes.filter((_, number) => number + 1 !== best), 1, 1, 'box'),
+      ...outlines(best > 0 ? [result.boxes[best - 1]] : [], 1, 1, 'box best')));
+  const bar = element('i', { className: 'score-bar' });
+  bar.style.width = `${100 * Math.max(0, Math.min(1, result.score / top))}%`;
+  const region = best === null || !result.boxes.length ? '' : best ? `box ${best}` : 'whole photo';
+  const inliers = result.inliers === null ? '' : `${result.inliers} inliers`;
+  const button = element('button', {
+    type: 'button', className: 'card', onclick: () => showMatch(result.id),
+    'aria-label': `Rank ${result.rank}: ${result.name}, score ${score(result.score)}. See why it matched`,
+  },
+  element('span', { className: 'frame' }, photo),
+  element('span', { className: 'card-line' }, element('b', {}, String(result.rank)),
+    element('span', { className: 'card-note' }, [inliers, region].filter(Boolean).join(' · ')),
+    element('span', { className: 'score' }, score(result.score))),
+  element('span', { className: 'score-track' }, bar),
+  element('span', { className: 'name', title: result.name }, result.name));
+  return element('li', {}, button);
+}
+
+function score(value) {
+  const top = Math.abs(answer.results[0]?.score ?? 1) || 1;
+  return value.toFixed(Math.min(Math.max(3 - Math.floor(Math.log10(top)), 0), 6));
+}
+
+function missing() {
+  this.closest('.fit').replaceWith(element('span', { className: 'quiet' }, 'photo not at hand'));
+}
+
+async function showMatch(image) {
+  const position = answer.results.findIndex((result) => result.id === image);
+  const neighbours = [answer.results[position - 1]?.id, answer.results[position + 1]?.id];
+  await match.show(answer.query, answer.results[position], neighbours);
+}
+
+// Photos come by dropping, choosing, pasting, or by a link to an indexed one.
+
+function take(files) {
+  const photo = [...files].find((file) => file.size >= 0);
+  if (photo) search({ photo });
+}
+
+$('file').addEventListener('change', () => {
+  take($('file').files);
+  $('file').value = ''; // so that the same file can be chosen again
+});
+$('pick').addEventListener('click', () => picker.open());
+$('clear-box').addEventListener('click', () => {
+  editor.clear();
+  editor.stage.focus();
+});
+$('show-boxes').addEventListener('change', () => {
+  document.body.classList.toggle('no-boxes', !$('show-boxes').checked);
+});
+document.addEventListener('paste', (event) => take(event.clipboardData?.files ?? []));
+let depth = 0; // of elements entered while something is dragged over the page
+document.addEventListener('dragenter', () => document.body.classList.toggle('dropping', ++depth > 0));
+document.addEventListener('dragleave', () => document.body.classList.toggle('dropping', --depth > 0));
+document.addEventListener('dragover', (event) => event.preventDefault());
+document.addEventListener('drop', (event) => {
+  event.preventDefault();
+  depth = 0;
+  document.body.classList.remove('dropping');
+  take(event.dataTransfer?.files ?? []);
+});
+
+try {
+  limits = await request('/api/limits');
+  $('index-size').textContent = `${limits.images.toLocaleString('en')} photos`;
+  $('annotate-link').hidden = !limits.annotates;
+  $('pick').disabled = !limits.photos_at_hand;
+  const indexed = new URLSearchParams(location.search).get('indexed');
+  if (indexed) search({ indexed });
+} catch (error) {
+  showProblem($('problem'), error);
+}

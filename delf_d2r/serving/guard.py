@@ -1,0 +1,118 @@
+"""What stands before every request: hosts, origins, sizes; and the headers of every answer.
+
+Pure ASGI, so that a body is stopped while it arrives.
+"""
+
+import asyncio
+import urllib.parse
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from delf_d2r.serving.options import Options
+from delf_d2r.serving.problems import Problem, answer
+
+_SAFE_METHODS = ('GET', 'HEAD', 'OPTIONS')
+# How much of a refused body is read on, so that the client, still sending, lives to see the answer.
+_DRAINED = 4
+
+HEADERS = {
+  # Nothing from elsewhere, nothing inline.
+  'Content-Security-Policy': (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+  ),
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cross-Origin-Opener-Policy': 'same-origin',
+}
+
+
+class Guard:
+  """The outermost layer of the app."""
+
+  def __init__(self, app: ASGIApp, options: Options):
+    self._app = app
+    self._options = options
+
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope['type'] != 'http':
+      await self._app(scope, receive, send)
+      return
+
+    async def send_with_headers(message: Message) -> None:
+      if message['type'] == 'http.response.start':
+        headers = MutableHeaders(scope=message)
+        for name, value in HEADERS.items():
+          headers[name] = value
+        headers.setdefault('Cache-Control', 'no-store')
+      await send(message)
+
+    headers = Headers(scope=scope)
+    problem = self._objection(scope['method'], headers)
+    if problem:
+      if problem.status_code == 413:
+        await self._drain(receive)
+      refusal = answer(problem.status_code, problem.detail, problem.remedy)
+      await refusal(scope, receive, send_with_headers)
+      return
+    await self._app(scope, self._limited(receive), send_with_headers)
+
+  def _objection(self, method: str, headers: Headers) -> Problem | None:
+    host = headers.get('host', '')
+    allowed = self._options.allowed_hosts
+    if '*' not in allowed and _without_port(host) not in allowed:
+      return Problem(403, f'this server does not answer for the host {host!r}', f'Use http://{allowed[0]}')
+    if method not in _SAFE_METHODS:
+      origin = headers.get('origin')
+      # Browsers name the page that a request comes from; no other site may make a visitor's browser write.
+      if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        return Problem(403, f'the request comes from a page of {origin}, not of this server')
+      length = headers.get('content-length', '')
+      if length.isdecimal() and int(length) > self._options.max_upload_bytes:
+        return self._too_large(int(length))
+    return None
+
+  def _limited(self, receive: Receive) -> Receive:
+    received, deadline = 0, None
+
+    async def receive_limited() -> Message:
+      nonlocal received, deadline
+      now = asyncio.get_running_loop().time()
+      deadline = deadline or now + self._options.upload_seconds
+      if received is None:  # The body is complete; what follows is the end of the connection.
+        return await receive()
+      try:
+        message = await asyncio.wait_for(receive(), max(deadline - now, 0))
+      except TimeoutError:
+        raise Problem(408, f'the request was not sent within {self._options.upload_seconds:g} s') from None
+      received += len(message.get('body', b''))
+      if received > self._options.max_upload_bytes:
+        raise self._too_large(received)
+      if not message.get('more_body', False):
+        received = None
+      return message
+
+    return receive_limited
+
+  async def _drain(self, receive: Receive) -> None:
+    left = _DRAINED * self._options.max_upload_bytes
+    try:
+      async with asyncio.timeout(self._options.upload_seconds):
+        while left > 0:
+          message = await receive()
+          left -= len(message.get('body', b''))
+          if not message.get('more_body', False):
+            return
+    except TimeoutError:
+      return
+
+  def _too_large(self, found: int) -> Problem:
+    most = self._options.max_upload_bytes
+    return Problem(413, f'the request has {found:,} bytes or more, at most {most:,} are taken')
+
+
+def _without_port(host: str) -> str:
+  name, _, port = host.rpartition(':')
+  return (name if name and port.isdecimal() else host).lower()

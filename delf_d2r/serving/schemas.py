@@ -1,0 +1,197 @@
+"""The bodies of the API's answers, and how they are filled. Boxes are `[ymin, xmin, ymax, xmax]`, places
+`[y, x]`, both normalised to [0, 1] in the frame of the photo as it is shown."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from delf_d2r.attribution import Explanation
+from delf_d2r.engine import Answer, SearchResult
+from delf_d2r.structures import ImageFeatures
+
+Box = list[float]
+Place = list[float]
+
+# A 2,000th of a photo is no pixel of any screen.
+_DECIMALS = 4
+
+
+class Health(BaseModel):
+  """That the server is up."""
+
+  status: str = 'ok'
+  images: int = Field(description='Photos in the index.')
+
+
+class Limits(BaseModel):
+  """What the server takes."""
+
+  images: int = Field(description='Photos in the index.')
+  photos_at_hand: bool = Field(description='Whether the indexed photos can be shown.')
+  annotates: bool = Field(description='Whether this server also draws boxes on photos (/annotate).')
+  max_upload_bytes: int
+  max_megapixels: int
+  max_results: int
+
+
+class Image(BaseModel):
+  """One indexed photo."""
+
+  id: int
+  name: str
+
+
+class Images(BaseModel):
+  """A page of the list of indexed photos."""
+
+  total: int = Field(description='Photos whose name contains the filter.')
+  images: list[Image]
+
+
+class Result(BaseModel):
+  """One index image of an answer."""
+
+  rank: int = Field(description='From 1.')
+  id: int = Field(description='Of the index image, for /api/photo and /api/match.')
+  name: str
+  score: float
+  boxes: list[Box] = Field(description='Its boxes, the whole photo left out.')
+  best_region: int | None = Field(
+    description='With regional search the region that scored best: 0 the whole photo, r the box r - 1.'
+  )
+  inliers: int | None = Field(description='After spatial verification: the matches that agree.')
+
+
+class SearchAnswer(BaseModel):
+  """The index images most similar to a photo, or to what a box of it shows."""
+
+  query: str = Field(description='Id of this search, for /api/query, /api/match and another box.')
+  name: str
+  height: int
+  width: int
+  box: Box | None
+  num_features: int
+  note: str | None = Field(description='What a user should know, for example why there are no results.')
+  seconds: dict[str, float] = Field(description='Wall time of each part.')
+  results: list[Result] = Field(description='Best first; empty for a query without features.')
+
+
+class Word(BaseModel):
+  """A visual word that both photos have."""
+
+  word: int = Field(description='Its number in the codebook.')
+  share: float = Field(description='Of the score; the shares of all words add up to 1.')
+  query: list[Place]
+  index: list[Place]
+
+
+class Region(BaseModel):
+  """A box of the index image and the share of the words that it shows: an attribution, as boxes overlap."""
+
+  box: Box
+  share: float
+
+
+class Photo(BaseModel):
+  """The size of a photo in pixels."""
+
+  height: int
+  width: int
+
+
+class Match(BaseModel):
+  """Why an index image matched: the exact share of each visual word in its score."""
+
+  id: int
+  name: str
+  score: float
+  query_photo: Photo
+  index_photo: Photo
+  query_box: Box
+  words: list[Word] = Field(description='Largest share first.')
+  regions: list[Region]
+  inliers: list[tuple[Place, Place]] = Field(
+    description='After spatial verification: the places in query and index image that agree on one transform.'
+  )
+
+
+_NO_FEATURES = (
+  'No local features were found in the query: the photo or its box is too small or too smooth. Choose a larger'
+  ' box, or another photo.'
+)
+
+
+def search_answer(
+  key: str, name: str, box: Sequence[float] | None, answer: Answer, image_ids: Sequence[int]
+) -> SearchAnswer:
+  """The answer of the engine for the web."""
+  features = answer.features
+  results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
+  return SearchAnswer(
+    query=key,
+    name=name,
+    height=features.height,
+    width=features.width,
+    box=list(box) if box else None,
+    num_features=answer.num_features,
+    note=None if answer.num_features else _NO_FEATURES,
+    seconds=answer.seconds,
+    results=[_result(result, image_id) for result, image_id in results],
+  )
+
+
+def match(
+  image_id: int, query: ImageFeatures, image: ImageFeatures, why: Explanation, inliers: tuple
+) -> Match:
+  """An explanation for the web.
+
+  Args:
+    image_id: of the index image.
+    query, image: the features of both.
+    why: the explanation.
+    inliers: float32 [I, 2] twice, the places of verified matches in pixels of query and index image.
+  """
+
+  def share(term: float) -> float:
+    return term / why.score if why.score else 0.0
+
+  return Match(
+    id=image_id,
+    name=image.name,
+    score=why.score,
+    query_photo=Photo(height=query.height, width=query.width),
+    index_photo=Photo(height=image.height, width=image.width),
+    query_box=query.boxes[0].tolist(),
+    words=[
+      Word(
+        word=found.word,
+        share=share(found.term),
+        query=_places(found.query_locations, query),
+        index=_places(found.index_locations, image),
+      )
+      for found in why.words
+    ],
+    regions=[
+      Region(box=box.tolist(), share=share(term))
+      for box, term in zip(why.boxes, why.box_terms.tolist(), strict=True)
+    ],
+    inliers=list(zip(_places(inliers[0], query), _places(inliers[1], image), strict=True)),
+  )
+
+
+def _result(result: SearchResult, image_id: int) -> Result:
+  return Result(
+    rank=result.rank,
+    id=image_id,
+    name=result.name,
+    score=result.score,
+    boxes=result.boxes.tolist(),
+    best_region=None if result.best_region < 0 else result.best_region,
+    inliers=getattr(result, 'inliers', None),
+  )
+
+
+def _places(locations: np.ndarray, image: ImageFeatures) -> list[Place]:
+  size = np.array([image.height, image.width], np.float64)
+  return (locations.reshape(-1, 2) / size).round(_DECIMALS).tolist()

@@ -1,0 +1,176 @@
+"""The API of the search: photos in, ranked index images out, and why they matched."""
+
+import asyncio
+import math
+import pathlib
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi.responses import Response
+
+from delf_d2r.attribution import explain
+from delf_d2r.data import images
+from delf_d2r.data.boxes_file import check_box
+from delf_d2r.engine import SearchEngine
+from delf_d2r.geometry.merging import merge_regions
+from delf_d2r.indexed_features import IndexedFeatures
+from delf_d2r.serving import queries, schemas
+from delf_d2r.serving.options import Options
+from delf_d2r.serving.photos import PREVIEW_SIDE, THUMBNAIL_SIDE, IndexedPhotos, JpegCache, of_pixels
+from delf_d2r.serving.problems import Problem
+from delf_d2r.serving.queries import QueryStore
+from delf_d2r.serving.work import Work
+from delf_d2r.verifier import Verifier
+
+_JPEG = {200: {'content': {'image/jpeg': {}}, 'description': 'A JPEG.'}}
+# The index does not change while it is served; a query's id is never given twice.
+_CACHED = {'Cache-Control': 'private, max-age=3600'}
+
+
+class _Searches:
+  """What the routes do, on threads."""
+
+  def __init__(self, engine: SearchEngine, options: Options, images_path: pathlib.Path | None):
+    self.engine = engine
+    self.photos = IndexedPhotos(engine, images_path or engine.images_path)
+    self.queries = QueryStore(options.remembered_bytes)
+    self._options = options
+    self._jpegs = JpegCache(upright=engine.artefact.config.extraction.apply_exif_orientation)
+    self._features = IndexedFeatures(engine, self.photos.folder)
+    self._verifier = Verifier(engine.artefact.config.verification)
+
+  def search(
+    self, photo: bytes | pathlib.Path, name: str, box: tuple | None, top_k: int
+  ) -> schemas.SearchAnswer:
+    if isinstance(photo, bytes):
+      with images.open_image(photo, name=name, max_megapixels=self._options.max_megapixels):
+        pass
+    pixels = self.engine.load_photo(photo, name=name)
+    answer = self.engine.search(pixels, box=box, top_k=min(top_k or math.inf, self._options.max_results))
+    image_ids = [self.photos.id_of(result.name) for result in answer.results]
+    regions = {
+      image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
+    }
+    key = self.queries.add(queries.Query(name, photo, of_pixels(pixels), answer.features, regions))
+    return schemas.search_answer(key, name, box, answer, image_ids)
+
+  def match(self, query: queries.Query, image_id: int) -> schemas.Match:
+    image = self._features.read(image_id)
+    why = explain(self.engine, query.features, image_id, image, region=query.regions[image_id])
+    indexed = merge_regions(image)
+    found, verification = self._verifier(query.features.features, indexed)
+    inliers = (
+      query.features.features.locations[found.query[verification.inliers]],
+      indexed.locations[found.index[verification.inliers]],
+    )
+    return schemas.match(image_id, query.features, image, why, inliers)
+
+  def jpeg(self, image_id: int, long_side: int) -> bytes:
+    return self._jpegs.get(self.photos.path(image_id), long_side)
+
+
+def router(
+  engine: SearchEngine, options: Options, work: Work, images_path: pathlib.Path | None, *, annotates: bool
+) -> APIRouter:
+  """The routes of a search engine; arguments as for `create_app`."""
+  routes = APIRouter(prefix='/api', tags=['search'])
+  searches = _Searches(engine, options, images_path)
+  photos = searches.photos
+
+  @routes.get('/limits')
+  async def limits() -> schemas.Limits:
+    """What the server takes and offers."""
+    return schemas.Limits(
+      images=len(photos),
+      photos_at_hand=photos.folder is not None,
+      annotates=annotates,
+      max_upload_bytes=options.max_upload_bytes,
+      max_megapixels=options.max_megapixels,
+      max_results=options.max_results,
+    )
+
+  @routes.post('/search')
+  async def search(
+    photo: Annotated[UploadFile | None, File(description='A photo.')] = None,
+    indexed: Annotated[str | None, Form(description='Or the name of an indexed photo.')] = None,
+    query: Annotated[str | None, Form(description='Or the id of an earlier search: its photo.')] = None,
+    box: Annotated[
+      str | None, Form(description='ymin,xmin,ymax,xmax in [0, 1]: search for what is inside.')
+    ] = None,
+    top_k: Annotated[int, Form(ge=0, description='Results; 0 for as many as the server gives.')] = 24,
+  ) -> schemas.SearchAnswer:
+    """The index images most similar to a photo, or to what a box of it shows."""
+    if sum(given is not None for given in (photo, indexed, query)) != 1:
+      raise Problem(422, 'give one of photo, indexed and query', 'Send exactly one of the three fields.')
+    corners = _parse_box(box)
+    if photo is not None:
+      source, name = await photo.read(), _base_name(photo.filename)
+    elif indexed is not None:
+      source, name = photos.path(photos.id_of(indexed)), indexed
+    else:
+      earlier = searches.queries.get(query)
+      source, name = earlier.photo, earlier.name
+    return await work(searches.search, source, name, corners, top_k)
+
+  @routes.get('/query/{query}/photo', responses=_JPEG, response_class=Response)
+  async def query_photo(query: str) -> Response:
+    """The photo of a search."""
+    return Response(searches.queries.get(query).preview, media_type='image/jpeg', headers=_CACHED)
+
+  @routes.get('/match')
+  async def match(
+    query: Annotated[str, Query(description='Id of a search.')],
+    image: Annotated[int, Query(description='Id of one of its results.')],
+  ) -> schemas.Match:
+    """Why an index image matched: the exact share of each visual word in its score."""
+    found = searches.queries.get(query)
+    if image not in found.regions:
+      raise Problem(404, f'image {image} is not among the results of this search')
+    return await work(searches.match, found, image)
+
+  @routes.get('/images')
+  async def list_images(
+    filter: Annotated[str, Query(max_length=200, description='Part of the name, in any case.')] = '',
+    start: Annotated[int, Query(ge=0)] = 0,
+    count: Annotated[int, Query(ge=1, le=1000)] = 60,
+  ) -> schemas.Images:
+    """The indexed photos, a page at a time."""
+    total, ids = await asyncio.to_thread(photos.find, filter, start, count)
+    return schemas.Images(total=total, images=[schemas.Image(id=i, name=photos.names[i]) for i in ids])
+
+  @routes.get('/photo/{image}', responses=_JPEG, response_class=Response)
+  async def photo(image: int) -> Response:
+    """An indexed photo, at most 1,280 pixels wide or high."""
+    return await _jpeg(image, PREVIEW_SIDE)
+
+  @routes.get('/photo/{image}/thumbnail', responses=_JPEG, response_class=Response)
+  async def thumbnail(image: int) -> Response:
+    """An indexed photo, at most 320 pixels wide or high."""
+    return await _jpeg(image, THUMBNAIL_SIDE)
+
+  async def _jpeg(image: int, long_side: int) -> Response:
+    data = await work(searches.jpeg, image, long_side)
+    return Response(data, media_type='image/jpeg', headers=_CACHED)
+
+  return routes
+
+
+def _parse_box(text: str | None) -> tuple[float, ...] | None:
+  if not text:
+    return None
+  try:
+    box = tuple(float(part) for part in text.split(','))
+  except ValueError:
+    box = ()
+  if len(box) != 4:
+    raise Problem(
+      422, f'box={text[:100]}: no box', 'Send four numbers ymin,xmin,ymax,xmax, like 0.1,0.2,0.8,0.9.'
+    )
+  check_box(box, 'box')
+  # Boxes of an index are float32, and so is the one that is searched.
+  return tuple(np.array(box, np.float32).tolist())
+
+
+def _base_name(filename: str | None) -> str:
+  return (filename or 'photo').replace('\\', '/').rsplit('/', 1)[-1][:200] or 'photo'

@@ -1,0 +1,146 @@
+"""expand_queries: every query asked again, with what its verified images show of the same object.
+
+Query expansion with geometry after Tolias and Jegou, "Visual query expansion with or without geometry:
+refining local descriptors by feature aggregation" (Pattern Recognition 2014): the features of verified images
+that fall into the query, carried there by the transform that was found, join the query's own, word by word.
+Here query and images are the regions of one R-ASMK descriptor (Teichmann et al., CVPR 2019, section 4.2),
+which gives each image the same say however many features it has; the weights are those of alpha query
+expansion (Radenovic, Tolias, Chum, PAMI 2019) with shares of inliers for similarities.
+"""
+
+import pathlib
+import time
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import artefact_writer, match_records, ranking_files
+from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data.match_records import QueryMatches
+from delf_d2r.engine import SearchEngine
+from delf_d2r.errors import UserError
+from delf_d2r.geometry import transforms
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.expansion_pb2 import QueryExpansionConfig
+from delf_d2r.stages import progress
+from delf_d2r.stages.rerank import features_to_match, reordered
+from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, LocalFeatures, Match
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  reranked: Artefact,
+  index: Artefact,
+  features: Artefact,
+  query_features: Artefact,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """Ranks the index images for every expanded query.
+
+  Images that were verified before stay ahead, by their inliers; all others follow as the expanded query ranks
+  them. A query without verified images is answered as before.
+
+  Args:
+    config: its part `expansion` says how.
+    reranked: what rerank_results made.
+    index, features, query_features: what `reranked` was made from.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: the artefacts do not belong together, or the output cannot be written.
+  """
+  options = config.expansion
+  _require_inputs(reranked, {'index': index, 'features': features, 'query_features': query_features})
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(reranked.config)
+  merged.expansion.CopyFrom(options)
+  inputs = tuple(
+    artefact.as_input(role)
+    for role, artefact in (
+      ('reranked', reranked),
+      ('index', index),
+      ('features', features),
+      ('query_features', query_features),
+    )
+  )
+  with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
+    if writer.finished:
+      logging.info('expanded queries: %s is up to date, skipped', output)
+      return Artefact.open(output, 'rankings')
+    stored = ranking_files.load(reranked.path)
+    engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
+    expander = _Expander(merged, engine, FeatureStore(features))
+    queries = FeatureStore(query_features)
+    rankings, describe, search, expanded = [], [], [], 0
+    found = zip(stored.rankings, match_records.read(reranked), strict=True)
+    for number, (before, matches) in enumerate(
+      progress.track(found, total=len(stored.rankings), what='expand', unit='queries')
+    ):
+      started = time.perf_counter()
+      chosen = choose(matches, options)
+      ranking, described = before, started
+      if chosen:
+        query = queries.read(before.query, position=number)
+        descriptor = expander.describe(query, chosen)
+        described = time.perf_counter()
+        # All of them first, so that what was verified is not cut off.
+        everything = engine.rank(descriptor, top_k=0, name=before.query)
+        ranking = reordered(everything, matches.matches, length=len(before))
+        expanded += 1
+      rankings.append(ranking)
+      describe.append(round(1e3 * (described - started), 3))
+      search.append(round(1e3 * (time.perf_counter() - described), 3))
+    timing = ranking_files.Timing(tuple(describe), tuple(search), stored.timing.verify)
+    ranking_files.save(rankings, stored.image_names, timing, output)
+    logging.info('expanded queries: %d of %d have verified images', expanded, len(rankings))
+    counts = {'queries': len(rankings), 'expanded': expanded, 'images': len(engine)}
+    return writer.finish(counts, upstream=reranked)
+
+
+def choose(found: QueryMatches, options: QueryExpansionConfig) -> list[Match]:
+  """The images that a query is expanded by, most inliers first, ties as the ranking had them."""
+  enough = [match for match in found.matches if len(match) >= options.min_inliers]
+  return sorted(enough, key=len, reverse=True)[: options.num_images]
+
+
+def within_query(features: LocalFeatures, matrix: np.ndarray, query: ImageFeatures) -> LocalFeatures:
+  """The features of an index image that a transform takes into the query's box."""
+  places = transforms.apply(matrix.astype(np.float64), features.locations.astype(np.float64))
+  box = query.boxes[0] * np.tile([query.height, query.width], 2)
+  return features.take(np.all((places >= box[:2]) & (places <= box[2:]), axis=1))
+
+
+class _Expander:
+  """Makes the descriptor of a query and its verified images."""
+
+  def __init__(self, config: experiment_pb2.ExperimentConfig, engine: SearchEngine, images: FeatureStore):
+    self._config = config
+    self._engine = engine
+    self._images = images
+
+  def describe(self, query: ImageFeatures, chosen: list[Match]) -> AggregatedDescriptor:
+    """The expanded descriptor; `chosen` are images in order of inliers, at least one."""
+    others = [self._seen(query, match) for match in chosen]
+    weights = [(len(match) / len(chosen[0])) ** self._config.expansion.alpha for match in chosen]
+    return self._engine.describe_expanded(query, others, weights)
+
+  def _seen(self, query: ImageFeatures, match: Match) -> LocalFeatures:
+    name = self._engine.index.image_names[match.image_id]
+    image = self._images.read(name, position=match.image_id)
+    return within_query(features_to_match(image, self._config.verification), match.matrix, query)
+
+
+def _require_inputs(reranked: Artefact, given: dict[str, Artefact]) -> None:
+  if not reranked.input('rankings'):
+    raise UserError(f'{reranked.path}: these rankings are not verified. Give what rerank_results made')
+  for role, artefact in given.items():
+    expected, found = reranked.input(role), artefact.as_input(role)
+    if expected.fingerprint != found.fingerprint:
+      raise UserError(
+        f'{reranked.path}: made from {role} {expected.fingerprint} ({expected.path}), found'
+        f' {found.fingerprint} ({found.path}). Give the {role} that the rankings were made from'
+      )

@@ -1,0 +1,223 @@
+"""rerank_results: order, what is kept, resuming, threads, inputs that do not belong together."""
+
+import numpy as np
+import pytest
+from verification_support import (
+  MATRIX,
+  NAMES,
+  QUERIES,
+  contents,
+  image,
+  index_images,
+  query_images,
+  write_features,
+  write_rankings,
+)
+
+from delf_d2r import config as configs
+from delf_d2r.data import ground_truth, match_records, ranking_files
+from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
+from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.geometry import transforms
+from delf_d2r.stages import evaluate, rerank
+from delf_d2r.structures import Match, Ranking
+
+
+@pytest.fixture
+def inputs(tmp_path):
+  queries = write_features(tmp_path / 'query_features', query_images()[1], fingerprint='q')
+  features = write_features(tmp_path / 'features', index_images())
+  return write_rankings(tmp_path / 'rankings', queries), features, queries
+
+
+def options(*overrides):
+  return configs.load_or_default(
+    None, ['verification'], overrides=[f'verification {{ {text} }}' for text in overrides]
+  )
+
+
+def orders(artefact):
+  return [ranking.image_ids.tolist() for ranking in ranking_files.load(artefact.path).rankings]
+
+
+def test_verified_images_first_by_inliers_then_as_before(inputs, tmp_path):
+  made = rerank.run(options(), *inputs, tmp_path / 'out')
+  stored = ranking_files.load(made.path)
+  first = stored.rankings[0]
+  # c and e show all points, and tie as they stood; a shows none.
+  assert first.image_ids.tolist() == [2, 4, 1, 3, 0]
+  assert first.inliers.tolist() == [60, 60, 30, 12, 0]
+  np.testing.assert_allclose(first.scores, np.linspace(1, 0.5, 5)[first.image_ids], rtol=1e-6)
+  assert stored.image_names == NAMES
+  assert stored.timing.describe == (1.0, 1.0, 1.0)
+  assert len(stored.timing.verify) == 3
+  assert made.counts['pairs'] == 15
+
+
+def test_matches_tell_places_and_model(inputs, tmp_path):
+  made = rerank.run(options(), *inputs, tmp_path / 'out')
+  found = list(match_records.read(made))
+  assert [query.query for query in found] == list(QUERIES)
+  assert [m.image_id for m in found[0].matches] == [0, 1, 2, 3, 4]
+  match = found[0].matches[2]
+  np.testing.assert_allclose(match.matrix, MATRIX, atol=1e-3)
+  np.testing.assert_allclose(
+    transforms.apply(MATRIX, match.index_locations.astype(float)), match.query_locations, atol=1e-2
+  )
+  assert not found[0].matches[0].matrix.any()
+
+
+def test_a_feature_of_two_regions_counts_once(inputs, tmp_path):
+  whole = rerank.run(options('features: WHOLE_IMAGE'), *inputs, tmp_path / 'whole')
+  every = rerank.run(options(), *inputs, tmp_path / 'every')
+  inliers = [[r.inliers.tolist() for r in ranking_files.load(a.path).rankings] for a in (whole, every)]
+  assert inliers[0] == inliers[1]
+
+
+def test_only_the_head_is_looked_at(inputs, tmp_path):
+  made = rerank.run(options('num_images: 3'), *inputs, tmp_path / 'out')
+  assert orders(made)[0] == [2, 1, 0, 3, 4]
+  assert made.counts['pairs'] == 9
+
+
+def test_too_few_inliers_change_nothing(inputs, tmp_path):
+  made = rerank.run(options('min_inliers: 61'), *inputs, tmp_path / 'out')
+  assert orders(made) == [[0, 1, 2, 3, 4]] * 3
+  assert not any(ranking.inliers.any() for ranking in ranking_files.load(made.path).rankings)
+
+
+def test_research_rule(inputs, tmp_path):
+  made = rerank.run(options('compat: true trials: 200'), *inputs, tmp_path / 'out')
+  assert orders(made)[0][:4] == [2, 4, 1, 3]
+  assert len(next(match_records.read(made)).matches[2]) >= 60
+
+
+def test_threads_and_runs_give_the_same_bytes(inputs, tmp_path):
+  made = [rerank.run(options(), *inputs, tmp_path / f'out{n}', workers=n) for n in (1, 4)]
+  assert contents(made[0]) == contents(made[1])
+
+
+def test_resumes_to_the_same_bytes_without_doing_it_again(inputs, tmp_path, monkeypatch):
+  config = options('queries_per_shard: 1')
+  whole = rerank.run(config, *inputs, tmp_path / 'whole')
+  original, done = rerank._Stage.verify, []
+
+  def stop_at_the_second(stage, number):
+    done.append(number)
+    if len(done) == 2:
+      raise KeyboardInterrupt
+    return original(stage, number)
+
+  monkeypatch.setattr(rerank._Stage, 'verify', stop_at_the_second)
+  with pytest.raises(KeyboardInterrupt):
+    rerank.run(config, *inputs, tmp_path / 'out')
+  resumed = rerank.run(config, *inputs, tmp_path / 'out')
+  assert resumed.counts['queries'] == 3
+  assert done == [0, 1, 1, 2]
+  assert contents(whole) == contents(resumed)
+  rerank.run(config, *inputs, tmp_path / 'out')
+  assert done == [0, 1, 1, 2]
+
+
+def test_another_config_is_refused(inputs, tmp_path):
+  rerank.run(options(), *inputs, tmp_path / 'out')
+  with pytest.raises(ArtefactError, match=r'verification\.max_residual is 10 there, 5 here'):
+    rerank.run(options('max_residual: 5'), *inputs, tmp_path / 'out')
+
+
+def test_features_of_another_extractor(inputs, tmp_path):
+  rankings, _, queries = inputs
+  other = write_features(tmp_path / 'other', index_images(), extractor=1)
+  with pytest.raises(UserError, match='come from different extractors'):
+    rerank.run(options(), rankings, other, queries, tmp_path / 'out')
+
+
+def test_features_of_other_queries(inputs, tmp_path):
+  rankings, features, _ = inputs
+  other = write_features(tmp_path / 'other', query_images()[1], fingerprint='other')
+  with pytest.raises(UserError, match=r'made from query features .* Give the query features'):
+    rerank.run(options(), rankings, features, other, tmp_path / 'out')
+
+
+def test_an_image_without_features_in_the_artefact(inputs, tmp_path):
+  rankings, _, queries = inputs
+  other = write_features(tmp_path / 'other', index_images()[:3])
+  with pytest.raises(UserError, match=r'no features of d\.jpg among those of 3 images'):
+    rerank.run(options(), rankings, other, queries, tmp_path / 'out')
+
+
+def test_features_in_another_order(inputs, tmp_path):
+  rankings, features, queries = inputs
+  other = write_features(tmp_path / 'other', index_images()[::-1])
+  found = [
+    rerank.run(options(), rankings, given, queries, tmp_path / f'out{n}')
+    for n, given in enumerate((features, other))
+  ]
+  assert orders(found[0]) == orders(found[1])
+
+
+def test_verified_rankings_are_not_verified_again(inputs, tmp_path):
+  made = rerank.run(options(), *inputs, tmp_path / 'out')
+  with pytest.raises(UserError, match='verified already'):
+    rerank.run(options(), made, *inputs[1:], tmp_path / 'again')
+
+
+def test_images_and_queries_without_features(tmp_path):
+  nothing = image('q0', np.zeros((0, 2)), np.zeros((0, 32), np.float32))
+  queries = write_features(tmp_path / 'query_features', [nothing, *query_images()[1][1:]])
+  images = index_images()
+  images[1] = image('b.jpg', np.zeros((0, 2)), np.zeros((0, 32), np.float32))
+  features = write_features(tmp_path / 'features', images)
+  made = rerank.run(
+    options(), write_rankings(tmp_path / 'rankings', queries), features, queries, tmp_path / 'out'
+  )
+  assert orders(made) == [[0, 1, 2, 3, 4], [2, 4, 3, 0, 1], [2, 4, 3, 0, 1]]
+
+
+@pytest.fixture
+def truth(tmp_path):
+  path = tmp_path / 'truth.json'
+  queries = [
+    QueryGroundTruth(name, 'a.jpg', easy=('c.jpg',), hard=('e.jpg',), junk=('b.jpg',)) for name in QUERIES
+  ]
+  ground_truth.save_json(GroundTruth('t', NAMES, tuple(queries)), path)
+  return path
+
+
+@pytest.mark.parametrize(('junk', 'looked_at'), [('SKIP_MEDIUM', [0, 2, 3]), ('SKIP_HARD', [0, 3, 4])])
+def test_junk_is_skipped_where_asked(inputs, tmp_path, truth, junk, looked_at):
+  made = rerank.run(
+    options(f'junk: {junk} num_images: 3'), *inputs, tmp_path / 'out', ground_truth_path=truth
+  )
+  assert [m.image_id for m in next(match_records.read(made)).matches] == looked_at
+
+
+def test_junk_needs_ground_truth(inputs, tmp_path):
+  with pytest.raises(UserError, match='without --ground_truth nothing is known to be junk'):
+    rerank.run(options('junk: SKIP_HARD'), *inputs, tmp_path / 'out')
+
+
+def test_metrics_before_and_after(inputs, tmp_path, truth):
+  made = rerank.run(options(), *inputs, tmp_path / 'out')
+  config = configs.default('evaluation')
+  after = evaluate.run(config, made, truth, tmp_path / 'metrics', before=inputs[0])
+  text = (after.path / 'metrics.txt').read_text()
+  assert [line for line in text.splitlines() if '=' not in line and '[' not in line] == [
+    'hard',
+    'hard_after_gv',
+    'medium',
+    'medium_after_gv',
+  ]
+  assert 'medium_after_gv\n  mAP=100.0\n' in text
+  assert 'medium\n  mAP=100.0\n' not in text
+
+
+def test_reordered_keeps_ties_as_they_stood():
+  places = np.zeros((4, 2), np.float32)
+  matches = [Match(image, np.eye(3), places[:n], places[:n]) for image, n in ((9, 4), (3, 0), (7, 4))]
+  ranking = Ranking('q', np.array([3, 7, 9, 1]), np.array([4.0, 3, 2, 1]), np.array([0, 1, 2, 3]))
+  found = rerank.reordered(ranking, matches)
+  assert found.image_ids.tolist() == [7, 9, 3, 1]
+  assert found.inliers.tolist() == [4, 4, 0, 0]
+  assert found.scores.tolist() == [3, 2, 4, 1]
+  assert found.best_regions.tolist() == [1, 2, 0, 3]

@@ -1,0 +1,43 @@
+"""Asks every query again, with what its verified images show of the same object.
+
+  d2r expand_queries --rankings=out/reranked --index=out/index --features=out/features \\
+    --query_features=out/query_features --output=out/expanded
+
+--rankings are those of rerank_results, which were made from the others. The output is scored like any
+rankings.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import expand
+
+command_line.define_artefact('rankings', 'rerank_results')
+command_line.define_artefact('index', 'build_index')
+command_line.define_artefact('features', 'extract_features')
+command_line.define_artefact('query_features', 'extract_features --queries')
+flags.DEFINE_string('config_path', None, 'Experiment or QueryExpansionConfig; its defaults are used without.')
+flags.DEFINE_multi_string(
+  'override', [], "Change a field, for example 'expansion.num_images: 3'. Repeatable."
+)
+command_line.define_output('the rankings of the expanded queries')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  expand.run(
+    config.load_or_default(FLAGS.config_path, ['expansion'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.rankings, 'rankings'),
+    Artefact.open(FLAGS.index, 'index'),
+    Artefact.open(FLAGS.features, 'features'),
+    Artefact.open(FLAGS.query_features, 'features'),
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,57 @@
+"""Serves a web page and a JSON API that search an index, on this machine alone unless told otherwise.
+
+  d2r serve --index=OUT
+  d2r serve --index=OUT --port=8000 --annotations=boxes.csv
+
+Drop a photo on the page or pick an indexed one, draw a box on it, and see what shows the same, ranked, and why:
+the share of every visual word in the score, drawn on both photos. --index is the directory of build_index or of
+run_experiment. /openapi.json describes the API. With --annotations the page /annotate draws boxes on the
+indexed photos (see `d2r annotate`).
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.engine import SearchEngine
+from delf_d2r.errors import UserError
+
+flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
+flags.DEFINE_string('images', None, 'Folder of the indexed photos, if it has moved.')
+flags.DEFINE_string(
+  'annotations', None, 'CSV file for boxes drawn on the indexed photos; none: no such page.'
+)
+flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
+flags.DEFINE_integer('port', 8765, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+flags.DEFINE_float('max_upload_mb', 20, 'Largest upload, in megabytes.', lower_bound=0.001)
+flags.DEFINE_integer('max_megapixels', 100, 'Largest uploaded photo.', lower_bound=1)
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  # Here, so that --help needs nothing of it.
+  from delf_d2r.serving import server
+  from delf_d2r.serving.annotations import Annotations
+  from delf_d2r.serving.app import create_app
+  from delf_d2r.serving.options import Options
+
+  engine = SearchEngine.load(FLAGS.index)
+  images_path = pathlib.Path(FLAGS.images) if FLAGS.images else engine.images_path
+  annotations = None
+  if FLAGS.annotations:
+    if images_path is None:
+      raise UserError('--annotations needs the indexed photos: give their folder, --images')
+    annotations = Annotations(ImageList.from_folder(images_path), FLAGS.annotations)
+  options = Options(
+    max_upload_bytes=round(1e6 * FLAGS.max_upload_mb),
+    max_megapixels=FLAGS.max_megapixels,
+    allowed_hosts=server.allowed_hosts(FLAGS.host),
+  )
+  app = create_app(engine, options, images_path=images_path, annotations=annotations)
+  server.run(app, host=FLAGS.host, port=FLAGS.port)
+
+
+if __name__ == '__main__':
+  command_line.run(main)
