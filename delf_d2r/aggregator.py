@@ -109,23 +109,35 @@ class Aggregator:
     return self._assign(descriptors, config.query_num_assignments if of_query else config.num_assignments)
 
   def expanded_query(
-    self, image: ImageFeatures, others: Sequence[LocalFeatures], weights: Sequence[float]
+    self,
+    image: ImageFeatures,
+    others: Sequence[LocalFeatures],
+    weights: Sequence[float],
+    *,
+    min_images_per_word: int = 1,
   ) -> AggregatedDescriptor:
     """A query image together with what other images show of the same, as the regions of one descriptor.
 
     R-ASMK (paper, section 4.2) with the query as one region and every other image as another.
 
     Args:
-      image: the query, its own weight is 1.
+      image: the query; its own weight is 1.
       others: features of other images.
       weights: of each, positive.
+      min_images_per_word: features count whose nearest word is the query's or that of so many others.
     """
     parts = [image.features.descriptors, *(other.descriptors for other in others)]
     descriptors = np.concatenate(parts)
+    owners = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+    words = self._assign(descriptors, self._config.query_num_assignments)
+    shown = np.zeros((len(parts), len(self._centroids)), bool)
+    shown[owners, words[:, 0]] = True
+    credible = shown[0] | (shown[1:].sum(axis=0) >= min_images_per_word)
+    kept = credible[words[:, 0]]
     return kernels.aggregate_regions(
-      descriptors,
-      self._assign(descriptors, self._config.query_num_assignments),
-      np.cumsum([0, *map(len, parts)], dtype=np.int64),
+      descriptors[kept],
+      words[kept],
+      np.cumsum([0, *np.bincount(owners[kept], minlength=len(parts))], dtype=np.int64),
       self._centroids,
       kernel=self._kernel,
       normalize=True,

@@ -313,7 +313,8 @@ def _verification(config: verification_pb2.VerificationConfig) -> Iterator[Probl
 def _expansion(config: expansion_pb2.QueryExpansionConfig) -> Iterator[Problem]:
   yield from _range(config, 'num_images', 1)
   yield from _range(config, 'min_inliers', 1)
-  yield from _range(config, 'alpha', 0, 100)
+  yield from _range(config, 'weight_alpha', 0, 100)
+  yield from _range(config, 'min_images_per_word', 1)
 
 
 # Inclusive bounds.

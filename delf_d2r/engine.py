@@ -132,10 +132,15 @@ class SearchEngine:
     return self._aggregator.query(query)
 
   def describe_expanded(
-    self, query: ImageFeatures, others: Sequence[LocalFeatures], weights: Sequence[float]
+    self,
+    query: ImageFeatures,
+    others: Sequence[LocalFeatures],
+    weights: Sequence[float],
+    *,
+    min_images_per_word: int = 1,
   ) -> AggregatedDescriptor:
-    """The same with what other images show of the query's object, each with a positive weight."""
-    return self._aggregator.expanded_query(query, others, weights)
+    """The same with what other images show of the query's object; see Aggregator.expanded_query."""
+    return self._aggregator.expanded_query(query, others, weights, min_images_per_word=min_images_per_word)
 
   def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
     """The ranking for an aggregated descriptor.

@@ -40,11 +40,17 @@ def test_what_is_legal():
   assert load('compat: true max_residual: 20 max_distance: 1').compat
 
 
+def test_packaged_experiment():
+  loaded = config.load('configs/experiments/sift_asmk_star_sp_qe.pbtxt', ['search'])
+  assert loaded.verification == config.default('verification').verification
+  assert loaded.expansion == config.default('expansion').expansion
+
+
 def test_defaults_of_an_experiment_have_no_verification():
   assert not config.load('configs/experiments/sift_asmk_star.pbtxt', ['search']).HasField('verification')
 
 
-@pytest.mark.parametrize('field', ['num_images', 'min_inliers', 'alpha'])
+@pytest.mark.parametrize('field', ['num_images', 'min_inliers', 'weight_alpha', 'min_images_per_word'])
 def test_each_rule_of_expansion(field):
   with pytest.raises(ConfigError, match=f'{field} is -1'):
     config.load_or_default(None, ['expansion'], overrides=[f'expansion.{field}: -1'])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Ranking
+from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Match, Ranking
 
 
 def features(n, d=4):
@@ -92,6 +92,6 @@ def test_binary_descriptors_pack_eight_dimensions_a_byte(dimensions, columns):
 
 def test_matches_have_as_many_places_in_either_image():
   places = np.zeros((4, 2), np.float32)
-  assert len(structures.Match(0, np.eye(3), places, places)) == 4
+  assert len(Match(0, np.eye(3), places, places)) == 4
   with pytest.raises(ValueError, match=r'Match.index_locations: expected shape \(4, 2\), found \(3, 2\)'):
-    structures.Match(0, np.eye(3), places, places[:3])
+    Match(0, np.eye(3), places, places[:3])

@@ -1,6 +1,6 @@
 """Runs every stage: photos to index and, with ground truth, to metrics and report.
 
-  d2r run_experiment --config_path=configs/experiments/sift_rasmk_star.pbtxt --images=photos --output=out
+  d2r run_experiment --images=photos --output=out
   d2r run_experiment --config_path=... --images=photos --ground_truth=truth.json --output=out
 
 Stages that stand already and are still valid are skipped: run the same command again after a kill and it goes
@@ -15,7 +15,7 @@ from delf_d2r import command_line, config, experiment
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 
-command_line.define_config('of every stage')
+command_line.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
 command_line.define_images()
 command_line.define_output('the whole run')
 command_line.define_workers()

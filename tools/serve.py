@@ -3,10 +3,10 @@
   d2r serve --index=OUT
   d2r serve --index=OUT --port=8000 --annotations=boxes.csv
 
-Drop a photo on the page or pick an indexed one, draw a box on it, and see what shows the same, ranked, and why:
-the share of every visual word in the score, drawn on both photos. --index is the directory of build_index or of
-run_experiment. /openapi.json describes the API. With --annotations the page /annotate draws boxes on the
-indexed photos (see `d2r annotate`).
+Drop a photo on the page or pick an indexed one, draw a box on it, and see what shows the same, ranked, and
+why: the share of every visual word in the score, drawn on both photos. --index is the directory that
+build_index or run_experiment made. /openapi.json describes the API. With --annotations the page /annotate
+draws boxes on the indexed photos (see `d2r annotate`).
 """
 
 import pathlib

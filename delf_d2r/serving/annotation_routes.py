@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.errors import UserError
 from delf_d2r.serving.annotations import Annotations
-from delf_d2r.serving.photos import PREVIEW_SIDE, JpegCache
+from delf_d2r.serving.photos import PREVIEW_SIDE, JpegCache, response
 from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.work import Work
 
@@ -101,10 +101,9 @@ def router(annotations: Annotations, work: Work) -> APIRouter:
     return state(number)
 
   @routes.get('/{number}/photo', response_class=Response)
-  async def photo(number: int) -> Response:
+  async def photo(number: int, request: Request) -> Response:
     """The photo, at most 1,280 pixels wide or high."""
     path = annotations.photos.path(annotations.photos.names[checked(number)])
-    data = await work(jpegs.get, path, PREVIEW_SIDE)
-    return Response(data, media_type='image/jpeg', headers={'Cache-Control': 'private, max-age=3600'})
+    return response(await work(jpegs.get, path, PREVIEW_SIDE), request)
 
   return routes

@@ -121,7 +121,7 @@ class Annotations:
           'has several boxes' if name in boxes else f'is not among the {len(self)} photos of the folder'
         )
         raise UserError(
-          f'{place}: {name!r} {problem}, which drawing one box for each photo would lose. Give another --output'
+          f'{place}: {name!r} {problem}, which one box for each photo would lose. Give another --output'
         )
       try:
         box = tuple(float(row[column]) for column in COLUMNS[1:])

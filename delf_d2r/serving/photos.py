@@ -2,10 +2,12 @@
 
 import collections
 import functools
+import hashlib
 import pathlib
 import threading
 
 import numpy as np
+from fastapi import Request, Response
 
 from delf_d2r.data import images
 from delf_d2r.engine import SearchEngine
@@ -50,6 +52,15 @@ class JpegCache:
       while self._bytes > self._max_bytes and len(self._jpegs) > 1:
         self._bytes -= len(self._jpegs.popitem(last=False)[1])
     return jpeg
+
+
+def response(jpeg: bytes, request: Request) -> Response:
+  """A JPEG, or that the browser has it already: another index may have been served at its address before."""
+  tag = f'"{hashlib.sha256(jpeg).hexdigest()[:24]}"'
+  headers = {'Cache-Control': 'private, no-cache', 'ETag': tag}
+  if request.headers.get('if-none-match') == tag:
+    return Response(status_code=304, headers=headers)
+  return Response(jpeg, media_type='image/jpeg', headers=headers)
 
 
 def of_pixels(pixels: np.ndarray) -> bytes:

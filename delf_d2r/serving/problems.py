@@ -1,4 +1,4 @@
-"""Requests that fail: one form of answer, `{"error": what happened, "remedy": what to do}`, for all of them."""
+"""Requests that fail: one form of answer for all, `{"error": what happened, "remedy": what to do}`."""
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError

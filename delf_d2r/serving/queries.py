@@ -1,4 +1,4 @@
-"""Past queries, remembered for a while: their photo for another box of it, their features to explain a match."""
+"""Past queries, remembered for a while: the photo for another box of it, the features to explain a match."""
 
 import collections
 import dataclasses

@@ -117,13 +117,18 @@ class Match(BaseModel):
 
 
 _NO_FEATURES = (
-  'No local features were found in the query: the photo or its box is too small or too smooth. Choose a larger'
-  ' box, or another photo.'
+  'No local features were found in the query: the photo or its box is too small or too smooth. Choose a'
+  ' larger box, or another photo.'
 )
 
 
 def search_answer(
-  key: str, name: str, box: Sequence[float] | None, answer: Answer, image_ids: Sequence[int]
+  key: str,
+  name: str,
+  box: Sequence[float] | None,
+  answer: Answer,
+  image_ids: Sequence[int],
+  seconds: dict[str, float],
 ) -> SearchAnswer:
   """The answer of the engine for the web."""
   features = answer.features
@@ -136,7 +141,7 @@ def search_answer(
     box=list(box) if box else None,
     num_features=answer.num_features,
     note=None if answer.num_features else _NO_FEATURES,
-    seconds=answer.seconds,
+    seconds=seconds,
     results=[_result(result, image_id) for result, image_id in results],
   )
 

@@ -3,10 +3,11 @@
 import asyncio
 import math
 import pathlib
+import time
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 
 from delf_d2r.attribution import explain
@@ -17,15 +18,20 @@ from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.indexed_features import IndexedFeatures
 from delf_d2r.serving import queries, schemas
 from delf_d2r.serving.options import Options
-from delf_d2r.serving.photos import PREVIEW_SIDE, THUMBNAIL_SIDE, IndexedPhotos, JpegCache, of_pixels
+from delf_d2r.serving.photos import (
+  PREVIEW_SIDE,
+  THUMBNAIL_SIDE,
+  IndexedPhotos,
+  JpegCache,
+  of_pixels,
+  response,
+)
 from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.queries import QueryStore
 from delf_d2r.serving.work import Work
 from delf_d2r.verifier import Verifier
 
 _JPEG = {200: {'content': {'image/jpeg': {}}, 'description': 'A JPEG.'}}
-# The index does not change while it is served; a query's id is never given twice.
-_CACHED = {'Cache-Control': 'private, max-age=3600'}
 
 
 class _Searches:
@@ -46,14 +52,16 @@ class _Searches:
     if isinstance(photo, bytes):
       with images.open_image(photo, name=name, max_megapixels=self._options.max_megapixels):
         pass
+    started = time.perf_counter()
     pixels = self.engine.load_photo(photo, name=name)
+    decoded = time.perf_counter() - started
     answer = self.engine.search(pixels, box=box, top_k=min(top_k or math.inf, self._options.max_results))
     image_ids = [self.photos.id_of(result.name) for result in answer.results]
     regions = {
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
     key = self.queries.add(queries.Query(name, photo, of_pixels(pixels), answer.features, regions))
-    return schemas.search_answer(key, name, box, answer, image_ids)
+    return schemas.search_answer(key, name, box, answer, image_ids, answer.seconds | {'decode': decoded})
 
   def match(self, query: queries.Query, image_id: int) -> schemas.Match:
     image = self._features.read(image_id)
@@ -114,9 +122,9 @@ def router(
     return await work(searches.search, source, name, corners, top_k)
 
   @routes.get('/query/{query}/photo', responses=_JPEG, response_class=Response)
-  async def query_photo(query: str) -> Response:
+  async def query_photo(query: str, request: Request) -> Response:
     """The photo of a search."""
-    return Response(searches.queries.get(query).preview, media_type='image/jpeg', headers=_CACHED)
+    return response(searches.queries.get(query).preview, request)
 
   @routes.get('/match')
   async def match(
@@ -140,18 +148,14 @@ def router(
     return schemas.Images(total=total, images=[schemas.Image(id=i, name=photos.names[i]) for i in ids])
 
   @routes.get('/photo/{image}', responses=_JPEG, response_class=Response)
-  async def photo(image: int) -> Response:
+  async def photo(image: int, request: Request) -> Response:
     """An indexed photo, at most 1,280 pixels wide or high."""
-    return await _jpeg(image, PREVIEW_SIDE)
+    return response(await work(searches.jpeg, image, PREVIEW_SIDE), request)
 
   @routes.get('/photo/{image}/thumbnail', responses=_JPEG, response_class=Response)
-  async def thumbnail(image: int) -> Response:
+  async def thumbnail(image: int, request: Request) -> Response:
     """An indexed photo, at most 320 pixels wide or high."""
-    return await _jpeg(image, THUMBNAIL_SIDE)
-
-  async def _jpeg(image: int, long_side: int) -> Response:
-    data = await work(searches.jpeg, image, long_side)
-    return Response(data, media_type='image/jpeg', headers=_CACHED)
+    return response(await work(searches.jpeg, image, THUMBNAIL_SIDE), request)
 
   return routes
 

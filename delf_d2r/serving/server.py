@@ -33,8 +33,8 @@ def run(app: FastAPI, *, host: str, port: int) -> None:
   listener = _bind(host, port)
   if host not in LOOPBACK:
     logging.warning(
-      'bound to %s: whoever reaches this machine can search, see the photos and, if it annotates, change boxes.'
-      ' There are no passwords; put a proxy with them in front',
+      'bound to %s: whoever reaches this machine can search, see the photos and, if it annotates, change'
+      ' boxes. There are no passwords; put a proxy with them in front',
       host,
     )
   address = f'[{host}]' if ':' in host else host

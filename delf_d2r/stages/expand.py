@@ -2,10 +2,11 @@
 
 Query expansion with geometry after Tolias and Jegou, "Visual query expansion with or without geometry:
 refining local descriptors by feature aggregation" (Pattern Recognition 2014): the features of verified images
-that fall into the query, carried there by the transform that was found, join the query's own, word by word.
-Here query and images are the regions of one R-ASMK descriptor (Teichmann et al., CVPR 2019, section 4.2),
-which gives each image the same say however many features it has; the weights are those of alpha query
-expansion (Radenovic, Tolias, Chum, PAMI 2019) with shares of inliers for similarities.
+that fall into the query, carried there by the transform that was found, join the query's own, word by word, and
+a word that is new must be shown by several images. Here query and images are the regions of one R-ASMK
+descriptor (Teichmann et al., CVPR 2019, section 4.2), which gives each image the same say however many features
+it has; weights are those of alpha query expansion (Radenovic, Tolias, Chum, PAMI 2019) with shares of inliers
+for similarities.
 """
 
 import pathlib
@@ -125,8 +126,11 @@ class _Expander:
   def describe(self, query: ImageFeatures, chosen: list[Match]) -> AggregatedDescriptor:
     """The expanded descriptor; `chosen` are images in order of inliers, at least one."""
     others = [self._seen(query, match) for match in chosen]
-    weights = [(len(match) / len(chosen[0])) ** self._config.expansion.alpha for match in chosen]
-    return self._engine.describe_expanded(query, others, weights)
+    options = self._config.expansion
+    weights = [(len(match) / len(chosen[0])) ** options.weight_alpha for match in chosen]
+    return self._engine.describe_expanded(
+      query, others, weights, min_images_per_word=options.min_images_per_word
+    )
 
   def _seen(self, query: ImageFeatures, match: Match) -> LocalFeatures:
     name = self._engine.index.image_names[match.image_id]

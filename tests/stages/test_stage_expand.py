@@ -94,7 +94,7 @@ def score_of(artefact, image_id):
 
 def test_the_query_gains_what_verified_images_show(made, tmp_path):
   # Only first.jpg is verified; the points 35 to 59, which it adds, are partly those of second.jpg.
-  expanded = run(made, tmp_path / 'out')
+  expanded = run(made, tmp_path / 'out', 'min_images_per_word: 1')
   assert expanded.counts['expanded'] == 1
   first = ranking_files.load(expanded.path).rankings[0]
   assert first.image_ids[0] == 0

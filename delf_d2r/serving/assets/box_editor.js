@@ -40,8 +40,10 @@ export class BoxEditor {
   async show(source, box = null) {
     this.box = box;
     this.#draw();
+    delete this.stage.dataset.ready;
     this.image.src = source;
     await this.image.decode();
+    this.stage.dataset.ready = '';
   }
 
   set(box, { silent = false } = {}) {

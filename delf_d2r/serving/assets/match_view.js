@@ -115,6 +115,8 @@ export class MatchView {
       other.setAttribute('aria-pressed', other === button && word !== null);
     }
     this.#draw();
+    // On a narrow screen the photos stand above the list.
+    if (word) this.stage.scrollIntoView({ block: 'nearest' });
   }
 
   // Draws all words, or with a word under the pointer or chosen, that one alone.

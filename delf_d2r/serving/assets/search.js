@@ -96,6 +96,7 @@ function showAnswer() {
   const top = results[0]?.score || 1;
   $('results').replaceChildren(...results.map((result) => card(result, top)));
   $('blank').hidden = true;
+  $('boxes-label').hidden = !results.some((result) => result.boxes.length);
 }
 
 function card(result, top) {

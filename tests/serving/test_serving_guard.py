@@ -1,0 +1,122 @@
+"""Who is answered: hosts, origins, and what browsers are told with every answer."""
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from serving_support import serving_client
+
+from delf_d2r.errors import UserError
+from delf_d2r.serving import server
+from delf_d2r.serving.app import create_app
+
+
+@pytest.mark.parametrize('path', ['/', '/api/limits', '/assets/search.js', '/nowhere', '/api/photo/0'])
+def test_every_answer_forbids_what_is_not_from_here(client, path):
+  headers = client.get(path).headers
+  policy = headers['content-security-policy']
+  assert "default-src 'none'" in policy
+  assert 'unsafe' not in policy
+  assert headers['x-content-type-options'] == 'nosniff'
+
+
+@pytest.mark.parametrize('page', ['/', '/assets/annotate.html'])
+def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, page):
+  text = client.get(page).text
+  assert '://' not in text
+  for inline in ('<style', ' style=', ' onclick', ' onload', 'javascript:'):
+    assert inline not in text
+  assert text.count('<script') == text.count('<script type="module" src="/assets/')
+
+
+@pytest.mark.parametrize('host', ['evil.example', '127.0.0.1.evil.example', 'localhost:80:80', ''])
+def test_other_hosts_are_not_answered(client, host):
+  response = client.get('/api/limits', headers={'Host': host})
+  assert response.status_code in (400, 403)
+
+
+def test_this_host_is_answered_by_its_names(client):
+  for host in ('127.0.0.1', 'localhost', 'LOCALHOST:8765', '[::1]:80'):
+    assert client.get('/healthz', headers={'Host': host}).status_code == 200
+
+
+@pytest.mark.parametrize('origin', ['http://evil.example', 'null', 'http://127.0.0.1:1'])
+def test_other_sites_cannot_write(client, origin):
+  response = client.post('/api/search', data={'indexed': 'scene_00000.jpg'}, headers={'Origin': origin})
+  assert response.status_code == 403
+  assert response.json()['error']
+
+
+def test_the_page_itself_can(client, address):
+  data = {'indexed': 'scene_00000.jpg'}
+  assert client.post('/api/search', data=data, headers={'Origin': address}).status_code == 200
+
+
+def test_a_bug_is_answered_and_the_server_lives_on(engine, monkeypatch):
+  app = create_app(engine)
+  with serving_client(app) as client:
+    monkeypatch.setattr(engine, 'search', lambda *_, **__: 1 / 0)
+    response = client.post('/api/search', data={'indexed': 'scene_00000.jpg'})
+    assert response.status_code == 500
+    assert response.json().keys() == {'error', 'remedy'}
+    assert 'ZeroDivision' not in response.text
+    assert client.get('/healthz').status_code == 200
+
+
+def test_an_app_of_nothing_is_refused():
+  with pytest.raises(ValueError, match='an engine, annotations or both'):
+    create_app(None)
+
+
+def test_loopback_alone_is_not_warned_about(monkeypatch, caplog, capsys):
+  monkeypatch.setattr(server.uvicorn.Server, 'run', lambda *_, **__: None)
+  caplog.set_level(logging.WARNING)
+  server.run(None, host='127.0.0.1', port=0)
+  assert not caplog.records
+  server.run(None, host='0.0.0.0', port=0)
+  assert 'no passwords' in caplog.text
+  assert capsys.readouterr().out.count('http://') == 2
+  assert server.allowed_hosts('0.0.0.0') == ('*',)
+
+
+def test_a_taken_port_is_named():
+  with (
+    server._bind('127.0.0.1', 0) as taken,
+    pytest.raises(UserError, match='cannot listen on 127.0.0.1.*--port'),
+  ):
+    server._bind('127.0.0.1', taken.getsockname()[1])
+
+
+@pytest.mark.parametrize('command', ['serve', 'annotate'])
+def test_binaries_serve_until_they_are_stopped(command, index_dir, photos, tmp_path):
+  flags = {
+    'serve': [f'--index={index_dir}', f'--annotations={tmp_path}/boxes.csv'],
+    'annotate': [f'--images={photos.images_dir}', f'--output={tmp_path}/boxes.csv'],
+  }[command]
+  process = subprocess.Popen(
+    [sys.executable, '-m', f'delf_d2r.tools.{command}', '--port=0', *flags],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    address = process.stdout.readline().split()[0].rstrip('/')
+    with httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
+      deadline = time.monotonic() + 30
+      while client.get('/healthz').status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+      assert client.get('/', follow_redirects=True).status_code == 200
+      assert client.get('/annotate').status_code == 200
+      found = client.get('/api/limits')
+      assert found.status_code == (200 if command == 'serve' else 404)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+  finally:
+    process.kill()
+    process.wait()
+  assert process.returncode in (0, 130)
+  assert 'Traceback' not in errors

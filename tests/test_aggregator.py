@@ -1,0 +1,58 @@
+"""Expanded queries: which features of other images count, and how much."""
+
+import numpy as np
+import pytest
+
+from delf_d2r import config as configs
+from delf_d2r.aggregator import Aggregator
+from delf_d2r.kernels.assignment import ExactAssigner
+from delf_d2r.structures import ImageFeatures, LocalFeatures
+
+CENTROIDS = np.eye(6, dtype=np.float32)
+
+
+def features(*words, seed=0):
+  """A feature near each of the given words."""
+  rng = np.random.default_rng(seed)
+  descriptors = CENTROIDS[list(words)] + rng.normal(0, 0.05, (len(words), 6))
+  zeros = np.zeros(len(words), np.float32)
+  return LocalFeatures(np.zeros((len(words), 2), np.float32), zeros, zeros, descriptors.astype(np.float32))
+
+
+def query(*words):
+  found = features(*words)
+  return ImageFeatures('q', 1, 1, np.array([[0, 0, 1, 1]], np.float32), np.array([0, len(found)]), found)
+
+
+@pytest.fixture
+def aggregator():
+  return Aggregator(configs.default('aggregation').aggregation, CENTROIDS, ExactAssigner(CENTROIDS))
+
+
+@pytest.mark.parametrize(
+  ('least', 'words'), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 1, 2, 3]), (3, [0, 1, 2]), (4, [0, 1])]
+)
+def test_a_new_word_needs_so_many_images(aggregator, least, words):
+  others = [features(0, 2, 3), features(2, 3, 4, 4), features(2, 5)]
+  found = aggregator.expanded_query(query(0, 1), others, [1, 1, 1], min_images_per_word=least)
+  assert found.visual_words.tolist() == words
+
+
+def test_without_others_it_is_the_query(aggregator):
+  expected, found = aggregator.query(query(0, 1, 4)), aggregator.expanded_query(query(0, 1, 4), [], [])
+  np.testing.assert_array_equal(found.visual_words, expected.visual_words)
+  np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_weights_decide_the_signs(aggregator):
+  other = features(0, seed=1)
+  alone = aggregator.query(query(0)).values
+  theirs = aggregator.expanded_query(query(0), [other], [1e6]).values
+  assert aggregator.expanded_query(query(0), [other], [1e-6]).values.tolist() == alone.tolist()
+  assert theirs.tolist() != alone.tolist()
+
+
+def test_query_and_images_without_features(aggregator):
+  assert len(aggregator.expanded_query(query(), [features()], [1])) == 0
+  found = aggregator.expanded_query(query(), [features(3), features()], [1, 1])
+  assert found.visual_words.tolist() == [3]
