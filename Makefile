@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test lint clean default-model
+.PHONY: demo test lint clean default-model default-detector
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
@@ -45,6 +45,19 @@ default-model: $(VENV)/installed-for-tests
 	$(BIN)/d2r train_pca --features=$(WORK)/features --output=$(WORK)/pca
 	$(EXPORT) --pca=$(WORK)/pca --pca_dimensions=128 --whitening --half_weights --name='Default DELF' \
 	  --notes="$$(cat configs/training/delf_default.notes)" --output=$(WORK)/model
+
+# Makes the detector that comes with the package anew, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
+# (tests/benchmarks/detection_material.py writes that of the development photos), BACKGROUNDS, folders of photos
+# without objects. Half an hour to an hour on 2 cores. Then put it in the place of delf_d2r/models/default_detector.
+default-detector: $(VENV)/installed-for-tests
+	test -f "$(BOXES)" && test -d "$(OBJECTS)" && test -n "$(BACKGROUNDS)"
+	$(BIN)/d2r make_detection_scenes --config_path=configs/detectors/default_scenes.pbtxt --objects="$(OBJECTS)" \
+	  --boxes="$(BOXES)" $(BACKGROUNDS:%=--backgrounds=%) --output=$(WORK)/scenes
+	$(BIN)/d2r train_detector --config_path=configs/detectors/retinanet_efficientnet_lite0.pbtxt \
+	  --records='$(WORK)/scenes/train/detection-*' --validation_records='$(WORK)/scenes/validation/detection-*' \
+	  --output=$(WORK)/detector
+	$(BIN)/d2r export_detector --trained=$(WORK)/detector --half_weights --name='Default landmark detector' \
+	  --notes="$$(cat configs/detectors/default_detector.notes)" --output=$(WORK)/detector_model
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output delf_d2r/protos/*_pb2.py

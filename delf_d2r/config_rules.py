@@ -304,7 +304,7 @@ def _verification(config: verification_pb2.VerificationConfig) -> Iterator[Probl
     yield Problem(
       'estimator',
       f'estimator DEGENSAC knows homographies only, but model is {name}. Set model: HOMOGRAPHY, or estimator:'
-      ' MAGSAC',
+      ' USAC',
     )
   if config.compat and config.model != verification_pb2.VerificationConfig.AFFINE:
     yield Problem('model', f'compat is the affine model of the research code, but model is {name}. Remove it')

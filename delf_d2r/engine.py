@@ -199,6 +199,10 @@ class SearchEngine:
     """The visual words int32 [N, m] of local features, of a query or of an index image."""
     return self._aggregator.words(features.descriptors, of_query=of_query)
 
+  def prepare(self) -> None:
+    """Makes the extractor now instead of at the first photo: a network takes seconds to load."""
+    self._get_extractor()
+
   def extract(self, image_id: int, pixels: np.ndarray) -> ImageFeatures:
     """The features of an index image anew, from its photo uint8 [H, W, 3] and its boxes."""
     boxes = Boxes.from_coordinates(self.boxes(image_id))

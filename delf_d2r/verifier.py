@@ -12,7 +12,7 @@ _MODELS = {
   VerificationConfig.SIMILARITY: Model.SIMILARITY,
   VerificationConfig.HOMOGRAPHY: Model.HOMOGRAPHY,
 }
-_ESTIMATORS = {VerificationConfig.MAGSAC: Estimator.MAGSAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
+_ESTIMATORS = {VerificationConfig.USAC: Estimator.USAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
 
 
 class Verifier:

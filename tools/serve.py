@@ -38,6 +38,7 @@ def main(_):
   from delf_d2r.serving.options import Options
 
   engine = SearchEngine.load(FLAGS.index)
+  engine.prepare()
   images_path = pathlib.Path(FLAGS.images) if FLAGS.images else engine.images_path
   annotations = None
   if FLAGS.annotations:

@@ -6,6 +6,7 @@ Pure ASGI, so that a body is stopped while it arrives.
 import asyncio
 import urllib.parse
 
+from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,7 +42,11 @@ class Guard:
       await self._app(scope, receive, send)
       return
 
+    started = False
+
     async def send_with_headers(message: Message) -> None:
+      nonlocal started
+      started = True
       if message['type'] == 'http.response.start':
         headers = MutableHeaders(scope=message)
         for name, value in HEADERS.items():
@@ -57,7 +62,15 @@ class Guard:
       refusal = answer(problem.status_code, problem.detail, problem.remedy)
       await refusal(scope, receive, send_with_headers)
       return
-    await self._app(scope, self._limited(receive), send_with_headers)
+    try:
+      await self._app(scope, self._limited(receive), send_with_headers)
+    except Exception:
+      # Not foreseen. The connection goes on, and so does the server.
+      if started:
+        raise
+      logging.exception('%s %s failed', scope['method'], scope['path'])
+      failure = answer(500, 'The server failed at this request.', 'Its log says why. Others are answered.')
+      await failure(scope, receive, send_with_headers)
 
   def _objection(self, method: str, headers: Headers) -> Problem | None:
     host = headers.get('host', '')

@@ -110,11 +110,14 @@ class IndexedPhotos:
     """The file of an indexed photo; Problem 404 if there is no such image or its photo is not at hand."""
     if not 0 <= image_id < len(self):
       raise Problem(404, f'the index has {len(self)} photos, none with id {image_id}')
-    path = self.folder / self.names[image_id] if self.folder else None
+    name = self.names[image_id]
+    # An index may come from someone else.
+    stays_inside = not name.startswith('/') and '..' not in name.split('/')
+    path = self.folder / name if self.folder and stays_inside else None
     if path is None or not path.is_file():
       raise Problem(
         404,
-        f'the photo {self.names[image_id]} is not at hand',
+        f'the photo {name} is not at hand',
         'Start the server with --images=FOLDER, where the photos are now.',
       )
     return path
@@ -122,7 +125,7 @@ class IndexedPhotos:
   def find(self, text: str, start: int, count: int) -> tuple[int, list[int]]:
     """How many names contain `text`, in any case, and the image ids of `count` of them from `start`."""
     if not text:
-      return len(self), list(range(len(self)))[start : start + count]
+      return len(self), list(range(len(self))[start : start + count])
     wanted = text.casefold()
     found = [image_id for image_id, name in enumerate(self.names) if wanted in name.casefold()]
     return len(found), found[start : start + count]

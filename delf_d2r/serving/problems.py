@@ -41,7 +41,7 @@ def answer(status: int, error: str, remedy: str = '') -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-  """Has every failure of `app` answered in that form; what was not foreseen is status 500."""
+  """Has every failure of `app` that is foreseen answered in that form; guard.py has all others."""
 
   @app.exception_handler(HTTPException)
   async def _on_http(_: Request, error: HTTPException) -> JSONResponse:
@@ -60,8 +60,3 @@ def install(app: FastAPI) -> None:
     if isinstance(error, ImageError):
       return answer(422, str(error), 'Send another photo: JPEG, PNG, WebP, TIFF, GIF or BMP.')
     return answer(422, str(error), 'Correct the request and send it again.')
-
-  @app.exception_handler(Exception)
-  async def _on_bug(_: Request, __: Exception) -> JSONResponse:
-    # The server below logs it with its traceback.
-    return answer(500, 'The server failed at this request.', 'Its log says why. Other requests are answered.')

@@ -4,7 +4,7 @@ import asyncio
 import math
 import pathlib
 import time
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
@@ -47,8 +47,10 @@ class _Searches:
     self._verifier = Verifier(engine.artefact.config.verification)
 
   def search(
-    self, photo: bytes | pathlib.Path, name: str, box: tuple | None, top_k: int
+    self, photo: BinaryIO | bytes | pathlib.Path, name: str, box: tuple | None, top_k: int
   ) -> schemas.SearchAnswer:
+    if not isinstance(photo, bytes | pathlib.Path):
+      photo = photo.read()  # Only now, so that uploads that wait for their turn take no memory.
     if isinstance(photo, bytes):
       with images.open_image(photo, name=name, max_megapixels=self._options.max_megapixels):
         pass
@@ -113,7 +115,7 @@ def router(
       raise Problem(422, 'give one of photo, indexed and query', 'Send exactly one of the three fields.')
     corners = _parse_box(box)
     if photo is not None:
-      source, name = await photo.read(), _base_name(photo.filename)
+      source, name = photo.file, _base_name(photo.filename)
     elif indexed is not None:
       source, name = photos.path(photos.id_of(indexed)), indexed
     else:

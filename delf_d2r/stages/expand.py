@@ -1,12 +1,12 @@
 """expand_queries: every query asked again, with what its verified images show of the same object.
 
 Query expansion with geometry after Tolias and Jegou, "Visual query expansion with or without geometry:
-refining local descriptors by feature aggregation" (Pattern Recognition 2014): the features of verified images
-that fall into the query, carried there by the transform that was found, join the query's own, word by word, and
-a word that is new must be shown by several images. Here query and images are the regions of one R-ASMK
-descriptor (Teichmann et al., CVPR 2019, section 4.2), which gives each image the same say however many features
-it has; weights are those of alpha query expansion (Radenovic, Tolias, Chum, PAMI 2019) with shares of inliers
-for similarities.
+refining local descriptors by feature aggregation" (Pattern Recognition 2014): the features of verified
+images that fall into the query, carried there by the transform that was found, join the query's own, word by
+word, and a word that is new must be shown by several images. Here query and images are the regions of one
+R-ASMK descriptor (Teichmann et al., CVPR 2019, section 4.2), which gives each image the same say however
+many features it has; weights are those of alpha query expansion (Radenovic, Tolias, Chum, PAMI 2019) with
+shares of inliers for similarities.
 """
 
 import pathlib

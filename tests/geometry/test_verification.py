@@ -131,8 +131,8 @@ def test_same_result_in_any_thread(model):
 
 
 def test_seed_decides_on_hard_problems():
-  hard = problem(Model.HOMOGRAPHY, inliers=40, outliers=300, noise=3)
-  options = [Options(model=Model.HOMOGRAPHY, max_residual=4, seed=seed, trials=500) for seed in range(8)]
+  hard = problem(Model.AFFINE, inliers=150, outliers=200, noise=3)
+  options = [Options(max_residual=4, seed=seed, trials=5) for seed in range(8)]
   found = [verify(*hard, one) for one in options]
   assert len({tuple(one.inliers) for one in found}) > 1
 

@@ -56,7 +56,7 @@ def test_the_page_itself_can(client, address):
   assert client.post('/api/search', data=data, headers={'Origin': address}).status_code == 200
 
 
-def test_a_bug_is_answered_and_the_server_lives_on(engine, monkeypatch):
+def test_a_bug_is_answered_and_the_server_lives_on(engine, monkeypatch, caplog):
   app = create_app(engine)
   with serving_client(app) as client:
     monkeypatch.setattr(engine, 'search', lambda *_, **__: 1 / 0)
@@ -64,6 +64,8 @@ def test_a_bug_is_answered_and_the_server_lives_on(engine, monkeypatch):
     assert response.status_code == 500
     assert response.json().keys() == {'error', 'remedy'}
     assert 'ZeroDivision' not in response.text
+    assert 'ZeroDivision' in caplog.text
+    assert 'content-security-policy' in response.headers
     assert client.get('/healthz').status_code == 200
 
 
@@ -86,7 +88,7 @@ def test_loopback_alone_is_not_warned_about(monkeypatch, caplog, capsys):
 def test_a_taken_port_is_named():
   with (
     server._bind('127.0.0.1', 0) as taken,
-    pytest.raises(UserError, match='cannot listen on 127.0.0.1.*--port'),
+    pytest.raises(UserError, match=r'cannot listen on 127\.0\.0\.1.*--port'),
   ):
     server._bind('127.0.0.1', taken.getsockname()[1])
 

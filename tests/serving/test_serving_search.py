@@ -8,6 +8,8 @@ from serving_support import serving_client
 
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.app import create_app
+from delf_d2r.serving.photos import IndexedPhotos
+from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.queries import Query, QueryStore
 
 
@@ -25,7 +27,7 @@ def problem(response, status):
 def answer(client, query_path):
   response = client.post(
     '/api/search',
-    files={'photo': query_path.open('rb')},
+    files={'photo': (query_path.name, query_path.read_bytes())},
     data={'box': '0.1,0.1,0.9,0.9', 'top_k': 5},
   )
   assert response.status_code == 200
@@ -157,6 +159,14 @@ def test_no_name_leads_out_of_the_index(client, name):
   assert client.post('/api/search', data={'indexed': name}).status_code in (404, 422)
 
 
+@pytest.mark.parametrize('name', ['../queries/astronaut.jpg', '/etc/passwd', 'a/../../secret.jpg'])
+def test_an_index_with_odd_names_leads_nowhere(engine, photos, monkeypatch, name):
+  found = IndexedPhotos(engine, photos.images_dir)
+  monkeypatch.setattr(IndexedPhotos, 'names', [name] * len(engine))
+  with pytest.raises(Problem, match='not at hand'):
+    found.path(0)
+
+
 def test_photos_that_are_gone(index_dir, tmp_path):
   with serving_client(create_app(SearchEngine.load(index_dir), images_path=tmp_path)) as client:
     assert client.get('/api/limits').json()['photos_at_hand'] is True
@@ -180,5 +190,5 @@ def test_old_queries_are_forgotten_first(engine, query_path):
   store.get(keys[0])
   store.add(Query('q', bytes(10**6), b'', features, {}))
   assert store.get(keys[0]).name == 'q'
-  with pytest.raises(Exception, match='not remembered'):
+  with pytest.raises(Problem, match='not remembered'):
     store.get(keys[1])

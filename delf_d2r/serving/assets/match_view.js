@@ -67,7 +67,8 @@ export class MatchView {
     };
     for (const { input } of Object.values(this.options)) input.addEventListener('change', () => this.#draw());
     const top = match.words[0]?.share || 1;
-    const words = match.words.slice(0, LISTED).filter((word) => word.share > 0).map((word, rank) => {
+    const listed = match.words.slice(0, LISTED).filter((word) => word.share > 0);
+    const words = listed.map((word, rank) => {
       const bar = element('i', {});
       bar.style.width = `${100 * word.share / top}%`;
       bar.style.background = colour(word.share / top);
@@ -84,7 +85,8 @@ export class MatchView {
     if (words.length) {
       side.append(
         element('h3', {}, 'Share of the score'),
-        element('p', { className: 'quiet' }, `${match.words.length} shared visual words; the first ${words.length}:`),
+        element('p', { className: 'quiet' }, `${match.words.length} shared visual words. These ${words.length} carry`
+          + ` ${perCent(listed.reduce((sum, word) => sum + word.share, 0))}:`),
         element('ol', { className: 'words' }, ...words));
     } else {
       side.append(element('p', { className: 'quiet' }, 'The two photos share no visual word.'));
@@ -137,13 +139,14 @@ export class MatchView {
       parts.push(frame(index, match.regions.map((region) => region.box), 'box'));
     }
     const top = match.words[0]?.share || 1;
+    const scale = Math.min(1, Math.max(0.55, query.width / 400));
     const shown = chosen ? [chosen] : match.words.filter((word) => word.share > 0);
     if (options.lines.input.checked) parts.push(...this.#lines(chosen, shown, query, index, top));
     if (options.features.input.checked) {
       // The largest last, on top.
       for (const word of [...shown].reverse()) {
         const fill = colour(word.share / top);
-        const radius = chosen ? 6 : 2.2 + 3.8 * Math.sqrt(word.share / top);
+        const radius = chosen ? 6 : scale * (2.2 + 3.8 * Math.sqrt(word.share / top));
         for (const [places, area] of [[word.query, query], [word.index, index]]) {
           for (const place of places) {
             const [cx, cy] = at(place, area);

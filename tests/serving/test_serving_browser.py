@@ -1,0 +1,272 @@
+"""The pages in a headless Chromium: by pointer, by keyboard alone, and on a narrow screen."""
+
+import contextlib
+
+import pytest
+from serving_support import serving
+
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.serving.annotations import Annotations
+from delf_d2r.serving.app import create_app
+from delf_d2r.serving.options import Options
+
+DESKTOP = {'width': 1280, 'height': 900}
+NARROW = {'width': 360, 'height': 740}
+READY = '.stage[data-ready]'
+
+
+@pytest.fixture
+def open_page(browser):
+  """Opens an address in a new window and fails on errors of scripts; `expected` ones aside."""
+  with contextlib.ExitStack() as stack:
+    problems = []
+
+    def open_page(address, size=DESKTOP, **options):
+      context = browser.new_context(viewport=size, reduced_motion='reduce', **options)
+      stack.callback(context.close)
+      page = context.new_page()
+      page.set_default_timeout(30_000)
+      page.on('pageerror', lambda error: problems.append(str(error)))
+      page.on(
+        'console',
+        # A request that the server refuses is reported here too; the page's own words are tested.
+        lambda message: (
+          problems.append(message.text)
+          if message.type == 'error' and 'Failed to load resource' not in message.text
+          else None
+        ),
+      )
+      page.goto(address)
+      return page
+
+    yield open_page
+  assert not problems
+
+
+def names(page):
+  return page.locator('#results .name').all_text_contents()
+
+
+def wait_for_answer(page):
+  page.wait_for_selector('body:not(.busy) #results .card')
+
+
+def drag(page, start, stop):
+  """Drags over the photo between places (y, x), shares of its sides."""
+  frame = page.locator('.stage img').bounding_box()
+  places = [(frame['x'] + x * frame['width'], frame['y'] + y * frame['height']) for y, x in (start, stop)]
+  page.mouse.move(*places[0])
+  page.mouse.down()
+  page.mouse.move(*places[1], steps=5)
+  page.mouse.up()
+
+
+def test_upload_box_and_match(open_page, address, engine, query_path):
+  page = open_page(address)
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  page.wait_for_selector(READY)
+  expected = [result.name for result in engine.search(query_path, top_k=12).results]
+  assert names(page) == expected
+  with page.expect_response('**/api/search') as searched:
+    drag(page, (0.2, 0.1), (0.9, 0.8))
+  answer = searched.value.json()
+  assert answer['box'] == pytest.approx([0.2, 0.1, 0.9, 0.8], abs=0.01)
+  page.wait_for_selector('#clear-box:enabled')
+  wait_for_answer(page)
+  assert names(page) == [result['name'] for result in answer['results']]
+  with page.expect_response('**/api/match*') as matched:
+    page.locator('#results .card').first.click()
+  match = matched.value.json()
+  page.wait_for_selector('.match-stage circle')
+  places = sum(len(word['query']) + len(word['index']) for word in match['words'] if word['share'] > 0)
+  assert page.locator('.match-stage circle').count() == places
+  assert page.locator('.match-stage line.inlier').count() == len(match['inliers'])
+  page.locator('.word').first.click()
+  first = match['words'][0]
+  assert page.locator('.match-stage circle').count() == len(first['query']) + len(first['index'])
+  assert page.locator('.match-stage line').count() == len(first['query']) * len(first['index'])
+
+
+def test_a_box_is_moved_resized_and_cleared_by_pointer(open_page, address, query_path):
+  page = open_page(address)
+  page.set_input_files('#file', query_path)
+  page.wait_for_selector(READY)
+  boxes = []
+  for start, stop in [((0.2, 0.2), (0.6, 0.6)), ((0.4, 0.4), (0.5, 0.5)), ((0.7, 0.7), (0.9, 0.95))]:
+    with page.expect_response('**/api/search') as searched:
+      drag(page, start, stop)
+    boxes.append(searched.value.json()['box'])
+  assert boxes == [
+    pytest.approx(box, abs=0.012)
+    for box in ([0.2, 0.2, 0.6, 0.6], [0.3, 0.3, 0.7, 0.7], [0.3, 0.3, 0.9, 0.95])
+  ]
+  with page.expect_response('**/api/search') as searched:
+    page.click('#clear-box')
+  assert searched.value.json()['box'] is None
+
+
+def test_by_keyboard_alone(open_page, address):
+  page = open_page(address)
+  page.wait_for_selector('#pick:enabled')
+  press = page.keyboard.press
+
+  def tab_to(selector):
+    for _ in range(60):
+      press('Tab')
+      if page.locator(f'{selector}:focus').count():
+        return
+    raise AssertionError(f'{selector} cannot be reached by Tab')
+
+  tab_to('#pick')
+  press('Enter')
+  page.wait_for_selector('#picker[open] .card')
+  assert page.locator('#filter:focus').count() == 1
+  page.keyboard.type('e_00003')
+  page.wait_for_selector('#picker-list li:only-child')
+  tab_to('#picker-list .card')
+  press('Enter')
+  wait_for_answer(page)
+  assert names(page)[0] == 'scene_00003.jpg'
+  page.wait_for_selector(READY)
+  tab_to('.stage')
+  outline = page.locator('.stage').evaluate('node => getComputedStyle(node).outlineStyle')
+  assert outline == 'solid'
+  with page.expect_response('**/api/search') as searched:
+    press('Enter')
+    press('ArrowUp')
+    press('ArrowRight')
+    press('Shift+ArrowDown')
+    press('Shift+ArrowLeft')
+  assert searched.value.json()['box'] == pytest.approx([0.24, 0.26, 0.75, 0.75], abs=1e-3)
+  wait_for_answer(page)
+  tab_to('#results .card')
+  press('Enter')
+  page.wait_for_selector('.match-stage circle')
+  first = page.text_content('#match-heading')
+  press('ArrowRight')
+  page.wait_for_selector('#match-heading:has-text("2.")')
+  assert page.text_content('#match-heading') != first
+  press('Escape')
+  assert page.locator('#match[open]').count() == 0
+  assert page.locator('#results .card:focus').count() == 1
+  for _ in range(60):
+    press('Shift+Tab')
+    if page.locator('.stage:focus').count():
+      break
+  with page.expect_response('**/api/search') as searched:
+    press('Delete')
+  assert searched.value.json()['box'] is None
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_a_narrow_screen(open_page, address, query_path, scheme):
+  page = open_page(address, NARROW, has_touch=True, color_scheme=scheme)
+
+  def overflows():
+    return page.evaluate('document.documentElement.scrollWidth') > NARROW['width']
+
+  assert not overflows()
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  page.wait_for_selector(READY)
+  assert not overflows()
+  page.locator('#results .card').first.tap()
+  page.wait_for_selector('.match-stage circle')
+  photos = [image.bounding_box() for image in page.locator('.match-stage image').all()]
+  assert photos[1]['y'] >= photos[0]['y'] + photos[0]['height']
+  assert all(photo['x'] >= 0 and photo['x'] + photo['width'] <= NARROW['width'] for photo in photos)
+  dark = page.evaluate('getComputedStyle(document.body).backgroundColor') != 'rgb(255, 255, 255)'
+  assert dark == (scheme == 'dark')
+
+
+def test_failures_are_told_and_the_page_goes_on(open_page, address, query_path, tmp_path):
+  page = open_page(address)
+  page.wait_for_selector('#index-size:not(:empty)')
+  (tmp_path / 'text.jpg').write_text('no photo')
+  page.set_input_files('#file', tmp_path / 'text.jpg')
+  page.wait_for_selector('#problem:has-text("not an image")')
+  assert page.locator('body.busy').count() == 0
+  (tmp_path / 'large.jpg').write_bytes(bytes(3_000_001))
+  page.set_input_files('#file', tmp_path / 'large.jpg')
+  page.wait_for_selector('#problem:has-text("at most 3.0 MB")')
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  assert page.locator('#problem:visible').count() == 0
+
+
+def test_a_dropped_photo_is_searched(open_page, address, query_path):
+  page = open_page(address)
+  data = list(query_path.read_bytes())
+  transfer = page.evaluate_handle(
+    """(data) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(data)], 'dropped.jpg', { type: 'image/jpeg' }));
+      return transfer;
+    }""",
+    data,
+  )
+  page.dispatch_event('#drop', 'drop', {'dataTransfer': transfer})
+  wait_for_answer(page)
+  page.wait_for_selector('#query-name:has-text("dropped.jpg")')
+
+
+def test_names_are_shown_as_text(open_page, address, query_path, tmp_path):
+  odd = tmp_path / '<img src=x onerror=alert(1)>.jpg'
+  odd.write_bytes(query_path.read_bytes())
+  page = open_page(address)
+  page.set_input_files('#file', odd)
+  wait_for_answer(page)
+  page.wait_for_selector('#query-name:has-text("<img src=x")')
+  assert page.locator('#query-name img').count() == 0
+
+
+def test_annotating_by_keyboard_and_pointer(open_page, photos, tmp_path):
+  folder = ImageList.from_folder(photos.images_dir)
+  output = tmp_path / 'boxes.csv'
+  with serving(create_app(None, Options(), annotations=Annotations(folder, output))) as address:
+    page = open_page(address)
+    assert page.url.startswith(f'{address}/annotate')
+
+    def wait_for(name, state):
+      page.wait_for_selector(f'{READY} >> nth=0')
+      page.wait_for_selector(f'#name:has-text("{name}")')
+      page.wait_for_selector(f'#state:has-text("{state}")')
+
+    wait_for(folder.names[0], 'Not done')
+    drag(page, (0.2, 0.2), (0.7, 0.8))
+    wait_for(folder.names[0], 'Box saved')
+    # A key pressed before a box is saved does not lose it.
+    page.keyboard.press('n')
+    wait_for(folder.names[1], 'Not done')
+    page.keyboard.press('Enter')
+    page.keyboard.press('n')
+    wait_for(folder.names[2], 'Not done')
+    page.keyboard.press('0')
+    wait_for(folder.names[3], 'Not done')
+    page.keyboard.press('p')
+    wait_for(folder.names[2], 'No object')
+    page.keyboard.press('p')
+    wait_for(folder.names[1], 'Box saved')
+    page.keyboard.press('c')
+    wait_for(folder.names[1], 'Not done')
+    page.wait_for_selector('#done:has-text("2 of")')
+    page.keyboard.press('u')
+    wait_for(folder.names[3], 'Not done')
+    page.reload()  # takes up where it was
+    wait_for(folder.names[3], 'Not done')
+  again = Annotations(folder, output)
+  assert again.box(0) == pytest.approx((0.2, 0.2, 0.7, 0.8), abs=0.01)
+  assert [again.is_done(number) for number in range(4)] == [True, False, True, False]
+
+
+def test_annotating_on_a_narrow_screen(open_page, photos, tmp_path):
+  folder = ImageList.from_folder(photos.images_dir)
+  annotations = Annotations(folder, tmp_path / 'boxes.csv')
+  with serving(create_app(None, annotations=annotations)) as address:
+    page = open_page(address, NARROW, has_touch=True)
+    page.wait_for_selector(READY)
+    assert page.evaluate('document.documentElement.scrollWidth') == NARROW['width']
+    page.locator('#none').tap()
+    page.wait_for_selector('#done:has-text("1 of")')
+    assert annotations.is_done(0)
