@@ -5,6 +5,7 @@ What a resolved config is, and how two of them are compared, is in config_values
 
 import pathlib
 import re
+import warnings
 from collections.abc import Sequence
 
 from google.protobuf import text_format
@@ -116,12 +117,12 @@ def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_p
   # A message of one stage alone would leave the other stages of a longer run to their defaults, unnoticed.
   stages = stages if len(stages) == 1 else ()
   try:
-    return text_format.Parse(text, config)
+    return _read(text, config)
   except text_format.ParseError as experiment_error:
     own = [stage for stage in stages if _parses_as(text, stage)]
     if own:
       config = experiment_pb2.ExperimentConfig()
-      text_format.Parse(text, getattr(config, own[0]))
+      _read(text, getattr(config, own[0]))
       return config
     others = [STAGE_FIELDS[stage].name for stage in STAGE_FIELDS if _parses_as(text, stage)]
     if others:
@@ -133,9 +134,19 @@ def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_p
     raise ConfigError(f'{path}:{_explain(_closest_error(text, stages, experiment_error))}') from None
 
 
+def _read(text: str, message):
+  """text_format.Parse, with an escape that it does not know as an error instead of a warning."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('error', DeprecationWarning)
+    try:
+      return text_format.Parse(text, message)
+    except DeprecationWarning as warning:
+      raise text_format.ParseError(f'{warning}; write a backslash as \\\\') from None
+
+
 def _parses_as(text: str, stage: str) -> bool:
   try:
-    text_format.Parse(text, getattr(experiment_pb2.ExperimentConfig(), stage))
+    _read(text, getattr(experiment_pb2.ExperimentConfig(), stage))
   except text_format.ParseError:
     return False
   return True
@@ -146,7 +157,7 @@ def _closest_error(text: str, stages: Sequence[str], error: text_format.ParseErr
   errors = [error]
   for stage in stages:
     try:
-      text_format.Parse(text, getattr(experiment_pb2.ExperimentConfig(), stage))
+      _read(text, getattr(experiment_pb2.ExperimentConfig(), stage))
     except text_format.ParseError as stage_error:
       errors.append(stage_error)
   return max(errors, key=lambda e: (e.GetLine() or 0, e.GetColumn() or 0))

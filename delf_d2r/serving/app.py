@@ -14,6 +14,7 @@ from delf_d2r.serving.options import Options
 from delf_d2r.serving.work import Work
 from delf_d2r.version import VERSION
 
+_PROBLEM = {'model': problems.ProblemBody, 'description': 'What failed, and what to do.'}
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
 
 
@@ -42,7 +43,7 @@ def create_app(
     # Their pages load scripts from elsewhere; /openapi.json opens in any tool of that kind.
     docs_url=None,
     redoc_url=None,
-    responses={'default': {'model': problems.ProblemBody, 'description': 'What failed, and what to do.'}},
+    responses=dict.fromkeys(('default', 422), _PROBLEM),
   )
   problems.install(app)
   app.add_middleware(Guard, options=options)

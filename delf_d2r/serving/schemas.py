@@ -128,11 +128,12 @@ def search_answer(
   box: Sequence[float] | None,
   answer: Answer,
   image_ids: Sequence[int],
-  seconds: dict[str, float],
+  inliers: Sequence[int] | None,
 ) -> SearchAnswer:
-  """The answer of the engine for the web."""
+  """The answer of the engine for the web; `inliers` are those of each result, None without verification."""
   features = answer.features
-  results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
+  inliers = [None] * len(image_ids) if inliers is None else inliers
+  results = zip(answer.results, image_ids, inliers, strict=True) if answer.num_features else ()
   return SearchAnswer(
     query=key,
     name=name,
@@ -141,8 +142,8 @@ def search_answer(
     box=list(box) if box else None,
     num_features=answer.num_features,
     note=None if answer.num_features else _NO_FEATURES,
-    seconds=seconds,
-    results=[_result(result, image_id) for result, image_id in results],
+    seconds=answer.seconds,
+    results=[_result(*result) for result in results],
   )
 
 
@@ -185,7 +186,7 @@ def match(
   )
 
 
-def _result(result: SearchResult, image_id: int) -> Result:
+def _result(result: SearchResult, image_id: int, inliers: int | None) -> Result:
   return Result(
     rank=result.rank,
     id=image_id,
@@ -193,7 +194,7 @@ def _result(result: SearchResult, image_id: int) -> Result:
     score=result.score,
     boxes=result.boxes.tolist(),
     best_region=None if result.best_region < 0 else result.best_region,
-    inliers=getattr(result, 'inliers', None),
+    inliers=inliers,
   )
 
 

@@ -1,83 +1,27 @@
 """The API of the search: photos in, ranked index images out, and why they matched."""
 
 import asyncio
-import math
 import pathlib
-import time
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 
-from delf_d2r.attribution import explain
-from delf_d2r.data import images
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.engine import SearchEngine
-from delf_d2r.geometry.merging import merge_regions
-from delf_d2r.indexed_features import IndexedFeatures
-from delf_d2r.serving import queries, schemas
+from delf_d2r.serving import schemas
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.photos import (
   PREVIEW_SIDE,
   THUMBNAIL_SIDE,
-  IndexedPhotos,
-  JpegCache,
-  of_pixels,
   response,
 )
 from delf_d2r.serving.problems import Problem
-from delf_d2r.serving.queries import QueryStore
+from delf_d2r.serving.searches import Searches
 from delf_d2r.serving.work import Work
-from delf_d2r.verifier import Verifier
 
 _JPEG = {200: {'content': {'image/jpeg': {}}, 'description': 'A JPEG.'}}
-
-
-class _Searches:
-  """What the routes do, on threads."""
-
-  def __init__(self, engine: SearchEngine, options: Options, images_path: pathlib.Path | None):
-    self.engine = engine
-    self.photos = IndexedPhotos(engine, images_path or engine.images_path)
-    self.queries = QueryStore(options.remembered_bytes)
-    self._options = options
-    self._jpegs = JpegCache(upright=engine.artefact.config.extraction.apply_exif_orientation)
-    self._features = IndexedFeatures(engine, self.photos.folder)
-    self._verifier = Verifier(engine.artefact.config.verification)
-
-  def search(
-    self, photo: BinaryIO | bytes | pathlib.Path, name: str, box: tuple | None, top_k: int
-  ) -> schemas.SearchAnswer:
-    if not isinstance(photo, bytes | pathlib.Path):
-      photo = photo.read()  # Only now, so that uploads that wait for their turn take no memory.
-    if isinstance(photo, bytes):
-      with images.open_image(photo, name=name, max_megapixels=self._options.max_megapixels):
-        pass
-    started = time.perf_counter()
-    pixels = self.engine.load_photo(photo, name=name)
-    decoded = time.perf_counter() - started
-    answer = self.engine.search(pixels, box=box, top_k=min(top_k or math.inf, self._options.max_results))
-    image_ids = [self.photos.id_of(result.name) for result in answer.results]
-    regions = {
-      image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
-    }
-    key = self.queries.add(queries.Query(name, photo, of_pixels(pixels), answer.features, regions))
-    return schemas.search_answer(key, name, box, answer, image_ids, answer.seconds | {'decode': decoded})
-
-  def match(self, query: queries.Query, image_id: int) -> schemas.Match:
-    image = self._features.read(image_id)
-    why = explain(self.engine, query.features, image_id, image, region=query.regions[image_id])
-    indexed = merge_regions(image)
-    found, verification = self._verifier(query.features.features, indexed)
-    inliers = (
-      query.features.features.locations[found.query[verification.inliers]],
-      indexed.locations[found.index[verification.inliers]],
-    )
-    return schemas.match(image_id, query.features, image, why, inliers)
-
-  def jpeg(self, image_id: int, long_side: int) -> bytes:
-    return self._jpegs.get(self.photos.path(image_id), long_side)
 
 
 def router(
@@ -85,7 +29,7 @@ def router(
 ) -> APIRouter:
   """The routes of a search engine; arguments as for `create_app`."""
   routes = APIRouter(prefix='/api', tags=['search'])
-  searches = _Searches(engine, options, images_path)
+  searches = Searches(engine, options, images_path)
   photos = searches.photos
 
   @routes.get('/limits')
@@ -109,6 +53,9 @@ def router(
       str | None, Form(description='ymin,xmin,ymax,xmax in [0, 1]: search for what is inside.')
     ] = None,
     top_k: Annotated[int, Form(ge=0, description='Results; 0 for as many as the server gives.')] = 24,
+    verify: Annotated[
+      bool, Form(description='Put first what one transform between the photos confirms (slower).')
+    ] = False,
   ) -> schemas.SearchAnswer:
     """The index images most similar to a photo, or to what a box of it shows."""
     if sum(given is not None for given in (photo, indexed, query)) != 1:
@@ -121,7 +68,7 @@ def router(
     else:
       earlier = searches.queries.get(query)
       source, name = earlier.photo, earlier.name
-    return await work(searches.search, source, name, corners, top_k)
+    return await work(searches.search, source, name, corners, top_k, verify=verify)
 
   @routes.get('/query/{query}/photo', responses=_JPEG, response_class=Response)
   async def query_photo(query: str, request: Request) -> Response:

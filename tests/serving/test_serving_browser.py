@@ -180,6 +180,17 @@ def test_a_narrow_screen(open_page, address, query_path, scheme):
   assert dark == (scheme == 'dark')
 
 
+def test_verifying(open_page, address, query_path):
+  page = open_page(address)
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  with page.expect_response('**/api/search') as searched:
+    page.check('#verify')
+  results = searched.value.json()['results']
+  page.wait_for_selector('#results .card-note:has-text("inliers")')
+  assert names(page) == [result['name'] for result in results]
+
+
 def test_failures_are_told_and_the_page_goes_on(open_page, address, query_path, tmp_path):
   page = open_page(address)
   page.wait_for_selector('#index-size:not(:empty)')

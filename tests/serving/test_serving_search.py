@@ -53,6 +53,27 @@ def test_an_earlier_query_is_searched_with_another_box(client, answer):
   assert (whole['height'], whole['name']) == (answer['height'], answer['name'])
 
 
+def test_verification_puts_what_agrees_first(client, query_path):
+  answers = [
+    client.post(
+      '/api/search',
+      files={'photo': (query_path.name, query_path.read_bytes())},
+      data={'top_k': 8, 'verify': verify},
+    ).json()
+    for verify in (True, False)
+  ]
+  verified, plain = (answer['results'] for answer in answers)
+  inliers = [result['inliers'] for result in verified]
+  assert inliers == sorted(inliers, reverse=True)
+  assert inliers[0] > 0
+  assert [result['rank'] for result in verified] == list(range(1, 9))
+  assert {result['id'] for result in verified} == {result['id'] for result in plain}
+  assert [result['inliers'] for result in plain] == [None] * 8
+  assert 'verify' in answers[0]['seconds']
+  first = client.get('/api/match', params={'query': answers[0]['query'], 'image': verified[0]['id']}).json()
+  assert len(first['inliers']) == inliers[0]
+
+
 def test_an_indexed_photo_finds_itself(client):
   found = client.post('/api/search', data={'indexed': 'scene_00003.jpg', 'top_k': 1}).json()
   assert found['results'][0]['name'] == 'scene_00003.jpg'

@@ -59,6 +59,7 @@ def lives_on(client):
     (png_header(40_000, 40_000), '1600 megapixels'),
     (png_header(5_000, 4_001), '20 megapixels'),
     (png_header(64, 64), 'cannot be decoded'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n', 'format EPS'),
     (b'\xff\xd8\xff\xe0' + bytes(200), 'photo.jpg'),
   ],
 )

@@ -35,7 +35,8 @@ async function search({ photo, indexed, query, box = null }) {
   try {
     if (photo && limits && photo.size > limits.max_upload_bytes) throw tooLarge(photo);
     const form = new FormData();
-    for (const [name, value] of Object.entries({ photo, indexed, query, box: box?.map((v) => v.toFixed(5)) })) {
+    for (const [name, value] of Object.entries({ photo, indexed, query, box: box?.map((v) => v.toFixed(5)),
+      verify: $('verify').checked })) {
       if (value !== undefined && value !== null) form.append(name, value);
     }
     const found = await request('/api/search', { method: 'POST', body: form, signal: own.signal });
@@ -93,7 +94,7 @@ function showAnswer() {
     : '';
   $('summary').title = parts;
   showProblem($('problem'), answer.note ? { message: 'Nothing to search with.', remedy: answer.note } : null);
-  const top = results[0]?.score || 1;
+  const top = Math.max(...results.map((result) => result.score)) || 1;
   $('results').replaceChildren(...results.map((result) => card(result, top)));
   $('blank').hidden = true;
   $('boxes-label').hidden = !results.some((result) => result.boxes.length);
@@ -124,7 +125,7 @@ function card(result, top) {
 }
 
 function score(value) {
-  const top = Math.abs(answer.results[0]?.score ?? 1) || 1;
+  const top = Math.max(...answer.results.map((result) => Math.abs(result.score))) || 1;
   return value.toFixed(Math.min(Math.max(3 - Math.floor(Math.log10(top)), 0), 6));
 }
 
@@ -153,6 +154,9 @@ $('pick').addEventListener('click', () => picker.open());
 $('clear-box').addEventListener('click', () => {
   editor.clear();
   editor.stage.focus();
+});
+$('verify').addEventListener('change', () => {
+  if (answer) search({ query: answer.query, box: editor.box });
 });
 $('show-boxes').addEventListener('change', () => {
   document.body.classList.toggle('no-boxes', !$('show-boxes').checked);
