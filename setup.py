@@ -94,8 +94,9 @@ setuptools.setup(
   packages=[*setuptools.find_packages(include=['delf_d2r*']), 'delf_d2r.tools', 'delf_d2r.configs'],
   package_dir={'delf_d2r.tools': 'tools', 'delf_d2r.configs': 'configs'},
   package_data={
-    'delf_d2r.configs': ['**/*.pbtxt'],
+    'delf_d2r.configs': ['**/*.pbtxt', '**/*.notes'],
     'delf_d2r.report': ['assets/*'],
+    'delf_d2r.serving': ['assets/*'],
     'delf_d2r.models': ['default/**', 'default_detector/**'],
   },
   install_requires=[

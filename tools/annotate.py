@@ -1,10 +1,11 @@
-"""Serves a page that draws one box on each photo of a folder, to train a detector for objects of one's own.
+"""Serves a web page that draws one box on each photo of a folder.
 
   d2r annotate --images=DIR --output=boxes.csv
   d2r make_detection_records --images=DIR --boxes=boxes.csv --output=RECORDS
 
-Every box is saved as soon as it is drawn, as image,ymin,xmin,ymax,xmax; the same command goes on where it was
-left. Photos said to show no object are named in boxes.csv.no_object.json.
+The boxes are what a detector for objects of one's own is trained from. Every box is saved as soon as it is
+drawn, as image,ymin,xmin,ymax,xmax; the same command goes on where it was left. Photos said to show no object
+are named in boxes.csv.no_object.json.
 """
 
 from absl import flags

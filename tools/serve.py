@@ -1,4 +1,4 @@
-"""Serves a web page and a JSON API that search an index, on this machine alone unless told otherwise.
+"""Serves a web page and a JSON API that search an index.
 
   d2r serve --index=OUT
   d2r serve --index=OUT --port=8000 --annotations=boxes.csv
@@ -6,7 +6,7 @@
 Drop a photo on the page or pick an indexed one, draw a box on it, and see what shows the same, ranked, and
 why: the share of every visual word in the score, drawn on both photos. --index is the directory that
 build_index or run_experiment made. /openapi.json describes the API. With --annotations the page /annotate
-draws boxes on the indexed photos (see `d2r annotate`).
+draws boxes on the indexed photos (see `d2r annotate`). Other machines are let in by --host alone.
 """
 
 import pathlib

@@ -32,6 +32,7 @@ async function search({ photo, indexed, query, box = null }) {
   const own = running = new AbortController();
   showProblem($('problem'), null);
   setBusy(true);
+  $('editor').inert = query === undefined; // No box on a photo that is about to go.
   try {
     if (photo && limits && photo.size > limits.max_upload_bytes) throw tooLarge(photo);
     const form = new FormData();
@@ -53,6 +54,7 @@ async function search({ photo, indexed, query, box = null }) {
   } finally {
     if (running === own) {
       running = null;
+      $('editor').inert = false;
       setBusy(false);
     }
   }
