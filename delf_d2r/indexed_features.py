@@ -1,45 +1,61 @@
 """The local features of index images: as they were stored, or anew from their photos."""
 
 import pathlib
+import threading
+from collections.abc import Callable
 
 from absl import logging
 
+from delf_d2r.data import live_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.feature_store import FeatureStore
-from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, ImageError
-from delf_d2r.structures import ImageFeatures
+from delf_d2r.live_index import Snapshot
+from delf_d2r.structures import Boxes, ImageFeatures
 
 
 class IndexedFeatures:
   """Reads the features of index images. Threads may share it."""
 
-  def __init__(self, engine: SearchEngine, photos: pathlib.Path | None):
-    """Finds what an index was made from.
+  def __init__(self, index: Artefact, extract: Callable[[str, pathlib.Path, Boxes], ImageFeatures]):
+    """Takes an index artefact and what makes features of a name, a photo and its boxes."""
+    self._index = index
+    self._extract = extract
+    self._stored: tuple[FeatureStore | None] | None = None  # None until it is looked for.
+    self._lock = threading.Lock()
+
+  def read(self, snapshot: Snapshot, image_id: int, *, photos: pathlib.Path | None) -> ImageFeatures:
+    """The features of one index image.
 
     Args:
-      engine: of the index.
+      snapshot: the images.
+      image_id: one of them.
       photos: the folder of the indexed photos, for an index whose features are not at hand.
-    """
-    self._engine = engine
-    self._photos = photos
-    self._store = _stored_features(engine.artefact)
-
-  def read(self, image_id: int) -> ImageFeatures:
-    """The features of one index image.
 
     Raises:
       ImageError: its features are not at hand, and its photo is not either.
       ArtefactError: its record is damaged.
     """
-    name = self._engine.index.image_names[image_id]
-    if self._store is not None:
-      return self._store.read(name, position=image_id)
-    if self._photos is None:
+    name = snapshot.index.image_names[image_id]
+    if name in snapshot.state.added:
+      return live_files.read_features(self._index.path, snapshot.state.added[name])
+    store = self._get_store()
+    if store is not None:
+      return store.read(name, position=image_id)
+    if photos is None or not (photos / name).is_file():
+      where = f' and there is no photo {photos / name}' if photos else ', and no folder of photos is known'
       raise ImageError(
-        f'{name}: neither the features of the index nor its photos are at hand. Give the folder of the photos'
+        f'{name}: the features that the index was made from are not at hand{where}. Give the folder of the'
+        ' photos'
       )
-    return self._engine.extract(image_id, self._engine.load_photo(self._photos / name))
+    return self._extract(name, photos / name, Boxes.from_coordinates(snapshot.boxes(image_id)))
+
+  def _get_store(self) -> FeatureStore | None:
+    # Not before it is needed: it reads the length of every record.
+    with self._lock:
+      if self._stored is None:
+        self._stored = (_stored_features(self._index),)
+      return self._stored[0]
 
 
 def _stored_features(index: Artefact) -> FeatureStore | None:

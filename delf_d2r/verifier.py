@@ -1,11 +1,16 @@
 """From a VerificationConfig to what it asks of the geometry."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from delf_d2r.geometry import matching, research_rule, verification
 from delf_d2r.geometry.matching import PutativeMatches
+from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.geometry.transforms import Limits, Model
 from delf_d2r.geometry.verification import Estimator, Options, Verification
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.structures import LocalFeatures
+from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
 
 _MODELS = {
   VerificationConfig.AFFINE: Model.AFFINE,
@@ -54,3 +59,40 @@ class Verifier:
         query.locations[matches.query], index.locations[matches.index], self._options
       )
     return matches, found
+
+  def match(self, query: LocalFeatures, image_id: int, index: LocalFeatures) -> Match:
+    """The same for the index image of that id, as what is kept of it."""
+    matches, found = self(query, index)
+    return Match(
+      image_id,
+      found.matrix,
+      query.locations[matches.query[found.inliers]],
+      index.locations[matches.index[found.inliers]],
+    )
+
+
+def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
+  """The features of an index image that are matched with a query's."""
+  if options.compat or options.features == VerificationConfig.WHOLE_IMAGE:
+    return image.region(0)
+  return merge_regions(image)
+
+
+def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None = None) -> Ranking:
+  """The ranking with what was verified first, by descending inliers, all else as before.
+
+  Args:
+    ranking: of k images.
+    matches: of some of them.
+    length: images to keep from the head; None: all.
+  """
+  inliers_of = {match.image_id: len(match) for match in matches}
+  inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)
+  order = np.argsort(-inliers, kind='stable')[:length]
+  return Ranking(
+    ranking.query,
+    ranking.image_ids[order],
+    ranking.scores[order],
+    ranking.best_regions[order],
+    inliers[order],
+  )

@@ -7,7 +7,7 @@ boxes.npy, box_offsets.npy      float32 [sum R, 4] and int64 [M + 1]: the region
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,15 +31,31 @@ class ImageBoxes:
     start, end = self.offsets[image_id : image_id + 2]
     return np.array(self.coordinates[start:end])
 
+  def take(self, image_ids: Sequence[int]) -> 'ImageBoxes':
+    """The regions of some images, in their order."""
+    return ImageBoxes.of_images([self.of(image_id) for image_id in image_ids])
+
+  def __add__(self, other: 'ImageBoxes') -> 'ImageBoxes':
+    """The regions of these images, then those of the others."""
+    return ImageBoxes(
+      np.concatenate([self.coordinates, other.coordinates]),
+      np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+    )
+
+  @classmethod
+  def of_images(cls, boxes: Iterable[np.ndarray]) -> 'ImageBoxes':
+    """From the regions float32 [R, 4] of each image."""
+    boxes = list(boxes)
+    return cls(
+      np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+      np.cumsum([0, *map(len, boxes)], dtype=np.int64),
+    )
+
 
 def save_boxes(boxes: Iterable[np.ndarray], directory: pathlib.Path) -> None:
   """Writes the regions, float32 [R, 4], of every image in order of image id."""
-  boxes = list(boxes)
-  arrays = {
-    BOXES: np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
-    BOX_OFFSETS: np.cumsum([0, *map(len, boxes)], dtype=np.int64),
-  }
-  for name, array in arrays.items():
+  found = ImageBoxes.of_images(boxes)
+  for name, array in ((BOXES, found.coordinates), (BOX_OFFSETS, found.offsets)):
     files.save_array(directory / name, array)
 
 

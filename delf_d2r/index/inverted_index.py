@@ -6,6 +6,7 @@ the files, search.py for the score.
 """
 
 import contextlib
+import copy
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,8 @@ class InvertedIndex:
   Each image has one entry, its descriptor; or, for regional search, one entry for each of its regions,
   and the score of its best one.
 
-  Searches may run in several threads at once; `add`, `remove` and `save` may not run beside them.
+  Searches may run in several threads at once; `add`, `remove` and `save` may not run beside them: where
+  they have to, change a `fork`.
 
   Attributes:
     kernel: what the descriptors are.
@@ -205,6 +207,17 @@ class InvertedIndex:
       merged._replace(segments, images)
     return merged
 
+  def fork(self) -> 'InvertedIndex':
+    """A copy to change and save while searches go on in this one, which must not be changed any more.
+
+    Both share the segments, which never change, and the update of the directory that is not saved yet.
+    """
+    for segment in self._segments:
+      segment.load()  # Mapped from now on: saving the copy unlinks files.
+    twin = copy.copy(self)
+    twin._forget()
+    return twin
+
   # Searching -----------------------------------------------------------------------------------------
 
   def search(
@@ -352,6 +365,11 @@ class InvertedIndex:
   @property
   def image_names(self) -> Sequence[str]:
     return self._images.names
+
+  @property
+  def checksum(self) -> int | None:
+    """Of the manifest as it was loaded or last saved; None if it was neither."""
+    return self._checksum
 
   @property
   def is_regional(self) -> bool:

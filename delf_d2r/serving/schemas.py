@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, Field
 
+from delf_d2r import structures
 from delf_d2r.attribution import Explanation
 from delf_d2r.engine import Answer, SearchResult
 from delf_d2r.structures import ImageFeatures
@@ -128,12 +129,10 @@ def search_answer(
   box: Sequence[float] | None,
   answer: Answer,
   image_ids: Sequence[int],
-  inliers: Sequence[int] | None,
 ) -> SearchAnswer:
-  """The answer of the engine for the web; `inliers` are those of each result, None without verification."""
+  """The answer of the engine for the web; `image_ids` are those of its results."""
   features = answer.features
-  inliers = [None] * len(image_ids) if inliers is None else inliers
-  results = zip(answer.results, image_ids, inliers, strict=True) if answer.num_features else ()
+  results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
   return SearchAnswer(
     query=key,
     name=name,
@@ -148,7 +147,7 @@ def search_answer(
 
 
 def match(
-  image_id: int, query: ImageFeatures, image: ImageFeatures, why: Explanation, inliers: tuple
+  image_id: int, query: ImageFeatures, image: ImageFeatures, why: Explanation, found: structures.Match
 ) -> Match:
   """An explanation for the web.
 
@@ -156,7 +155,7 @@ def match(
     image_id: of the index image.
     query, image: the features of both.
     why: the explanation.
-    inliers: float32 [I, 2] twice, the places of verified matches in pixels of query and index image.
+    found: the verified matches.
   """
 
   def share(term: float) -> float:
@@ -171,22 +170,24 @@ def match(
     query_box=query.boxes[0].tolist(),
     words=[
       Word(
-        word=found.word,
-        share=share(found.term),
-        query=_places(found.query_locations, query),
-        index=_places(found.index_locations, image),
+        word=word.word,
+        share=share(word.term),
+        query=_places(word.query_locations, query),
+        index=_places(word.index_locations, image),
       )
-      for found in why.words
+      for word in why.words
     ],
     regions=[
       Region(box=box.tolist(), share=share(term))
       for box, term in zip(why.boxes, why.box_terms.tolist(), strict=True)
     ],
-    inliers=list(zip(_places(inliers[0], query), _places(inliers[1], image), strict=True)),
+    inliers=list(
+      zip(_places(found.query_locations, query), _places(found.index_locations, image), strict=True)
+    ),
   )
 
 
-def _result(result: SearchResult, image_id: int, inliers: int | None) -> Result:
+def _result(result: SearchResult, image_id: int) -> Result:
   return Result(
     rank=result.rank,
     id=image_id,
@@ -194,7 +195,7 @@ def _result(result: SearchResult, image_id: int, inliers: int | None) -> Result:
     score=result.score,
     boxes=result.boxes.tolist(),
     best_region=None if result.best_region < 0 else result.best_region,
-    inliers=inliers,
+    inliers=result.inliers,
   )
 
 

@@ -1,33 +1,24 @@
 """What the API's routes do with the engine, on threads."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 import time
 from typing import BinaryIO
 
-import numpy as np
-
 from delf_d2r.attribution import explain
 from delf_d2r.data import images
-from delf_d2r.engine import Answer, SearchEngine
+from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ImageError
-from delf_d2r.geometry.merging import merge_regions
-from delf_d2r.indexed_features import IndexedFeatures
 from delf_d2r.serving import schemas
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.photos import IndexedPhotos, JpegCache, of_pixels
 from delf_d2r.serving.queries import Query, QueryStore
-from delf_d2r.structures import LocalFeatures
-from delf_d2r.verifier import Verifier
 
 # What is taken from strangers: Pillow decodes some other formats by running programs, EPS by Ghostscript.
 _FORMATS = frozenset(
   ('AVIF', 'BMP', 'DIB', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
 )
-# Features of index images kept for verification: some MB each.
-_CACHED_IMAGES = 64
 
 Photo = bytes | pathlib.Path
 
@@ -36,16 +27,13 @@ class Searches:
   """Searches, explains and shows photos."""
 
   def __init__(self, engine: SearchEngine, options: Options, images_path: pathlib.Path | None):
-    self.photos = IndexedPhotos(engine, images_path or engine.images_path)
+    if images_path is not None:
+      engine.images_path = images_path
+    self.photos = IndexedPhotos(engine, engine.images_path)
     self.queries = QueryStore(options.remembered_bytes)
     self._engine = engine
     self._options = options
     self._jpegs = JpegCache(upright=engine.artefact.config.extraction.apply_exif_orientation)
-    self._features = IndexedFeatures(engine, self.photos.folder)
-    self._verifier = Verifier(engine.artefact.config.verification)
-    self._merged = functools.lru_cache(_CACHED_IMAGES)(
-      lambda image: merge_regions(self._features.read(image))
-    )
 
   def search(
     self, photo: BinaryIO | Photo, name: str, box: tuple[float, ...] | None, top_k: int, *, verify: bool
@@ -67,28 +55,21 @@ class Searches:
     pixels = self._engine.load_photo(photo, name=name)
     decoded = time.perf_counter() - start
     top_k = min(top_k or math.inf, self._options.max_results)
-    answer = self._engine.search(pixels, box=box, top_k=top_k)
-    seconds = answer.seconds | {'decode': decoded}
+    answer = self._engine.search(pixels, box=box, top_k=top_k, verify=verify)
+    answer = dataclasses.replace(answer, seconds=answer.seconds | {'decode': decoded})
     image_ids = [self.photos.id_of(result.name) for result in answer.results]
     regions = {
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
-    inliers = None
-    if verify:
-      start = time.perf_counter()
-      answer, image_ids, inliers = self._verified(answer, image_ids)
-      seconds['verify'] = time.perf_counter() - start
     key = self.queries.add(Query(name, photo, of_pixels(pixels), answer.features, regions))
-    return schemas.search_answer(
-      key, name, box, dataclasses.replace(answer, seconds=seconds), image_ids, inliers
-    )
+    return schemas.search_answer(key, name, box, answer, image_ids)
 
   def match(self, query: Query, image_id: int) -> schemas.Match:
     """Why one of the results of a query matched."""
-    image = self._features.read(image_id)
+    image = self._engine.features(image_id)
     why = explain(self._engine, query.features, image_id, image, region=query.regions[image_id])
-    places = self._inliers(query.features.features, image_id)
-    return schemas.match(image_id, query.features, image, why, places)
+    match = self._engine.match(query.features.features, image_id)
+    return schemas.match(image_id, query.features, image, why, match)
 
   def jpeg(self, image_id: int, long_side: int) -> bytes:
     """An indexed photo of at most `long_side` pixels."""
@@ -98,24 +79,3 @@ class Searches:
     with images.open_image(photo, name=name, max_megapixels=self._options.max_megapixels) as image:
       if image.format not in _FORMATS:
         raise ImageError(f'{name}: photos of format {image.format} are not taken')
-
-  def _verified(self, answer: Answer, image_ids: list[int]) -> tuple[Answer, list[int], list[int]]:
-    """The answer in the order of inliers, ties as they stood, its image ids and the inliers of each."""
-    query = answer.features.features
-    inliers = np.array([len(self._inliers(query, image_id)[0]) for image_id in image_ids], np.int64)
-    order = np.argsort(-inliers, kind='stable').tolist()
-    results = tuple(
-      dataclasses.replace(answer.results[position], rank=rank) for rank, position in enumerate(order, start=1)
-    )
-    return (
-      dataclasses.replace(answer, results=results),
-      [image_ids[position] for position in order],
-      inliers[order].tolist(),
-    )
-
-  def _inliers(self, query: LocalFeatures, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """The places float32 [I, 2] of verified matches in query and index image."""
-    indexed = self._merged(image_id)
-    matches, verification = self._verifier(query, indexed)
-    inliers = verification.inliers
-    return query.locations[matches.query[inliers]], indexed.locations[matches.index[inliers]]

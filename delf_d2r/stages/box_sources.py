@@ -12,15 +12,13 @@ from delf_d2r.data import files, images, stored_boxes
 from delf_d2r.data.artefacts import Input
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.extractors.resize import resize
+from delf_d2r.extractors import region_source
+from delf_d2r.extractors.region_source import Detector, limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import regions_pb2
 from delf_d2r.structures import Boxes
 
 Regions = regions_pb2.RegionsConfig
-
-# The model that comes with the package.
-DEFAULT_DETECTOR = pathlib.Path(__file__).parent.parent / 'models' / 'default_detector'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ def build(regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path
   """
   path = _boxes_path(regions, boxes_path)
   if regions.source == Regions.DETECTOR:
-    model_path = _model_path(regions.detector)
+    model_path = region_source.model_path(regions.detector)
     place = pathlib.Path(model_path)
     return BoxSource(
       functools.partial(_detecting, regions, model_path),
@@ -119,11 +117,6 @@ def _boxes_path(regions: Regions, flag: str | pathlib.Path | None) -> pathlib.Pa
   return pathlib.Path(flag or value)
 
 
-def limits(regions: Regions) -> dict[str, float]:
-  """The limits of a config, as geometry/boxes.py has them."""
-  return {name: getattr(regions, name) for name in ('min_score', 'min_area', 'max_overlap', 'max_boxes')}
-
-
 def _selected(name: str, candidates: Boxes, regions: Regions, *, note: str = '') -> Found:
   """Applies the limits of the config."""
   boxes = box_geometry.select(candidates, **limits(regions))
@@ -136,7 +129,7 @@ def _by_name(regions: Regions, stored: Mapping[str, Boxes]) -> Callable[[str], F
   if regions.source == Regions.RANDOM:
     return functools.partial(_random, regions, stored)
   if regions.source == Regions.UNIFORM:
-    grid = box_geometry.uniform_grid(regions.uniform.boxes_per_side, overlap=regions.uniform.overlap)
+    grid = region_source.uniform_grid(regions)
     return lambda name: _selected(name, grid, regions)
   return lambda name: _selected(name, stored.get(name, Boxes.empty()), regions)
 
@@ -149,25 +142,12 @@ def _random(regions: Regions, imitated: Mapping[str, Boxes], name: str) -> Found
   return dataclasses.replace(found, boxes=box_geometry.scattered(found.boxes, generator))
 
 
-def _model_path(detector: regions_pb2.DetectorConfig) -> str:
-  # Said before any work has begun, and without TensorFlow.
-  if not detector.model_path and not DEFAULT_DETECTOR.is_dir():
-    raise UserError(
-      'regions.detector.model_path is empty, which means the detector that comes with the package, but this'
-      ' package has none. Set regions.detector.model_path to the directory of a SavedModel, or'
-      ' regions.source: UNIFORM'
-    )
-  return detector.model_path or str(DEFAULT_DETECTOR)
-
-
 def _detecting(regions: Regions, model_path: str) -> Callable[[Sequence[Photo]], list[Found]]:
-  from delf_d2r.models import detection
-
-  detector = detection.load(model_path, classes=regions.detector.classes)
+  detector = Detector(regions, model_path)
   return lambda photos: _detect(detector, regions, photos)
 
 
-def _detect(detector, regions: Regions, photos: Sequence[Photo]) -> list[Found]:
+def _detect(detector: Detector, regions: Regions, photos: Sequence[Photo]) -> list[Found]:
   decoded: dict[str, np.ndarray] = {}
   failed: dict[str, str] = {}
   for photo in photos:
@@ -180,7 +160,7 @@ def _detect(detector, regions: Regions, photos: Sequence[Photo]) -> list[Found]:
     except ImageError as error:
       failed[photo.name] = str(error)
     else:
-      decoded[photo.name] = resize(pixels, max_size=regions.detector.max_image_size, min_size=0)
+      decoded[photo.name] = detector.reduce(pixels)
   boxes = dict(zip(decoded, detector.batch(list(decoded.values())), strict=True))
   return [
     Found(photo.name, error=failed[photo.name])

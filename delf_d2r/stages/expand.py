@@ -25,8 +25,8 @@ from delf_d2r.geometry import transforms
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.expansion_pb2 import QueryExpansionConfig
 from delf_d2r.stages import progress
-from delf_d2r.stages.rerank import features_to_match, reordered
 from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, LocalFeatures, Match
+from delf_d2r.verifier import features_to_match, reordered
 
 
 def run(

@@ -8,9 +8,9 @@ from absl import logging
 from delf_d2r.data import artefact_writer, records
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.errors import ArtefactError
+from delf_d2r.extractors.region_source import limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages.box_sources import limits
 from delf_d2r.structures import Boxes
 
 _IMAGES_PER_SHARD = 1024

@@ -4,7 +4,6 @@ import concurrent.futures
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -17,13 +16,12 @@ from delf_d2r.data.match_records import QueryMatches
 from delf_d2r.data.ranking_files import StoredRankings
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import protocol
-from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.stages import evaluate, parallel, progress
 from delf_d2r.stages.compatibility import require_same_extractor
-from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
-from delf_d2r.verifier import Verifier
+from delf_d2r.structures import LocalFeatures, Match, Ranking
+from delf_d2r.verifier import Verifier, features_to_match, reordered
 
 # Index images whose features are kept between queries: some 2 MB each.
 _CACHED_IMAGES = 256
@@ -111,26 +109,6 @@ def run(
   return artefact
 
 
-def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None = None) -> Ranking:
-  """The ranking with what was verified first, by descending inliers, all else as before.
-
-  Args:
-    ranking: of k images.
-    matches: of some of them.
-    length: images to keep from the head; None: all.
-  """
-  inliers_of = {match.image_id: len(match) for match in matches}
-  inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)
-  order = np.argsort(-inliers, kind='stable')[:length]
-  return Ranking(
-    ranking.query,
-    ranking.image_ids[order],
-    ranking.scores[order],
-    ranking.best_regions[order],
-    inliers[order],
-  )
-
-
 class _Stage:
   """Verifies one query after the other, the images of each on several threads."""
 
@@ -181,26 +159,11 @@ class _Stage:
     return ids[: self._options.num_images].tolist()
 
   def _match(self, query: LocalFeatures, image: int) -> Match:
-    index = self._features_of(image)
-    matches, verification = self._verifier(query, index)
-    inliers = verification.inliers
-    return Match(
-      image,
-      verification.matrix,
-      query.locations[matches.query[inliers]],
-      index.locations[matches.index[inliers]],
-    )
+    return self._verifier.match(query, image, self._features_of(image))
 
   def _read_features(self, image: int) -> LocalFeatures:
     found = self._images.read(self._stored.image_names[image], position=image)
     return features_to_match(found, self._options)
-
-
-def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
-  """The features of an index image that are matched with a query's."""
-  if options.compat or options.features == VerificationConfig.WHOLE_IMAGE:
-    return image.region(0)
-  return merge_regions(image)
 
 
 def _require_belonging(rankings: Artefact, features: Artefact, query_features: Artefact) -> None:

@@ -9,7 +9,6 @@ from delf_d2r import attribution
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ImageError
-from delf_d2r.indexed_features import IndexedFeatures
 
 
 @pytest.fixture(scope='module')
@@ -18,10 +17,9 @@ def answer(engine, query_path):
 
 
 def test_terms_add_up_to_the_score_of_every_result(engine, answer):
-  features = IndexedFeatures(engine, None)
   for result in answer.results:
     image_id = list(engine.index.image_names).index(result.name)
-    why = attribution.explain(engine, answer.features, image_id, features.read(image_id))
+    why = attribution.explain(engine, answer.features, image_id, engine.features(image_id))
     assert why.score == pytest.approx(result.score, rel=1e-5)
     assert why.score == pytest.approx(sum(word.term for word in why.words))
     terms = [word.term for word in why.words]
@@ -29,9 +27,8 @@ def test_terms_add_up_to_the_score_of_every_result(engine, answer):
 
 
 def test_words_are_shown_where_their_features_are(engine, answer):
-  features = IndexedFeatures(engine, None)
   image_id = list(engine.index.image_names).index(answer.results[0].name)
-  image = features.read(image_id)
+  image = engine.features(image_id)
   why = attribution.explain(engine, answer.features, image_id, image)
   assert why.words
   words = engine.words(answer.features.features, of_query=True)
@@ -48,7 +45,7 @@ def test_words_are_shown_where_their_features_are(engine, answer):
 
 def test_regions_get_the_terms_of_the_words_they_show(engine, answer):
   image_id = list(engine.index.image_names).index(answer.results[0].name)
-  image = IndexedFeatures(engine, None).read(image_id)
+  image = engine.features(image_id)
   why = attribution.explain(engine, answer.features, image_id, image)
   for r, (box, term) in enumerate(zip(why.boxes, why.box_terms, strict=True), start=1):
     check_box(box, 'box')
@@ -61,10 +58,12 @@ def test_features_are_made_anew_where_they_are_gone(index_dir, engine, photos, t
   manifest = tmp_path / 'index' / 'manifest.pbtxt'
   manifest.write_text(manifest.read_text().replace(str(index_dir), str(tmp_path / 'nowhere')))
   moved = SearchEngine.load(tmp_path / 'index')
-  stored = IndexedFeatures(engine, None).read(3)
-  anew = IndexedFeatures(moved, photos.images_dir).read(3)
+  stored = engine.features(3)
+  moved.images_path = photos.images_dir
+  anew = moved.features(3)
   assert anew.name == stored.name
   np.testing.assert_array_equal(anew.region_offsets, stored.region_offsets)
   np.testing.assert_array_equal(anew.features.descriptors, stored.features.descriptors)
-  with pytest.raises(ImageError, match='Give the folder'):
-    IndexedFeatures(moved, None).read(3)
+  moved.images_path = None
+  with pytest.raises(ImageError, match=r'features .* not at hand.*Give the folder'):
+    moved.search(photos.images_dir / stored.name, verify=True)

@@ -14,9 +14,10 @@ from delf_d2r import config as configs
 from delf_d2r.data import legacy_boxes, records
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import ArtefactError, ImageError, UserError
+from delf_d2r.extractors import region_source
 from delf_d2r.geometry import boxes as geometry
 from delf_d2r.models import detection
-from delf_d2r.stages import box_sources, detect
+from delf_d2r.stages import detect
 from delf_d2r.structures import Boxes
 
 # A photo with nothing, one with both colours, two of one colour.
@@ -206,12 +207,21 @@ def test_another_model_at_the_same_place_makes_boxes_stale(folder, tmp_path, mod
 
 
 def test_default_model(folder, tmp_path, model, monkeypatch):
-  monkeypatch.setattr(box_sources, 'DEFAULT_DETECTOR', tmp_path / 'nowhere')
+  monkeypatch.setattr(region_source, 'DEFAULT_DETECTOR', tmp_path / 'nowhere')
   with pytest.raises(UserError, match=r'model_path is empty.*this package has none.*UNIFORM'):
     run(folder, tmp_path / 'a', 'source: DETECTOR', workers=1)
   assert not (tmp_path / 'a').exists()
-  monkeypatch.setattr(box_sources, 'DEFAULT_DETECTOR', type(tmp_path)(model))
+  monkeypatch.setattr(region_source, 'DEFAULT_DETECTOR', type(tmp_path)(model))
   assert run(folder, tmp_path / 'a', 'source: DETECTOR', workers=1).counts['boxes'] == 4
+
+
+def test_a_photo_alone_has_the_boxes_that_the_stage_gives_it(folder, tmp_path):
+  stored = detected(folder, tmp_path / 'a', write_tf2(tmp_path / 'model'))
+  find = region_source.build(stored.config.regions)
+  for name, boxes in map(records.decode_boxes, stored.records()):
+    found = find(np.array(Image.open(folder / name)))
+    assert_array_equal(found.coordinates, boxes.coordinates)
+    assert_array_equal(found.scores, boxes.scores)
 
 
 def test_no_detector_at_all(folder, tmp_path):

@@ -21,6 +21,7 @@ from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.geometry import transforms
 from delf_d2r.stages import evaluate, rerank
 from delf_d2r.structures import Match, Ranking
+from delf_d2r.verifier import reordered
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_reordered_keeps_ties_as_they_stood():
   places = np.zeros((4, 2), np.float32)
   matches = [Match(image, np.eye(3), places[:n], places[:n]) for image, n in ((9, 4), (3, 0), (7, 4))]
   ranking = Ranking('q', np.array([3, 7, 9, 1]), np.array([4.0, 3, 2, 1]), np.array([0, 1, 2, 3]))
-  found = rerank.reordered(ranking, matches)
+  found = reordered(ranking, matches)
   assert found.image_ids.tolist() == [7, 9, 3, 1]
   assert found.inliers.tolist() == [4, 4, 0, 0]
   assert found.scores.tolist() == [3, 2, 4, 1]

@@ -1,0 +1,44 @@
+"""Spatial verification of the images at the head of a ranking, on threads."""
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable
+
+from delf_d2r.live_index import Snapshot
+from delf_d2r.protos.verification_pb2 import VerificationConfig
+from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
+from delf_d2r.verifier import Verifier, features_to_match
+
+# Index images whose features are kept between verifications: some 2 MB each.
+_CACHED_IMAGES = 128
+
+
+class Candidates:
+  """Matches queries with index images. Threads may share it.
+
+  Attributes:
+    num_images: images of each ranking that are looked at.
+  """
+
+  def __init__(self, config: VerificationConfig, read: Callable[[Snapshot, int], ImageFeatures]):
+    """Takes what reads the features of an index image."""
+    self.num_images = config.num_images
+    self._verifier = Verifier(config)
+    self._features_of = functools.lru_cache(_CACHED_IMAGES)(
+      lambda snapshot, image_id: features_to_match(read(snapshot, image_id), config)
+    )
+
+  def verify(self, snapshot: Snapshot, query: LocalFeatures, ranking: Ranking) -> list[Match]:
+    """What is between a query and each image at the head of its ranking."""
+    head = ranking.image_ids[: self.num_images].tolist()
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+      return list(pool.map(lambda image_id: self.match(snapshot, query, image_id), head))
+
+  def match(self, snapshot: Snapshot, query: LocalFeatures, image_id: int) -> Match:
+    """What is between a query and one index image."""
+    return self._verifier.match(query, image_id, self._features_of(snapshot, image_id))
+
+  def forget(self) -> None:
+    """Drops features that are kept, and with them snapshots of the past."""
+    self._features_of.cache_clear()
