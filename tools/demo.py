@@ -1,4 +1,4 @@
-"""Makes the miniature benchmark of real photos, runs the paper's systems on it, compares them.
+"""Runs the paper's systems on a small benchmark made of real photos, and compares them.
 
   d2r demo --output=demo_output
 

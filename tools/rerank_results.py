@@ -1,4 +1,4 @@
-"""Puts the images at the head of rankings in the order of what matches the query in one piece.
+"""Puts the best images of rankings in the order of what matches the query in one piece.
 
   d2r rerank_results --rankings=out/rankings --features=out/features --query_features=out/query_features \\
     --output=out/reranked
