@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import glob
 import multiprocessing
@@ -74,7 +75,9 @@ def map_ordered(
   finally:
     for future in pending:
       future.cancel()
-    pool.shutdown(wait=True, cancel_futures=True)
+    # The pool's own thread may close the pipe that shutdown writes to, between its look and its write.
+    with contextlib.suppress(OSError):
+      pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(make_function: Callable[[], Callable]) -> None:

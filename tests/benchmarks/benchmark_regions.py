@@ -16,6 +16,7 @@ import argparse
 import csv
 import dataclasses
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -117,6 +118,10 @@ def rows(detected: pathlib.Path, true: pathlib.Path, limits: str) -> dict[str, l
   }  # fmt: skip
 
 
+def folder_name(row: str) -> str:
+  return re.sub(r'\W+', '_', row)
+
+
 def average_precisions(folder: pathlib.Path, protocol: str) -> np.ndarray:
   metrics = metrics_files.read_per_query(folder / 'metrics' / evaluate.PER_QUERY)
   return np.array([query.average_precision for query in metrics.protocols[protocol].queries])
@@ -134,10 +139,10 @@ def main(flags) -> None:
   if not path.exists():
     write_boxes(detected_boxes(task, flags.detector), path)
   true = write_boxes(true_boxes(task), flags.output / 'true.csv')
-  overrides = rows(path, true, flags.limits)
+  overrides = {name: row for name, row in rows(path, true, flags.limits).items() if name not in flags.without}
   experiments = []
-  for number, row in enumerate(overrides):
-    changes = [f'name: "row_{number}"', *overrides[row], *flags.override]
+  for row in overrides:
+    changes = [f'name: "{folder_name(row)}"', *overrides[row], *flags.override]
     experiments.append(configs.load(flags.config_path, experiment.STAGES, overrides=changes))
   options = experiment.Options(workers=flags.workers)
   codebooks = None
@@ -152,12 +157,12 @@ def main(flags) -> None:
     experiments, task.dataset, flags.output, ground_truth=task.truth, codebooks=codebooks, options=options
   )
   scores = [average_precisions(flags.output / config.name, flags.protocol) for config in experiments]
-  without, random = scores[0], scores[list(overrides).index('random, sizes of detected')]
+  unboxed, random = scores[0], scores[list(overrides).index('random, sizes of detected')]
   table = [
     (
       name,
       f'{100 * np.nanmean(own):.1f}',
-      difference(own, without),
+      difference(own, unboxed),
       difference(own, random),
       round(row.postings),
       round(row.index_bytes),
@@ -175,6 +180,7 @@ if __name__ == '__main__':
   parser.add_argument('--detector', action='append', default=[], help='SavedModel. Repeatable.')
   parser.add_argument('--config_path', default='configs/experiments/delf_asmk_star.pbtxt')
   parser.add_argument('--limits', default='min_score: 0.1 max_overlap: 0.7 max_boxes: 5')
+  parser.add_argument('--without', action='append', default=[], help='Row to leave out. Repeatable.')
   parser.add_argument('--override', action='append', default=[])
   parser.add_argument('--workers', type=int, default=2)
   parser.add_argument('--output', type=pathlib.Path, required=True)
