@@ -101,11 +101,7 @@ def load(path: str) -> LocalFeatureModel:
   Raises:
     UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
   """
-  directory = saved_model_files.directory_of(path)
-  graph = saved_model_files.read_graph(directory)
-  if saved_model_files.is_tf1(graph):
-    return _load_tf1(path, directory, graph)
-  return _load_tf2(path, directory, graph)
+  return saved_model_files.load_by_form(path, _load_tf1, _load_tf2)
 
 
 def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:

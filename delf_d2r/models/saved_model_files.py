@@ -3,11 +3,27 @@
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from delf_d2r.errors import UserError
+
+
+def load_by_form(path: str, load_tf1: Callable, load_tf2: Callable):
+  """Loads a SavedModel with the function for the TensorFlow that wrote it.
+
+  Args:
+    path: a directory, or a handle of TensorFlow Hub.
+    load_tf1, load_tf2: called with `path`, its directory and its graph.
+
+  Raises:
+    UserError: nothing is there, or what the function raises.
+  """
+  directory = directory_of(path)
+  graph = read_graph(directory)
+  return (load_tf1 if is_tf1(graph) else load_tf2)(path, directory, graph)
 
 
 def directory_of(path: str) -> str:

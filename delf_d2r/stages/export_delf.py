@@ -43,15 +43,7 @@ class Options:
 def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pathlib.Path:
   """Exports what train_delf made; arguments and errors as of `run`."""
   config = trained.config.training
-  facts = {
-    'training': text_format.MessageToString(config),
-    'data': {
-      item.role: f'{pathlib.Path(item.path).name} ({item.fingerprint})' for item in trained.manifest.inputs
-    },
-    'counts': dict(trained.counts),
-    'metrics': training_run.last_metrics(trained.path / training_run.HISTORY),
-    'seed': config.seed,
-  }
+  facts = training_run.card_facts(trained, config)
   return run(config.model, trained.path / WEIGHTS, output, options, facts=facts)
 
 

@@ -38,15 +38,7 @@ class Options:
 def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pathlib.Path:
   """Exports what train_detector made; arguments and errors as of `run`."""
   config = trained.config.detector_training
-  facts = {
-    'training': text_format.MessageToString(config),
-    'data': {
-      item.role: f'{pathlib.Path(item.path).name} ({item.fingerprint})' for item in trained.manifest.inputs
-    },
-    'counts': dict(trained.counts),
-    'metrics': training_run.last_metrics(trained.path / training_run.HISTORY, until=_best_step(trained)),
-    'seed': config.seed,
-  }
+  facts = training_run.card_facts(trained, config, until=_best_step(trained))
   return run(config.model, trained.path / train_detector.WEIGHTS, output, options, facts=facts)
 
 

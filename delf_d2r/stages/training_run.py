@@ -7,8 +7,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from absl import logging
+from google.protobuf import text_format
 
 from delf_d2r.data import files
+from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import progress
 
@@ -131,6 +133,19 @@ class _Run:
     return UserError(
       f'{error}. {kept}. Lower {part}.optimizer.learning_rate or clip_norm, or raise warmup_steps'
     )
+
+
+def card_facts(trained: Artefact, config, *, until: float = math.inf) -> dict:
+  """What the model card says of a training: its config, data, counts, last metrics up to a step, and seed."""
+  return {
+    'training': text_format.MessageToString(config),
+    'data': {
+      item.role: f'{pathlib.Path(item.path).name} ({item.fingerprint})' for item in trained.manifest.inputs
+    },
+    'counts': dict(trained.counts),
+    'metrics': last_metrics(trained.path / HISTORY, until=until),
+    'seed': config.seed,
+  }
 
 
 def last_metrics(history: pathlib.Path, *, until: float = math.inf) -> dict[str, str]:
