@@ -68,7 +68,7 @@ def _level(network: Network, pixels, scale) -> dict:
   size = tf.shape(pixels)[1:3]
   # tf.round rounds halves to even, as the research code does.
   wanted = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
-  resized = tf.image.resize(pixels, wanted, antialias=network.config.antialias)
+  resized = _resize(pixels, wanted, antialias=network.config.antialias)
   # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
   padding = -wanted % stride
   padded = tf.pad(resized, [(0, 0), (0, padding[0]), (0, padding[1]), (0, 0)])
@@ -87,6 +87,17 @@ def _level(network: Network, pixels, scale) -> dict:
   if network.config.global_dimensions:
     level['globals'] = outputs['global_descriptor'][None]
   return level
+
+
+def _resize(pixels, size, *, antialias: bool):
+  """Bilinear. Enlarging is the same with and without antialiasing, but only the latter is cheap."""
+  if not antialias:
+    return tf.image.resize(pixels, size)
+  return tf.cond(
+    tf.reduce_all(size >= tf.shape(pixels)[1:3]),
+    lambda: tf.image.resize(pixels, size),
+    lambda: tf.image.resize(pixels, size, antialias=True),
+  )
 
 
 def _boxes(network: Network, rows, columns, pixels_per_pixel):
