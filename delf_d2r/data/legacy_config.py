@@ -1,10 +1,12 @@
 """Configs of the research code's extractor (`delf_config`) as configs of ours (reference.md 1.4, 3.6)."""
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import logging
 from google.protobuf import text_format
 
+from delf_d2r import config as configs
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import delf_legacy_config_pb2, experiment_pb2, extraction_pb2
 
@@ -26,6 +28,21 @@ def parse(path: str | pathlib.Path) -> Legacy | None:
     'is_tf2_exported',
   )
   return message if any(message.HasField(field) for field in own) else None
+
+
+def load_extraction(
+  path: str | pathlib.Path, *, overrides: Sequence[str] = ()
+) -> experiment_pb2.ExperimentConfig:
+  """The part `extraction` of a config file of this project, or what a `delf_config` there amounts to.
+
+  Raises:
+    ConfigError: it is neither, or contradicts itself.
+  """
+  legacy = parse(path)
+  if legacy is None:
+    return configs.load(path, ['extraction'], overrides=overrides)
+  overrides = [configs.to_text(as_experiment(legacy)), *overrides]
+  return configs.load_or_default(None, ['extraction'], overrides=overrides)
 
 
 def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 
+import google_crc32c
 import pytest
 
 from delf_d2r import config as configs
@@ -91,7 +92,7 @@ def test_finished_artefact(path):
 def test_checksum_in_the_manifest_is_that_of_the_file(path):
   make(path)
   (shard, *_) = Artefact.open(path, 'features').manifest.shards
-  assert shard.crc32c == artefact_writer.google_crc32c.value((path / shard.file).read_bytes())
+  assert shard.crc32c == google_crc32c.value((path / shard.file).read_bytes())
 
 
 def test_finished_artefact_is_skipped_and_not_touched(path):

@@ -143,3 +143,19 @@ def test_damaged_arrays_raise_nothing_else(tmp_path):
     path.write_bytes(content[:size])
     with pytest.raises(ArtefactError):
       files.load_array(path)
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'b/c.jpg', '..a/b..jpg', 'k\u00e4fer 1.jpg'])
+def test_names_below_a_folder(tmp_path, name):
+  assert files.below(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize('name', ['', '../a.jpg', 'b/../../a.jpg', '/etc/passwd', 'a\0.jpg', '..'])
+def test_names_that_lead_out_of_a_folder(tmp_path, name):
+  with pytest.raises(UserError, match='leads out of it'):
+    files.below(tmp_path, name)
+
+
+def test_json_nested_too_deeply_is_a_value_error():
+  with pytest.raises(ValueError, match='nested too deeply'):
+    files.parse_json('[' * 100_000)

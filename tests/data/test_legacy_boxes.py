@@ -93,3 +93,10 @@ def test_files_that_do_not_fit(tmp_path):
 def test_photos_that_differ_in_their_extension_alone(tmp_path):
   with pytest.raises(UserError, match=r"1\.boxes: would be that of '1\.jpg' and of '1\.png'"):
     legacy_boxes.write_directory(tmp_path, [('1.jpg', ONE), ('1.png', ONE)])
+
+
+@pytest.mark.parametrize('name', ['../1.jpg', '/1.jpg', 'a/../../1.jpg'])
+def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
+  with pytest.raises(UserError, match='leads out of it'):
+    legacy_boxes.write_directory(tmp_path / 'out', [(name, ONE)])
+  assert list(tmp_path.rglob('*.boxes')) == []

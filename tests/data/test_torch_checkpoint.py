@@ -66,7 +66,13 @@ def test_any_other_global_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'item', [('1', 4, 1, (2, 2), (2, 1)), ('1', 4, -1, (1,), (1,)), ('1', 4, 3, (2,), (-3,))]
+  'item',
+  [
+    ('1', 4, 1, (2, 2), (2, 1)),
+    ('1', 4, -1, (1,), (1,)),
+    ('1', 4, 3, (2,), (-3,)),
+    ('1', 4, 0, (9999, 9999), (0, 0)),
+  ],
 )
 def test_a_view_beyond_its_storage_is_refused(tmp_path, item):
   with pytest.raises(UserError, match='reaches beyond its storage of 4 items'):
@@ -80,3 +86,10 @@ def test_damage_is_a_clear_error(tmp_path):
       load(tmp_path, data)
   with pytest.raises(UserError, match='No such file'):
     torch_checkpoint.load(tmp_path / 'none.pth')
+
+
+def test_memo_larger_than_the_file_is_refused(tmp_path):
+  whole = checkpoint({'a': ('1', 1, 0, (1,), (1,))}, {'1': [1]})
+  # LONG_BINPUT of slot 2^31: Python's unpickler would make room for as many.
+  with pytest.raises(UserError, match='memo slot 2147483648 of a file of'):
+    load(tmp_path, b'\x80\x02K\x01r\x00\x00\x00\x80.' + whole)

@@ -1,0 +1,61 @@
+"""Codebook checkpoints of the research code to an artefact that aggregate_features takes, and back."""
+
+import hashlib
+import pathlib
+
+from absl import logging
+
+from delf_d2r import config as configs
+from delf_d2r.conversion import foreign_files
+from delf_d2r.data import artefact_writer, codebook_files, files
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.models import codebook_checkpoint
+from delf_d2r.protos import experiment_pb2
+
+
+def read(
+  source: pathlib.Path, config: experiment_pb2.ExperimentConfig, output: pathlib.Path, *, redo: bool = False
+) -> Artefact:
+  """The visual words of a checkpoint of either form.
+
+  Args:
+    source: prefix, `.index` file or folder of the checkpoint.
+    config: its part `extraction` says what made the features that the words are of.
+    output: the artefact directory.
+    redo: replace what was made from another checkpoint.
+
+  Raises:
+    UserError: there is no codebook in the checkpoint, or the output cannot be written.
+  """
+  words = codebook_checkpoint.read(source)
+  merged = configs.default('codebook')
+  merged.extraction.CopyFrom(config.extraction)
+  merged.codebook.num_words = len(words)
+  digest = hashlib.sha256(words.tobytes()).hexdigest()[:16]
+  plan = Plan('codebook', merged, (Input('checkpoint', digest, source.resolve()),))
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('codebook: %s is up to date, skipped', output)
+      return Artefact.open(output, 'codebook')
+    codebook_files.save_centroids(words, output)
+    logging.info('codebook: %d visual words of %d dimensions', *words.shape)
+    return writer.finish({'words': len(words), 'descriptors': 0})
+
+
+def write(codebook: Artefact, output: pathlib.Path, *, name_based: bool, redo: bool = False) -> None:
+  """Writes a checkpoint.
+
+  Args:
+    codebook: what train_codebook made.
+    output: prefix of its files, which the research code calls `codebook_path`.
+    name_based: the form of TensorFlow 1 instead of TensorFlow 2.
+    redo: replace the checkpoint that stands there.
+
+  Raises:
+    UserError: a checkpoint stands there, or the place cannot be written.
+  """
+  foreign_files.require_absent(output.with_name(output.name + '.index'), redo=redo)
+  with files.explained('cannot write', output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    words = codebook_files.load_centroids(codebook.path)
+    codebook_checkpoint.write(output, words, name_based=name_based)

@@ -1,0 +1,132 @@
+"""Aggregated descriptors of the research code to an artefact that build_index takes, and back."""
+
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from delf_d2r import aggregator
+from delf_d2r import config as configs
+from delf_d2r.conversion import foreign_files
+from delf_d2r.data import artefact_writer, codebook_files, files, legacy_descriptors, records
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.errors import UserError
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.protos import aggregation_pb2, experiment_pb2
+from delf_d2r.stages import progress
+from delf_d2r.structures import WHOLE_IMAGE
+
+Aggregation = aggregation_pb2.AggregationConfig
+
+
+def extensions_in(folder: pathlib.Path) -> list[str]:
+  """The extensions of aggregated descriptors that occur in a folder and its subfolders."""
+  return [name for name in legacy_descriptors.EXTENSIONS if next(folder.rglob(f'*{name}'), None)]
+
+
+def read(
+  source: pathlib.Path, dataset: Dataset, codebook: Artefact, output: pathlib.Path, *, redo: bool = False
+) -> Artefact:
+  """The aggregated descriptors of index images; which kernel and whether of regions, the extension says.
+
+  Photos without a file are named in `errors.jsonl` and left out of the artefact.
+
+  Args:
+    source: folder of files of one extension.
+    dataset: the photos.
+    codebook: the visual words that were used.
+    output: the artefact directory.
+    redo: replace what was made from other files.
+
+  Raises:
+    UserError: there are files of several kinds, one is damaged or of another codebook, or the output cannot
+      be written.
+  """
+  extension, *others = extensions_in(source)
+  if others:
+    raise UserError(
+      f'{source}: files of {extension} and of {", ".join(others)}; leave those of one kind there'
+    )
+  found = foreign_files.find(source, extension)
+  photos = dataset.images
+  file_of = foreign_files.of_images(found, photos.names, source=str(source))
+  num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
+  plan = Plan(
+    'descriptors',
+    _config(codebook, extension),
+    (
+      Input('descriptor_files', files.fingerprint(source), source.resolve()),
+      codebook.as_input('codebook'),
+      photos.as_input(),
+    ),
+  )
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('aggregated descriptors: %s is up to date, skipped', output)
+      return Artefact.open(output, 'descriptors')
+    shards = list(writer.missing_shards(len(photos), plan.config.aggregation.images_per_shard))
+    done = len(photos) - sum(len(shard.items) for shard in shards)
+    with progress.bar(total=len(photos), what='aggregated descriptors', unit='images', done=done) as bar:
+      for shard in shards:
+        with writer.shard(shard) as file:
+          for name in photos.names[shard.items.start : shard.items.stop]:
+            if name in file_of:
+              only = legacy_descriptors.read(file_of[name], num_words=num_words, dimensions=dimensions)
+              # The files do not tell the boxes.
+              image = ImageDescriptors(name, np.array([WHOLE_IMAGE], np.float32), [only])
+              file.add(records.encode_descriptors(image), images=1, descriptors=1, words=len(only))
+            else:
+              file.add_error(name, f'{source}: no {extension} file of {name!r}')
+            bar.update()
+    artefact = writer.finish()
+  logging.info(
+    'aggregated descriptors: %d images; %d photos without a file',
+    artefact.counts['images'],
+    artefact.counts['failed'],
+  )
+  return artefact
+
+
+def _config(codebook: Artefact, extension: str) -> experiment_pb2.ExperimentConfig:
+  kernel, is_regional = legacy_descriptors.EXTENSIONS[extension]
+  config = configs.default('aggregation')
+  config.extraction.CopyFrom(codebook.config.extraction)
+  config.codebook.CopyFrom(codebook.config.codebook)
+  config.aggregation.kernel = Aggregation.Kernel.Value(kernel.name)
+  if is_regional:
+    config.aggregation.regions = Aggregation.REGIONAL_AGGREGATION
+  return config
+
+
+def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) -> int:
+  """Writes a file for each image, of the extension that the kernel has; returns how many.
+
+  Args:
+    descriptors: what aggregate_features made, not of regional search.
+    output: a folder.
+    redo: replace files of other contents.
+
+  Raises:
+    UserError: regions were aggregated one by one, two images differ in their extension alone, or a file of
+      other contents stands there.
+  """
+  options = descriptors.config.aggregation
+  if options.regions == Aggregation.REGIONAL_SEARCH:
+    raise UserError(
+      f'{descriptors.path}: aggregation.regions is REGIONAL_SEARCH, but the research code has one descriptor'
+      ' for each image. Aggregate with WHOLE_IMAGE or REGIONAL_AGGREGATION'
+    )
+  kernel: Kernel = aggregator.kernel(options)
+  regional = options.regions == Aggregation.REGIONAL_AGGREGATION
+  extension = legacy_descriptors.extension(kernel, regional=regional)
+  writer = foreign_files.Writer(output, redo=redo)
+  total = descriptors.counts['images']
+  for image in progress.track(
+    map(records.decode_descriptors, descriptors.records()), total=total, what=extension, unit='images'
+  ):
+    (only,) = image.descriptors
+    num_words = descriptors.config.codebook.num_words
+    writer.add(image.name, extension, legacy_descriptors.encode(only, kernel=kernel, num_words=num_words))
+  return total

@@ -1,0 +1,228 @@
+"""`.delf` files of the research code to an artefact of features (reference.md 1.2, 4.2, 4.3).
+
+There a box is a file of its own, with locations in its crop; here an image is one record with all its
+regions, locations in the original image. `delf_files.py` is the way back.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from delf_d2r import config as configs
+from delf_d2r.conversion import foreign_files
+from delf_d2r.conversion.delf_files import crop_origin
+from delf_d2r.data import (
+  artefact_writer,
+  files,
+  images,
+  legacy_boxes,
+  legacy_features,
+  legacy_mapping,
+)
+from delf_d2r.data.artefact_writer import ShardWriter
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data.dataset import Dataset, Queries
+from delf_d2r.data.legacy_mapping import MappedImage
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.protos import experiment_pb2, regions_pb2
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
+from delf_d2r.stages import extract, progress
+from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
+
+_WHOLE = np.array([WHOLE_IMAGE], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """One image: its photo and, region by region, box and file; no files where there are none."""
+
+  name: str
+  photo: pathlib.Path
+  boxes: Callable[[int, int], np.ndarray]  # of height and width
+  files: tuple[pathlib.Path, ...]
+
+
+def read(
+  source: pathlib.Path,
+  dataset: Dataset,
+  config: experiment_pb2.ExperimentConfig,
+  output: pathlib.Path,
+  *,
+  mapping: pathlib.Path | None = None,
+  boxes: pathlib.Path | None = None,
+  redo: bool = False,
+) -> Artefact:
+  """The features of index images.
+
+  Photos without a file, or that cannot be read, are named in `errors.jsonl` and left out of the artefact.
+
+  Args:
+    source: folder of `.delf` files.
+    dataset: the photos.
+    config: its part `extraction` says what made the features.
+    output: the artefact directory.
+    mapping: the CSV file that names the files of each image; None: whole images alone are read.
+    boxes: folder of the `.boxes` files that the crops of `mapping` are of; None: it is `source`.
+    redo: replace what was made from other files.
+
+  Raises:
+    UserError: a file is missing, damaged or of other dimensions than the first, an image has fewer boxes
+      than crops, there are no features at all, or the output cannot be written.
+  """
+  found = foreign_files.find(source, legacy_features.EXTENSION)
+  mapped = [MappedImage(name) for name in found] if mapping is None else _read_mapping(mapping, found, source)
+  photos = dataset.images
+  place = str(mapping or source)
+  image_of = foreign_files.of_images({image.whole: image for image in mapped}, photos.names, source=place)
+  if len(image_of) < len(mapped):
+    left = len(mapped) - len(image_of)
+    logging.warning('%s: %d of its %d images are not among the photos', place, left, len(mapped))
+  merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
+  inputs = [photos.as_input(), _as_input('delf_files', source)]
+  if mapping is not None:
+    merged.regions.CopyFrom(configs.default('regions').regions)
+    merged.regions.source = regions_pb2.RegionsConfig.FILE
+    inputs.append(_as_input('mapping', mapping))
+  if boxes is not None:
+    inputs.append(_as_input('boxes_files', boxes))
+  num_crops = {name: len(image.boxes) for name, image in image_of.items() if image.boxes}
+  boxes_of = _best_boxes(boxes or source, num_crops) if num_crops else {}
+  jobs = []
+  for name in photos.names:
+    own = image_of.get(name)
+    regions = np.concatenate([_WHOLE, boxes_of.get(name, _WHOLE[:0])])
+    parts = (own.whole, *own.boxes) if own else ()
+    jobs.append(
+      _Job(name, photos.path(name), lambda *_, regions=regions: regions, tuple(found[part] for part in parts))
+    )
+  return _write_artefact(jobs, source, Plan('features', merged, tuple(inputs)), output, redo=redo)
+
+
+def read_queries(
+  source: pathlib.Path,
+  queries: Queries,
+  config: experiment_pb2.ExperimentConfig,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """The features of query images; `<query>.delf` is of the query's box.
+
+  Arguments and errors as of `read`.
+  """
+  found = foreign_files.find(source, legacy_features.EXTENSION)
+  names = [query.name for query in queries.ground_truth.queries]
+  file_of = foreign_files.of_images(found, names, source=str(source))
+  jobs = [
+    _Job(
+      query.name,
+      queries.images.path(photo),
+      lambda *size, query=query: np.array([query.box_for(*size) or WHOLE_IMAGE], np.float32),
+      (file_of[query.name],) if query.name in file_of else (),
+    )
+    for query, photo in queries.items()
+  ]
+  merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
+  plan = Plan('features', merged, (queries.as_input(), _as_input('delf_files', source)))
+  return _write_artefact(jobs, source, plan, output, redo=redo)
+
+
+def _as_input(role: str, path: pathlib.Path) -> Input:
+  return Input(role, files.fingerprint(path), path.resolve())
+
+
+def _read_mapping(
+  path: pathlib.Path, found: Mapping[str, pathlib.Path], source: pathlib.Path
+) -> list[MappedImage]:
+  mapped = legacy_mapping.read(path)
+  missing = [name for image in mapped for name in (image.whole, *image.boxes) if name not in found]
+  if missing:
+    raise UserError(
+      f'{path}: names {len(missing)} files that are not in {source}, such as'
+      f' {missing[0]}{legacy_features.EXTENSION}'
+    )
+  return mapped
+
+
+def _best_boxes(folder: pathlib.Path, num_crops: Mapping[str, int]) -> dict[str, np.ndarray]:
+  """float32 [n, 4] for each image: its n boxes of best score in the order of the file.
+
+  The research code takes those above a threshold, which neither file tells; their number does as well.
+  """
+  boxes_of = legacy_boxes.read_directory(folder, list(num_crops))
+  best = {}
+  for name, count in num_crops.items():
+    boxes = boxes_of.get(name, Boxes.empty())
+    if len(boxes) < count:
+      raise UserError(f'{folder}: {name} has {len(boxes)} boxes, but {count} crops were extracted of it')
+    chosen = np.sort(np.argsort(-boxes.scores, kind='stable')[:count])
+    best[name] = boxes.coordinates[chosen]
+  return best
+
+
+def _write_artefact(
+  jobs: Sequence[_Job], source: pathlib.Path, plan: Plan, output: pathlib.Path, *, redo: bool
+) -> Artefact:
+  extraction = plan.config.extraction
+  dimensions = _dimensions(jobs, source)
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('features: %s is up to date, skipped', output)
+      return Artefact.open(output, 'features')
+    shards = list(writer.missing_shards(len(jobs), extraction.images_per_shard))
+    done = len(jobs) - sum(len(shard.items) for shard in shards)
+    with progress.bar(total=len(jobs), what='features', unit='images', done=done) as bar:
+      for shard in shards:
+        with writer.shard(shard) as file:
+          for item in shard.items:
+            _add(jobs[item], file, extraction, dimensions, source)
+            bar.update()
+    artefact = writer.finish()
+  counts = artefact.counts
+  logging.info(
+    'features: %d features of %d images; %d photos cannot be read or have no file',
+    counts['features'],
+    counts['images'],
+    counts['failed'],
+  )
+  return artefact
+
+
+def _add(
+  job: _Job, file: ShardWriter, extraction: ExtractionConfig, dimensions: int, source: pathlib.Path
+) -> None:
+  if not job.files:
+    file.add_error(job.name, f'{source}: no {legacy_features.EXTENSION} file of {job.name!r}')
+    return
+  try:
+    size = images.image_size(job.photo, apply_exif_orientation=extraction.apply_exif_orientation)
+  except ImageError as error:
+    file.add_error(job.name, str(error))
+    return
+  extract.add(file, _read_image(job, size, dimensions))
+
+
+def _dimensions(jobs: Sequence[_Job], source: pathlib.Path) -> int:
+  """D, of the first file that has features."""
+  for job in jobs:
+    for path in job.files:
+      if path.stat().st_size:
+        return legacy_features.read(path).dimensions
+  raise UserError(f'{source}: no features in any of its files')
+
+
+def _read_image(job: _Job, size: tuple[int, int], dimensions: int) -> ImageFeatures:
+  boxes = job.boxes(*size)
+  parts = []
+  for path, box in zip(job.files, boxes, strict=True):
+    features = legacy_features.read(path)
+    if not len(features):
+      features = LocalFeatures.empty(dimensions)
+    if features.dimensions != dimensions:
+      raise UserError(f'{path}: has {features.dimensions} dimensions, the first file {dimensions}')
+    parts.append(dataclasses.replace(features, locations=features.locations + crop_origin(box, *size)))
+  offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+  return ImageFeatures(job.name, *size, boxes.clip(0, 1), offsets, LocalFeatures.concatenate(parts))

@@ -1,0 +1,98 @@
+"""Folders with a file for each image, named as the research code does: as the photo, without extension."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from delf_d2r.data import files, name_matching
+from delf_d2r.data.image_list import EXTENSIONS
+from delf_d2r.errors import UserError
+
+T = TypeVar('T')
+
+
+def find(folder: pathlib.Path, extension: str) -> dict[str, pathlib.Path]:
+  """The files of that extension, subfolders included, by their path in the folder without it.
+
+  Raises:
+    UserError: there are none.
+  """
+  found = {
+    path.relative_to(folder).as_posix().removesuffix(extension): path
+    for path in sorted(folder.rglob(f'*{extension}'))
+  }
+  if not found:
+    raise UserError(f'{folder}: no {extension} files in it')
+  return found
+
+
+def of_images(found: Mapping[str, T], image_names: Sequence[str], *, source: str) -> dict[str, T]:
+  """What belongs to each image; images without anything are left out, what is of other images is, too.
+
+  Args:
+    found: by the name that the research code gives an image.
+    image_names: M names relative to the folder of photos.
+    source: opens the error messages.
+
+  Raises:
+    UserError: nothing is of any of these images, a name fits several, or two fit one.
+  """
+  by_image = name_matching.names_by_image(found, image_names, source=source)
+  for image, names in by_image.items():
+    if len(names) > 1:
+      raise UserError(f'{source}: {names[0]!r} and {names[1]!r} are both of {image!r}; remove one')
+  return {image: found[names[0]] for image, names in by_image.items()}
+
+
+class Writer:
+  """Writes files into a folder so that a run that was stopped goes on, and nothing else is overwritten."""
+
+  def __init__(self, folder: pathlib.Path, *, redo: bool):
+    """Takes the folder, made if missing; with `redo`, files that stand there are replaced."""
+    self.folder = folder
+    self._redo = redo
+    self._image_of: dict[str, str] = {}
+
+  def add(self, image: str, extension: str, data: bytes, *, part: str = '') -> str:
+    """Writes the file of an image, or of a part of it; returns its name without the extension.
+
+    Raises:
+      UserError: the name leads out of the folder, another image has a file of that name, or a file of other
+        contents stands there.
+    """
+    path = pathlib.PurePosixPath(image)
+    stem = str(path.with_suffix('') if path.suffix.lower() in EXTENSIONS else path) + part
+    name = stem + extension
+    if name in self._image_of:
+      raise UserError(
+        f'{self.folder / name}: would be that of {self._image_of[name]!r} and of {image!r}, for the research'
+        ' code leaves out the extension. Rename one of the photos'
+      )
+    self._image_of[name] = image
+    put(files.below(self.folder, name), data, redo=self._redo)
+    return stem
+
+
+def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
+  """Writes one file, its folder made if missing; the same contents may stand there already.
+
+  Raises:
+    UserError: other contents stand there and `redo` is false, or the place cannot be written.
+  """
+  data = data.encode() if isinstance(data, str) else data
+  with files.explained('cannot write', path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+      before = path.read_bytes()
+      if before == data:
+        return
+      require_absent(
+        path, redo=redo, why=f'with other contents ({len(before)} bytes there, {len(data)} here)'
+      )
+    files.write_atomically(path, data)
+
+
+def require_absent(path: pathlib.Path, *, redo: bool, why: str = '') -> None:
+  """Raises UserError if a file stands at `path`, unless `redo`."""
+  if path.exists() and not redo:
+    raise UserError(f'{path}: stands there {why or "already"}. Choose another --output, or give --redo')

@@ -1,0 +1,174 @@
+"""What a conversion starts from, what it may become, and the function that does it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+from absl import logging
+
+from delf_d2r import config as configs
+from delf_d2r.conversion import delf_files, descriptors, features, foreign_files, hloc, single_files
+from delf_d2r.data import legacy_boxes, legacy_config, legacy_features, records
+from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.errors import UserError
+from delf_d2r.protos import experiment_pb2, regions_pb2
+from delf_d2r.stages import detect, evaluate
+
+RESEARCH, RESEARCH_TF1, NPZ, HDF5 = FORMS = ('research', 'research_tf1', 'npz', 'hdf5')
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a conversion needs to know beside the files; each needs some of it.
+
+  Attributes:
+    to: what an artefact becomes, one of FORMS; without effect on other files.
+    images, ground_truth, query_images: the data set, see Dataset.load.
+    queries: the files are those of the queries.
+    config_path, overrides: the config that made the features.
+    mapping, boxes: of `.delf` files of boxes, see features.read.
+    codebook: directory of the codebook that aggregated the descriptors.
+    redo: replace what stands at the output.
+  """
+
+  to: str = RESEARCH
+  images: str | None = None
+  ground_truth: str | None = None
+  query_images: str | None = None
+  queries: bool = False
+  config_path: str | None = None
+  overrides: Sequence[str] = ()
+  mapping: str | None = None
+  boxes: str | None = None
+  codebook: str | None = None
+  redo: bool = False
+
+  def dataset(self) -> Dataset:
+    """The photos; UserError without --images."""
+    self._require('images', 'a folder of photos: names and sizes are not in the files')
+    return Dataset.load(self.images, ground_truth=self.ground_truth, query_images=self.query_images)
+
+  def extraction(self) -> experiment_pb2.ExperimentConfig:
+    """What made the features; UserError without --config_path."""
+    self._require('config_path', 'the delf_config that the features were extracted with')
+    return legacy_config.load_extraction(self.config_path, overrides=self.overrides)
+
+  def codebook_artefact(self) -> Artefact:
+    """The codebook; UserError without --codebook."""
+    self._require('codebook', 'the codebook that aggregated them; d2r convert makes it of its checkpoint')
+    return Artefact.open(self.codebook, 'codebook')
+
+  def _require(self, flag: str, what: str) -> None:
+    if not getattr(self, flag):
+      raise UserError(f'this conversion needs --{flag}: {what}')
+
+
+def run(source: str | pathlib.Path, output: str | pathlib.Path, options: Options | None = None) -> None:
+  """Converts a file, a folder of files or an artefact into its counterpart.
+
+  Args:
+    source: an artefact directory, a folder of files of the research code, one such file, or a checkpoint.
+    output: what to write: an artefact directory, a folder, a file, or the prefix of a checkpoint.
+    options: what else it takes.
+
+  Raises:
+    UserError: nothing is known of `source`, it does not become what is wanted, something that it needs is not
+      given, it is damaged, or another conversion's output stands at `output`.
+  """
+  source, output, options = pathlib.Path(source), pathlib.Path(output), options or Options()
+  if (source / MANIFEST).is_file():
+    _from_artefact(source, output, options)
+  elif source.is_dir() and not _is_checkpoint(source):
+    _from_folder(source, output, options)
+  elif _is_checkpoint(source):
+    # Loads TensorFlow, as nothing else here does.
+    from delf_d2r.conversion import codebook
+
+    codebook.read(source, options.extraction(), output, redo=options.redo)
+  elif source.is_file():
+    single_files.convert(source, output, redo=options.redo)
+  else:
+    raise UserError(f'{source}: no file, folder or checkpoint there')
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+  if path.is_dir():
+    return next(path.glob('*.index'), None) is not None
+  return path.suffix == '.index' or path.with_name(path.name + '.index').is_file()
+
+
+def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
+  redo = options.redo
+  if next(source.rglob(f'*{legacy_features.EXTENSION}'), None):
+    if options.queries:
+      _read_queries(source, output, options)
+      return
+    mapping, boxes = (pathlib.Path(path) if path else None for path in (options.mapping, options.boxes))
+    dataset, config = options.dataset(), options.extraction()
+    features.read(source, dataset, config, output, mapping=mapping, boxes=boxes, redo=redo)
+  elif next(source.rglob(f'*{legacy_boxes.EXTENSION}'), None):
+    config = configs.default('regions')
+    config.regions.source = regions_pb2.RegionsConfig.FILE
+    detect.run(config, options.dataset(), output, boxes_path=source, redo=redo)
+  elif descriptors.extensions_in(source):
+    descriptors.read(source, options.dataset(), options.codebook_artefact(), output, redo=redo)
+  else:
+    extension = next((name for name in ('.datum', '.npy') if next(source.rglob(f'*{name}'), None)), None)
+    if extension is None:
+      raise UserError(
+        f'{source}: no artefact, no checkpoint and no .delf, .boxes, .datum, .npy or aggregated files in it'
+      )
+    count = single_files.convert_folder(source, extension, output, redo=redo)
+    logging.info('%d %s files converted', count, extension)
+
+
+def _read_queries(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
+  dataset = options.dataset()
+  if dataset.queries is None:
+    raise UserError('--queries needs --ground_truth, where the queries and their boxes are')
+  features.read_queries(source, dataset.queries, options.extraction(), output, redo=options.redo)
+
+
+def _from_artefact(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
+  kind = read_manifest(source / MANIFEST).kind
+  make = _OF_ARTEFACTS.get((kind, options.to))
+  if make is None:
+    ways = ', '.join(f'--to={to}' for known_kind, to in _OF_ARTEFACTS if known_kind == kind) or 'none'
+    raise UserError(f'{source}: holds {kind}, which does not become {options.to!r}; possible: {ways}')
+  make(Artefact.open(source, kind), output, redo=options.redo)
+
+
+def _write_boxes(boxes: Artefact, output: pathlib.Path, *, redo: bool) -> None:
+  writer = foreign_files.Writer(output, redo=redo)
+  for name, found in map(records.decode_boxes, boxes.records()):
+    writer.add(name, legacy_boxes.EXTENSION, legacy_boxes.encode(found))
+
+
+def _write_metrics(metrics: Artefact, output: pathlib.Path, *, redo: bool) -> None:
+  foreign_files.put(output, (metrics.path / evaluate.METRICS_TXT).read_bytes(), redo=redo)
+
+
+def _write_checkpoint(
+  artefact: Artefact, output: pathlib.Path, *, redo: bool, name_based: bool = False
+) -> None:
+  from delf_d2r.conversion import codebook
+
+  codebook.write(artefact, output, name_based=name_based, redo=redo)
+
+
+def _write_tf1_checkpoint(artefact: Artefact, output: pathlib.Path, *, redo: bool) -> None:
+  _write_checkpoint(artefact, output, redo=redo, name_based=True)
+
+
+_OF_ARTEFACTS: dict[tuple[str, str], Callable] = {
+  ('features', RESEARCH): delf_files.write,
+  ('features', NPZ): hloc.write_npz,
+  ('features', HDF5): hloc.write_features,
+  ('boxes', RESEARCH): _write_boxes,
+  ('codebook', RESEARCH): _write_checkpoint,
+  ('codebook', RESEARCH_TF1): _write_tf1_checkpoint,
+  ('descriptors', RESEARCH): descriptors.write,
+  ('metrics', RESEARCH): _write_metrics,
+  ('rankings', HDF5): hloc.write_matches,
+}
