@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from delf_d2r.data.files import write_atomically
+from delf_d2r.data.files import parse_json, write_atomically
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.protocol import Metrics, ProtocolMetrics, QueryMetrics
 
@@ -77,17 +77,30 @@ class Summary:
 
 def write_metrics_json(path: str | os.PathLike, metrics: Metrics) -> None:
   """Writes the means of all protocols."""
-  protocols = {}
-  for protocol in metrics.protocols:
-    summary = Summary.of(metrics, protocol)
-    protocols[protocol] = {
+  summaries = {protocol: Summary.of(metrics, protocol) for protocol in metrics.protocols}
+  write_atomically(pathlib.Path(path), format_json(summaries))
+
+
+def format_json(summaries: Mapping[str, Summary]) -> str:
+  """The text of `metrics.json`: means by protocol, or by section of a `metrics.txt`.
+
+  Raises:
+    ValueError: they are over different ks.
+  """
+  ks = {summary.ks for summary in summaries.values()}
+  if len(ks) != 1:
+    raise ValueError(f'expected one list of ks in all sections, found {sorted(ks)}')
+  protocols = {
+    protocol: {
       'mAP': _null_for_nan(summary.mean_average_precision),
       'mP@k': _null_for_nan(summary.mean_precision),
       'mR@k': _null_for_nan(summary.mean_recall),
       'num_queries': summary.num_queries,
       'num_missing_positives': summary.num_missing,
     }
-  _write_json(path, {'version': VERSION, 'ks': metrics.ks, 'protocols': protocols})
+    for protocol, summary in summaries.items()
+  }
+  return _json({'version': VERSION, 'ks': ks.pop(), 'protocols': protocols})
 
 
 def read_metrics_json(path: str | os.PathLike) -> dict[str, Summary]:
@@ -129,7 +142,7 @@ def write_per_query(path: str | os.PathLike, metrics: Metrics) -> None:
       }
     queries.append(entry)
   document = {'version': VERSION, 'ks': metrics.ks, 'protocols': list(metrics.protocols), 'queries': queries}
-  _write_json(path, document)
+  write_atomically(pathlib.Path(path), _json(document))
 
 
 def read_per_query(path: str | os.PathLike) -> Metrics:
@@ -250,15 +263,15 @@ def _nan_for_null(value):
   return float('nan') if value is None else float(value)
 
 
-def _write_json(path: str | os.PathLike, document: dict) -> None:
+def _json(document: dict) -> str:
   # ASCII with escapes carries any file name, even one whose bytes are not UTF-8.
-  write_atomically(pathlib.Path(path), json.dumps(document, allow_nan=False, indent=1) + '\n')
+  return json.dumps(document, allow_nan=False, indent=1) + '\n'
 
 
 def _read_json(path: str | os.PathLike, parse: Callable[[dict], T]) -> T:
   text = _read_text(path)
   try:
-    document = json.loads(text)
+    document = parse_json(text)
     if document['version'] != VERSION:
       raise ValueError(f'expected version {VERSION}, found {document["version"]!r}')
     return parse(document)

@@ -10,9 +10,8 @@ from delf_d2r.data import files
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
-from delf_d2r.report import search_page
-from delf_d2r.report.make_report import result_view
-from delf_d2r.report.views import QueryView, SearchView
+from delf_d2r.report import match_views, search_page
+from delf_d2r.report.views import QueryView, ResultView, SearchView
 
 _NO_FEATURES = (
   'The query has no local features, so nothing can be found: it is too small, too smooth, or its box is.'
@@ -74,32 +73,44 @@ def write_page(
   answer: Answer,
   query: pathlib.Path,
   box: Sequence[float] | None,
-  images_path: pathlib.Path | None,
   output: pathlib.Path,
+  *,
+  matches: int = 24,
 ) -> None:
   """Writes the answer as one HTML file; photos that are not at hand are named only.
+
+  Args:
+    engine: that answered; its `images_path` says where the indexed photos are.
+    answer: what it found.
+    query: the query photo.
+    box: what was searched of it, None for all.
+    output: the file.
+    matches: of so many results, the best, the page shows why they matched: some 80 kB each.
 
   Raises:
     UserError: the file cannot be written.
   """
-  results = tuple(
-    result_view(result, images_path / result.name if images_path else None, None) for result in answer.results
-  )
-  view = SearchView(
-    query=QueryView(
-      name=query.name,
-      image_path=query,
-      box=np.array(box, np.float32) if box else None,
-      average_precision={},
-      results=results,
-      seconds=sum(answer.seconds.values()),
+  shown = QueryView(
+    name=query.name,
+    image_path=query,
+    box=np.array(box, np.float32) if box else None,
+    average_precision={},
+    results=tuple(
+      ResultView.of(result, engine.images_path and engine.images_path / result.name, None)
+      for result in answer.results
     ),
+    seconds=sum(answer.seconds.values()),
+  )
+  explained, notes = match_views.of_answer(engine, answer, shown, count=matches)
+  view = SearchView(
+    query=shown,
     facts={
       'index': f'{len(engine):,} images',
       'query features': f'{answer.num_features:,}',
       **{part: f'{1e3 * value:.1f} ms' for part, value in answer.seconds.items()},
     },
-    notes=() if answer.num_features else (_NO_FEATURES,),
+    notes=notes if answer.num_features else (_NO_FEATURES,),
+    matches=explained,
   )
   with files.explained('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,12 @@
 """The page of an experiment: summary, charts, and every query with the head of its ranked list."""
 
+from collections.abc import Mapping
+
 from delf_d2r.report import charts, parts
 from delf_d2r.report.figures import PhotoSheet
-from delf_d2r.report.markup import Markup, tag
-from delf_d2r.report.views import ExperimentView, QueryView
+from delf_d2r.report.markup import Markup, fragment, tag
+from delf_d2r.report.match_sheet import MatchSheet
+from delf_d2r.report.views import ExperimentView, MatchGroup, MatchView, QueryView
 
 # Revisited reports medium and hard; medium has the most positive images, so it orders the list.
 _ORDERING_PROTOCOLS = ('medium', 'hard', 'easy')
@@ -13,14 +16,23 @@ def render(view: ExperimentView) -> str:
   """One self-contained HTML file; the same view and photos give the same text.
 
   Queries stand worst first: by average precision of medium (else hard, easy, or the first protocol there
-  is), queries without one last, ties in the order of the view. Without scripts the page is complete; a
-  script adds sorting and filtering.
+  is), queries without one last, ties in the order of the view. Without scripts the page is complete but for
+  the matches; a script adds sorting and filtering.
   """
   photos = PhotoSheet()
+  matches = MatchSheet(photos)
   protocols = charts.protocols_of([query.average_precision for query in view.queries])
   order = _worst_first(view.queries, protocols)
   anchors = {position: f'q{position + 1}' for position in range(len(view.queries))}
-  sections = [_section(view.queries[position], anchors[position], protocols, photos) for position in order]
+  numbers = {
+    (match.query_name, match.result.rank): matches.add(match, _heading(match))
+    for group in view.match_groups
+    for match in group.matches
+  }
+  buttons = {pair: matches.button(number) for pair, number in numbers.items()}
+  sections = [
+    _section(view.queries[position], anchors[position], protocols, photos, buttons) for position in order
+  ]
   body = tag(
     'main',
     parts.heading(view.title, view.subtitle),
@@ -29,6 +41,7 @@ def render(view: ExperimentView) -> str:
     (parts.table(table) for table in view.tables),
     parts.facts(view.facts),
     parts.config(view.config_text),
+    _matches(view.match_groups, photos, buttons),
     tag('h2', view.queries_title, id='queries'),
     _overview(view, protocols),
     charts.distribution(view.queries, anchors),
@@ -36,7 +49,65 @@ def render(view: ExperimentView) -> str:
     _toolbar(protocols) if len(view.queries) > 1 else None,
     tag('div', sections, id='query-list'),
   )
-  return parts.page(view.title, body, photos=photos, script=len(view.queries) > 1)
+  scripts = ('script.js',) if len(view.queries) > 1 else ()
+  return parts.page(view.title, body, photos=photos, matches=matches, scripts=scripts)
+
+
+# Of a match, by the name of its query and the rank of its result.
+_Buttons = Mapping[tuple[str, int], Markup]
+
+
+def _matches(groups: tuple[MatchGroup, ...], photos: PhotoSheet, buttons: _Buttons) -> Markup | None:
+  """Pairs of photos by the reason they were chosen for, each with a button that opens it."""
+  if not groups:
+    return None
+  count = sum(len(group.matches) for group in groups)
+  return fragment(
+    tag('h2', 'Why they matched', id='why'),
+    tag(
+      'p',
+      f'{count} {"pair" if count == 1 else "pairs"} of a query and a result can be opened: each visual word'
+      ' that both photos share is marked on both, coloured by its exact share of the score, and lines join'
+      ' what spatial verification finds to agree.',
+    ),
+    parts.MATCHES_NEED_SCRIPTS,
+    (
+      fragment(
+        tag('h3', group.title, class_='group'),
+        tag('p', group.explanation, class_='subtitle'),
+        tag('ul', (_pair(match, photos, buttons) for match in group.matches), class_='pairs'),
+      )
+      for group in groups
+    ),
+  )
+
+
+def _heading(match: MatchView) -> str:
+  return f'{match.query_name} → {match.result.rank}. {match.result.name}'
+
+
+def _pair(match: MatchView, photos: PhotoSheet, buttons: _Buttons) -> Markup:
+  result = match.result
+  document = match.document
+  query_photo = photos.draw(
+    match.query_path, alt=f'Query {match.query_name}', best_box=_part(document['query_box'])
+  )
+  photo = photos.draw(
+    result.image_path,
+    alt=f'Rank {result.rank}: {result.name}',
+    best_box=result.boxes[result.best_region - 1] if result.best_region > 0 else None,
+  )
+  line = tag('span', tag('b', result.rank), parts.mark(result.label) if result.label else None, class_='line')
+  name = tag('span', f'{match.query_name} → {result.name}', class_='name')
+  button = buttons[match.query_name, result.rank]
+  caption = tag('figcaption', line, name, button)
+  pair = tag('figure', tag('div', query_photo, photo, class_='pair'), caption)
+  return tag('li', pair, class_=result.label or 'unlabelled')
+
+
+def _part(box: list[float]) -> list[float] | None:
+  """The box if it is not the whole photo."""
+  return None if box == [0, 0, 1, 1] else box
 
 
 def _ordering_protocol(protocols: tuple[str, ...]) -> str | None:
@@ -101,7 +172,10 @@ def _toolbar(protocols: tuple[str, ...]) -> Markup:
   )
 
 
-def _section(query: QueryView, anchor: str, protocols: tuple[str, ...], photos: PhotoSheet) -> Markup:
+def _section(
+  query: QueryView, anchor: str, protocols: tuple[str, ...], photos: PhotoSheet, buttons: _Buttons
+) -> Markup:
+  own_buttons = {rank: button for (name, rank), button in buttons.items() if name == query.name}
   scores = [query.average_precision.get(protocol) for protocol in protocols]
   chips = [
     tag('li', tag('span', protocol.capitalize()), ' ', tag('b', parts.per_cent(value)))
@@ -117,7 +191,7 @@ def _section(query: QueryView, anchor: str, protocols: tuple[str, ...], photos: 
   return tag(
     'section',
     head,
-    parts.query_body(query, photos),
+    parts.query_body(query, photos, own_buttons),
     id=anchor,
     class_='query',
     data_name=query.name,

@@ -40,7 +40,7 @@ class PhotoSheet:
       best_box: one more box (4 numbers).
       long_side: of the thumbnail, pixels.
     """
-    photo = self._photo(path, long_side)
+    photo = self.photo(path, long_side)
     if isinstance(photo, str):
       return _placeholder(alt, photo)
     identifier, thumbnail = photo
@@ -66,8 +66,8 @@ class PhotoSheet:
       'svg', tag('defs', images), class_='symbols', width=0, height=0, aria_hidden='true', focusable='false'
     )
 
-  def _photo(self, path: Path | None, long_side: int) -> tuple[str, Thumbnail] | str:
-    """The photo's id and thumbnail, or why there is none."""
+  def photo(self, path: Path | None, long_side: int) -> tuple[str, Thumbnail] | str:
+    """The id that `symbols` gives the photo, and its thumbnail; or why there is none."""
     if path is None:
       return 'no photo'
     key = (path, long_side)

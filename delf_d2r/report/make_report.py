@@ -1,22 +1,20 @@
 """make_report: an index, rankings and metrics to one HTML file that opens in any browser."""
 
-import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 import delf_d2r.config as configs
-from delf_d2r.data import artefact_writer, files, ground_truth, images, ranking_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset, Queries
-from delf_d2r.data.ground_truth import QueryGroundTruth, ResolvedQuery
-from delf_d2r.engine import SearchEngine, SearchResult
+from delf_d2r.data import artefact_writer, files, images, ranking_files
+from delf_d2r.data.ground_truth import QueryGroundTruth
+from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.evaluation.protocol import Metrics
-from delf_d2r.report import experiment_page
+from delf_d2r.report import experiment_page, match_views
+from delf_d2r.report.reported_run import Labels, Run, ranked_queries
 from delf_d2r.report.views import ExperimentView, QueryView, ResultView, TableView
 from delf_d2r.stages import evaluate
 from delf_d2r.structures import Ranking
@@ -24,19 +22,13 @@ from delf_d2r.structures import Ranking
 PAGE = 'index.html'
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """The artefacts of one experiment; rankings and metrics are None where there are no queries."""
-
-  name: str
-  dataset: Dataset
-  index: Artefact
-  rankings: Artefact | None = None
-  metrics: Artefact | None = None
-
-
 def run(
-  run: Run, output: pathlib.Path, *, results_per_query: int = 12, max_queries: int = 100
+  run: Run,
+  output: pathlib.Path,
+  *,
+  results_per_query: int = 12,
+  max_queries: int = 100,
+  matches: int = 18,
 ) -> pathlib.Path:
   """Writes the report of one experiment.
 
@@ -45,6 +37,7 @@ def run(
     output: a folder; the page in it is replaced.
     results_per_query: results shown for each query.
     max_queries: queries shown, the worst first; 0 = all.
+    matches: pairs of a query and a result that can be opened to see why they match; 0 = none.
 
   Returns:
     The page.
@@ -52,6 +45,7 @@ def run(
   Raises:
     UserError: an artefact is damaged or the output cannot be written.
   """
+  explained = match_views.of_run(run, matches)
   view = ExperimentView(
     title=run.name,
     subtitle=f'{run.index.counts["images"]:,} index images, {len(run.dataset.queries or ())} queries',
@@ -59,7 +53,8 @@ def run(
     queries=tuple(query_views(run, results_per_query=results_per_query, max_queries=max_queries)),
     config_text=configs.to_text((run.metrics or run.index).config),
     facts=facts(run),
-    notes=tuple(notes(run)),
+    notes=(*notes(run), *explained.notes),
+    match_groups=explained.groups,
   )
   return write(experiment_page.render(view), output)
 
@@ -106,28 +101,23 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
   """The queries of a run with the head of their rankings; none where there are no queries."""
   if run.metrics is None:
     return []
-  queries, metrics = run.dataset.queries, _metrics(run)
+  metrics = _metrics(run)
   engine = SearchEngine.load(run.index.path, one_photo=True)  # it only names results and their boxes
-  stored = ranking_files.load(run.rankings.path)
-  unreadable = [error['name'] for error in artefact_writer.read_errors(run.rankings)]
-  resolved = ground_truth.resolve(queries.ground_truth, [*stored.image_names, *unreadable])
-  rows = {ranking.query: row for row, ranking in enumerate(stored.rankings)}
+  timing = ranking_files.load(run.rankings.path).timing
+  ranked = ranked_queries(run)
   views = []
   for position in _worst(metrics, max_queries):
-    query = queries.ground_truth.queries[position]
-    path = queries.images.path(queries.images.names[position])
+    query = ranked[position]
     aps = {name: values.queries[position].average_precision for name, values in metrics.protocols.items()}
-    row, results, seconds = rows.get(query.name), (), None
-    if row is not None:
-      label = _Labels(resolved[position], _own_id(queries, position, run.dataset, stored.image_names))
-      head = _head(stored.rankings[row], results_per_query)
-      results = _result_views(run.dataset, engine, head, label)
-      seconds = (stored.timing.describe[row] + stored.timing.search[row]) / 1e3
+    results, seconds = (), None
+    if query.ranking is not None:
+      results = _result_views(run, engine, _head(query.ranking, results_per_query), query.labels)
+      seconds = (timing.describe[query.row] + timing.search[query.row]) / 1e3
     views.append(
       QueryView(
-        name=query.name,
-        image_path=path,
-        box=_query_box(query, path, run.index.config.extraction.apply_exif_orientation),
+        name=query.query.name,
+        image_path=query.path,
+        box=_query_box(query.query, query.path, run.index.config.extraction.apply_exif_orientation),
         average_precision={name: None if math.isnan(ap) else ap for name, ap in aps.items()},
         results=results,
         seconds=seconds,
@@ -150,48 +140,11 @@ def _query_box(query: QueryGroundTruth, path: pathlib.Path, apply_exif_orientati
     return query.box
 
 
-def _own_id(queries: Queries, position: int, dataset: Dataset, image_names: Sequence[str]) -> int:
-  """The image id of the query's own photo, -1 if it is no index image."""
-  name = queries.images.names[position]
-  same_folder = queries.images.root.resolve() == dataset.images.root.resolve()
-  return image_names.index(name) if same_folder and name in image_names else -1
-
-
-class _Labels:
-  """Image id to what the ground truth says of it."""
-
-  def __init__(self, query: ResolvedQuery, own_id: int):
-    self._right = {*query.easy.tolist(), *query.hard.tolist()}
-    self._junk = set(query.junk.tolist())
-    self._own_id = own_id
-
-  def __call__(self, image_id: int) -> str:
-    if image_id == self._own_id:
-      return 'query'
-    if image_id in self._right:
-      return 'right'
-    return 'junk' if image_id in self._junk else 'wrong'
-
-
-def _result_views(
-  dataset: Dataset, engine: SearchEngine, head: Ranking, label: _Labels
-) -> tuple[ResultView, ...]:
+def _result_views(run: Run, engine: SearchEngine, head: Ranking, labels: Labels) -> tuple[ResultView, ...]:
+  found = zip(engine.results(head), head.image_ids.tolist(), labels(head.image_ids), strict=True)
   return tuple(
-    result_view(result, dataset.images.path(result.name), label(image_id))
-    for image_id, result in zip(head.image_ids.tolist(), engine.results(head), strict=True)
-  )
-
-
-def result_view(result: SearchResult, path: pathlib.Path | None, label: str | None) -> ResultView:
-  """One result for a page."""
-  return ResultView(
-    result.name,
-    path,
-    result.score,
-    label,
-    result.boxes,
-    min(result.best_region, len(result.boxes)),
-    result.rank,
+    ResultView.of(result, run.photo_path(image_id, result.name), str(label))
+    for result, image_id, label in found
   )
 
 
@@ -200,7 +153,7 @@ def facts(run: Run) -> dict[str, str]:
   counts = run.index.counts
   num_images = max(counts['images'], 1)
   found = {
-    'index images': f'{counts["images"]:,}',
+    'index images': f'{counts["images"]:,}{_of_them_distractors(counts)}',
     'index entries': f'{counts["entries"]:,}',
     'postings': f'{counts["postings"]:,}',
     'index size': f'{counts["index_bytes"]:,} bytes, {counts["index_bytes"] / num_images:,.0f} an image',
@@ -215,6 +168,11 @@ def facts(run: Run) -> dict[str, str]:
         ' search (median)'
       )
   return found
+
+
+def _of_them_distractors(counts: Mapping[str, int]) -> str:
+  distractors = counts.get('distractors', 0)
+  return f', {distractors:,} of them distractors' if distractors else ''
 
 
 def notes(run: Run) -> list[str]:

@@ -2,14 +2,15 @@
 
 import base64
 import hashlib
-import importlib.resources
 import math
 import numbers
 import re
 from collections.abc import Mapping
 
+from delf_d2r.report import match_sheet, page_assets
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
+from delf_d2r.report.match_sheet import MatchSheet
 from delf_d2r.report.views import Cell, QueryView, ResultView, TableView
 
 DASH = '\u2013'
@@ -23,19 +24,34 @@ _LEGEND = {
   'junk': 'not counted',
   'query': 'the query image itself, not counted',
 }
+MATCHES_NEED_SCRIPTS = tag('noscript', tag('p', 'Matches open in a browser that runs scripts.'))
 _NUMBER_WITH_UNIT = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?\s*(%|[A-Za-zµ]{1,5})?')
 
 
-def page(title: str, *body: Markup, photos: PhotoSheet, script: bool = False) -> str:
-  """A whole document: styles, script and photos inside, nothing fetched from anywhere.
+def page(
+  title: str,
+  *body: Markup,
+  photos: PhotoSheet,
+  matches: MatchSheet | None = None,
+  scripts: tuple[str, ...] = (),
+) -> str:
+  """A whole document: styles, scripts and photos inside, nothing fetched from anywhere.
 
   The content security policy admits the one stylesheet and the one script by their hashes and images
   from `data:` URIs alone.
+
+  Args:
+    title: of the document.
+    *body: what it shows.
+    photos: whatever `body` and `matches` have drawn.
+    matches: whose buttons are in `body`.
+    scripts: names of assets, in order.
   """
-  style = _asset('style.css')
-  code = _asset('script.js') if script else ''
+  has_matches = bool(matches)
+  style = page_assets.styles(('style.css', *(match_sheet.STYLES if has_matches else ())))
+  code = page_assets.scripts((*scripts, *(match_sheet.SCRIPTS if has_matches else ())))
   policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-  if script:
+  if code:
     policy += f'; script-src {_hash(code)}'
   document = tag(
     'html',
@@ -52,15 +68,18 @@ def page(title: str, *body: Markup, photos: PhotoSheet, script: bool = False) ->
       tag('style', style),
     ),
     '\n',
-    tag('body', photos.symbols(), '\n', *body, tag('script', code) if script else None),
+    tag(
+      'body',
+      photos.symbols(),
+      '\n',
+      *body,
+      matches.data() if has_matches else None,
+      tag('script', code) if code else None,
+    ),
     '\n',
     lang='en',
   )
   return f'<!DOCTYPE html>\n{document}\n'
-
-
-def _asset(name: str) -> Markup:
-  return Markup(importlib.resources.files('delf_d2r.report').joinpath('assets', name).read_text('utf-8'))
 
 
 def _hash(source: str) -> str:
@@ -166,7 +185,7 @@ def legend(queries: tuple[QueryView, ...]) -> Markup:
   results = [result for query in queries for result in query.results]
   used = {result.label for result in results}
   items = [
-    tag('li', _mark(label), ' ', tag('span', meaning)) for label, meaning in _LEGEND.items() if label in used
+    tag('li', mark(label), ' ', tag('span', meaning)) for label, meaning in _LEGEND.items() if label in used
   ]
   if any(result.best_region > 0 for result in results) or any(query.box is not None for query in queries):
     items.append(tag('li', tag('span', class_='swatch best'), ' ', tag('span', 'query box, or best region')))
@@ -175,21 +194,22 @@ def legend(queries: tuple[QueryView, ...]) -> Markup:
   return tag('ul', items, class_='legend', aria_label='Legend') if items else Markup('')
 
 
-def query_body(query: QueryView, photos: PhotoSheet) -> Markup:
-  """A query photo with its box, and its results beside it."""
+def query_body(query: QueryView, photos: PhotoSheet, buttons: Mapping[int, Markup] | None = None) -> Markup:
+  """A query photo with its box, and its results beside it, with `buttons` by rank."""
   photo = photos.draw(
     query.image_path, alt=f'Query {query.name}', best_box=query.box, long_side=QUERY_LONG_SIDE
   )
   caption = tag('figcaption', 'Query' if query.box is None else 'Query: the box was searched')
   if query.results:
     decimals = _score_decimals(query.results)
-    shown = tag('ol', (_result(result, decimals, photos) for result in query.results), class_='results')
+    items = (_result(result, decimals, photos, (buttons or {}).get(result.rank)) for result in query.results)
+    shown = tag('ol', items, class_='results')
   else:
     shown = tag('p', 'No results.', class_='empty')
   return tag('div', tag('figure', photo, caption, class_='query-photo'), shown, class_='query-body')
 
 
-def _result(result: ResultView, decimals: int, photos: PhotoSheet) -> Markup:
+def _result(result: ResultView, decimals: int, photos: PhotoSheet, button: Markup | None) -> Markup:
   best = result.best_region
   others = [box for r, box in enumerate(result.boxes, start=1) if r != best]
   label = f', {result.label}' if result.label else ''
@@ -202,7 +222,7 @@ def _result(result: ResultView, decimals: int, photos: PhotoSheet) -> Markup:
   line = tag(
     'span',
     tag('b', result.rank),
-    _mark(result.label) if result.label else None,
+    mark(result.label) if result.label else None,
     tag('span', f'{result.score:.{decimals}f}', class_='score'),
     class_='line',
   )
@@ -211,12 +231,12 @@ def _result(result: ResultView, decimals: int, photos: PhotoSheet) -> Markup:
     where = 'whole image' if best == 0 else f'box {best} of {len(result.boxes)}'
     region = tag('span', where, class_='region')
   name = tag('span', result.name, class_='name', title=result.name)
-  return tag(
-    'li', tag('figure', photo, tag('figcaption', line, name, region)), class_=result.label or 'unlabelled'
-  )
+  figure = tag('figure', photo, tag('figcaption', line, name, region, button))
+  return tag('li', figure, class_=result.label or 'unlabelled')
 
 
-def _mark(label: str) -> Markup:
+def mark(label: str) -> Markup:
+  """A label of `LABELS` with its sign."""
   return tag('span', tag('i', _SIGNS[label], aria_hidden='true'), f' {label}', class_=f'mark {label}')
 
 

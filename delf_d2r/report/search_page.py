@@ -3,12 +3,17 @@
 from delf_d2r.report import parts
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import tag
+from delf_d2r.report.match_sheet import MatchSheet
 from delf_d2r.report.views import SearchView
 
 
 def render(view: SearchView) -> str:
-  """One self-contained HTML file, without scripts; the same view and photos give the same text."""
+  """One self-contained HTML file; the same view and photos give the same text.
+
+  Without scripts the page is complete but for the matches.
+  """
   photos = PhotoSheet()
+  matches = MatchSheet(photos)
   query = view.query
   count = len(query.results)
   subtitle = f'{query.name}: {count} {"result" if count == 1 else "results"}'
@@ -17,14 +22,19 @@ def render(view: SearchView) -> str:
   precision = ', '.join(
     f'{protocol} {parts.per_cent(value)}' for protocol, value in query.average_precision.items()
   )
+  buttons = {
+    match.result.rank: matches.button(matches.add(match, f'{match.result.rank}. {match.result.name}'))
+    for match in view.matches
+  }
   body = tag(
     'main',
     parts.heading(view.title, subtitle),
     parts.notes(view.notes),
     tag('p', f'Average precision, per cent: {precision}.') if precision else None,
     parts.legend((query,)),
-    tag('section', parts.query_body(query, photos), class_='query', aria_label='Results'),
+    parts.MATCHES_NEED_SCRIPTS if buttons else None,
+    tag('section', parts.query_body(query, photos, buttons), class_='query', aria_label='Results'),
     parts.facts(view.facts),
     parts.config(view.config_text),
   )
-  return parts.page(f'{view.title}: {query.name}', body, photos=photos)
+  return parts.page(f'{view.title}: {query.name}', body, photos=photos, matches=matches)

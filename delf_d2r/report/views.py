@@ -7,8 +7,11 @@ photo (EXIF orientation applied). Average precision is a fraction in [0, 1]; the
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from delf_d2r.answer import SearchResult
 
 LABELS = ('right', 'wrong', 'junk', 'query')
 
@@ -48,6 +51,19 @@ class ResultView:
         f' found {self.best_region}'
       )
 
+  @classmethod
+  def of(cls, result: SearchResult, image_path: Path | None, label: str | None) -> 'ResultView':
+    """What the engine found, with its photo and label."""
+    return cls(
+      result.name,
+      image_path,
+      result.score,
+      label,
+      result.boxes,
+      min(result.best_region, len(result.boxes)),
+      result.rank,
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class QueryView:
@@ -82,6 +98,34 @@ class QueryView:
     if 'right' not in labels:
       return 'wrong' in labels
     return labels != sorted(labels)  # 'right' sorts before 'wrong'
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchView:
+  """A query and a result, and why they match.
+
+  Attributes:
+    query_name: the query image's name.
+    query_path: its photo, or None where the photo is not at hand.
+    result: the index image.
+    document: from `match_document`.
+    note: what a reader must know of it.
+  """
+
+  query_name: str
+  query_path: Path | None
+  result: ResultView
+  document: Mapping[str, Any]
+  note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchGroup:
+  """Matches that were chosen for one reason, which `title` and `explanation` tell."""
+
+  title: str
+  explanation: str
+  matches: tuple[MatchView, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +169,7 @@ class ExperimentView:
     notes: what the reader must know, for example photos that were skipped; a paragraph each.
     methods: mAP of the compared methods, drawn as bars; empty for a single method.
     queries_title: heading of the list of queries; with several methods, say which one.
+    match_groups: matches of some queries, to be opened.
   """
 
   title: str
@@ -136,14 +181,17 @@ class ExperimentView:
   notes: tuple[str, ...] = ()
   methods: tuple[MethodView, ...] = ()
   queries_title: str = 'Queries'
+  match_groups: tuple[MatchGroup, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchView:
-  """The page of one search: the ranked list of one query and what is known of the index."""
+  """The page of one search: the ranked list of one query, what is known of the index, and the matches of some
+  of its results."""
 
   query: QueryView
   title: str = 'Search'
   facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
   config_text: str = ''
+  matches: tuple[MatchView, ...] = ()

@@ -104,6 +104,6 @@ def router(annotations: Annotations, work: Work) -> APIRouter:
   async def photo(number: int, request: Request) -> Response:
     """The photo, at most 1,280 pixels wide or high."""
     path = annotations.photos.path(annotations.photos.names[checked(number)])
-    return response(await work(jpegs.get, path, PREVIEW_SIDE), request)
+    return response(await work(request, jpegs.get, path, PREVIEW_SIDE), request)
 
   return routes

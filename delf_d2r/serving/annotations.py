@@ -135,7 +135,7 @@ class Annotations:
     if not self._no_object_path.exists():
       return set()
     try:
-      names = json.loads(self._no_object_path.read_text(encoding='utf-8'))
+      names = files.parse_json(self._no_object_path.read_text(encoding='utf-8'))
       if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError('no list of names')
     except (OSError, ValueError) as error:

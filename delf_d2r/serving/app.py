@@ -28,7 +28,7 @@ def create_app(
   """The app, for any ASGI server.
 
   Args:
-    engine: answers the searches; None: the app only draws boxes.
+    engine: answers the searches; None: the app only draws boxes. Photos may be added and removed meanwhile.
     options: its limits; the defaults are meant for one machine.
     images_path: the folder of the indexed photos, if it is not where it was when they were indexed.
     annotations: the boxes to draw; None: the app only searches.
@@ -50,7 +50,7 @@ def create_app(
   # The report's style sheet is the ground of this page's own.
   app.mount('/assets/report', StaticFiles(packages=[('delf_d2r.report', 'assets')]), name='report')
   app.mount('/assets', StaticFiles(directory=_ASSETS), name='assets')
-  work = Work(options.searches_at_once, options.wait_seconds)
+  work = Work(options)
 
   @app.get('/healthz')
   async def health() -> schemas.Health:

@@ -63,7 +63,9 @@ class Guard:
       await refusal(scope, receive, send_with_headers)
       return
     try:
-      await self._app(scope, self._limited(receive), send_with_headers)
+      await self._app(
+        scope, receive if scope['method'] in _SAFE_METHODS else self._limited(receive), send_with_headers
+      )
     except Exception:
       # Not foreseen. The connection goes on, and so does the server.
       if started:

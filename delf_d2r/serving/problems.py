@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from delf_d2r.errors import ArtefactError, ImageError, UserError
+from delf_d2r.errors import ArtefactError, ImageError, UnavailableError, UserError
 
 _REMEDIES = {
   403: 'Open the page from this server itself.',
@@ -57,6 +57,8 @@ def install(app: FastAPI) -> None:
   async def _on_user_error(_: Request, error: UserError) -> JSONResponse:
     if isinstance(error, ArtefactError):
       return answer(500, str(error), 'Mend the index, or make it anew.')
+    if isinstance(error, UnavailableError):
+      return answer(503, str(error))
     if isinstance(error, ImageError):
       return answer(422, str(error), 'Send another photo: JPEG, PNG, WebP, TIFF, GIF or BMP.')
     return answer(422, str(error), 'Correct the request and send it again.')

@@ -3,19 +3,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import BaseModel, Field
 
-from delf_d2r import structures
-from delf_d2r.attribution import Explanation
 from delf_d2r.engine import Answer, SearchResult
-from delf_d2r.structures import ImageFeatures
 
 Box = list[float]
 Place = list[float]
-
-# A 2,000th of a photo is no pixel of any screen.
-_DECIMALS = 4
 
 
 class Health(BaseModel):
@@ -76,6 +69,9 @@ class SearchAnswer(BaseModel):
   note: str | None = Field(description='What a user should know, for example why there are no results.')
   seconds: dict[str, float] = Field(description='Wall time of each part.')
   results: list[Result] = Field(description='Best first; empty for a query without features.')
+  missing_shards: list[int] = Field(
+    description='Shards of a split index that did not answer: their images are not among the results.'
+  )
 
 
 class Word(BaseModel):
@@ -110,8 +106,10 @@ class Match(BaseModel):
   query_photo: Photo
   index_photo: Photo
   query_box: Box
+  num_words: int = Field(description='Visual words that both photos have.')
   words: list[Word] = Field(description='Largest share first.')
   regions: list[Region]
+  num_inliers: int
   inliers: list[tuple[Place, Place]] = Field(
     description='After spatial verification: the places in query and index image that agree on one transform.'
   )
@@ -140,51 +138,20 @@ def search_answer(
     width=features.width,
     box=list(box) if box else None,
     num_features=answer.num_features,
-    note=None if answer.num_features else _NO_FEATURES,
+    note=_note(answer),
     seconds=answer.seconds,
     results=[_result(*result) for result in results],
+    missing_shards=list(answer.missing_shards),
   )
 
 
-def match(
-  image_id: int, query: ImageFeatures, image: ImageFeatures, why: Explanation, found: structures.Match
-) -> Match:
-  """An explanation for the web.
-
-  Args:
-    image_id: of the index image.
-    query, image: the features of both.
-    why: the explanation.
-    found: the verified matches.
-  """
-
-  def share(term: float) -> float:
-    return term / why.score if why.score else 0.0
-
-  return Match(
-    id=image_id,
-    name=image.name,
-    score=why.score,
-    query_photo=Photo(height=query.height, width=query.width),
-    index_photo=Photo(height=image.height, width=image.width),
-    query_box=query.boxes[0].tolist(),
-    words=[
-      Word(
-        word=word.word,
-        share=share(word.term),
-        query=_places(word.query_locations, query),
-        index=_places(word.index_locations, image),
-      )
-      for word in why.words
-    ],
-    regions=[
-      Region(box=box.tolist(), share=share(term))
-      for box, term in zip(why.boxes, why.box_terms.tolist(), strict=True)
-    ],
-    inliers=list(
-      zip(_places(found.query_locations, query), _places(found.index_locations, image), strict=True)
-    ),
-  )
+def _note(answer: Answer) -> str | None:
+  if not answer.num_features:
+    return _NO_FEATURES
+  if answer.missing_shards:
+    numbers = ', '.join(map(str, answer.missing_shards))
+    return f'Incomplete: of the parts of the index, {numbers} did not answer; their photos were not searched.'
+  return None
 
 
 def _result(result: SearchResult, image_id: int) -> Result:
@@ -197,8 +164,3 @@ def _result(result: SearchResult, image_id: int) -> Result:
     best_region=None if result.best_region < 0 else result.best_region,
     inliers=result.inliers,
   )
-
-
-def _places(locations: np.ndarray, image: ImageFeatures) -> list[Place]:
-  size = np.array([image.height, image.width], np.float64)
-  return (locations.reshape(-1, 2) / size).round(_DECIMALS).tolist()

@@ -46,6 +46,7 @@ def router(
 
   @routes.post('/search')
   async def search(
+    request: Request,
     photo: Annotated[UploadFile | None, File(description='A photo.')] = None,
     indexed: Annotated[str | None, Form(description='Or the name of an indexed photo.')] = None,
     query: Annotated[str | None, Form(description='Or the id of an earlier search: its photo.')] = None,
@@ -68,7 +69,7 @@ def router(
     else:
       earlier = searches.queries.get(query)
       source, name = earlier.photo, earlier.name
-    return await work(searches.search, source, name, corners, top_k, verify=verify)
+    return await work(request, searches.search, source, name, corners, top_k, verify=verify)
 
   @routes.get('/query/{query}/photo', responses=_JPEG, response_class=Response)
   async def query_photo(query: str, request: Request) -> Response:
@@ -77,6 +78,7 @@ def router(
 
   @routes.get('/match')
   async def match(
+    request: Request,
     query: Annotated[str, Query(description='Id of a search.')],
     image: Annotated[int, Query(description='Id of one of its results.')],
   ) -> schemas.Match:
@@ -84,7 +86,7 @@ def router(
     found = searches.queries.get(query)
     if image not in found.regions:
       raise Problem(404, f'image {image} is not among the results of this search')
-    return await work(searches.match, found, image)
+    return await work(request, searches.match, found, image)
 
   @routes.get('/images')
   async def list_images(
@@ -93,18 +95,18 @@ def router(
     count: Annotated[int, Query(ge=1, le=1000)] = 60,
   ) -> schemas.Images:
     """The indexed photos, a page at a time."""
-    total, ids = await asyncio.to_thread(photos.find, filter, start, count)
-    return schemas.Images(total=total, images=[schemas.Image(id=i, name=photos.names[i]) for i in ids])
+    total, found = await asyncio.to_thread(photos.find, filter, start, count)
+    return schemas.Images(total=total, images=[schemas.Image(id=i, name=name) for i, name in found])
 
   @routes.get('/photo/{image}', responses=_JPEG, response_class=Response)
   async def photo(image: int, request: Request) -> Response:
     """An indexed photo, at most 1,280 pixels wide or high."""
-    return response(await work(searches.jpeg, image, PREVIEW_SIDE), request)
+    return response(await work(request, searches.jpeg, image, PREVIEW_SIDE), request)
 
   @routes.get('/photo/{image}/thumbnail', responses=_JPEG, response_class=Response)
   async def thumbnail(image: int, request: Request) -> Response:
     """An indexed photo, at most 320 pixels wide or high."""
-    return response(await work(searches.jpeg, image, THUMBNAIL_SIDE), request)
+    return response(await work(request, searches.jpeg, image, THUMBNAIL_SIDE), request)
 
   return routes
 

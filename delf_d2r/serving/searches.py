@@ -10,9 +10,12 @@ from delf_d2r.attribution import explain
 from delf_d2r.data import images
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ImageError
+from delf_d2r.report.match_document import match_document
 from delf_d2r.serving import schemas
+from delf_d2r.serving.indexed_photos import IndexedPhotos
 from delf_d2r.serving.options import Options
-from delf_d2r.serving.photos import IndexedPhotos, JpegCache, of_pixels
+from delf_d2r.serving.photos import JpegCache, of_pixels
+from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.queries import Query, QueryStore
 
 # What is taken from strangers: Pillow decodes some other formats by running programs, EPS by Ghostscript.
@@ -57,7 +60,7 @@ class Searches:
     top_k = min(top_k or math.inf, self._options.max_results)
     answer = self._engine.search(pixels, box=box, top_k=top_k, verify=verify)
     answer = dataclasses.replace(answer, seconds=answer.seconds | {'decode': decoded})
-    image_ids = [self.photos.id_of(result.name) for result in answer.results]
+    image_ids = [self.photos.id_of_result(result.name) for result in answer.results]
     regions = {
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
@@ -66,10 +69,15 @@ class Searches:
 
   def match(self, query: Query, image_id: int) -> schemas.Match:
     """Why one of the results of a query matched."""
-    image = self._engine.features(image_id)
-    why = explain(self._engine, query.features, image_id, image, region=query.regions[image_id])
-    match = self._engine.match(query.features.features, image_id)
-    return schemas.match(image_id, query.features, image, why, match)
+    index, position = self._engine.index, self.photos.position(image_id)
+    try:
+      image = self._engine.features(position)
+      why = explain(self._engine, query.features, position, image, region=query.regions[image_id])
+      match = self._engine.match(query.features.features, position)
+    finally:
+      if self._engine.index is not index:  # It may have been another image.
+        raise Problem(503, 'the index has changed meanwhile')
+    return schemas.Match(id=image_id, **match_document(query.features, image, why, match))
 
   def jpeg(self, image_id: int, long_side: int) -> bytes:
     """An indexed photo of at most `long_side` pixels."""

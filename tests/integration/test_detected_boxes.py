@@ -49,6 +49,9 @@ def test_detected_beside_random_boxes(load, dataset, benchmark, tmp_path):
     options=experiment.Options(workers=1),
   )
   assert [row.name for row in outcome.rows] == ['detector', 'random']
+  aps = [row.mean_average_precision['medium'] for row in outcome.rows]
+  assert_allclose(outcome.gains['detector']['medium'].interval.mean, aps[1] - aps[0], atol=1e-12)
+  assert 'random over' in comparison.table_text(outcome)
   boxes = [
     [records.decode_boxes(record)[1].coordinates for record in Artefact.open(folder, 'boxes').records()]
     for folder in (tmp_path / 'out' / 'detector' / 'boxes', tmp_path / 'out' / 'random' / 'boxes')

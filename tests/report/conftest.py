@@ -79,3 +79,26 @@ def make_query():
     return views.QueryView(name, path, box, precision or {}, tuple(results), seconds)
 
   return make
+
+
+DOCUMENT = {
+  'name': 'index.jpg',
+  'score': 2.5,
+  'query_photo': {'height': 60, 'width': 80},
+  'index_photo': {'height': 60, 'width': 80},
+  'query_box': [0, 0, 1, 1],
+  'num_words': 1,
+  'words': [{'word': 7, 'share': 1.0, 'query': [[0.5, 0.5]], 'index': [[0.25, 0.75]]}],
+  'regions': [],
+  'num_inliers': 0,
+  'inliers': [],
+}
+
+
+@pytest.fixture
+def make_match(make_photo, make_result):
+  def make(rank=1, *, name='index.jpg', query='query.jpg', path=None, label=None):
+    result = make_result(rank, name=name, path=path, label=label)
+    return views.MatchView(query, make_photo('query.jpg'), result, DOCUMENT, 'a note')
+
+  return make

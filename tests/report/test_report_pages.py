@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from delf_d2r.report import experiment_page, search_page
-from delf_d2r.report.views import ExperimentView, MethodView, SearchView, TableView
+from delf_d2r.report.views import ExperimentView, MatchGroup, MethodView, SearchView, TableView
 
 DVD_COVERS = Path(__file__).resolve().parents[2].parent / 'shared' / 'data' / 'dvd_covers'
 HOSTILE = '<script>alert("x")</script> \'Köln\' & 大教堂 \udcff'
@@ -50,9 +50,14 @@ def search_view(view):
   return SearchView(view.queries[1], HOSTILE, {HOSTILE: HOSTILE}, (HOSTILE,), 'x: "<&>"\n')
 
 
-@pytest.fixture(params=['experiment', 'search'])
-def source(request, view, search_view):
-  return experiment_page.render(view) if request.param == 'experiment' else search_page.render(search_view)
+@pytest.fixture(params=['experiment', 'search', 'matches'])
+def source(request, view, search_view, make_match):
+  if request.param == 'search':
+    return search_page.render(search_view)
+  if request.param == 'matches':
+    matches = (make_match(2, name=HOSTILE, query=HOSTILE, label='wrong'), make_match())
+    view = dataclasses.replace(view, match_groups=(MatchGroup(HOSTILE, HOSTILE, matches),))
+  return experiment_page.render(view)
 
 
 def test_page_is_well_formed(source, parse):
@@ -79,7 +84,8 @@ def test_page_refers_to_nothing_outside(source, parse):
   style = re.search('<style>(.*?)</style>', source, re.DOTALL)[1]
   assert 'url(' not in style
   assert '@import' not in style
-  assert 'http' not in re.sub('http-equiv', '', source)
+  # A namespace is a name, which nobody fetches.
+  assert 'http' not in re.sub('http-equiv|http://www.w3.org/2000/svg', '', source)
 
 
 def test_policy_admits_exactly_the_page_s_own_style_and_script(source, parse):

@@ -1,7 +1,8 @@
 // The annotate page: one photo after the other, one box for each, saved as soon as it is drawn.
 
-import { put, request, showProblem } from './api.js';
+import { put, request } from './api.js';
 import { BoxEditor } from './box_editor.js';
+import { showProblem } from './report/dom.js';
 
 const $ = (id) => document.getElementById(id);
 const SAVING_PAUSE = 300; // milliseconds between the last change of a box and saving it

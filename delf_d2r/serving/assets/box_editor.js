@@ -2,7 +2,7 @@
 //
 // Boxes are [ymin, xmin, ymax, xmax], shares of height and width. `onChange(box)` hears of every finished change.
 
-import { element, svg } from './api.js';
+import { element, svg } from './report/dom.js';
 
 const LEAST = 0.01; // a side, as a share of the photo
 const STEP = 0.01;

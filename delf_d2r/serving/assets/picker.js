@@ -1,6 +1,7 @@
 // The dialog that lists the indexed photos.
 
-import { element, request, showProblem } from './api.js';
+import { request } from './api.js';
+import { closable, element, showProblem } from './report/dom.js';
 
 const PAGE = 60;
 
@@ -53,12 +54,4 @@ export class Picker {
           element('img', { src: `/api/photo/${id}/thumbnail`, alt: '', loading: 'lazy' }))),
       element('span', { className: 'name', title: name }, name)));
   }
-}
-
-// Closes a dialog by its button and by a click beside it; Escape does so by itself.
-export function closable(dialog) {
-  dialog.querySelector('[data-close]').addEventListener('click', () => dialog.close());
-  dialog.addEventListener('click', (event) => {
-    if (event.target === dialog) dialog.close();
-  });
 }

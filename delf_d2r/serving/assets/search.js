@@ -1,9 +1,10 @@
 // The search page: a query photo with its box, ranked results, and why each of them matched.
 
-import { element, milliseconds, outlines, request, showProblem, svg } from './api.js';
+import { milliseconds, request } from './api.js';
 import { BoxEditor } from './box_editor.js';
-import { MatchView } from './match_view.js';
 import { Picker } from './picker.js';
+import { element, outlines, showProblem, svg } from './report/dom.js';
+import { MatchView } from './report/match_view.js';
 
 const $ = (id) => document.getElementById(id);
 const TYPING_PAUSE = 500; // milliseconds between the last change of the box and the search for it
@@ -17,7 +18,7 @@ const editor = new BoxEditor($('editor'), {
   onChange: onBox, label: 'Query photo', describedBy: 'editor-help',
 });
 const picker = new Picker($('picker'), (name) => search({ indexed: name }));
-const match = new MatchView($('match'), (image) => showMatch(image));
+const match = new MatchView((image) => showMatch(image));
 
 function onBox(box) {
   $('clear-box').disabled = !box;
@@ -138,7 +139,12 @@ function missing() {
 async function showMatch(image) {
   const position = answer.results.findIndex((result) => result.id === image);
   const neighbours = [answer.results[position - 1]?.id, answer.results[position + 1]?.id];
-  await match.show(answer.query, answer.results[position], neighbours);
+  const { query } = answer;
+  const { rank, name } = answer.results[position];
+  await match.show(`${rank}. ${name}`, neighbours, async () => ({
+    match: await request(`/api/match?${new URLSearchParams({ query, image })}`),
+    photos: [`/api/query/${query}/photo`, `/api/photo/${image}`],
+  }));
 }
 
 // Photos come by dropping, choosing, pasting, or by a link to an indexed one.

@@ -1,7 +1,6 @@
 // Both photos of a match side by side: the features of each shared visual word, coloured by its share of the score.
 
-import { element, outlines, perCent, request, showProblem, svg } from './api.js';
-import { closable } from './picker.js';
+import { closable, element, outlines, perCent, showProblem, svg } from './dom.js';
 
 const LISTED = 40; // words in the list
 const LINED = 24; // words that are joined by lines where nothing was verified
@@ -10,16 +9,29 @@ const GAP = 12;
 // Light to dark would vanish on photos: from pale blue by yellow to red, every mark with a dark rim.
 const COLOURS = ['#9ecae1', '#c7e9b4', '#fee08b', '#fdae61', '#f46d43', '#e31a1c'];
 
+// A dialog that shows one match at a time.
+//
+// A match is what delf_d2r/report/match_document.py says. The two photos are addresses, or `{ missing: reason }`
+// where there is none: features are then drawn on an empty ground.
 export class MatchView {
-  constructor(dialog, onStep) {
-    this.dialog = dialog;
-    this.body = dialog.querySelector('#match-body');
-    this.heading = dialog.querySelector('#match-heading');
-    this.summary = dialog.querySelector('#match-summary');
-    this.steps = ['#match-previous', '#match-next'].map((id) => dialog.querySelector(id));
-    this.steps.forEach((button, side) => button.addEventListener('click', () => onStep(this.neighbours[side])));
-    closable(dialog);
-    dialog.addEventListener('keydown', (event) => {
+  // `onStep` is called with one of the neighbours that `show` was given.
+  constructor(onStep) {
+    this.body = element('div', { id: 'match-body', className: 'match-body' });
+    this.heading = element('h2', { id: 'match-heading' }, 'Why it matched');
+    this.summary = element('p', { id: 'match-summary', className: 'quiet' });
+    const button = (sign, label, properties) =>
+      element('button', { type: 'button', 'aria-label': label, ...properties }, sign);
+    this.steps = [button('←', 'Previous match', { id: 'match-previous' }),
+      button('→', 'Next match', { id: 'match-next' })];
+    const close = button('✕', 'Close', { className: 'close', 'data-close': '' });
+    this.dialog = element('dialog', { id: 'match', className: 'wide', 'aria-labelledby': 'match-heading' },
+      element('div', { className: 'dialog-head' }, this.heading, this.summary,
+        element('div', { className: 'steps' }, ...this.steps, close)),
+      this.body);
+    document.body.append(this.dialog);
+    this.steps.forEach((step, side) => step.addEventListener('click', () => onStep(this.neighbours[side])));
+    closable(this.dialog);
+    this.dialog.addEventListener('keydown', (event) => {
       const side = ['ArrowLeft', 'ArrowRight'].indexOf(event.key);
       if (side < 0 || event.target.matches('input')) return;
       if (this.neighbours[side] !== undefined) onStep(this.neighbours[side]);
@@ -28,10 +40,12 @@ export class MatchView {
     new ResizeObserver(() => this.match && this.#draw()).observe(this.body);
   }
 
-  async show(query, result, neighbours) {
+  // Shows what `load` promises: `{ match, photos }` and, if there is more to say, `label` and `note`. The neighbours,
+  // before and after, may be undefined.
+  async show(heading, neighbours, load) {
     this.neighbours = neighbours;
     this.steps.forEach((button, side) => { button.disabled = neighbours[side] === undefined; });
-    this.heading.textContent = `${result.rank}. ${result.name}`;
+    this.heading.textContent = heading;
     this.summary.textContent = 'Comparing…';
     this.match = null;
     this.body.classList.add('waiting');
@@ -39,14 +53,14 @@ export class MatchView {
       this.body.replaceChildren();
       this.dialog.showModal();
     }
-    const wanted = this.wanted = `${query} ${result.id}`;
+    this.wanted = load;
     try {
-      const match = await request(`/api/match?${new URLSearchParams({ query, image: result.id })}`);
-      if (wanted !== this.wanted) return; // overtaken by a step to another result
-      this.query = query;
+      const { match, photos, label, note } = await load();
+      if (load !== this.wanted) return; // overtaken by a step to another match
+      this.photos = photos;
       this.match = match;
-      this.chosen = null;
-      this.summary.textContent = describe(match);
+      this.chosen = this.box = null;
+      this.summary.textContent = [label, describe(match), note].filter(Boolean).join(' · ');
       this.#build();
       this.#draw();
     } catch (error) {
@@ -83,21 +97,22 @@ export class MatchView {
     });
     const side = element('div', { className: 'match-side' });
     if (words.length) {
+      const marked = match.words.length < match.num_words ? `, the largest ${match.words.length} marked.` : '.';
       side.append(
         element('h3', {}, 'Share of the score'),
-        element('p', { className: 'quiet' }, `${match.words.length} shared visual words. These ${words.length} carry`
+        element('p', { className: 'quiet' }, shared(match), `${marked} These ${words.length} carry`
           + ` ${perCent(listed.reduce((sum, word) => sum + word.share, 0))}:`),
         element('ol', { className: 'words' }, ...words));
     } else {
-      side.append(element('p', { className: 'quiet' }, 'The two photos share no visual word.'));
+      const none = match.num_words ? `${shared(match)}, but none adds to the score.` : 'No shared visual words.';
+      side.append(element('p', { className: 'quiet' }, none));
     }
     const regions = match.regions.map((region, number) => ({ ...region, number })).filter(({ share }) => share > 0)
       .sort((a, b) => b.share - a.share).slice(0, 6);
     if (regions.length) {
       side.append(element('h3', {}, 'Seen in its boxes'),
         element('p', { className: 'quiet' }, 'An attribution: words that a box shows. Boxes overlap.'),
-        element('ul', { className: 'regions' }, ...regions.map(({ number, share }) => element('li', {},
-          `Box ${number + 1}`, element('span', { className: 'number' }, perCent(share))))));
+        element('ul', { className: 'regions' }, ...regions.map((region) => this.#regionItem(region))));
     }
     const scale = element('span', { className: 'scale', 'aria-hidden': 'true' },
       ...COLOURS.map((value) => {
@@ -111,18 +126,33 @@ export class MatchView {
     this.body.replaceChildren(element('div', { className: 'match-main' }, this.stage, controls), side);
   }
 
+  #regionItem({ number, box, share }) {
+    const button = element('button', { type: 'button', className: 'region', 'aria-pressed': 'false' },
+      `Box ${number + 1}`, element('span', { className: 'number' }, perCent(share)));
+    button.addEventListener('click', () => {
+      this.box = this.box === box ? null : box;
+      this.#press('.region', this.box && button);
+      this.#draw();
+    });
+    button.addEventListener('mouseenter', () => this.#draw(null, box));
+    button.addEventListener('mouseleave', () => this.#draw());
+    return element('li', {}, button);
+  }
+
+  #press(selector, button) {
+    for (const other of this.body.querySelectorAll(selector)) other.setAttribute('aria-pressed', other === button);
+  }
+
   #choose(word, button) {
     this.chosen = word;
-    for (const other of this.body.querySelectorAll('.word')) {
-      other.setAttribute('aria-pressed', other === button && word !== null);
-    }
+    this.#press('.word', word && button);
     this.#draw();
     // On a narrow screen the photos stand above the list.
     if (word) this.stage.scrollIntoView({ block: 'nearest' });
   }
 
-  // Draws all words, or with a word under the pointer or chosen, that one alone.
-  #draw(pointed = null) {
+  // Draws all words, or with a word under the pointer or chosen, that one alone; a box likewise stands out.
+  #draw(pointed = null, pointedBox = null) {
     if (!this.stage) return;
     const { match, options } = this;
     const width = this.stage.clientWidth;
@@ -130,14 +160,15 @@ export class MatchView {
     const chosen = pointed ?? this.chosen;
     const [query, index] = layout(width, 0.62 * window.innerHeight, match);
     const total = Math.max(query.y + query.height, index.y + index.height);
-    const parts = [
-      photo(`/api/query/${this.query}/photo`, query), photo(`/api/photo/${match.id}`, index),
-    ];
+    const areas = [query, index];
+    const parts = areas.map((area, side) => ground(this.photos[side], area));
+    const strong = pointedBox ?? this.box;
     if (options.boxes.input.checked) {
       const box = match.query_box;
       if (String(box) !== '0,0,1,1') parts.push(frame(query, [box], 'box best'));
       parts.push(frame(index, match.regions.map((region) => region.box), 'box'));
     }
+    if (strong) parts.push(frame(index, [strong], 'box best'));
     const top = match.words[0]?.share || 1;
     const scale = Math.min(1, Math.max(0.55, query.width / 400));
     const shown = chosen ? [chosen] : match.words.filter((word) => word.share > 0);
@@ -155,6 +186,8 @@ export class MatchView {
         }
       }
     }
+    // What is missing is told above all marks.
+    parts.push(...areas.flatMap((area, side) => absence(this.photos[side], area)));
     const text = `Query photo and ${match.name}; ${match.words.length} shared visual words are marked on both`;
     this.stage.replaceChildren(svg('svg', {
       viewBox: `0 0 ${width} ${total}`, width, height: total, 'role': 'img', 'aria-label': text,
@@ -178,9 +211,13 @@ export class MatchView {
 }
 
 function describe(match) {
-  const verified = match.inliers.length ? ` · ${match.inliers.length} verified matches` : '';
-  return `score ${match.score.toPrecision(4)} · ${match.words.length} shared visual words${verified}`;
+  const { inliers, num_inliers: found } = match;
+  const drawn = inliers.length < found ? ` (${inliers.length} drawn)` : '';
+  const verified = found ? ` · ${found} verified ${found === 1 ? 'match' : 'matches'}${drawn}` : '';
+  return `score ${match.score.toPrecision(4)} · ${shared(match)}${verified}`;
 }
+
+const shared = ({ num_words: count }) => `${count} shared visual ${count === 1 ? 'word' : 'words'}`;
 
 function check(text, checked) {
   const input = element('input', { type: 'checkbox', checked });
@@ -206,6 +243,14 @@ function layout(width, height, { query_photo: a, index_photo: b }) {
 
 const at = ([y, x], area) => [area.x + x * area.width, area.y + y * area.height];
 const colour = (share) => COLOURS[Math.min(Math.floor(share * COLOURS.length), COLOURS.length - 1)];
-const photo = (href, { x, y, width, height }) => svg('image', { href, x, y, width, height });
 const frame = (area, boxes, className) => svg('g', { transform: `translate(${area.x} ${area.y})` },
   ...outlines(boxes, area.width, area.height, className));
+
+function ground(photo, { x, y, width, height }) {
+  return photo.missing ? svg('rect', { x, y, width, height, class: 'no-photo' })
+    : svg('image', { href: photo, x, y, width, height });
+}
+
+function absence(photo, { x, y, width, height }) {
+  return photo.missing ? [svg('text', { x: x + width / 2, y: y + height / 2, class: 'no-photo' }, photo.missing)] : [];
+}

@@ -1,0 +1,225 @@
+"""Runs on one data set, query by query, against the first of them: a table, a page and a JSON document."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import numpy as np
+
+import delf_d2r.config as configs
+from delf_d2r import experiment
+from delf_d2r.data import files, ranking_files
+from delf_d2r.data import ground_truth as ground_truths
+from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
+from delf_d2r.errors import UserError
+from delf_d2r.evaluation import metrics_files, paired_comparison
+from delf_d2r.evaluation.paired_comparison import PairedComparison
+from delf_d2r.evaluation.protocol import Metrics
+from delf_d2r.report import make_report, paired_page
+from delf_d2r.report.paired_page import PairedView, RunView
+from delf_d2r.stages import evaluate
+
+PAGE = 'compare.html'
+DOCUMENT = 'compare.json'
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRun:
+  """What is known of one run.
+
+  Attributes:
+    name: what the user calls it: its path.
+    metrics: of its queries.
+    ground_truth: what scored them.
+    page: its report, None where there is none of these metrics.
+  """
+
+  name: str
+  metrics: Metrics
+  ground_truth: Input
+  page: pathlib.Path | None = None
+
+
+def open_run(path: str | pathlib.Path, *, ground_truth: str | pathlib.Path | None = None) -> ScoredRun:
+  """Reads the scores of a run.
+
+  Args:
+    path: a directory of run_experiment, whose last rankings count (expanded, else verified, else fused, else
+      those of the index), of evaluate_retrieval, or of search_index and rerank_results.
+    ground_truth: scores rankings, which have no scores of their own; without effect on others.
+
+  Raises:
+    UserError: there is no such directory, or it has no scores.
+  """
+  path = pathlib.Path(path)
+  name = os.path.normpath(path)
+  if not (path / MANIFEST).is_file():
+    kind = _last_metrics(path)
+    return _of_metrics(name, Artefact.open(path / kind, 'metrics'), path)
+  if read_manifest(path / MANIFEST).kind == 'rankings':
+    return _of_rankings(name, Artefact.open(path, 'rankings'), ground_truth)
+  metrics = Artefact.open(path, 'metrics')
+  run = path.resolve().parent
+  is_reported = (run / experiment.CONFIG).is_file() and _last_metrics(run) == path.resolve().name
+  return _of_metrics(name, metrics, run if is_reported else None)
+
+
+def _last_metrics(run: pathlib.Path) -> str:
+  """The metrics that the report of an experiment shows; others may be left from another config."""
+  if not (run / experiment.CONFIG).is_file():
+    raise UserError(
+      f'{run}: no run there ({experiment.CONFIG} is missing). Give a directory that run_experiment,'
+      ' evaluate_retrieval or search_index made'
+    )
+  config = configs.load(run / experiment.CONFIG)
+  present = (kind for part, kind in experiment.LAST_METRICS.items() if config.HasField(part))
+  return next(present, 'metrics')
+
+
+def _of_metrics(name: str, metrics: Artefact, run: pathlib.Path | None) -> ScoredRun:
+  page = run / 'report' / make_report.PAGE if run else None
+  return ScoredRun(
+    name,
+    metrics_files.read_per_query(metrics.path / evaluate.PER_QUERY),
+    metrics.input('ground_truth'),
+    page if page and page.is_file() else None,
+  )
+
+
+def _of_rankings(name: str, rankings: Artefact, ground_truth: str | pathlib.Path | None) -> ScoredRun:
+  if ground_truth is None:
+    raise UserError(f'{name}: rankings without scores. Give --ground_truth, or what evaluate_retrieval made')
+  stored = ranking_files.load(rankings.path)
+  queries = evaluate.resolved_queries(rankings, stored, ground_truths.load(ground_truth))
+  return ScoredRun(name, evaluate.score(stored, queries), evaluate.ground_truth_input(ground_truth))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The outcome: every run after the first against the first, by protocol, with intervals of that level."""
+
+  level: float
+  baseline: ScoredRun
+  others: tuple[tuple[ScoredRun, Mapping[str, PairedComparison]], ...]
+
+
+def compare(runs: Sequence[ScoredRun], *, seed: int = 0, level: float = 0.95) -> Comparison:
+  """Holds every run against the first.
+
+  Raises:
+    UserError: fewer than two runs, or one has other queries or another ground truth; both values are named.
+  """
+  if len(runs) < 2:
+    raise UserError(f'found {len(runs)} runs; give two or more, the first is what the others are compared to')
+  baseline, *others = runs
+  found = []
+  for run in others:
+    if run.ground_truth.fingerprint != baseline.ground_truth.fingerprint:
+      theirs, ours = (f'{r.ground_truth.fingerprint} ({r.ground_truth.path})' for r in (run, baseline))
+      raise UserError(
+        f'{baseline.name} is scored by ground truth {ours}, {run.name} by {theirs}. Evaluate both with the'
+        ' same file: d2r evaluate_retrieval'
+      )
+    try:
+      found.append((run, paired_comparison.compare(baseline.metrics, run.metrics, seed=seed, level=level)))
+    except ValueError as error:
+      raise UserError(f'{baseline.name} (first) and {run.name} (second): {error}') from None
+  return Comparison(level, baseline, tuple(found))
+
+
+def table(comparison: Comparison) -> str:
+  """Plain text for a terminal: a block for each protocol, then the largest gain and loss of each run."""
+  baseline, others = comparison.baseline, comparison.others
+  width = max(len(run.name) for run in (baseline, *(run for run, _ in others)))
+  lines = []
+  for protocol in others[0][1]:
+    found = others[0][1][protocol]
+    head = f'{protocol} ({len(found.queries)} queries)'
+    lines.append(f'{head:<{width + 2}}   mAP  difference  {"interval":<16}  won  lost  tied')
+    lines.append(f'  {baseline.name:<{width}} {_mean(found.baseline)}')
+    for run, comparisons in others:
+      found = comparisons[protocol]
+      difference, interval = paired_page.interval_texts(found)
+      counts = f'{len(found.won):>3}  {len(found.lost):>4}  {len(found.tied):>4}'
+      lines.append(f'  {run.name:<{width}} {_mean(found.other)}  {difference:>10}  {interval:<16}  {counts}')
+      for what, positions in (('gain', found.won), ('loss', found.lost)):
+        if positions:
+          query, value = found.queries[positions[0]], found.differences[positions[0]]
+          lines.append(f'    largest {what}: {query} {paired_page.signed(value)}')
+  lines.append(f'Per cent; bootstrap interval of {100 * comparison.level:g} %, * where it leaves out 0.')
+  return '\n'.join(lines)
+
+
+def _mean(values: np.ndarray) -> str:
+  return f'{100 * values.mean():>5.1f}' if len(values) else f'{"-":>5}'
+
+
+def write(comparison: Comparison, output: pathlib.Path) -> pathlib.Path:
+  """Writes `compare.html` and `compare.json` into a folder, made if missing; returns the page.
+
+  Links from the page into the runs' reports are relative: they hold as long as the folders move together.
+
+  Raises:
+    UserError: the place cannot be written.
+  """
+  view = PairedView(
+    'Runs compared query by query',
+    f'{len(comparison.baseline.metrics.query_names)} queries; the baseline is {comparison.baseline.name}',
+    _view(comparison.baseline, {}, output),
+    tuple(_view(run, comparisons, output) for run, comparisons in comparison.others),
+  )
+  with files.explained('cannot write', output):
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(output / DOCUMENT, json.dumps(_document(comparison), indent=1) + '\n')
+    files.write_atomically(output / PAGE, paired_page.render(view))
+  return output / PAGE
+
+
+def _view(run: ScoredRun, comparisons: Mapping[str, PairedComparison], output: pathlib.Path) -> RunView:
+  links = {}
+  if run.page:
+    place = quote(os.path.relpath(run.page.resolve(), output.resolve()))
+    anchors = paired_page.query_anchors(run.page.read_text(encoding='utf-8'))
+    links = {query: f'{place}#{anchor}' for query, anchor in anchors.items()}
+  return RunView(run.name, comparisons, links)
+
+
+def _document(comparison: Comparison) -> dict:
+  return {
+    'version': VERSION,
+    'baseline': comparison.baseline.name,
+    'ground_truth': comparison.baseline.ground_truth.fingerprint,
+    'runs': [
+      {
+        'name': run.name,
+        'protocols': {protocol: _protocol_document(found) for protocol, found in comparisons.items()},
+      }
+      for run, comparisons in comparison.others
+    ],
+  }
+
+
+def _protocol_document(found: PairedComparison) -> dict:
+  """Fractions; null where no query counts."""
+  interval = found.interval
+  values = {'difference': interval.mean, 'low': interval.low, 'high': interval.high}
+  names = {
+    side: [found.queries[position] for position in getattr(found, side)] for side in ('won', 'lost', 'tied')
+  }
+  return {
+    'num_queries': len(found.queries),
+    'level': interval.level,
+    **{name: None if np.isnan(value) else value for name, value in values.items()},
+    'is_significant': found.is_significant,
+    **names,
+    'queries': [
+      {'query': query, 'baseline': baseline, 'run': other}
+      for query, baseline, other in zip(
+        found.queries, found.baseline.tolist(), found.other.tolist(), strict=True
+      )
+    ],
+  }

@@ -1,0 +1,133 @@
+"""Kills, full and read-only disks, other users, cut shards, jumping clocks, two runs at once.
+
+After each: nothing wrong stands or is served, and the rerun ends with the bytes of an undisturbed run.
+fault_injection.py kills more often.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from faulty_runs import Laboratory
+
+
+@pytest.fixture(scope='module')
+def laboratory(tmp_path_factory):
+  return Laboratory(tmp_path_factory.mktemp('faults') / 'laboratory')
+
+
+@pytest.fixture
+def out(tmp_path):
+  return tmp_path / 'run'
+
+
+def can(*command):
+  """Whether the system lets this user do that."""
+  return (
+    shutil.which(command[0]) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+  )
+
+
+needs_mounts = pytest.mark.skipif(
+  not can('unshare', '-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'), reason='mounting is not permitted'
+)
+
+
+def test_random_kills_and_a_cut_shard(laboratory, out):
+  killed = laboratory.random_kills(out, 2, seed=5)
+  assert killed
+  cut = laboratory.cut_unfinished(out)
+  laboratory.check_ends_undisturbed(out, cut=cut)
+
+
+def test_cut_shard_of_a_finished_artefact_is_refused_until_it_is_deleted(laboratory, out):
+  shutil.copytree(laboratory.undisturbed, out)
+  shard = out / 'features' / 'features-00002-of-00008.tfrecord'
+  os.truncate(shard, shard.stat().st_size - 1)
+  message = laboratory.fails(out)
+  assert str(shard) in message
+  assert f'Delete {out / "features"} and run its stage again' in message
+  shutil.rmtree(out / 'features')
+  laboratory.check_ends_undisturbed(out)
+
+
+@needs_mounts
+def test_full_disk(laboratory, out, tmp_path):
+  """A small file system in a mount namespace of its own; then it grows."""
+  out.mkdir()
+  command = ' '.join(laboratory.command(out))
+  script = f"""
+    mount -t tmpfs -o size=500k tmpfs {out} || exit 9
+    {command} 2>{tmp_path}/stderr
+    test $? = 1 || exit 8
+    mount -o remount,size=64m {out}
+    {command} 2>&1 || exit 7
+    cp -a {out}/. {tmp_path}/kept
+  """
+  process = subprocess.run(['unshare', '-m', 'sh', '-c', script], capture_output=True, text=True, check=False)
+  assert process.returncode == 0, process.stdout + process.stderr
+  message = (tmp_path / 'stderr').read_text()
+  assert 'No space left on device' in message
+  assert 'run the same command again' in message
+  assert 'Traceback' not in message
+  laboratory.check_same(tmp_path / 'kept')
+
+
+@needs_mounts
+def test_read_only_output(laboratory, out):
+  shutil.copytree(laboratory.undisturbed, out)
+  shutil.rmtree(out / 'rankings')
+  script = f'mount --bind {out} {out} && mount -o remount,ro,bind {out} && exec "$@"'
+  message = laboratory.fails(out, before=['unshare', '-m', 'sh', '-c', script, 'sh'])
+  assert 'Read-only file system' in message
+  laboratory.check_ends_undisturbed(out)
+
+
+@pytest.mark.skipif(
+  not can('setpriv', '--reuid=65534', '--clear-groups', sys.executable, '-c', 'import delf_d2r'),
+  reason='cannot become another user',
+)
+def test_permission_denied(laboratory, out):
+  shutil.copytree(laboratory.undisturbed, out)
+  shutil.rmtree(out / 'rankings')
+  for folder in out.parents[:3]:
+    folder.chmod(0o755)
+  message = laboratory.fails(out, before=['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'])
+  assert 'Permission denied' in message
+  laboratory.check_nothing_wrong_is_served(out)
+
+
+def test_clock_that_jumps(laboratory, out, tmp_path, monkeypatch):
+  """Years forth and back at every look at it; files are as old as they like."""
+  (tmp_path / 'site').mkdir()
+  (tmp_path / 'site' / 'sitecustomize.py').write_text(
+    textwrap.dedent("""
+      import random, time
+      clock, years = time.time, 365 * 86400
+      time.time = lambda: clock() + random.uniform(-20, 20) * years
+    """)
+  )
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'site'))
+  assert laboratory.kill(out, laboratory.seconds / 2)
+  rng = random.Random(1)
+  for file in sorted(out.rglob('*')):
+    os.utime(file, (rng.uniform(0, 4e9),) * 2)
+  laboratory.check_ends_undisturbed(out)
+
+
+def test_two_runs_on_one_directory(laboratory, out):
+  processes = [
+    subprocess.Popen(laboratory.command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
+  messages = [process.communicate(timeout=300)[1] for process in processes]
+  codes = [process.returncode for process in processes]
+  assert 0 in codes
+  for code, message in zip(codes, messages, strict=True):
+    assert code == 0 or 'another process is writing this artefact. Wait for it' in message
+    assert 'Traceback' not in message
+  laboratory.check_same(out)
