@@ -44,11 +44,14 @@ class Answer:
     results: best first.
     features: of the query; without any, every score is 0.
     seconds: wall time of each part: decode, extract, describe, search, verify.
+    missing_shards: numbers of the shards of a sharded index that did not answer; what their images score is
+      not known.
   """
 
   results: tuple[SearchResult, ...]
   features: ImageFeatures
   seconds: dict[str, float]
+  missing_shards: tuple[int, ...] = ()
 
   @property
   def num_features(self) -> int:

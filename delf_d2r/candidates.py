@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Callable
 
+from delf_d2r.errors import UserError
 from delf_d2r.live_index import Snapshot
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
@@ -24,6 +25,7 @@ class Candidates:
   def __init__(self, config: VerificationConfig, read: Callable[[Snapshot, int], ImageFeatures]):
     """Takes what reads the features of an index image."""
     self.num_images = config.num_images
+    self._has_own_features = config.HasField('extraction')
     self._verifier = Verifier(config)
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(
       lambda snapshot, image_id: features_to_match(read(snapshot, image_id), config)
@@ -37,6 +39,11 @@ class Candidates:
 
   def match(self, snapshot: Snapshot, query: LocalFeatures, image_id: int) -> Match:
     """What is between a query and one index image."""
+    if self._has_own_features:
+      raise UserError(
+        'the verification of this run has features of its own, which a search does not make. Search without'
+        ' verification, or set another one'
+      )
     return self._verifier.match(query, image_id, self._features_of(snapshot, image_id))
 
   def forget(self) -> None:

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -17,9 +18,11 @@ from delf_d2r.version import VERSION
 
 # In the order of the data flow, which is the order in which `d2r` lists them.
 COMMANDS = (
+  'plan',
   'run_experiment',
   'search_index',
   'serve',
+  'serve_shard',
   'annotate',
   'train_delf',
   'export_delf',
@@ -30,14 +33,22 @@ COMMANDS = (
   'detect_boxes',
   'extract_features',
   'train_pca',
+  'train_whitening',
   'train_codebook',
   'aggregate_features',
   'build_index',
+  'split_index',
+  'fuse_rankings',
   'rerank_results',
   'expand_queries',
   'evaluate_retrieval',
   'make_report',
+  'compare',
+  'convert',
   'threshold_curve',
+  'doctor',
+  'datasets',
+  'reproduce',
   'make_mini_benchmark',
   'demo',
 )
@@ -80,9 +91,60 @@ def define_workers() -> None:
   flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
 
 
+def define_cluster() -> None:
+  """Flags --cluster, --cpus_per_worker and --gpus_per_worker, beside those of `define_workers`."""
+  flags.DEFINE_string(
+    'cluster',
+    None,
+    'Work on a Ray cluster instead of in processes of this machine: HOST:PORT of its head; auto, for the one'
+    ' that this machine belongs to; or local, for one of this machine alone that ends with the command.'
+    ' --workers then is their number on all machines, by default as many as there is room for. Photos, models'
+    ' and artefacts must have the same paths everywhere. A photo that kills three workers is left out.',
+  )
+  flags.DEFINE_float(
+    'cpus_per_worker', 1, 'With --cluster: CPUs that each worker has for itself.', lower_bound=0.1
+  )
+  flags.DEFINE_float(
+    'gpus_per_worker',
+    0,
+    'With --cluster: GPUs of each worker that runs a network, for example 0.25 for four workers on one GPU.',
+    lower_bound=0,
+  )
+
+
+def cluster() -> Any:
+  """The workers (stages.parallel.Pool) that `define_cluster`'s flags ask for; None without --cluster."""
+  if flags.FLAGS.cluster is None:
+    return None
+  from delf_d2r.distributed import cluster as clusters
+
+  return clusters.pool(
+    flags.FLAGS.cluster,
+    workers=flags.FLAGS.workers,
+    cpus_per_worker=flags.FLAGS.cpus_per_worker,
+    gpus_per_worker=flags.FLAGS.gpus_per_worker,
+  )
+
+
 def define_artefact(name: str, maker: str) -> None:
   """A required flag for the artefact directory that another binary made."""
   flags.DEFINE_string(name, None, f'Directory that {maker} made.', required=True)
+
+
+def define_warm() -> None:
+  """Flag --warm."""
+  flags.DEFINE_bool(
+    'warm',
+    False,
+    'Read the whole index in a row first, so that no search waits for the disk; for an index that fits into'
+    ' memory.',
+  )
+
+
+def takes_arguments(main: Callable) -> Callable:
+  """Marks a binary's main that takes arguments beside its flags: it finds them after the command's name."""
+  main.takes_arguments = True
+  return main
 
 
 def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +160,7 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
 
 def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
   try:
-    if len(rest) > 1:
+    if len(rest) > 1 and not getattr(main, 'takes_arguments', False):
       raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
     main(rest)
   except UserError as error:

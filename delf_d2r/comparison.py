@@ -16,12 +16,14 @@ from delf_d2r import experiment
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
-from delf_d2r.evaluation import metrics_files
+from delf_d2r.evaluation import metrics_files, paired_comparison
+from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import PROTOCOLS
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
-from delf_d2r.report import experiment_page, make_report
+from delf_d2r.report import experiment_page, make_report, match_views
 from delf_d2r.report.views import ExperimentView, MethodView, TableView
+from delf_d2r.sharing import SharedArtefacts
 from delf_d2r.stages import evaluate
 
 
@@ -48,9 +50,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """The outcome: a row for each experiment and the page with the queries of the last."""
+  """The outcome: a row for each experiment, and what the last gains over the others.
+
+  Attributes:
+    rows: in the order of the experiments.
+    gains: by the name of each other experiment, the last against it by protocol.
+    page: with the queries of the last.
+  """
 
   rows: tuple[Row, ...]
+  gains: Mapping[str, Mapping[str, PairedComparison]]
   page: pathlib.Path
 
 
@@ -76,12 +85,11 @@ def run(
     options: how to run.
   """
   codebooks = codebooks or {}
-  shared: dict[str, Artefact] = {}
+  shared = SharedArtefacts(('boxes', 'features', 'codebook', 'query_features'))
   outcomes = []
   for config in experiments:
     logging.info('experiment: %s', config.name)
-    keys = _sharing_keys(config)
-    given = {kind: shared[key] for kind, key in keys.items() if key in shared}
+    given = shared.given(config)
     if config.name in codebooks:
       given['codebook'] = codebooks[config.name]
     outcome = experiment.run(
@@ -89,32 +97,26 @@ def run(
       dataset,
       output / config.name,
       ground_truth=ground_truth,
-      boxes_path=boxes_path if _takes_boxes_file(config.regions) else None,
+      boxes_path=boxes_path if takes_boxes_file(config.regions) else None,
       given=given,
       options=options,
     )
-    shared |= {key: outcome.artefacts[kind] for kind, key in keys.items()}
+    shared.keep(config, outcome.artefacts)
     outcomes.append(outcome)
   rows = tuple(map(row_of, outcomes))
-  return Comparison(rows, _write_page(experiments, outcomes, rows, output))
+  *others, last = (
+    metrics_files.read_per_query(outcome.reported.metrics.path / evaluate.PER_QUERY) for outcome in outcomes
+  )
+  gains = {
+    row.name: paired_comparison.compare(other, last) for row, other in zip(rows[:-1], others, strict=True)
+  }
+  return Comparison(rows, gains, _write_page(experiments, outcomes, rows, gains, output))
 
 
-def _takes_boxes_file(regions: RegionsConfig) -> bool:
+def takes_boxes_file(regions: RegionsConfig) -> bool:
+  """Whether the boxes of a config come from a file that it does not name itself."""
   is_imitated = regions.source == RegionsConfig.RANDOM and not regions.random.like
   return regions.source == RegionsConfig.FILE or is_imitated
-
-
-def _sharing_keys(config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
-  """For each kind that can be shared, what must be equal; the codebook sees whole images only."""
-  parts = {
-    'features': ('regions', 'extraction'),
-    'codebook': ('extraction', 'codebook'),
-    'query_features': ('extraction',),
-  }
-  return {
-    kind: f'{kind} {" ".join(configs.fingerprint(getattr(config, part)) for part in needed)}'
-    for kind, needed in parts.items()
-  }
 
 
 def row_of(outcome: experiment.Outcome) -> Row:
@@ -133,6 +135,7 @@ def row_of(outcome: experiment.Outcome) -> Row:
   )
 
 
+_GAINS_CAPTION = 'points of mAP, mean of the paired differences of queries with its 95 % bootstrap interval'
 _COLUMNS = (
   'experiment',
   'mAP easy',
@@ -156,10 +159,36 @@ def _cells(row: Row) -> tuple[str, ...]:
   )
 
 
+def _gain_columns(last: str) -> tuple[str, ...]:
+  return (f'{last} over', *(f'mAP {name}' for name in PROTOCOLS))
+
+
+def _gain_cells(other: str, gains: Mapping[str, PairedComparison]) -> tuple[str, ...]:
+  intervals = (gains[name].interval if name in gains else None for name in PROTOCOLS)
+  return (
+    other,
+    *(
+      f'{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]'
+      if found and found.num_queries
+      else '-'
+      for found in intervals
+    ),
+  )
+
+
 def table_text(comparison: Comparison) -> str:
-  """The table for a terminal."""
-  lines = [_COLUMNS, *map(_cells, comparison.rows)]
-  widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+  """Both tables for a terminal."""
+  tables = [aligned([_COLUMNS, *map(_cells, comparison.rows)])]
+  if comparison.gains:
+    lines = [_gain_cells(*gain) for gain in comparison.gains.items()]
+    tables.append(aligned([_gain_columns(comparison.rows[-1].name), *lines]))
+    tables.append(f'({_GAINS_CAPTION})')
+  return '\n\n'.join(tables)
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+  """Rows of cells as text: the first column set left, all others right."""
+  widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
   return '\n'.join(
     '  '.join(
       cell.ljust(width) if column == 0 else cell.rjust(width)
@@ -169,19 +198,28 @@ def table_text(comparison: Comparison) -> str:
   )
 
 
-def _write_page(experiments, outcomes, rows: Sequence[Row], output: pathlib.Path) -> pathlib.Path:
+def _write_page(
+  experiments, outcomes, rows: Sequence[Row], gains: Mapping, output: pathlib.Path
+) -> pathlib.Path:
   last = outcomes[-1].reported
-  queries = make_report.query_views(last, results_per_query=experiments[-1].report.results_per_query)
+  options = experiments[-1].report
+  queries = make_report.query_views(last, results_per_query=options.results_per_query)
+  explained = match_views.of_run(last, options.matches)
   dataset = last.dataset
+  tables = [TableView(_COLUMNS, tuple(map(_cells, rows)), 'mAP in per cent; times are medians of a query.')]
+  if gains:
+    lines = tuple(_gain_cells(*gain) for gain in gains.items())
+    tables.append(TableView(_gain_columns(last.name), lines, f'{_GAINS_CAPTION}.'))
   view = ExperimentView(
     title='Comparison of experiments',
     subtitle=f'{len(dataset.images)} index images, {len(dataset.queries)} queries, Revisited protocol',
-    tables=(TableView(_COLUMNS, tuple(map(_cells, rows)), 'mAP in per cent; times are medians of a query.'),),
+    tables=tuple(tables),
     methods=tuple(MethodView(row.name, row.mean_average_precision) for row in rows),
     queries=tuple(queries),
     queries_title=f'Queries of {last.name}',
     config_text='\n'.join(f'# {config.name}\n{configs.to_text(config)}' for config in experiments),
     facts=make_report.facts(last),
-    notes=tuple(make_report.notes(last)),
+    notes=(*make_report.notes(last), *explained.notes),
+    match_groups=explained.groups,
   )
   return make_report.write(experiment_page.render(view), output / 'report')

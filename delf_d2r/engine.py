@@ -7,37 +7,37 @@ for result in engine.search('photo.jpg', top_k=10, verify=True).results:
 
 import itertools
 import pathlib
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from delf_d2r import aggregator
 from delf_d2r import config as configs
 from delf_d2r.answer import Answer, SearchResult, results_of
 from delf_d2r.candidates import Candidates
-from delf_d2r.data import artefacts, codebook_files, images
+from delf_d2r.data import artefacts
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.boxes_file import check_box
 from delf_d2r.errors import ArtefactError, UserError
-from delf_d2r.extractors import factory, region_source
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.storage import IndexFormatError
 from delf_d2r.indexed_features import IndexedFeatures
 from delf_d2r.live_index import LiveIndex
+from delf_d2r.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Match, Ranking
+from delf_d2r.ranking_engine import RankingEngine
+from delf_d2r.sharding import layout
+from delf_d2r.structures import Boxes, ImageFeatures, LocalFeatures, Match
 from delf_d2r.verifier import reordered
+
+__all__ = ['Answer', 'Photo', 'SearchEngine', 'SearchResult']
 
 # The config of a run, beside its index.
 _RUN_CONFIG = 'config.pbtxt'
 
-Photo = str | pathlib.Path | bytes | np.ndarray
 
-
-class SearchEngine:
+class SearchEngine(RankingEngine):
   """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo.
 
   Threads may search at once, also while another one adds and removes images: a search answers from the images
@@ -50,23 +50,15 @@ class SearchEngine:
 
   def __init__(self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig):
     """For `load`."""
-    self._live = live
+    super().__init__(live, aggregation)
     photos = live.artefact.input('images')
     self.images_path = photos.path if photos else None
-    centroids = np.ascontiguousarray(codebook_files.load_centroids(self.artefact.path))
-    recall = codebook_files.load_recall(self.artefact.path)
-    assign = aggregator.assigner(aggregation.query_assignment, centroids, recall=recall)
-    self._aggregator = aggregator.Aggregator(aggregation, centroids, assign)
-    self._search_options = aggregator.search_options(aggregation)
-    self._features = IndexedFeatures(self.artefact, self._extract)
+    self._reader = PhotoReader(live.artefact)
+    self._features = IndexedFeatures(live.artefact, self._reader.extract)
     self._candidates = Candidates(
       verification,
       lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.images_path),
     )
-    self._extractor = None
-    self._find_boxes = None
-    self._index_aggregator = None
-    self._making = threading.Lock()
 
   @classmethod
   def load(
@@ -76,6 +68,8 @@ class SearchEngine:
     aggregation: AggregationConfig | None = None,
     verification: VerificationConfig | None = None,
     one_photo: bool = False,
+    index: InvertedIndex | None = None,
+    warm: bool = False,
   ) -> 'SearchEngine':
     """Opens an index.
 
@@ -85,6 +79,8 @@ class SearchEngine:
         take the place of those that the index was built with.
       verification: how to verify; None: as the run's config says, else by default. Its junk has no effect.
       one_photo: the engine will answer one photo at most: assign exactly, without preparing anything.
+      index: what to search instead of the directory's own postings: a sharding.ShardedIndex.
+      warm: read the index in a row first, so that no search waits for a disk to seek; see `warm`.
 
     Raises:
       ArtefactError: there is no finished index, or a file of it is damaged.
@@ -97,54 +93,18 @@ class SearchEngine:
     if not (directory / artefacts.MANIFEST).is_file() and (directory / 'index').is_dir():
       directory = directory / 'index'
     artefact = Artefact.open(directory, 'index')
+    if index is None and (directory / layout.SPLIT).is_file():
+      raise ArtefactError(f'{directory}: the front of a split index; `d2r serve` searches it with --shards')
     merged = artefacts.with_comparison(artefact.config, aggregation)
     if one_photo:
       merged.aggregation.query_assignment = AggregationConfig.EXACT
     try:
-      return cls(LiveIndex(artefact), merged.aggregation, verification)
+      engine = cls(LiveIndex(artefact, index), merged.aggregation, verification)
+      if warm:
+        engine.warm()
+      return engine
     except (IndexFormatError, OSError, ValueError) as error:
       raise ArtefactError(f'{directory}: the index cannot be opened: {error}') from None
-
-  def __len__(self) -> int:
-    return len(self.index)
-
-  def __repr__(self) -> str:
-    return f'SearchEngine({self.artefact.path}, {self.index!r})'
-
-  @property
-  def artefact(self) -> Artefact:
-    """The index artefact, as it was loaded or last saved."""
-    return self._live.artefact
-
-  @property
-  def index(self) -> InvertedIndex:
-    """The index with all changes so far; for reading only. A change puts another one in its place."""
-    return self._live.snapshot.index
-
-  def describe(self, query: ImageFeatures) -> AggregatedDescriptor:
-    """The aggregated descriptor of a query's features."""
-    return self._aggregator.query(query)
-
-  def describe_expanded(
-    self,
-    query: ImageFeatures,
-    others: Sequence[LocalFeatures],
-    weights: Sequence[float],
-    *,
-    min_images_per_word: int = 1,
-  ) -> AggregatedDescriptor:
-    """The same with what other images show of the query's object; see Aggregator.expanded_query."""
-    return self._aggregator.expanded_query(query, others, weights, min_images_per_word=min_images_per_word)
-
-  def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
-    """The ranking for an aggregated descriptor.
-
-    Args:
-      query: from `describe`.
-      top_k: its length; 0 ranks all index images.
-      name: the query's name.
-    """
-    return self.index.search(query, top_k=top_k, name=name, **self._search_options)
 
   def search(
     self, photo: Photo, *, box: Sequence[float] | None = None, top_k: int = 10, verify: bool = False
@@ -172,7 +132,7 @@ class SearchEngine:
     snapshot = self._live.snapshot
     pixels = photo if isinstance(photo, np.ndarray) else self.load_photo(photo)
     marks.append(('decode', time.perf_counter()))
-    features = self._get_extractor().extract_query('', pixels, box)
+    features = self._reader.query_features(pixels, box)
     marks.append(('extract', time.perf_counter()))
     descriptor = self.describe(features)
     marks.append(('describe', time.perf_counter()))
@@ -185,7 +145,7 @@ class SearchEngine:
       ranking = reordered(ranking, matches, length=top_k or None)
       marks.append(('verify', time.perf_counter()))
     seconds = {what: end - start for (_, start), (what, end) in itertools.pairwise(marks)}
-    return Answer(results_of(snapshot, ranking, matches), features, seconds)
+    return Answer(results_of(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
 
   def match(self, query: LocalFeatures, image_id: int) -> Match:
     """What spatial verification finds between a query's features and an index image."""
@@ -212,22 +172,21 @@ class SearchEngine:
       UserError: a name is in the index already, a box is not within its photo, or the run's boxes came from
         a file and a photo has none of its own.
     """
-    photos = photos if isinstance(photos, Mapping) else self._named(photos)
+    photos = photos if isinstance(photos, Mapping) else named_photos(photos, self.images_path)
     boxes = dict(boxes or {})
     for name, own in boxes.items():
       if name not in photos:
         raise UserError(f'boxes of {name}, which is not among the {len(photos)} photos')
       for box in own:
         check_box(box, f'boxes of {name}')
-    find_boxes = self._get_find_boxes() if photos.keys() - boxes.keys() else None
-    index_aggregator = self._get_index_aggregator()
+    if photos.keys() - boxes.keys():
+      self._reader.prepare_boxes()
 
     def describe(name: str):
       photo = photos[name]
       pixels = photo if isinstance(photo, np.ndarray) else self.load_photo(photo, name=name)
-      found = Boxes.from_coordinates(boxes[name]) if name in boxes else find_boxes(pixels)
-      features = self._get_extractor().extract(name, pixels, found)
-      return features, index_aggregator.index_image(features)
+      own = Boxes.from_coordinates(boxes[name]) if name in boxes else None
+      return self._reader.index_image(name, pixels, own)
 
     self._live.add(list(photos), describe)
     self._candidates.forget()
@@ -251,22 +210,9 @@ class SearchEngine:
 
   # Parts ---------------------------------------------------------------------------------------------
 
-  def word_scores(
-    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The visual words that a query shares with an index image and what each adds to the score.
-
-    See `InvertedIndex.word_scores`.
-    """
-    return self.index.word_scores(query, image_id, region=region, **self._search_options)
-
-  def words(self, features: LocalFeatures, *, of_query: bool) -> np.ndarray:
-    """The visual words int32 [N, m] of local features, of a query or of an index image."""
-    return self._aggregator.words(features.descriptors, of_query=of_query)
-
   def prepare(self) -> None:
     """Makes the extractor now instead of at the first photo: a network takes seconds to load."""
-    self._get_extractor()
+    self._reader.prepare()
 
   def features(self, image_id: int) -> ImageFeatures:
     """The features of an index image: as they were stored or, where they are gone, anew from its photo.
@@ -279,60 +225,4 @@ class SearchEngine:
 
   def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
     """uint8 [H, W, 3]: a photo decoded as the index's own were; see `data.images.load_image`."""
-    config = self.artefact.config.extraction
-    return images.load_image(
-      photo,
-      name=name,
-      apply_exif_orientation=config.apply_exif_orientation,
-      max_megapixels=config.max_megapixels,
-    )
-
-  def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
-    """A ranking with names and boxes."""
-    return results_of(self._live.snapshot, ranking)
-
-  def boxes(self, image_id: int) -> np.ndarray:
-    """float32 [R - 1, 4]: the boxes of an index image, the whole image left out."""
-    return self._live.snapshot.boxes(image_id)
-
-  # Inside --------------------------------------------------------------------------------------------
-
-  def _extract(self, name: str, photo: pathlib.Path, boxes: Boxes) -> ImageFeatures:
-    return self._get_extractor().extract(name, self.load_photo(photo), boxes)
-
-  def _named(self, paths: Iterable[str | pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Photos by their names."""
-    if isinstance(paths, str):
-      raise TypeError(f'expected paths, found the string {paths!r}; give [{paths!r}]')
-    named: dict[str, pathlib.Path] = {}
-    for path in map(pathlib.Path, paths):
-      inside = self.images_path is not None and path.resolve().is_relative_to(self.images_path.resolve())
-      name = path.resolve().relative_to(self.images_path.resolve()).as_posix() if inside else path.name
-      if name in named:
-        raise UserError(f'{named[name]} and {path} would both be called {name}. Give photos by name')
-      named[name] = path
-    return named
-
-  def _get_extractor(self):
-    # Made at the first photo: ranking features that are there already needs none.
-    with self._making:
-      if self._extractor is None:
-        self._extractor = factory.build(self.artefact.config.extraction)
-    return self._extractor
-
-  def _get_index_aggregator(self) -> aggregator.Aggregator:
-    # As the index was built, whatever queries are assigned and compared by.
-    with self._making:
-      if self._index_aggregator is None:
-        config = self.artefact.config.aggregation
-        centroids = np.ascontiguousarray(codebook_files.load_centroids(self.artefact.path))
-        recall = codebook_files.load_recall(self.artefact.path)
-        assign = aggregator.assigner(config.assignment, centroids, recall=recall)
-        self._index_aggregator = aggregator.Aggregator(config, centroids, assign)
-      return self._index_aggregator
-
-  def _get_find_boxes(self):
-    with self._making:
-      if self._find_boxes is None:
-        self._find_boxes = region_source.build(self.artefact.config.regions)
-    return self._find_boxes
+    return self._reader.load(photo, name=name)

@@ -15,3 +15,7 @@ class ArtefactError(UserError):
 
 class ImageError(UserError):
   """One photo cannot be used; a run counts it and goes on."""
+
+
+class UnavailableError(UserError):
+  """A server that is needed does not answer; it may later."""

@@ -1,8 +1,10 @@
 """A whole run of Detect-to-Retrieve: every stage in the order of the data flow.
 
     boxes/ features/ codebook/ descriptors/ index/ query_features/ rankings/ metrics/ report/index.html
-    reranked/ reranked_metrics/    with a part `verification` in the config
+    other/ fused/ fused_metrics/   with a part `fusion` in the config (second_features.py)
+    reranked/ reranked_metrics/    with a part `verification`
     expanded/ expanded_metrics/    with a part `expansion`, too
+    distractors/ with_distractors/ with distractors (distractors.py)
 
 A stage whose artefact stands already and is valid is skipped, so that a run resumes where it was stopped.
 """
@@ -10,13 +12,18 @@ A stage whose artefact stands already and is valid is skipped, so that a run res
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
 import delf_d2r.config as configs
+from delf_d2r import second_features
+from delf_d2r.config_rules import runs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.errors import ConfigError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report
@@ -27,6 +34,8 @@ from delf_d2r.stages import (
   evaluate,
   expand,
   extract,
+  fuse,
+  parallel,
   rerank,
   search,
   train_codebook,
@@ -35,6 +44,12 @@ from delf_d2r.stages.compatibility import require_same_extractor
 
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
 CONFIG = 'config.pbtxt'
+# What scores a run in the end: by part of the config, the first that there is; without any `metrics`.
+LAST_METRICS = {
+  'expansion': 'expanded_metrics',
+  'verification': 'reranked_metrics',
+  'fusion': 'fused_metrics',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +60,18 @@ class Options:
     workers: processes; None: one for each core.
     strict: stop at the first photo that cannot be decoded.
     redo: replace artefacts of another config.
+    cluster: workers to use instead of processes, in stages that work image by image.
   """
 
   workers: int | None = None
   strict: bool = False
   redo: bool = False
+  cluster: parallel.Pool | None = None
+
+  @property
+  def extracting(self) -> dict[str, Any]:
+    """The options of stages that work image by image."""
+    return {'workers': self.cluster or self.workers, 'strict': self.strict, 'redo': self.redo}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +113,8 @@ def run(
     output: the folder of the artefacts.
     ground_truth: the file that `dataset` has its queries from.
     boxes_path: boxes for regions.source FILE or RANDOM.
-    given: artefacts to use instead of making them: features, codebook, query_features.
+    given: artefacts to use instead of making them: boxes, features, codebook, descriptors, index,
+      query_features.
     options: how to run.
 
   Raises:
@@ -99,8 +122,10 @@ def run(
   """
   options = options or Options()
   given = dict(given or {})
+  # Said now, not after hours of extraction.
+  for problem in runs.problems(config):
+    raise ConfigError(problem.text)
   if 'codebook' in given:
-    # Said now, not after hours of extraction.
     require_same_extractor(
       config.extraction,
       'the config',
@@ -109,33 +134,101 @@ def run(
       remedy='Use a codebook of this extractor, or let the run train one',
     )
   redo = options.redo
-  extracting = {'workers': options.workers, 'strict': options.strict, 'redo': redo}
   output = pathlib.Path(output)
   with files.explained('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
 
-  features = given.get('features')
-  if features is None:
-    boxes = detect.run(config, dataset, output / 'boxes', boxes_path=boxes_path, **extracting)
-    features = extract.run(config, dataset, output / 'features', boxes=boxes, **extracting)
+  made = extracted(config, dataset, output, boxes_path=boxes_path, given=given, options=options)
+  features = made['features']
   codebook = given.get('codebook') or train_codebook.run(config, features, output / 'codebook', redo=redo)
-  descriptors = aggregate.run(config, features, codebook, output / 'descriptors', redo=redo)
-  index = build_index.run(config, descriptors, codebook, output / 'index', redo=redo)
-  made = {'features': features, 'codebook': codebook, 'descriptors': descriptors, 'index': index}
+  descriptors = given.get('descriptors') or aggregate.run(
+    config, features, codebook, output / 'descriptors', **options.extracting
+  )
+  index = given.get('index') or build_index.run(config, descriptors, codebook, output / 'index', redo=redo)
+  made |= {'codebook': codebook, 'descriptors': descriptors, 'index': index}
   if dataset.queries:
-    queries = given.get('query_features') or extract.run_queries(
-      config, dataset.queries, output / 'query_features', **extracting
+    made['query_features'] = given.get('query_features') or extract.run_queries(
+      config, dataset.queries, output / 'query_features', **options.extracting
     )
+  return scored(config, dataset, made, output, ground_truth=ground_truth, options=options)
+
+
+def extracted(
+  config: experiment_pb2.ExperimentConfig,
+  dataset: Dataset,
+  output: pathlib.Path,
+  *,
+  boxes_path: str | pathlib.Path | None,
+  given: Mapping[str, Artefact],
+  options: Options,
+) -> dict[str, Artefact]:
+  """The features of the index images, and the boxes where these had to be found; arguments as of `run`."""
+  if 'features' in given:
+    return {'features': given['features']}
+  boxes = given.get('boxes') or detect.run(
+    config, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting
+  )
+  features = extract.run(config, dataset, output / 'features', boxes=boxes, **options.extracting)
+  return {'boxes': boxes, 'features': features}
+
+
+def scored(
+  config: experiment_pb2.ExperimentConfig,
+  dataset: Dataset,
+  described: Mapping[str, Artefact],
+  output: pathlib.Path,
+  *,
+  ground_truth: str | pathlib.Path | None,
+  options: Options,
+  distractors: ImageList | None = None,
+) -> Outcome:
+  """Searches the index and says how good the answers are: every stage after build_index.
+
+  Args:
+    config: a resolved config with all stages.
+    dataset: photos and, if there is ground truth, queries.
+    described: features, codebook, index, with queries query_features, with distractors distractor_features.
+    output: the folder of the artefacts, with distractors one in the folder of the run.
+    ground_truth: the file that `dataset` has its queries from.
+    options: how to run.
+    distractors: photos in the index beside those of `dataset`.
+  """
+  made, redo = dict(described), options.redo
+  index, features, more = made['index'], made['features'], made.get('distractor_features')
+  # Second features of the run are not made anew for its distractors.
+  home = output.parent if distractors else output
+  if dataset.queries:
+    queries = made['query_features']
     rankings = search.run(config, index, queries, output / 'rankings', redo=redo)
     metrics = evaluate.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
-    made |= {'query_features': queries, 'rankings': rankings, 'metrics': metrics}
+    made |= {'rankings': rankings, 'metrics': metrics}
+    if config.HasField('fusion'):
+      other = second_features.other_rankings(
+        config,
+        dataset,
+        features,
+        home,
+        extracting=options.extracting,
+        distractors=distractors,
+        distractor_features=more,
+      )
+      rankings = fuse.run(config, rankings, other, output / 'fused', redo=redo)
+      made['fused'] = rankings
+      made['fused_metrics'] = evaluate.run(
+        config, rankings, ground_truth, output / 'fused_metrics', redo=redo
+      )
     if config.HasField('verification'):
+      to_verify = features, queries, more
+      if config.verification.HasField('extraction'):
+        to_verify = second_features.to_verify(
+          config, dataset, distractors, home, extracting=options.extracting
+        )
       reranked = rerank.run(
         config,
         rankings,
-        features,
-        queries,
+        *to_verify[:2],
         output / 'reranked',
+        distractors=to_verify[2],
         ground_truth_path=ground_truth,
         workers=options.workers,
         redo=redo,
@@ -145,7 +238,9 @@ def run(
         config, reranked, ground_truth, output / 'reranked_metrics', before=rankings, redo=redo
       )
     if config.HasField('expansion'):
-      expanded = expand.run(config, reranked, index, features, queries, output / 'expanded', redo=redo)
+      expanded = expand.run(
+        config, reranked, index, features, queries, output / 'expanded', distractors=more, redo=redo
+      )
       made['expanded'] = expanded
       made['expanded_metrics'] = evaluate.run(
         config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
@@ -157,14 +252,16 @@ def run(
     config.name or output.name,
     dataset,
     index,
-    _last(made, 'expanded', 'reranked', 'rankings'),
-    _last(made, 'expanded_metrics', 'reranked_metrics', 'metrics'),
+    _last(made, 'expanded', 'reranked', 'fused', 'rankings'),
+    _last(made, *LAST_METRICS.values(), 'metrics'),
+    distractors,
   )
   page = make_report.run(
     reported,
     output / 'report',
     results_per_query=config.report.results_per_query,
     max_queries=config.report.max_queries,
+    matches=config.report.matches,
   )
   logging.info('report: %s', page)
   return Outcome(made, reported, page)

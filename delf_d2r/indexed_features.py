@@ -60,16 +60,23 @@ class IndexedFeatures:
 
 def _stored_features(index: Artefact) -> FeatureStore | None:
   """The features that an index was made from, None where they are gone or others by now."""
-  found = index
+  roles = ['descriptors', 'distractors'] if index.input('distractors') else ['descriptors']
   try:
-    for role in ('descriptors', 'features'):
-      expected = found.input(role)
-      if expected is None:
-        return None
-      found = Artefact.open(expected.path, role)
-      if found.manifest.fingerprint != expected.fingerprint:
-        return None
-    return FeatureStore(found)
+    found = [_features_behind(index, role) for role in roles]
   except ArtefactError as error:
     logging.info('features of %s are made anew from its photos: %s', index.path, error)
     return None
+  return None if None in found else FeatureStore(*found)
+
+
+def _features_behind(index: Artefact, role: str) -> Artefact | None:
+  """The features behind the aggregated descriptors of that role, None where others lie in their place."""
+  found = index
+  for step, kind in ((role, 'descriptors'), ('features', 'features')):
+    expected = found.input(step)
+    if expected is None:
+      return None
+    found = Artefact.open(expected.path, kind)
+    if found.manifest.fingerprint != expected.fingerprint:
+      return None
+  return found

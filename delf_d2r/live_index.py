@@ -48,10 +48,15 @@ class LiveIndex:
     snapshot: what to search.
   """
 
-  def __init__(self, artefact: Artefact):
-    """Opens an index; errors as of InvertedIndex.load and ArtefactError."""
+  def __init__(self, artefact: Artefact, index: InvertedIndex | None = None):
+    """Opens an index; errors as of InvertedIndex.load and ArtefactError.
+
+    Args:
+      artefact: the index artefact.
+      index: what to search instead of the postings there.
+    """
     self.artefact = artefact
-    index = InvertedIndex.load(artefact.path / index_files.INVERTED)
+    index = index or InvertedIndex.load(artefact.path / index_files.INVERTED)
     self.snapshot = Snapshot(index, live_files.load(artefact.path, index.checksum))
     self._lock = threading.Lock()
     self._has_changed = False

@@ -194,6 +194,7 @@ class Ranking:
     best_regions: int32 [k], the region with the best score (regional search), or all -1.
     inliers: after spatial verification int32 [k], descending, the matches that agree, 0 where an image was
       not verified; None before. Images of equal inliers stand as they did before.
+    missing_shards: numbers of the shards of a sharded index that did not answer; their images are not here.
   """
 
   query: str
@@ -201,6 +202,7 @@ class Ranking:
   scores: np.ndarray
   best_regions: np.ndarray
   inliers: np.ndarray | None = None
+  missing_shards: tuple[int, ...] = ()
 
   def __post_init__(self):
     _require_shape('Ranking', 'scores', self.scores, (len(self.image_ids),))

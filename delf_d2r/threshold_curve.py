@@ -64,10 +64,9 @@ def run(
   if dataset.queries is None:
     raise UserError('a curve over thresholds needs queries: give --ground_truth')
   options = options or experiment.Options()
-  extracting = {'workers': options.workers, 'strict': options.strict, 'redo': options.redo}
   lowest = _with_threshold(config, thresholds[0])
-  boxes = detect.run(lowest, dataset, output / 'boxes', boxes_path=boxes_path, **extracting)
-  features = extract.run(lowest, dataset, output / 'features', boxes=boxes, **extracting)
+  boxes = detect.run(lowest, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting)
+  features = extract.run(lowest, dataset, output / 'features', boxes=boxes, **options.extracting)
   given = {'codebook': codebook} if codebook else {}
   points = []
   for threshold in thresholds:

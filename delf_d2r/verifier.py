@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.geometry import matching, research_rule, verification
+from delf_d2r.geometry import channels, matching, research_rule, verification
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.geometry.transforms import Limits, Model
@@ -31,6 +31,7 @@ class Verifier:
       max_residual=config.max_residual,
       trials=config.trials,
       min_inliers=config.min_inliers,
+      max_false_alarms=config.max_false_alarms,
       limits=Limits(config.max_scale, config.max_anisotropy, config.min_spread),
       seed=config.seed,
     )
@@ -47,6 +48,8 @@ class Verifier:
         trials=config.trials,
         seed=config.seed,
       )
+    elif config.matching == VerificationConfig.SAME_CHANNEL:
+      matches, found = self._by_channel(query, index)
     else:
       matches = matching.match(
         query.descriptors,
@@ -56,9 +59,26 @@ class Verifier:
         mutual=config.mutual,
       )
       found = verification.verify(
-        query.locations[matches.query], index.locations[matches.index], self._options
+        query.locations[matches.query],
+        index.locations[matches.index],
+        self._options,
+        credible=matches.credible,
       )
     return matches, found
+
+  def _by_channel(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
+    options = self._options
+    matches = channels.match(query, index)
+    agree = channels.agreeing(
+      query,
+      index,
+      matches,
+      max_residual=options.max_residual,
+      max_scale=options.limits.max_scale,
+      trials=options.trials,
+    )
+    places = query.locations[matches.query], index.locations[matches.index]
+    return matches, verification.verify(*places, options, credible=agree)
 
   def match(self, query: LocalFeatures, image_id: int, index: LocalFeatures) -> Match:
     """The same for the index image of that id, as what is kept of it."""
@@ -73,7 +93,8 @@ class Verifier:
 
 def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
   """The features of an index image that are matched with a query's."""
-  if options.compat or options.features == VerificationConfig.WHOLE_IMAGE:
+  has_channels = options.matching == VerificationConfig.SAME_CHANNEL
+  if options.compat or has_channels or options.features == VerificationConfig.WHOLE_IMAGE:
     return image.region(0)
   return merge_regions(image)
 
@@ -95,4 +116,5 @@ def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None 
     ranking.scores[order],
     ranking.best_regions[order],
     inliers[order],
+    ranking.missing_shards,
   )

@@ -60,3 +60,37 @@ def test_fields_of_global_descriptors_belong_to_them():
 def test_shipped_config():
   found = config.load('configs/experiments/gem_efficientnet_lite0.pbtxt', experiment.STAGES)
   assert found.extraction.global_descriptor.backbone_weights == 'imagenet'
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    'extraction.global_descriptor { pooling: R_MAC region_levels: 2 backbone: ALEXNET }',
+    'extraction.global_descriptor { scale_power: 3 }',
+  ],
+)
+def test_legal_pooling(change):
+  load(change)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('extraction.global_descriptor.scale_power: 0', 'scale_power is 0; it must be positive'),
+    ('extraction.global_descriptor.region_levels: 0', r'region_levels is 0; it must be in \[1, 16\]'),
+    ('extraction.global_descriptor.region_levels: 2', 'region_levels has an effect only with pooling: R_MAC'),
+    ('extraction.global_descriptor { pooling: R_MAC gem_power: 2 }', 'gem_power has an .* GEM, found R_MAC'),
+    (
+      'extraction.global_descriptor { pooling: R_MAC scale_power: 2 }',
+      'scale_power has an .* GEM, found R_M',
+    ),
+    ('extraction.global_descriptor { pooling: R_MAC model_path: "x" }', 'pools by itself'),
+    (
+      'extraction.global_descriptor { scale_power: 2 model_path: "x" }',
+      'may be negative, which have no power',
+    ),
+  ],
+)
+def test_refused_pooling(change, message):
+  with pytest.raises(ConfigError, match=message):
+    load(change)

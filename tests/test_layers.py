@@ -26,19 +26,32 @@ LAYERS = {
   'models': 3.2,
   'aggregator': 3.4,
   'verifier': 3.4,
+  'sharding': 3.4,
   'live_index': 3.4,
   'indexed_features': 3.5,
   'answer': 3.5,
   'candidates': 3.5,
+  'photo_reader': 3.5,
+  'ranking_engine': 3.6,
   'engine': 4,
   'attribution': 4.1,
   'evaluation': 4,
+  'doctor': 4.2,
   'stages': 5,
+  'distributed': 5.5,
+  'conversion': 5.1,
   'report': 6,
   'serving': 6.1,
+  'second_features': 6.9,
+  'planning': 7,
   'experiment': 7,
+  'distractors': 7.1,
+  'sharing': 7.2,
   'comparison': 8,
   'threshold_curve': 8.1,
+  'reproduction_table': 8.2,
+  'reproduction': 8.3,
+  'paired_runs': 8.1,
   'command_line': 8,
   'tools': 9,
 }
@@ -105,3 +118,10 @@ def test_kernels_know_arrays_not_files_and_protos():
   for room, file in _sources():
     if LAYERS[room] in (1, 2):
       assert not forbidden & set(_rooms_imported(file)), file
+
+
+def test_the_picture_shows_the_house_as_it_is():
+  import layers_picture
+
+  shown = layers_picture.PICTURE.read_text(encoding='utf-8')
+  assert shown == f'{layers_picture.render()}\n', 'draw it anew: python tests/layers_picture.py'

@@ -18,6 +18,8 @@ command_line.define_config('aggregation')
 command_line.define_artefact('features', 'extract_features')
 command_line.define_artefact('codebook', 'train_codebook')
 command_line.define_output('the aggregated descriptors')
+command_line.define_workers()
+command_line.define_cluster()
 FLAGS = flags.FLAGS
 
 
@@ -27,6 +29,8 @@ def main(_):
     Artefact.open(FLAGS.features, 'features'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
+    workers=command_line.cluster() or FLAGS.workers,
+    strict=FLAGS.strict,
     redo=FLAGS.redo,
   )
 

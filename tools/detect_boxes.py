@@ -23,6 +23,7 @@ command_line.define_config('regions')
 command_line.define_images()
 command_line.define_output('the boxes')
 command_line.define_workers()
+command_line.define_cluster()
 flags.DEFINE_string(
   'boxes_file',
   None,
@@ -40,7 +41,7 @@ def main(_):
     dataset,
     pathlib.Path(FLAGS.output),
     boxes_path=FLAGS.boxes_file,
-    workers=FLAGS.workers,
+    workers=command_line.cluster() or FLAGS.workers,
     strict=FLAGS.strict,
     redo=FLAGS.redo,
   )

@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line
 from delf_d2r.data import legacy_config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
@@ -24,20 +24,17 @@ command_line.define_config('extraction')
 command_line.define_images()
 command_line.define_output('the features')
 command_line.define_workers()
+command_line.define_cluster()
 flags.DEFINE_string('boxes', None, 'Directory that detect_boxes made; whole images alone by default.')
 flags.DEFINE_bool('queries', False, 'Extract the query images of --ground_truth, cut to their boxes.')
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  legacy = legacy_config.parse(FLAGS.config_path)
-  if legacy:
-    overrides = [config.to_text(legacy_config.as_experiment(legacy)), *FLAGS.override]
-    loaded = config.load_or_default(None, ['extraction'], overrides=overrides)
-  else:
-    loaded = config.load(FLAGS.config_path, ['extraction'], overrides=FLAGS.override)
+  loaded = legacy_config.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  options = {'workers': FLAGS.workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
+  workers = command_line.cluster() or FLAGS.workers
+  options = {'workers': workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
   output = pathlib.Path(FLAGS.output)
   if not FLAGS.queries:
     boxes = Artefact.open(FLAGS.boxes, 'boxes') if FLAGS.boxes else None

@@ -15,8 +15,15 @@ from delf_d2r.report import make_report
 flags.DEFINE_string('experiment', None, 'Directory that run_experiment made.', required=True)
 command_line.define_images()
 flags.DEFINE_string('output', None, 'Folder for index.html; made if missing.', required=True)
+flags.DEFINE_integer(
+  'matches',
+  None,
+  'Pairs of a query and a result that can be opened to see why they match; 0 = none. As the config says by'
+  ' default.',
+  lower_bound=0,
+)
 flags.DEFINE_string(
-  'config_path', None, 'Experiment or ReportConfig: how many queries and results are shown.'
+  'config_path', None, 'Experiment or ReportConfig: how many queries, results and matches are shown.'
 )
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'report.max_queries: 0'. Repeatable.")
 FLAGS = flags.FLAGS
@@ -34,6 +41,7 @@ def main(_):
     pathlib.Path(FLAGS.output),
     results_per_query=options.results_per_query,
     max_queries=options.max_queries,
+    matches=options.matches if FLAGS.matches is None else FLAGS.matches,
   )
   print(page)
 

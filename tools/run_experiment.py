@@ -2,16 +2,20 @@
 
   d2r run_experiment --images=photos --output=out
   d2r run_experiment --config_path=... --images=photos --ground_truth=truth.json --output=out
+  d2r run_experiment ... --output=out --distractors=revisitop1m
+  d2r run_experiment ... --output=out --cluster=HOST:PORT --gpus_per_worker=0.25
 
 Stages that stand already and are still valid are skipped: run the same command again after a kill and it goes
-on. Afterwards `d2r search_index --index=out --query=photo.jpg` answers photos.
+on. Afterwards `d2r search_index --index=out --query=photo.jpg` answers photos. With --distractors the queries
+are then asked among these, too, in out/with_distractors; all that was made before is used again as it is.
 """
 
 import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config, experiment
+from delf_d2r import command_line, config, distractors, experiment
+from delf_d2r.data import distractor_list
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 
@@ -19,6 +23,7 @@ command_line.define_config('of every stage', default='configs/experiments/d2r_ra
 command_line.define_images()
 command_line.define_output('the whole run')
 command_line.define_workers()
+command_line.define_cluster()
 flags.DEFINE_string(
   'boxes_file',
   None,
@@ -27,13 +32,21 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'codebook', None, 'Use the codebook that train_codebook made there, instead of training one.'
 )
+flags.DEFINE_string(
+  'distractors',
+  None,
+  'Folder of photos to search among, beside those of --images: that of revisitop1m, or any other.',
+)
+flags.DEFINE_string('distractors_boxes_file', None, 'As --boxes_file, for the distractors.')
 FLAGS = flags.FLAGS
 
 
 def main(_):
   loaded = config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  more = distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None
   output = pathlib.Path(FLAGS.output)
+  options = experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo, command_line.cluster())
   outcome = experiment.run(
     loaded,
     dataset,
@@ -41,10 +54,22 @@ def main(_):
     ground_truth=FLAGS.ground_truth,
     boxes_path=FLAGS.boxes_file,
     given={'codebook': Artefact.open(FLAGS.codebook, 'codebook')} if FLAGS.codebook else None,
-    options=experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo),
+    options=options,
   )
   print(experiment.summary(outcome))
   print(f'report: {outcome.page}')
+  if more:
+    joined = distractors.run(
+      loaded,
+      outcome,
+      more,
+      output,
+      ground_truth=FLAGS.ground_truth,
+      boxes_path=FLAGS.distractors_boxes_file,
+      options=options,
+    )
+    print(f'\namong {len(more):,} distractors\n{experiment.summary(joined)}')
+    print(f'report: {joined.page}')
   print(f'search: d2r search_index --index={output} --query=PHOTO')
 
 

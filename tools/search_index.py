@@ -26,6 +26,12 @@ flags.DEFINE_string('box', None, 'ymin,xmin,ymax,xmax in [0, 1]: search for what
 flags.DEFINE_integer('top_k', 10, 'Results for --query; 0 = all.', lower_bound=0)
 flags.DEFINE_enum('format', 'text', ['text', 'json'], 'How the answer to --query is printed.')
 flags.DEFINE_string('html', None, 'Also write the answer to this HTML file, with thumbnails and boxes.')
+flags.DEFINE_integer(
+  'matches',
+  24,
+  'Results of --html that can be opened to see why they matched, some 80 kB each; 0 = none.',
+  lower_bound=0,
+)
 flags.DEFINE_string('images', None, 'Folder of the indexed photos, for --html, if it has moved.')
 flags.DEFINE_string('query_features', None, 'Directory that extract_features --queries made.')
 flags.DEFINE_string('output', None, 'Directory of the rankings of --query_features.')
@@ -34,6 +40,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'search.top_k: 100'. Repeatable.")
 flags.DEFINE_bool('redo', False, 'Replace rankings that another config made.')
+command_line.define_warm()
 FLAGS = flags.FLAGS
 
 
@@ -51,16 +58,20 @@ def main(_):
       Artefact.open(FLAGS.query_features, 'features'),
       pathlib.Path(FLAGS.output),
       redo=FLAGS.redo,
+      warm=FLAGS.warm,
     )
 
 
 def _answer() -> None:
-  engine = SearchEngine.load(FLAGS.index, one_photo=True)
+  engine = SearchEngine.load(FLAGS.index, one_photo=True, warm=FLAGS.warm)
   box = answers.parse_box(FLAGS.box) if FLAGS.box else None
   answer = engine.search(FLAGS.query, box=box, top_k=FLAGS.top_k)
   if FLAGS.html:
-    images_path = pathlib.Path(FLAGS.images) if FLAGS.images else engine.images_path
-    answers.write_page(engine, answer, pathlib.Path(FLAGS.query), box, images_path, pathlib.Path(FLAGS.html))
+    if FLAGS.images:
+      engine.images_path = pathlib.Path(FLAGS.images)
+    answers.write_page(
+      engine, answer, pathlib.Path(FLAGS.query), box, pathlib.Path(FLAGS.html), matches=FLAGS.matches
+    )
   render = answers.to_json if FLAGS.format == 'json' else answers.to_text
   print(render(answer, FLAGS.query, box))
 

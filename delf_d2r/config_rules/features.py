@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from delf_d2r.config_rules.rules import Problem, belongs_to, in_range, is_changed
-from delf_d2r.protos import extraction_pb2, regions_pb2
+from delf_d2r.protos import delf_model_pb2, extraction_pb2, regions_pb2
 
 Regions = regions_pb2.RegionsConfig
 Extraction = extraction_pb2.ExtractionConfig
+DelfModel = delf_model_pb2.DelfModelConfig
 
 
 def regions(config: Regions) -> Iterator[Problem]:
@@ -73,8 +74,8 @@ def extraction(config: Extraction) -> Iterator[Problem]:
       )
   extractor = Extraction.Extractor.Name(config.extractor)
   if config.HasField('root_sift'):
-    if config.extractor not in (Extraction.ROOT_SIFT, Extraction.ROOT_SIFT_AND_DELF):
-      yield belongs_to('root_sift', 'extractor: ROOT_SIFT or ROOT_SIFT_AND_DELF', extractor)
+    if config.extractor not in (Extraction.ROOT_SIFT, Extraction.ROOT_SIFT_AND_DELF, Extraction.PATCHES):
+      yield belongs_to('root_sift', 'extractor: ROOT_SIFT, ROOT_SIFT_AND_DELF or PATCHES', extractor)
     sift = config.root_sift
     for field in ('contrast_threshold', 'edge_threshold'):
       if not getattr(sift, field) > 0:
@@ -96,9 +97,17 @@ def extraction(config: Extraction) -> Iterator[Problem]:
   elif config.region_features == Extraction.SHARED_FEATURE_MAP and config.extractor != Extraction.DELF:
     yield Problem(
       'region_features',
-      'region_features is SHARED_FEATURE_MAP, but ROOT_SIFT has no feature maps. Set extractor: DELF, or'
+      f'region_features is SHARED_FEATURE_MAP, but {extractor} has no feature maps. Set extractor: DELF, or'
       ' region_features: CROP or INSIDE',
     )
+  if config.extractor == Extraction.PATCHES:
+    yield from _patches(config.patches)
+  elif config.HasField('patches'):
+    yield belongs_to('patches', 'extractor: PATCHES', extractor)
+  if config.extractor == Extraction.ACTIVATION_REGIONS:
+    yield from _activation_regions(config.activation_regions)
+  elif config.HasField('activation_regions'):
+    yield belongs_to('activation_regions', 'extractor: ACTIVATION_REGIONS', extractor)
   if config.extractor == Extraction.ROOT_SIFT_AND_DELF and config.min_attention:
     yield Problem(
       'min_attention',
@@ -125,15 +134,75 @@ def _delf(config: Extraction) -> Iterator[Problem]:
     )
   if delf.HasField('pca'):
     yield from _pca('delf.pca', delf.pca)
+  if delf.HasField('network'):
+    yield from _network(delf)
+
+
+def _network(delf: extraction_pb2.DelfConfig) -> Iterator[Problem]:
+  """What a network without training of its own may have."""
+  network = delf.network
+  if delf.model_path:
+    yield Problem('delf.model_path', 'delf has both model_path and network; give one of them')
+  if not network.backbone_weights:
+    yield Problem(
+      'delf.network.backbone_weights',
+      'delf.network.backbone_weights is empty; give "imagenet" or a file of weights',
+    )
+  if network.smoothing < 1 or network.smoothing % 2 == 0:
+    yield Problem(
+      'delf.network.smoothing',
+      f'delf.network.smoothing is {network.smoothing}; it must be odd and at least 1',
+    )
+  attention = DelfModel.Attention.Name(network.attention)
+  trained = [
+    f'{field} {value}'
+    for field, value, free in (
+      ('attention', attention, 'L2_NORM'),
+      ('reduced_dimensions', network.reduced_dimensions, 0),
+      ('global_dimensions', network.global_dimensions, 0),
+      ('num_classes', network.num_classes, 0),
+    )
+    if value != free
+  ]
+  if trained:
+    yield Problem(
+      'delf.network',
+      f'delf.network has parts that need training ({", ".join(trained)}). Set attention: L2_NORM and'
+      ' reduced_dimensions: 0, or make a model of it with export_delf and give model_path',
+    )
 
 
 def _global(config: Extraction) -> Iterator[Problem]:
   options = config.global_descriptor
   yield from _image_scales('global_descriptor', options)
-  if not options.gem_power > 0:
+  for field in ('gem_power', 'scale_power'):
+    if not getattr(options, field) > 0:
+      yield Problem(
+        f'global_descriptor.{field}',
+        f'global_descriptor.{field} is {getattr(options, field):g}; it must be positive',
+      )
+  if not 1 <= options.region_levels <= 16:
     yield Problem(
-      'global_descriptor.gem_power',
-      f'global_descriptor.gem_power is {options.gem_power:g}; it must be positive',
+      'global_descriptor.region_levels',
+      f'global_descriptor.region_levels is {options.region_levels}; it must be in [1, 16]',
+    )
+  is_regional = options.pooling == extraction_pb2.GlobalConfig.R_MAC
+  if is_regional and options.model_path:
+    yield Problem(
+      'global_descriptor.pooling',
+      'global_descriptor.pooling is R_MAC, but the model at model_path pools by itself. Remove one of them',
+    )
+  for field in ('gem_power', 'scale_power') if is_regional else ('region_levels',):
+    if is_changed(options, field):
+      wanted = 'GEM' if is_regional else 'R_MAC'
+      found = 'R_MAC' if is_regional else 'GEM'
+      yield belongs_to(f'global_descriptor.{field}', f'pooling: {wanted}', found)
+  if options.model_path and is_changed(options, 'scale_power'):
+    yield Problem(
+      'global_descriptor.scale_power',
+      f'global_descriptor.scale_power is {options.scale_power:g}, but the descriptors of a model may be'
+      ' negative,'
+      ' which have no power. Remove it',
     )
   if not options.model_path and not options.backbone_weights:
     yield Problem(
@@ -151,6 +220,38 @@ def _global(config: Extraction) -> Iterator[Problem]:
     )
   if config.min_attention:
     yield belongs_to('min_attention', 'extractor: ROOT_SIFT or DELF', 'GLOBAL')
+
+
+def _patches(patches: extraction_pb2.PatchConfig) -> Iterator[Problem]:
+  if not patches.model_path:
+    yield Problem(
+      'patches.model_path',
+      'patches.model_path is empty; give a file of ONNX or the directory of a SavedModel',
+    )
+  if not 4 <= patches.patch_size <= 512:
+    yield Problem('patches.patch_size', f'patches.patch_size is {patches.patch_size}; it must be in [4, 512]')
+  if not 0 < patches.magnification <= 100:
+    yield Problem(
+      'patches.magnification', f'patches.magnification is {patches.magnification:g}; it must be in (0, 100]'
+    )
+
+
+def _activation_regions(regions: extraction_pb2.ActivationRegionsConfig) -> Iterator[Problem]:
+  if not regions.backbone_weights:
+    yield Problem(
+      'activation_regions.backbone_weights',
+      'activation_regions.backbone_weights is empty; give "imagenet" or a file of weights',
+    )
+  if not 0 < regions.threshold <= 1:
+    yield Problem(
+      'activation_regions.threshold',
+      f'activation_regions.threshold is {regions.threshold:g}; it must be in (0, 1]',
+    )
+  if regions.regions_per_channel < 1:
+    yield Problem(
+      'activation_regions.regions_per_channel',
+      f'activation_regions.regions_per_channel is {regions.regions_per_channel}; it must be at least 1',
+    )
 
 
 def _image_scales(part: str, options) -> Iterator[Problem]:

@@ -3,9 +3,19 @@
 from collections.abc import Iterator
 
 from delf_d2r.config_rules.rules import Problem, belongs_to, in_range, is_changed
-from delf_d2r.protos import aggregation_pb2, codebook_pb2, expansion_pb2, experiment_pb2, verification_pb2
+from delf_d2r.protos import (
+  aggregation_pb2,
+  codebook_pb2,
+  expansion_pb2,
+  experiment_pb2,
+  extraction_pb2,
+  fusion_pb2,
+  verification_pb2,
+  whitening_pb2,
+)
 
 Aggregation = aggregation_pb2.AggregationConfig
+Extraction = extraction_pb2.ExtractionConfig
 
 
 def codebook(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
@@ -56,6 +66,7 @@ def report(config: experiment_pb2.ReportConfig) -> Iterator[Problem]:
   """Yields what is wrong with the part `report`."""
   yield from in_range(config, 'results_per_query', 1, 1000)
   yield from in_range(config, 'max_queries', 0)
+  yield from in_range(config, 'matches', 0, 1000)
 
 
 def verification(config: verification_pb2.VerificationConfig) -> Iterator[Problem]:
@@ -72,6 +83,37 @@ def verification(config: verification_pb2.VerificationConfig) -> Iterator[Proble
     )
   if config.compat and config.model != verification_pb2.VerificationConfig.AFFINE:
     yield Problem('model', f'compat is the affine model of the research code, but model is {name}. Remove it')
+  if config.matching == verification_pb2.VerificationConfig.SAME_CHANNEL:
+    yield from _same_channel(config)
+  elif config.extraction.extractor == Extraction.ACTIVATION_REGIONS:
+    yield Problem(
+      'matching',
+      'extraction.extractor is ACTIVATION_REGIONS, whose regions have no descriptors. Set matching:'
+      ' SAME_CHANNEL',
+    )
+
+
+def _same_channel(config: verification_pb2.VerificationConfig) -> Iterator[Problem]:
+  if config.extraction.extractor != Extraction.ACTIVATION_REGIONS:
+    found = Extraction.Extractor.Name(config.extraction.extractor)
+    yield belongs_to('matching', 'extraction { extractor: ACTIVATION_REGIONS }', found)
+  if config.compat:
+    yield Problem(
+      'compat', 'compat matches descriptors, which matching: SAME_CHANNEL has not. Remove one of them'
+    )
+  for field in ('max_distance', 'ratio', 'mutual'):
+    if is_changed(config, field):
+      yield belongs_to(field, 'matching: DESCRIPTORS', 'SAME_CHANNEL')
+
+
+def fusion(config: fusion_pb2.FusionConfig) -> Iterator[Problem]:
+  """Yields what is wrong with the part `fusion`, the other search apart."""
+  yield from in_range(config, 'weight', 0, 1e6)
+
+
+def whitening(config: whitening_pb2.WhiteningConfig) -> Iterator[Problem]:
+  """Yields what is wrong with the part `whitening`."""
+  yield from in_range(config, 'shrinkage', 0, 1e6)
 
 
 def expansion(config: expansion_pb2.QueryExpansionConfig) -> Iterator[Problem]:
@@ -90,6 +132,7 @@ _VERIFICATION_RANGES = {
   'max_residual': (1e-3,),
   'trials': (1, 1_000_000),
   'min_inliers': (1,),
+  'max_false_alarms': (1e-30,),
   'max_scale': (1,),
   'max_anisotropy': (1,),
   'min_spread': (0,),

@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-import google_crc32c
 from absl import logging
 from google.protobuf import text_format
 
@@ -188,7 +187,7 @@ class ArtefactWriter:
     if not (shard.is_file() and account.is_file()):
       return None
     try:
-      found = json.loads(account.read_text(encoding='utf-8'))
+      found = files.parse_json(account.read_text(encoding='utf-8'))
       return found if found['bytes'] == shard.stat().st_size else None
     except (ValueError, KeyError, TypeError):
       # Damaged by something else than a kill: the shard is written again.
@@ -204,7 +203,7 @@ class ArtefactWriter:
       account = {
         'records': writer.records,
         'bytes': temporary.stat().st_size,
-        'crc32c': _file_crc(temporary),
+        'crc32c': files.crc32c(temporary),
         'counts': dict(writer.counts),
         'errors': writer.errors,
       }
@@ -280,7 +279,7 @@ def read_errors(artefact: Artefact | None) -> list[dict[str, str]]:
   if artefact is None or not (artefact.path / ERRORS).is_file():
     return []
   lines = (artefact.path / ERRORS).read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
+  return [files.parse_json(line) for line in lines]
 
 
 @contextlib.contextmanager
@@ -296,11 +295,3 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
     yield
   finally:
     os.close(handle)
-
-
-def _file_crc(path: pathlib.Path) -> int:
-  checksum = google_crc32c.Checksum()
-  with open(path, 'rb') as file:
-    while block := file.read(1 << 20):
-      checksum.update(block)
-  return int.from_bytes(checksum.digest(), 'big')

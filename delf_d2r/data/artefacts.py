@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from google.protobuf import text_format
 
 from delf_d2r import config as configs
-from delf_d2r.data import tfrecord
+from delf_d2r.data import files, tfrecord
 from delf_d2r.errors import ArtefactError
 from delf_d2r.protos import aggregation_pb2, experiment_pb2, manifest_pb2
 
@@ -146,7 +146,7 @@ class Artefact:
         f'{path}: holds {manifest.kind}, but {kind} are needed here; is it the directory of another stage?'
       )
     for shard in manifest.shards:
-      file = path / shard.file
+      file = files.below(path, shard.file)
       size = file.stat().st_size if file.is_file() else -1
       if size != shard.bytes:
         found = 'it is missing' if size < 0 else f'it has {size}'

@@ -42,7 +42,7 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
 def load_recall(directory: pathlib.Path) -> float:
   """Recall@1 of approximate assignment as measured in training; 0, so that it is not used, if unknown."""
   try:
-    return float(json.loads((directory / REPORT).read_text(encoding='utf-8'))['approximate_recall'])
+    return float(files.parse_json((directory / REPORT).read_text(encoding='utf-8'))['approximate_recall'])
   except FileNotFoundError:
     return 0.0
   except (OSError, ValueError, KeyError, TypeError) as error:

@@ -17,11 +17,12 @@ class FeatureStore:
   there are all records read once for their names. Threads may share it.
   """
 
-  def __init__(self, artefact: Artefact):
-    """Takes what extract_features made; ArtefactError if a shard of it is damaged."""
-    self._artefact = artefact
-    paths = tuple(artefact.path / shard.file for shard in artefact.manifest.shards)
-    self._shards = RecordShards(str(artefact.path), paths, tuple(map(tfrecord.record_offsets, paths)))
+  def __init__(self, *artefacts: Artefact):
+    """Takes what extract_features made, numbered through; ArtefactError if a shard is damaged."""
+    self._artefacts = artefacts
+    self._source = ', '.join(str(artefact.path) for artefact in artefacts)
+    paths = tuple(artefact.path / shard.file for artefact in artefacts for shard in artefact.manifest.shards)
+    self._shards = RecordShards(self._source, paths, tuple(map(tfrecord.record_offsets, paths)))
     self._numbers: dict[str, int] | None = None
 
   def __len__(self) -> int:
@@ -40,7 +41,7 @@ class FeatureStore:
     number = self._number_of(name)
     if number is None:
       raise ArtefactError(
-        f'{self._artefact.path}: no features of {name} among those of {len(self)} images. Give the features'
+        f'{self._source}: no features of {name} among those of {len(self)} images. Give the features'
         ' that the index was made from'
       )
     return self._decode(number)
@@ -50,6 +51,6 @@ class FeatureStore:
 
   def _number_of(self, name: str) -> int | None:
     if self._numbers is None:
-      names = (records.Record(data).name for data in self._artefact.records())
+      names = (records.Record(data).name for artefact in self._artefacts for data in artefact.records())
       self._numbers = dict(zip(names, itertools.count()))
     return self._numbers.get(name)

@@ -2,11 +2,13 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
 
+import google_crc32c
 import numpy as np
 
 from delf_d2r.errors import ArtefactError, UserError
@@ -53,6 +55,28 @@ def load_array(path: pathlib.Path) -> np.ndarray:
     raise ArtefactError(f'{path}: missing or damaged ({error}). Run the stage that makes it again') from None
 
 
+def below(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """The place of a file that `folder` shall hold under the name of an image.
+
+  Raises:
+    UserError: the name, which may come out of somebody else's artefact, leads elsewhere.
+  """
+  parts = pathlib.PurePosixPath(name).parts
+  if not parts or name.startswith('/') or '..' in parts or '\0' in name:
+    raise UserError(
+      f'{folder}: the image name {name!r} leads out of it, nothing was written. Rename the photo'
+    )
+  return folder / name
+
+
+def parse_json(text: str) -> object:
+  """`json.loads` with one kind of error: ValueError also where the text is nested too deeply to be parsed."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError('JSON nested too deeply') from None
+
+
 def fingerprint(path: pathlib.Path) -> str:
   """A digest of a file, or of all files of a directory and their names in it; '' if there is neither."""
   if not path.exists():
@@ -64,6 +88,15 @@ def fingerprint(path: pathlib.Path) -> str:
     with open(member, 'rb') as file:
       digest.update(hashlib.file_digest(file, 'sha256').digest())
   return digest.hexdigest()[:16]
+
+
+def crc32c(path: pathlib.Path) -> int:
+  """The CRC-32C of a file."""
+  checksum = google_crc32c.Checksum()
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 20):
+      checksum.update(block)
+  return int.from_bytes(checksum.digest(), 'big')
 
 
 def sync_directory(path: pathlib.Path) -> None:

@@ -65,7 +65,9 @@ class ResolvedQuery:
   junk: np.ndarray
 
 
-def resolve(ground_truth: GroundTruth, image_names: Sequence[str]) -> tuple[ResolvedQuery, ...]:
+def resolve(
+  ground_truth: GroundTruth, image_names: Sequence[str], *, distractors: range = range(0)
+) -> tuple[ResolvedQuery, ...]:
   """The queries of `ground_truth` with positions in `image_names` in the place of names.
 
   Photos beyond the ground truth's `index_images` are distractors. A photo that is there but could not be
@@ -74,6 +76,7 @@ def resolve(ground_truth: GroundTruth, image_names: Sequence[str]) -> tuple[Reso
   Args:
     ground_truth: Q queries.
     image_names: M paths relative to the image folder, in the order of image ids.
+    distractors: positions in `image_names` that no name of the ground truth means, whatever they are called.
 
   Returns:
     Q resolved queries, in the ground truth's order. Names are matched by `name_matching.match_names`.
@@ -85,7 +88,9 @@ def resolve(ground_truth: GroundTruth, image_names: Sequence[str]) -> tuple[Reso
   labelled = (image for query in ground_truth.queries for label in LABELS for image in getattr(query, label))
   names = {*ground_truth.index_images, *labelled}
   source = f'ground truth {ground_truth.name!r}'
-  matches = name_matching.match_names(names, image_names, source=source)
+  known = np.delete(np.arange(len(image_names)), distractors).tolist()
+  found = name_matching.match_names(names, [image_names[position] for position in known], source=source)
+  matches = {name: known[position] for name, position in found.items()}
   return tuple(_resolve_query(query, matches, source) for query in ground_truth.queries)
 
 

@@ -54,8 +54,12 @@ class ImageBoxes:
 
 def save_boxes(boxes: Iterable[np.ndarray], directory: pathlib.Path) -> None:
   """Writes the regions, float32 [R, 4], of every image in order of image id."""
-  found = ImageBoxes.of_images(boxes)
-  for name, array in ((BOXES, found.coordinates), (BOX_OFFSETS, found.offsets)):
+  save_all_boxes(ImageBoxes.of_images(boxes), directory)
+
+
+def save_all_boxes(boxes: ImageBoxes, directory: pathlib.Path) -> None:
+  """The same for boxes that are together already."""
+  for name, array in ((BOXES, boxes.coordinates), (BOX_OFFSETS, boxes.offsets)):
     files.save_array(directory / name, array)
 
 

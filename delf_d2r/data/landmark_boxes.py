@@ -10,7 +10,6 @@ All boxes are those of the upright photo.
 
 import csv
 import dataclasses
-import json
 import pathlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import boxes_file, name_matching
+from delf_d2r.data import boxes_file, files, name_matching
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
 
@@ -153,7 +152,7 @@ def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
 
 def _coco_rows(path: pathlib.Path) -> Iterator[_Row]:
   try:
-    content = json.loads(path.read_text(encoding='utf-8-sig'))
+    content = files.parse_json(path.read_text(encoding='utf-8-sig'))
     images = {image['id']: image for image in content['images']}
     names = {number: str(image['file_name']) for number, image in images.items()}
     categories = {category['id']: str(category['name']) for category in content['categories']}

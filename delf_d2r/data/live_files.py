@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from delf_d2r.data import files, index_files, records
+from delf_d2r.data import files, index_files, inflation, records
 from delf_d2r.data.index_files import ImageBoxes
 from delf_d2r.errors import ArtefactError
 from delf_d2r.structures import ImageFeatures
@@ -115,9 +115,13 @@ def _read(path: pathlib.Path) -> tuple[int, LiveState] | None:
   if not path.is_file():
     return None
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      added = zip(arrays['added_names'].tolist(), arrays['added_digests'].tolist(), strict=True)
-      boxes = ImageBoxes(arrays['coordinates'], arrays['offsets'])
-      return int(arrays['replacing']), LiveState(boxes, dict(added))
+    # NumPy leaves a file open that it cannot read.
+    with open(path, 'rb') as file:
+      # What is written here is not compressed.
+      inflation.check_zip(file, path.stat().st_size)
+      with np.load(file, allow_pickle=False) as arrays:
+        added = zip(arrays['added_names'].tolist(), arrays['added_digests'].tolist(), strict=True)
+        boxes = ImageBoxes(arrays['coordinates'], arrays['offsets'])
+        return int(arrays['replacing']), LiveState(boxes, dict(added))
   except Exception as error:  # A damaged archive raises nearly any exception.
     raise ArtefactError(f'{path}: damaged ({error}). Build the index again') from None

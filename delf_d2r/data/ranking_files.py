@@ -65,7 +65,7 @@ def load(directory: pathlib.Path) -> StoredRankings:
   """Reads what `save` wrote; ArtefactError if it is damaged."""
   try:
     queries, names, timing = (
-      json.loads((directory / f'{name}.json').read_text(encoding='utf-8'))
+      files.parse_json((directory / f'{name}.json').read_text(encoding='utf-8'))
       for name in ('queries', 'image_names', 'timing')
     )
     arrays = _ARRAYS | _INLIERS if (directory / 'inliers.npy').exists() else _ARRAYS

@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import re
 import types
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _SIMPLE_DTYPE = re.compile(r'[<>|=]?(b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?)')
 _MEMO_WRITES = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
   """The pickle holds something that is not admitted."""
 
 
@@ -32,9 +33,9 @@ def loads(data: bytes) -> object:
     ValueError: the pickle names anything but the admitted globals, or is damaged or cut short.
   """
   try:
-    _check_opcodes(data)
+    check_opcodes(data, len(data))
     return _Unpickler(data).load()
-  except _RefusedError as error:
+  except RefusedError as error:
     raise ValueError(str(error)) from error
   except Exception as error:  # A damaged pickle raises nearly any exception.
     raise ValueError(
@@ -42,15 +43,15 @@ def loads(data: bytes) -> object:
     ) from error
 
 
-def _check_opcodes(data: bytes) -> None:
-  """Walks through the pickle once: it ends with STOP, and its memo is no larger than itself.
+def check_opcodes(data: bytes | BinaryIO, size: int) -> None:
+  """Walks through one pickle: it ends with STOP, and its memo is no larger than the `size` bytes it is from.
 
   The C unpickler allocates as much memo as the largest slot written asks for, up to 64 GiB.
   """
   for opcode, argument, position in pickletools.genops(data):
-    if opcode.name in _MEMO_WRITES and argument > len(data):
-      raise _RefusedError(
-        f'the pickle is damaged: byte {position} writes memo slot {argument} of a file of {len(data)}'
+    if opcode.name in _MEMO_WRITES and argument > size:
+      raise RefusedError(
+        f'the pickle is damaged: byte {position} writes memo slot {argument} of a file of {size}'
         ' bytes; fetch the file again'
       )
 
@@ -63,7 +64,7 @@ class _Unpickler(pickle.Unpickler):
     try:
       return _ADMITTED[module, name]
     except KeyError:
-      raise _RefusedError(
+      raise RefusedError(
         f'refused the global {module}.{name}: only plain containers and NumPy arrays are admitted, and'
         ' nothing was executed; get the file from a source you trust, or write the ground truth as JSON'
       ) from None
@@ -79,14 +80,14 @@ class _Global:
 
   def __call__(self, *arguments):
     if self._function is None:
-      raise _RefusedError('refused to call a class')
+      raise RefusedError('refused to call a class')
     return self._function(*arguments)
 
   def __setattr__(self, name, value):
-    raise _RefusedError(f'refused to set the attribute {name} of a global')
+    raise RefusedError(f'refused to set the attribute {name} of a global')
 
   def __setstate__(self, state):
-    raise _RefusedError('refused to set the state of a global')
+    raise RefusedError('refused to set the state of a global')
 
 
 class _Dtype:
@@ -96,13 +97,13 @@ class _Dtype:
 
   def __init__(self, text: str):
     if not isinstance(text, str) or not _SIMPLE_DTYPE.fullmatch(text):
-      raise _RefusedError(f'refused the dtype {text!r}: only numbers, text and objects are admitted')
+      raise RefusedError(f'refused the dtype {text!r}: only numbers, text and objects are admitted')
     self.dtype = np.dtype('O' if 'O' in text else text)
 
   def __setstate__(self, state):
     _version, order, *compound = state[:5]
     if order not in ('<', '>', '|', '=') or any(part is not None for part in compound):
-      raise _RefusedError(f'refused a compound dtype of {self.dtype}')
+      raise RefusedError(f'refused a compound dtype of {self.dtype}')
     self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -115,24 +116,24 @@ class _Array(np.ndarray):
     if isinstance(content, str):  # Bytes of Python 2.
       content = content.encode('latin1')
     if not isinstance(content, list if dtype.hasobject else bytes):
-      raise _RefusedError(f'an array of {dtype} holds {type(content).__name__}')
+      raise RefusedError(f'an array of {dtype} holds {type(content).__name__}')
     _check_size(shape, dtype, len(content) if dtype.hasobject else len(content) / dtype.itemsize)
     super().__setstate__((1, shape, dtype, bool(is_fortran), content))
 
 
 def _checked_dtype(dtype: object) -> np.dtype:
   if not isinstance(dtype, _Dtype):
-    raise _RefusedError(f'expected a dtype, found {type(dtype).__name__}')
+    raise RefusedError(f'expected a dtype, found {type(dtype).__name__}')
   if dtype.dtype.itemsize == 0:
-    raise _RefusedError(f'refused a dtype without bytes: {dtype.dtype}')
+    raise RefusedError(f'refused a dtype without bytes: {dtype.dtype}')
   return dtype.dtype
 
 
 def _check_size(shape: object, dtype: np.dtype, found: float) -> None:
   if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
-    raise _RefusedError('the shape of an array is not a tuple of sizes')
+    raise RefusedError('the shape of an array is not a tuple of sizes')
   if math.prod(shape) != found:
-    raise _RefusedError(f'an array {shape} of {dtype} needs {math.prod(shape)} items, found {found:g}')
+    raise RefusedError(f'an array {shape} of {dtype} needs {math.prod(shape)} items, found {found:g}')
 
 
 def _reconstruct(_subtype, _shape, _typecode) -> _Array:
@@ -154,7 +155,7 @@ def _scalar(dtype, content) -> np.generic:
 
 def _encode(text: str, encoding: str) -> bytes:
   if encoding not in ('latin1', 'latin-1'):
-    raise _RefusedError(f'refused the encoding {encoding!r}: expected latin1')
+    raise RefusedError(f'refused the encoding {encoding!r}: expected latin1')
   return text.encode('latin1')
 
 

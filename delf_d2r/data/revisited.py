@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delf_d2r.data import restricted_pickle
+from delf_d2r.data import inflation, restricted_pickle
 from delf_d2r.data.ground_truth_values import LABELS, GroundTruth, QueryGroundTruth
+
+# Unpacked. That of Revisited takes less than one; each cell of MATLAB becomes an array of 100 bytes and more.
+MAX_MAT_BYTES = 16 * 2**20
 
 _TOP_KEYS = ('gnd', 'imlist', 'qimlist')
 _QUERY_KEYS = ('bbx', *LABELS)
@@ -33,10 +36,11 @@ def read_mat(path: pathlib.Path) -> GroundTruth:
   """Reads `gnd_*.mat` (MATLAB 5 to 7.2).
 
   Raises:
-    ValueError: the file is damaged or does not have Revisited's form.
+    ValueError: the file is damaged, unpacks to over MAX_MAT_BYTES, or does not have Revisited's form.
   """
   import scipy.io
 
+  inflation.check_mat(path, MAX_MAT_BYTES)
   try:
     content = scipy.io.loadmat(path)
   except NotImplementedError as error:

@@ -8,12 +8,14 @@ list of those keys, and for each key an int64 count and that many little-endian 
 import dataclasses
 import io
 import math
+import os
 import pathlib
 import pickle
 from collections.abc import Mapping
 
 import numpy as np
 
+from delf_d2r.data import restricted_pickle
 from delf_d2r.errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -48,21 +50,28 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read(file, path) -> dict[str, np.ndarray]:
-  magic = _Unpickler(file).load()
+  magic = _load(file)
   if magic != _MAGIC:
     raise ValueError(f'expected the magic number {_MAGIC:#x}, found {magic!r}')
-  _Unpickler(file).load()  # Version of the protocol.
-  writer = _Unpickler(file).load()
+  _load(file)  # Version of the protocol.
+  writer = _load(file)
   if not writer.get('little_endian', False):
     raise ValueError('expected little-endian tensors')
-  state = _Unpickler(file).load()
-  keys = _Unpickler(file).load()
+  state = _load(file)
+  keys = _load(file)
   if not isinstance(state, Mapping):
     raise ValueError(f'expected a state dict, found {type(state).__name__}')
   tensors = {name: value for name, value in state.items() if isinstance(value, _Tensor)}
   dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
   storages = {key: _read_storage(file, dtypes[key]) for key in keys}
   return {name: tensor.of(storages[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _load(file: io.BufferedReader) -> object:
+  start = file.tell()
+  restricted_pickle.check_opcodes(file, os.fstat(file.fileno()).st_size)
+  file.seek(start)
+  return _Unpickler(file).load()
 
 
 def _read_storage(file: io.BufferedReader, dtype: np.dtype) -> np.ndarray:
@@ -90,7 +99,11 @@ class _Tensor:
 
   def of(self, items: np.ndarray) -> np.ndarray:
     last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
-    if min((self.offset, *self.shape, *self.strides)) < 0 or (math.prod(self.shape) and last >= len(items)):
+    size = math.prod(self.shape)
+    # Without steps a tensor can be of any size, whatever its storage.
+    if (
+      min((self.offset, *self.shape, *self.strides)) < 0 or size > len(items) or (size and last >= len(items))
+    ):
       raise ValueError(f'a tensor of shape {self.shape} reaches beyond its storage of {len(items)} items')
     strides = tuple(stride * items.itemsize for stride in self.strides)
     return np.lib.stride_tricks.as_strided(items[self.offset :], self.shape, strides).copy()

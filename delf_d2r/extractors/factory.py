@@ -19,6 +19,8 @@ def build(config: extraction_pb2.ExtractionConfig) -> RegionExtractor:
     Extraction.DELF: _delf,
     Extraction.ROOT_SIFT_AND_DELF: _joined,
     Extraction.GLOBAL: _global,
+    Extraction.PATCHES: _patches,
+    Extraction.ACTIVATION_REGIONS: _activation_regions,
   }
   if config.extractor not in makers:
     raise ValueError(f'extractor {config.extractor} has no implementation')
@@ -60,10 +62,37 @@ def _global(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
   return global_descriptor.build(config.global_descriptor)
 
 
+def _patches(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.extractors.patch_features import PatchFeatures
+  from delf_d2r.models import patch_network
+
+  return PatchFeatures(
+    patch_network.load(config.patches.model_path, patch_size=config.patches.patch_size),
+    config.patches,
+    config.root_sift,
+    max_features=config.max_features,
+    min_attention=config.min_attention,
+  )
+
+
+def _activation_regions(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
+  from delf_d2r.models import activation_regions
+
+  return activation_regions.build(config)
+
+
 def model_files(config: extraction_pb2.ExtractionConfig) -> dict[str, pathlib.Path]:
   """The files and directories that an extractor with a network is made from, by their role."""
+  pca = extraction_pb2.DelfPcaConfig()
   if config.extractor == Extraction.GLOBAL:
-    model, pca = _global_model_file(config.global_descriptor), config.global_descriptor.pca
+    options = config.global_descriptor
+    model, pca = options.model_path or _weights_file(options.backbone_weights), options.pca
+  elif config.extractor == Extraction.PATCHES:
+    model = config.patches.model_path
+  elif config.extractor == Extraction.ACTIVATION_REGIONS:
+    model = _weights_file(config.activation_regions.backbone_weights)
+  elif config.delf.HasField('network'):
+    model, pca = _weights_file(config.delf.network.backbone_weights), config.delf.pca
   else:
     model, pca = config.delf.model_path or str(DEFAULT_DELF), config.delf.pca
   places = {
@@ -76,8 +105,6 @@ def model_files(config: extraction_pb2.ExtractionConfig) -> dict[str, pathlib.Pa
   return {role: pathlib.Path(place) for role, place in places.items() if place}
 
 
-def _global_model_file(config: extraction_pb2.GlobalConfig) -> str:
-  if config.model_path:
-    return config.model_path
+def _weights_file(weights: str) -> str:
   # Weights that are known by name are no file of the user's.
-  return '' if config.backbone_weights == 'imagenet' else config.backbone_weights
+  return '' if weights == 'imagenet' else weights

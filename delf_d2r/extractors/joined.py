@@ -43,6 +43,10 @@ class JoinedExtractor:
 
 
 def _moved_away(features: LocalFeatures) -> LocalFeatures:
-  descriptors = features.descriptors.copy()
-  descriptors[:, 0] += _DISTANCE
+  descriptors = features.descriptors + offset(features.dimensions)
   return LocalFeatures(features.locations, features.scales, features.attention, descriptors)
+
+
+def offset(dimensions: int) -> np.ndarray:
+  """float32 [D]: what descriptors of the second kind are moved by."""
+  return _DISTANCE * np.eye(1, dimensions, dtype=np.float32)[0]

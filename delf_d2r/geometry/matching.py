@@ -13,11 +13,14 @@ class PutativeMatches:
     query: int64 [P], features of the query.
     index: int64 [P], features of the index image.
     distances: float32 [P], Euclidean, between their descriptors.
+    credible: bool [P]: those to search a transform among. The others are as near, but a neighbour of either
+      feature might be meant as well.
   """
 
   query: np.ndarray
   index: np.ndarray
   distances: np.ndarray
+  credible: np.ndarray
 
   def __len__(self) -> int:
     return len(self.query)
@@ -30,14 +33,11 @@ def match(
   max_distance: float = np.inf,
   ratio: float = 1.0,
   mutual: bool = True,
-  query_words: np.ndarray | None = None,
-  index_words: np.ndarray | None = None,
 ) -> PutativeMatches:
-  """Pairs each feature of the query with its nearest neighbour in the index image, where that is credible.
+  """Pairs each feature of the query with its nearest neighbour in the index image.
 
-  One product of matrices gives all N x M distances. The result is one-to-one, except with `mutual` off, where
-  several features of the query may share a neighbour. Of equally near neighbours the first is taken. A
-  descriptor that is not finite matches nothing.
+  One product of matrices gives all N x M distances. Of equally near neighbours the first is taken. A
+  descriptor that is not finite matches nothing. Credible matches are one-to-one, except with `mutual` off.
 
   Two kinds of features that were joined (extractors/joined.py) are at least 2 apart and distances within a
   kind are as they would be alone: with a `max_distance` below 2 kinds never mix.
@@ -46,10 +46,9 @@ def match(
     query: float32 [N, D].
     index: float32 [M, D].
     max_distance: pairs must be nearer than this.
-    ratio: the second nearest must be farther by more than the factor 1 / ratio (Lowe, IJCV 2004, section
-      7.1). 1 or more switches the test off.
-    mutual: the feature of the query must be the nearest to its neighbour, too.
-    query_words, index_words: integers [N] and [M]: only features of one visual word may match.
+    ratio: to be credible, the second nearest must be farther by more than the factor 1 / ratio (Lowe, IJCV
+      2004, section 7.1). 1 or more switches the test off.
+    mutual: to be credible, the feature of the query must be the nearest to its neighbour, too.
 
   Raises:
     ValueError: the dimensions of the two differ.
@@ -60,33 +59,33 @@ def match(
   index_rows, index_half = _finite_rows(index)
   if not len(query_rows) or not len(index_rows):
     nothing = np.zeros(0, np.int64)
-    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32))
+    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32), np.zeros(0, bool))
   # -d^2 / 2 = q.x - |q|^2 / 2 - |x|^2 / 2: two more columns make it a single product.
   left = np.column_stack([query[query_rows], -query_half, np.ones_like(query_half)])
   right = np.column_stack([index[index_rows], np.ones_like(index_half), -index_half])
   closeness = left @ right.T
-  if query_words is not None:
-    closeness[query_words[query_rows, None] != index_words[None, index_rows]] = -np.inf
   rows = np.arange(len(query_rows))
   nearest = closeness.argmax(axis=1)
   best = closeness[rows, nearest]
   kept = np.isfinite(best)
+  credible = kept.copy()
   if mutual:
-    kept &= best == closeness.max(axis=0)[nearest]
+    credible &= best == closeness.max(axis=0)[nearest]
     # Rows that are equally near to one column: the first has it.
     first = np.full(len(index_rows), len(rows))
-    np.minimum.at(first, nearest[kept], rows[kept])
-    kept &= first[nearest] == rows
+    np.minimum.at(first, nearest[credible], rows[credible])
+    credible &= first[nearest] == rows
   if ratio < 1:
     closeness[rows, nearest] = -np.inf
     # Both sides are -d^2 / 2.
-    kept &= best > ratio**2 * closeness.max(axis=1)
+    credible &= best > ratio**2 * closeness.max(axis=1)
   chosen, partners = query_rows[kept], index_rows[nearest[kept]]
-  # The product cancels digits where descriptors are nearly equal; the few that are left are measured anew.
-  distances = np.linalg.norm(query[chosen] - index[partners], axis=1).astype(np.float32)
+  # The product cancels digits where descriptors are nearly equal; the matches are measured anew.
+  apart = query[chosen] - index[partners]
+  distances = np.sqrt(np.einsum('nd,nd->n', apart, apart))
   near = np.flatnonzero(distances < max_distance)
   order = near[np.argsort(distances[near], kind='stable')]
-  return PutativeMatches(chosen[order], partners[order], distances[order])
+  return PutativeMatches(chosen[order], partners[order], distances[order], credible[kept][order])
 
 
 def _finite_rows(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,12 @@ def match(query: np.ndarray, index: np.ndarray, *, max_distance: float) -> Putat
   """
   distances, neighbours = cKDTree(index).query(query, distance_upper_bound=max_distance)
   kept = np.flatnonzero(np.isfinite(distances))
-  return PutativeMatches(kept, neighbours[kept].astype(np.int64), distances[kept].astype(np.float32))
+  return PutativeMatches(
+    kept,
+    neighbours[kept].astype(np.int64),
+    distances[kept].astype(np.float32),
+    np.ones(len(kept), bool),
+  )
 
 
 def verify(

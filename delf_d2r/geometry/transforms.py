@@ -5,6 +5,7 @@ A transform is float64 [3, 3] and acts on homogeneous `(y, x, 1)` in pixels; the
 
 import dataclasses
 import enum
+import math
 
 import cv2
 import numpy as np
@@ -41,14 +42,22 @@ class Limits:
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
   """float64 [P, 2]: `points` [P, 2] in the other image; not finite where they go to infinity."""
   moved = points @ matrix[:2, :2].T + matrix[:2, 2]
+  if is_affine(matrix):
+    return moved
   with np.errstate(divide='ignore', invalid='ignore'):
     return moved / (points @ matrix[2, :2] + matrix[2, 2])[:, None]
 
 
+def is_affine(matrix: np.ndarray) -> bool:
+  """Whether a transform is the same everywhere."""
+  return matrix[2, 0] == matrix[2, 1] == 0 and matrix[2, 2] == 1
+
+
 def residuals(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
   """float64 [P]: pixels between where each source point goes and its target; infinite if nowhere."""
-  distances = np.linalg.norm(apply(matrix, source) - target, axis=1)
-  return np.where(np.isfinite(distances), distances, np.inf)
+  apart = apply(matrix, source) - target
+  distances = np.sqrt(np.einsum('pd,pd->p', apart, apart))
+  return np.where(np.isnan(distances), np.inf, distances)
 
 
 def fit(model: Model, source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
@@ -61,13 +70,14 @@ def fit(model: Model, source: np.ndarray, target: np.ndarray) -> np.ndarray | No
   if model is Model.HOMOGRAPHY:
     matrix, _ = cv2.findHomography(source, target, 0)
     return matrix
-  middles = source.mean(axis=0), target.mean(axis=0)
+  middles = source.sum(axis=0) / len(source), target.sum(axis=0) / len(target)
   a, b = source - middles[0], target - middles[1]
   if model is Model.AFFINE:
-    moments = a.T @ a
-    if np.linalg.det(moments) <= 1e-9 * np.trace(moments) ** 2:
+    (yy, yx), (_, xx) = (a.T @ a).tolist()
+    determinant = yy * xx - yx * yx
+    if determinant <= 1e-9 * (yy + xx) ** 2:
       return None
-    linear = b.T @ a @ np.linalg.inv(moments)
+    linear = b.T @ a @ np.array([[xx, -yx], [-yx, yy]]) / determinant
   else:
     power = (a * a).sum()
     if power == 0:
@@ -88,6 +98,8 @@ def plausible(matrix: np.ndarray, points: np.ndarray, limits: Limits) -> np.ndar
   """
   if not np.isfinite(matrix).all():
     return np.zeros(len(points), bool)
+  if is_affine(matrix) and len(points) > 1:
+    return np.repeat(plausible(matrix, points[:1], limits), len(points))
   depths = points @ matrix[2, :2] + matrix[2, 2]
   with np.errstate(all='ignore'):
     moved = apply(matrix, points)
@@ -108,6 +120,7 @@ def have_extent(source: np.ndarray, target: np.ndarray, limits: Limits) -> bool:
 
 def _spread(points: np.ndarray) -> float:
   """The standard deviation of points [P, 2] across their main direction."""
-  (yy, yx), (_, xx) = np.cov(points, rowvar=False, bias=True)
+  centred = points - points.sum(axis=0) / len(points)
+  (yy, yx), (_, xx) = (centred.T @ centred / len(points)).tolist()
   # The smaller eigenvalue.
-  return float(np.sqrt(max((yy + xx - np.hypot(yy - xx, 2 * yx)) / 2, 0)))
+  return math.sqrt(max((yy + xx - math.hypot(yy - xx, 2 * yx)) / 2, 0))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable
 
 import cv2
@@ -34,6 +35,8 @@ class Options:
     max_residual: pixels of the query image within which a match agrees.
     trials: the most samples that are drawn.
     min_inliers: with fewer, nothing is verified.
+    max_false_alarms: nor with so few that more transforms than this are expected to have them by chance; see
+      `least_inliers`.
     limits: what no transform between two photos does.
     seed: of the model's own samples.
   """
@@ -43,6 +46,7 @@ class Options:
   max_residual: float = 10.0
   trials: int = 1000
   min_inliers: int = 5
+  max_false_alarms: float = 0.01
   limits: Limits = dataclasses.field(default_factory=Limits)
   seed: int = 0
 
@@ -69,8 +73,10 @@ class Verification:
     return cls(np.zeros((3, 3)), np.zeros(0, np.int64))
 
 
-def verify(query: np.ndarray, index: np.ndarray, options: Options) -> Verification:
-  """Searches for the transform that most matches agree with.
+def verify(
+  query: np.ndarray, index: np.ndarray, options: Options, *, credible: np.ndarray | None = None
+) -> Verification:
+  """Searches for the transform that most credible matches agree with.
 
   Samples of the model are drawn. Unless half of the matches agree then, samples of two matches are drawn too,
   which make a similarity, are free of outliers sooner, and have the model fitted to what they find (Philbin
@@ -84,31 +90,80 @@ def verify(query: np.ndarray, index: np.ndarray, options: Options) -> Verificati
     query, index: [P, 2], `(y, x)` of the matched features in pixels of their images, nearest descriptors
       first: they stay where several share a pixel. A match that is not finite agrees with nothing.
     options: how.
+    credible: bool [P], the matches to search among, so many of which must agree; None: all. Others that agree
+      are inliers, too.
 
   Raises:
     ValueError: the estimator does not know the model.
     UserError: the estimator is not installed.
   """
-  finite = np.flatnonzero(np.isfinite(query).all(axis=1) & np.isfinite(index).all(axis=1))
-  needed = max(options.min_inliers, MINIMAL_PAIRS[options.model])
-  if len(finite) < needed:
-    return Verification.nothing()
-  source, target = index[finite].astype(np.float64), query[finite].astype(np.float64)
-  best = Verification.nothing()
-  for search in _searches(options):
+  usable = np.isfinite(query).all(axis=1) & np.isfinite(index).all(axis=1)
+  chosen = np.flatnonzero(usable if credible is None else usable & credible)
+  places = _places(query, index, chosen)
+  needed = least_inliers(places[1], options)
+  matrix, inliers = _best(_searches(options), *places, options, needed)
+  if len(inliers) and len(chosen) < usable.sum():
+    is_one_plane = 2 * len(inliers) >= len(chosen)
+    chosen = np.flatnonzero(usable)
+    places = _places(query, index, chosen)
+    inliers = _inliers(matrix, *places, options)
+    if not is_one_plane:
+      # Of several planes another one may have more matches in all. Few pairs of images come so far.
+      other, more = _best(_searches(options)[:1], *places, options, len(inliers) + 1)
+      if len(more):
+        matrix, inliers = other, more
+  return Verification(matrix, chosen[inliers])
+
+
+def least_inliers(target: np.ndarray, options: Options) -> int:
+  """How many inliers tell that matches agree by more than chance; more than there are if no number can.
+
+  If all P matches were wrong, each would lie within r of where a transform takes it with probability
+  p = pi r^2 / A. Of the transforms through s matches, at most (P - s) C(P, k) C(k, s) p^(k - s) would then be
+  expected to gather k inliers (Moisan, Stival, IJCV 2004, the number of false alarms, here for one r).
+
+  Args:
+    target: float64 [P, 2], places in the query image. A is the area of the rectangle around them.
+    options: how; r and s are its residual and model.
+  """
+  count, samples = len(target), MINIMAL_PAIRS[options.model]
+  needed = max(options.min_inliers, samples)
+  if count < needed:
+    return needed
+  disc = math.pi * options.max_residual**2
+  chance = disc / max(np.ptp(target, axis=0).prod(), disc)
+  for inliers in range(needed, count + 1):
+    alarms = max(count - samples, 1) * math.comb(count, inliers) * math.comb(inliers, samples)
+    if math.log(alarms) + (inliers - samples) * math.log(chance) <= math.log(options.max_false_alarms):
+      return inliers
+  return count + 1
+
+
+def _places(query: np.ndarray, index: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """float64 [P, 2] each: source in the index image and target in the query of some of the matches."""
+  return index[chosen].astype(np.float64), query[chosen].astype(np.float64)
+
+
+def _best(
+  searches: list[Callable], source: np.ndarray, target: np.ndarray, options: Options, needed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The transform [3, 3] of most inliers and these, int64 [I]; zeros and none with fewer than `needed`."""
+  best, most = np.zeros((3, 3)), np.zeros(0, np.int64)
+  if len(source) < needed:
+    return best, most
+  for search in searches:
     # OpenCV and pydegensac want (x, y).
     found = search(np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1]), options)
     if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
       continue
-    matrix, agree = _polish(_as_matrix(found), source, target, options)
-    inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
-    inliers = inliers[_distinct(source[inliers], target[inliers])]
-    places = source[inliers], target[inliers]
-    if len(inliers) >= max(needed, len(best) + 1) and transforms.have_extent(*places, options.limits):
-      best = Verification(matrix, finite[inliers])
-    if 2 * len(best) >= len(finite):
+    matrix = _polish(_as_matrix(found), source, target, options)
+    inliers = _inliers(matrix, source, target, options)
+    enough = len(inliers) >= max(needed, len(most) + 1)
+    if enough and transforms.have_extent(source[inliers], target[inliers], options.limits):
+      best, most = matrix, inliers
+    if 2 * len(most) >= len(source):
       break
-  return best
+  return best, most
 
 
 def _searches(options: Options) -> list[Callable]:
@@ -178,34 +233,35 @@ def _as_matrix(found: np.ndarray) -> np.ndarray:
   return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
 
 
-def _polish(
-  matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options
-) -> tuple[np.ndarray, np.ndarray]:
-  """The transform fitted to its own inliers for as long as that is better, and bool [P], its inliers."""
+def _polish(matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray:
+  """The transform fitted to its own inliers for as long as that is better."""
   residuals = transforms.residuals(matrix, source, target)
+  goodness = _goodness(residuals, options)
   for _ in range(_MAX_POLISHES):
     agree = residuals <= options.max_residual
     candidate = transforms.fit(options.model, source[agree], target[agree])
     if candidate is None:
       break
-    now = transforms.residuals(candidate, source, target)
-    if _goodness(now, options) <= _goodness(residuals, options):
+    residuals = transforms.residuals(candidate, source, target)
+    previous, goodness = goodness, _goodness(residuals, options)
+    if goodness <= previous:
       break
-    matrix, residuals = candidate, now
-  return matrix, residuals <= options.max_residual
+    matrix = candidate
+  return matrix
 
 
 def _goodness(residuals: np.ndarray, options: Options) -> tuple[int, float]:
   """More inliers are better, then nearer ones: the cost of MSAC (Torr, Zisserman, CVIU 2000)."""
-  limit = options.max_residual
-  return int((residuals <= limit).sum()), -float((np.minimum(residuals, limit) ** 2).sum())
+  limited = np.minimum(residuals, options.max_residual)
+  return int(np.count_nonzero(residuals <= options.max_residual)), -float(limited @ limited)
 
 
-def _distinct(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """int64 [I]: the first match of each pixel of either image, ascending."""
-  kept = np.arange(len(source))
+def _inliers(matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray:
+  """int64 [I], ascending: the matches that agree where the transform is plausible, of a pixel the first."""
+  agree = transforms.residuals(matrix, source, target) <= options.max_residual
+  inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
   for points in (source, target):
-    rows, columns = np.floor(points[kept]).astype(np.int64).T
+    rows, columns = np.floor(points[inliers]).astype(np.int64).T
     _, first = np.unique(rows * 2**31 + columns, return_index=True)
-    kept = kept[np.sort(first)]
-  return kept
+    inliers = inliers[np.sort(first)]
+  return inliers

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from delf_d2r.index import storage, stored_index
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder
 from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.search import Scoring
+from delf_d2r.index.search import Corpus, Scoring
 from delf_d2r.index.searcher import Searcher
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
 from delf_d2r.index.stored_segment import StoredSegment
@@ -51,6 +51,7 @@ class InvertedIndex:
     self._directory: str | None = None  # where the index was loaded from or saved to
     self._checksum: int | None = None  # of the manifest there
     self._writer: storage.Directory | None = None  # open while there are changes to save there
+    self._corpus: Corpus | None = None  # whose idf counts; None: that of the index itself
     self._forget()
 
   # Building ------------------------------------------------------------------------------------------
@@ -207,6 +208,41 @@ class InvertedIndex:
       merged._replace(segments, images)
     return merged
 
+  def part(
+    self,
+    images: range,
+    *,
+    directory: str | os.PathLike | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+  ) -> 'InvertedIndex':
+    """The index of consecutive images alone, as `build` would give it; this one stays as it is.
+
+    Raises:
+      ValueError: there are no such images.
+    """
+    if images.step != 1 or not 0 <= images.start <= images.stop <= len(self):
+      raise ValueError(f'images: expected consecutive ones of 0 to {len(self)}, found {images}')
+    self._check_entry_offsets()
+    kept = np.zeros(len(self), bool)
+    kept[images.start : images.stop] = True
+    kept_entries = self._images.kept_entries(kept)
+    part = type(self)(self._layout, self.kernel, ImageTable.empty(is_regional=self.is_regional))
+    with part._updating(directory):
+      segments: list[Segment | StoredSegment] = []
+      builder = part._builder(segments, memory_budget)
+      for start, segment in zip(range(0, self.num_entries, SEGMENT_ENTRIES), self._segments, strict=True):
+        own = kept_entries[start : start + SEGMENT_ENTRIES]
+        if own.any():
+          builder.add_segment(segment.load(), own)
+      builder.finish()
+      part._replace(segments, self._images.keep(kept))
+    return part
+
+  def use_corpus(self, corpus: Corpus) -> None:
+    """Has `use_idf` weigh words as in a larger collection, of which this index is a part."""
+    self._corpus = corpus
+    self._forget()
+
   def fork(self) -> 'InvertedIndex':
     """A copy to change and save while searches go on in this one, which must not be changed any more.
 
@@ -335,6 +371,22 @@ class InvertedIndex:
     if self._directory is not None:
       stored_index.verify(self._directory)
 
+  def warm(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Reads the whole index on the disk in a row, so that the first searches find it in memory.
+
+    Worth its time where memory holds the index. An index that is in memory anyway is not read.
+
+    Args:
+      report: called with the bytes read so far and in total.
+
+    Returns:
+      The bytes read.
+
+    Raises:
+      IndexFormatError: a file is missing or cannot be read.
+    """
+    return 0 if self._directory is None else stored_index.warm(self._directory, report)
+
   def close(self) -> None:
     """Drops memory maps, and gives up what was not saved in the directory; then, load the index anew."""
     for segment in self._segments:
@@ -417,7 +469,7 @@ class InvertedIndex:
     searcher = self._searcher
     if searcher is None:
       searcher = self._searcher = Searcher(
-        self._layout, self.kernel, self._images, self._segments, self._check_entry_offsets
+        self._layout, self.kernel, self._images, self._segments, self._check_entry_offsets, self._corpus
       )
     return searcher
 

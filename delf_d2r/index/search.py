@@ -49,6 +49,14 @@ class Scoring:
   compiled: bool = HAVE_NUMBA
 
 
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """What idf counts: the lengths of the posting lists, int64 [K], of `num_entries` entries."""
+
+  list_sizes: np.ndarray
+  num_entries: int
+
+
 def inverse_document_frequencies(list_sizes: np.ndarray, num_entries: int) -> np.ndarray:
   """idf_w = log(E / n_w)^2, 1 where n_w = 0: float64 [K] from the lengths of the posting lists [K]."""
   present = list_sizes > 0

@@ -10,7 +10,13 @@ from delf_d2r.index.builder import check_descriptor
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
-from delf_d2r.index.search import Scoring, inverse_document_frequencies, inverse_norms, score_entries
+from delf_d2r.index.search import (
+  Corpus,
+  Scoring,
+  inverse_document_frequencies,
+  inverse_norms,
+  score_entries,
+)
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -30,13 +36,21 @@ class Searcher:
     images: ImageTable,
     segments: Sequence[Segment | StoredSegment],
     check_entry_offsets: Callable[[], None],
+    corpus: Corpus | None = None,
   ):
-    """`check_entry_offsets` raises if what `images` says of entries cannot be; called before it is used."""
+    """For an index.
+
+    Args:
+      layout, kernel, images, segments: of the index.
+      check_entry_offsets: raises if what `images` says of entries cannot be; called before it is used.
+      corpus: what idf counts; None: these segments.
+    """
     self._layout = layout
     self._kernel = kernel
     self._images = images
     self._segments = segments
     self._check_entry_offsets = check_entry_offsets
+    self._corpus = corpus
     self._derived: dict[str, np.ndarray] = {}
     self._buffers = threading.local()
 
@@ -106,8 +120,12 @@ class Searcher:
     return self._derived[name]
 
   def _idf(self) -> np.ndarray:
-    entries = sum(segment.num_entries for segment in self._segments)
-    return self._derive('idf', lambda: inverse_document_frequencies(self.list_sizes(), entries))
+    def compute() -> np.ndarray:
+      entries = sum(segment.num_entries for segment in self._segments)
+      corpus = self._corpus or Corpus(self.list_sizes(), entries)
+      return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
+
+    return self._derive('idf', compute)
 
   def _norms(self, use_idf: bool) -> np.ndarray:
     segments = (segment.load() for segment in self._segments)

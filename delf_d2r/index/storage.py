@@ -18,7 +18,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import google_crc32c
 import numpy as np
@@ -99,6 +99,26 @@ def check_checksum(path: str, expected: int) -> None:
   found = int.from_bytes(crc.digest(), 'big')
   if found != expected:
     raise IndexFormatError(f'{path}: expected checksum {expected:08x}, found {found:08x}; {_REMEDY}')
+
+
+def read_through(paths: Iterable[str]) -> Iterator[int]:
+  """Reads files from beginning to end and yields the bytes of each piece: they then are in the page cache.
+
+  The lists of a query lie all over the index. A disk that has to seek them takes many times longer than one
+  that reads everything in a row.
+
+  Raises:
+    IndexFormatError: a file is missing or cannot be read.
+  """
+  buffer = bytearray(_CHUNK)
+  for path in paths:
+    try:
+      with open(path, 'rb', buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while count := file.readinto(buffer):
+          yield count
+    except OSError as error:
+      raise IndexFormatError(f'{path}: {error.strerror}; {_REMEDY}') from error
 
 
 def array_path(directory: str, stem: str, checksum: int) -> str:

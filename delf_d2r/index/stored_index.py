@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
@@ -17,6 +17,8 @@ from delf_d2r.index.storage import (
   check_offsets,
   map_array,
   read_manifest,
+  read_through,
+  stems,
 )
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -126,6 +128,25 @@ def verify(directory: str) -> None:
   images = parts.images
   check_offsets(images.names.offsets, len(images.names.utf8), f'{directory}: names_offsets')
   check_entry_offsets(images, directory)
+
+
+def warm(directory: str, report: Callable[[int, int], None]) -> int:
+  """Reads every file once, so that it is in memory; returns the bytes.
+
+  Args:
+    directory: of the index.
+    report: called with the bytes read so far and in total.
+
+  Raises:
+    IndexFormatError: a file is missing or cannot be read.
+  """
+  manifest, _ = read_manifest(directory)
+  paths = [array_path(directory, stem, checksum) for stem, checksum in stems(manifest)]
+  total, done = sum(map(os.path.getsize, paths)), 0
+  for count in read_through(paths):
+    done += count
+    report(done, total)
+  return done
 
 
 def check_entry_offsets(images: ImageTable, directory: str) -> None:

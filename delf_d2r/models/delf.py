@@ -60,6 +60,11 @@ class Delf(keras.Model):
       weights=config.backbone_weights,
       output_stride=config.output_stride,
     )
+    if self.backbone.least_size > 1:
+      raise UserError(
+        f'{self.backbone.name} serves global descriptors alone: it cannot see the smallest scales of an image'
+        ' pyramid. Choose another backbone for local features'
+      )
     # Keras tracks layers that are attributes of a model, not those inside a dataclass.
     self.backbone_model = self.backbone.model
     self.receptive_field = self.backbone.receptive_fields[config.endpoint]

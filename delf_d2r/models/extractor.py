@@ -9,9 +9,10 @@ import tensorflow as tf
 from delf_d2r.data import pca_files
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import normalize
-from delf_d2r.models import pyramid, saved_model
+from delf_d2r.models import delf as networks
+from delf_d2r.models import export, pyramid, saved_model
 from delf_d2r.models.saved_model import LocalFeatureModel, RawFeatures
-from delf_d2r.protos import extraction_pb2
+from delf_d2r.protos import delf_model_pb2, extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
 
@@ -111,13 +112,19 @@ def build(config: extraction_pb2.ExtractionConfig, *, default_model: pathlib.Pat
   delf = config.delf
   if delf.mixed_precision:
     tf.config.optimizer.set_experimental_options({'auto_mixed_precision': True})
+  options = {'max_features': config.max_features, 'min_attention': config.min_attention}
+  if delf.HasField('network'):
+    module = export.LocalFeatureModule(networks.Delf(delf.network))
+    name = delf_model_pb2.DelfModelConfig.Backbone.Name(delf.network.backbone)
+    model = LocalFeatureModel(name, 'in memory', module.serving_default, module.extract_batch)
+    return DelfExtractor(model, delf, **options)
   if not delf.model_path and not default_model.is_dir():
     raise UserError(
       'extraction.delf.model_path is empty, which means the model that comes with the package, but this'
       ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
   model = saved_model.load(delf.model_path or str(default_model))
-  return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)
+  return DelfExtractor(model, delf, **options)
 
 
 def affine(

@@ -1,7 +1,8 @@
-"""SavedModels of global descriptors: those of DELG and of the research code's global trainer.
+"""SavedModels of global descriptors: those of DELG and of the research code's global trainer, and plain ones.
 
-They have the two forms of saved_model.py, with or without local features beside the global descriptor, and
-`input_global_scales_ind` only if they were made late enough (reference.md 3.4).
+The former have the two forms of saved_model.py, with or without local features beside the global descriptor,
+and `input_global_scales_ind` only if they were made late enough (reference.md 3.4). A plain model has the
+signature `serving_default` with one image as input and one descriptor as output.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class GlobalModel:
 
 
 def load(path: str) -> GlobalModel:
-  """Loads a SavedModel of global descriptors of either form.
+  """Loads a SavedModel of global descriptors.
 
   Args:
     path: a directory, or a handle of TensorFlow Hub.
@@ -63,11 +64,14 @@ def load(path: str) -> GlobalModel:
     signature = graph.signature_def.get('serving_default')
     inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
   found = [name for name in _OUTPUTS if name in outputs]
+  if not found and _is_plain(graph):
+    return GlobalModel(path, _plain_function(path, directory))
   if not found or not inputs.issuperset(_REQUIRED_INPUTS):
     raise UserError(
       f'{path}: no model of global descriptors: it needs the inputs {", ".join(_REQUIRED_INPUTS)} and the'
-      f' output {" or ".join(_OUTPUTS)}. {saved_model_files.signatures_text(graph)}. Give a DELG model, or'
-      ' name a backbone in its place'
+      f' output {" or ".join(_OUTPUTS)}, or one input and one output.'
+      f' {saved_model_files.signatures_text(graph)}.'
+      ' Give a DELG model, or name a backbone in its place'
     )
   loaded = tf.saved_model.load(directory, tags=['serve'])
   feeds = [name for name in _INPUTS if name in inputs]
@@ -86,3 +90,42 @@ def load(path: str) -> GlobalModel:
   # The functions read variables that only `loaded` keeps alive.
   function.owner = loaded
   return GlobalModel(path, function)
+
+
+def _is_plain(graph) -> bool:
+  signature = graph.signature_def.get('serving_default')
+  return bool(signature) and len(signature.inputs) == len(signature.outputs) == 1
+
+
+def _plain_function(path: str, directory: str) -> Callable[[dict], tf.Tensor]:
+  """The one output for each scale, [S, D]; a model of images of one size has one row, for it sees no scales.
+
+  Models of uint8 get pixels from 0 to 255, others from 0 to 1, as TensorFlow Hub's image models expect.
+  """
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  served = loaded.signatures['serving_default']
+  ((name, image_spec),) = served.structured_input_signature[1].items()
+  ((output, output_spec),) = served.structured_outputs.items()
+  shape = image_spec.shape
+  if shape.rank not in (3, 4) or shape[-1] != 3 or output_spec.shape.rank not in (1, 2):
+    raise UserError(
+      f'{path}: expected one image [H, W, 3] or [1, H, W, 3] to one descriptor [D] or [1, D], found {name} of'
+      f' shape {shape} to {output} of shape {output_spec.shape}'
+    )
+  size = shape[-3:-1]
+
+  def at(image: tf.Tensor, scale) -> tf.Tensor:
+    wanted = size
+    if not size.is_fully_defined():
+      wanted = tf.maximum(tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * scale), tf.int32), 1)
+    pixels = tf.image.resize(tf.cast(image, tf.float32), wanted, antialias=True)
+    pixels = tf.round(pixels) if image_spec.dtype == tf.uint8 else pixels / 255
+    pixels = tf.cast(pixels, image_spec.dtype)
+    return tf.reshape(served(**{name: pixels[None] if shape.rank == 4 else pixels})[output], [-1])
+
+  def function(values: dict) -> tf.Tensor:
+    scales = [1.0] if size.is_fully_defined() else values['input_scales']
+    return tf.stack([at(values['input_image'], scale) for scale in scales])
+
+  function.owner = loaded
+  return function

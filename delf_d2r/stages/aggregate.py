@@ -1,16 +1,25 @@
 """aggregate_features: local features and codebook to aggregated descriptors."""
 
+import dataclasses
+import itertools
 import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
 
 from delf_d2r.aggregator import Aggregator, assigner
 from delf_d2r.data import artefact_writer, codebook_files, records
+from delf_d2r.data.artefact_writer import ShardRange, ShardWriter
 from delf_d2r.data.artefacts import Artefact, Plan
-from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import progress
-from delf_d2r.stages.compatibility import require_same_extractor
+from delf_d2r.protos import aggregation_pb2, experiment_pb2
+from delf_d2r.stages import parallel, progress, unreadable
+from delf_d2r.stages.compatibility import require_same_dimensions, require_same_extractor
+
+# Images handed to a worker at a time: some megabytes of features, some tenths of a second.
+_AT_ONCE = 16
+# To start a process takes as long as some hundred images.
+_IMAGES_PER_PROCESS = 512
 
 
 def run(
@@ -19,6 +28,8 @@ def run(
   codebook: Artefact,
   output: pathlib.Path,
   *,
+  workers: parallel.Workers = None,
+  strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
   """Aggregates every index image.
@@ -28,10 +39,13 @@ def run(
     features: what extract_features made.
     codebook: what train_codebook made of features of the same extractor.
     output: the artefact directory.
+    workers: processes (None: as many as there is work for, at most one for each core), or those of a cluster.
+    strict: stop at an image that kills the workers of a cluster, instead of going on without it.
     redo: replace what another config made.
 
   Raises:
     UserError: codebook and features do not belong together, or the output cannot be written.
+    ImageError: with `strict`, for the image that kills the workers.
   """
   options = config.aggregation
   require_same_extractor(
@@ -41,6 +55,7 @@ def run(
     codebook.path,
     remedy='Train a codebook on features of this extractor',
   )
+  require_same_dimensions(features, codebook)
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(features.config)
   merged.codebook.CopyFrom(codebook.config.codebook)
@@ -51,27 +66,21 @@ def run(
     if writer.finished:
       logging.info('aggregated descriptors: %s is up to date, skipped', output)
       return Artefact.open(output, 'descriptors')
-    centroids = np.ascontiguousarray(codebook_files.load_centroids(codebook.path))
-    recall = codebook_files.load_recall(codebook.path)
-    assign = assigner(options.assignment, centroids, recall=recall)
-    aggregator = Aggregator(options, centroids, assign)
     total = features.counts['images']
     shards = list(writer.missing_shards(total, options.images_per_shard))
-    done = total - sum(len(shard.items) for shard in shards)
-    stream = enumerate(features.records())
-    with progress.bar(total=total, what='aggregated descriptors', unit='images', done=done) as bar:
+    left = sum(len(shard.items) for shard in shards)
+    outcomes = parallel.map_groups(
+      _Maker(options, codebook.path),
+      _groups(features, shards),
+      num_groups=-(-left // _AT_ONCE),
+      workers=workers or min(parallel.available_cores(), -(-left // _IMAGES_PER_PROCESS)),
+      lost=_lost,
+    )
+    with progress.bar(total=total, what='aggregated descriptors', unit='images', done=total - left) as bar:
       for shard in shards:
         with writer.shard(shard) as file:
-          for item in shard.items:
-            # Records of shards that an earlier run finished are passed over without being parsed.
-            data = next(data for position, data in stream if position == item)
-            image = aggregator.index_image(records.decode_features(data))
-            file.add(
-              records.encode_descriptors(image),
-              images=1,
-              descriptors=len(image.descriptors),
-              words=sum(map(len, image.descriptors)),
-            )
+          for outcome in itertools.islice(outcomes, len(shard.items)):
+            _keep(outcome, file, strict)
             bar.update()
     artefact = writer.finish(upstream=features)
   counts = artefact.counts
@@ -82,3 +91,61 @@ def run(
     counts['words'] / max(counts['images'], 1),
   )
   return artefact
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+  """The record of one image, or the reason why there is none."""
+
+  name: str
+  record: bytes = b''
+  descriptors: int = 0
+  words: int = 0
+  error: str = ''
+
+
+def _lost(data: bytes, reason: str) -> _Outcome:
+  name = records.decode_features(data).name
+  return _Outcome(name, error=f'{name}: {reason}')
+
+
+def _keep(outcome: _Outcome, file: ShardWriter, strict: bool) -> None:
+  if outcome.error:
+    unreadable.leave_out(file, outcome.name, outcome.error, strict=strict)
+  else:
+    file.add(outcome.record, images=1, descriptors=outcome.descriptors, words=outcome.words)
+
+
+def _groups(features: Artefact, shards: Sequence[ShardRange]) -> Iterator[list[bytes]]:
+  """The records of the features that are missing, some at a time."""
+  items = itertools.chain.from_iterable(shard.items for shard in shards)
+  stream = enumerate(features.records())
+  # Records of shards that an earlier run finished are passed over without being parsed.
+  wanted = (next(data for position, data in stream if position == item) for item in items)
+  while group := list(itertools.islice(wanted, _AT_ONCE)):
+    yield group
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+  """Makes the function that a worker runs; picklable, unlike what assigns words."""
+
+  config: aggregation_pb2.AggregationConfig
+  codebook: pathlib.Path
+
+  def __call__(self) -> Callable[[Sequence[bytes]], list[_Outcome]]:
+    centroids = np.ascontiguousarray(codebook_files.load_centroids(self.codebook))
+    recall = codebook_files.load_recall(self.codebook)
+    assign = assigner(self.config.assignment, centroids, recall=recall)
+    aggregator = Aggregator(self.config, centroids, assign)
+    return lambda group: [_aggregate(aggregator, data) for data in group]
+
+
+def _aggregate(aggregator: Aggregator, data: bytes) -> _Outcome:
+  image = aggregator.index_image(records.decode_features(data))
+  return _Outcome(
+    image.name,
+    record=records.encode_descriptors(image),
+    descriptors=len(image.descriptors),
+    words=sum(map(len, image.descriptors)),
+  )

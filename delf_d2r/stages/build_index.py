@@ -7,7 +7,7 @@ manifest) and the boxes of every image, for people to look at.
 import itertools
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -19,6 +19,7 @@ from delf_d2r.data.records import ImageDescriptors
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.stages import progress
+from delf_d2r.stages.compatibility import require_same_making
 
 
 def run(
@@ -27,6 +28,7 @@ def run(
   codebook: Artefact,
   output: pathlib.Path,
   *,
+  distractors: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
   """Builds the index.
@@ -36,20 +38,26 @@ def run(
     descriptors: what aggregate_features made.
     codebook: the codebook that it used.
     output: the artefact directory.
+    distractors: aggregated descriptors of photos that no ground truth names; they follow the others.
     redo: replace what another config made.
 
   Raises:
-    UserError: the output cannot be written.
+    UserError: the distractors were aggregated differently, or the output cannot be written.
   """
   merged = with_comparison(descriptors.config, config.aggregation)
   inputs = (descriptors.as_input('descriptors'), codebook.as_input('codebook'), descriptors.input('images'))
+  parts = [descriptors]
+  if distractors:
+    require_same_making(descriptors, distractors)
+    inputs += (distractors.as_input('distractors'),)
+    parts.append(distractors)
   plan = Plan('index', merged, inputs)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
       logging.info('index: %s is up to date, skipped', output)
       return Artefact.open(output, 'index')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
-    index = _build(descriptors, codebook, merged.aggregation, output)
+    index = _build(parts, codebook, merged.aggregation, output)
     codebook_files.copy(codebook.path, output)
     logging.info('index: %r', index)
     counts = {
@@ -57,26 +65,27 @@ def run(
       'entries': index.num_entries,
       'postings': index.num_postings,
       'index_bytes': index.nbytes,
+      'distractors': distractors.counts['images'] if distractors else 0,
     }
     return writer.finish(counts, upstream=descriptors)
 
 
 def _build(
-  descriptors: Artefact,
+  parts: Sequence[Artefact],
   codebook: Artefact,
   config: aggregation_pb2.AggregationConfig,
   output: pathlib.Path,
 ) -> InvertedIndex:
   # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
   names, boxes, entries_of_image = [], [], []
-  for image in _read(descriptors):
+  for image in _read(parts):
     names.append(image.name)
     boxes.append(image.boxes)
     entries_of_image.append(len(image.descriptors))
   index_files.save_boxes(boxes, output)
   is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
   num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
-  images = progress.track(_read(descriptors), total=len(names), what='index', unit='images')
+  images = progress.track(_read(parts), total=len(names), what='index', unit='images')
   return InvertedIndex.build(
     itertools.chain.from_iterable(image.descriptors for image in images),
     names,
@@ -88,5 +97,5 @@ def _build(
   )
 
 
-def _read(descriptors: Artefact) -> Iterator[ImageDescriptors]:
-  return map(records.decode_descriptors, descriptors.records())
+def _read(parts: Sequence[Artefact]) -> Iterator[ImageDescriptors]:
+  return map(records.decode_descriptors, itertools.chain.from_iterable(part.records() for part in parts))

@@ -29,7 +29,7 @@ def run(
   output: pathlib.Path,
   *,
   boxes_path: str | pathlib.Path | None = None,
-  workers: int | None = None,
+  workers: parallel.Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
@@ -43,7 +43,7 @@ def run(
     dataset: the photos.
     output: the artefact directory.
     boxes_path: takes the place of `regions.file_path` or `regions.random.like`.
-    workers: processes of the detector; None: one for each core.
+    workers: processes of the detector (None: one for each core), or those of a cluster.
     strict: stop at the first photo that cannot be decoded.
     redo: replace what another config made.
 
@@ -66,10 +66,15 @@ def run(
     done = len(photos) - left
     if writer.resumed:
       logging.info('boxes: going on, %d of %d photos are done', done, len(photos))
-    workers = min(workers or parallel.default_workers(uses_network=True), max(left, 1))
-    groups = _groups(photos, shards, source.photos_at_once)
-    found_in_groups = parallel.map_ordered(source.make, groups, workers=workers if source.uses_network else 1)
-    results = itertools.chain.from_iterable(found_in_groups)
+    groups = list(_groups(photos, shards, source.photos_at_once))
+    results = parallel.map_groups(
+      source.make,
+      groups,
+      num_groups=len(groups),
+      workers=workers if source.uses_network else 1,
+      lost=lambda photo, reason: Found(photo.name, error=f'{photo.path}: {reason}'),
+      uses_network=source.uses_network,
+    )
     remarks = _Remarks()
     with progress.bar(total=len(photos), what='boxes', unit='images', done=done) as bar:
       for shard in shards:

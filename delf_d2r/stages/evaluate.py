@@ -46,7 +46,7 @@ def run(
     UserError: the ground truth does not fit the rankings, or the output cannot be written.
   """
   stored = ranking_files.load(rankings.path)
-  queries = resolved_queries(rankings, stored, ground_truth_path)
+  queries = resolved_queries(rankings, stored, ground_truth.load(ground_truth_path))
   absent = {query.name for query in queries} - {ranking.query for ranking in stored.rankings}
   if absent:
     logging.warning(
@@ -64,11 +64,11 @@ def run(
       logging.info('metrics: %s is up to date, skipped', output)
       return Artefact.open(output, 'metrics')
     ks = tuple(config.evaluation.ks) or protocol.KS
-    metrics = _score(stored, queries, ks)
+    metrics = score(stored, queries, ks)
     metrics_files.write_metrics_json(output / METRICS, metrics)
     metrics_files.write_per_query(output / PER_QUERY, metrics)
     if before:
-      metrics_before = _score(ranking_files.load(before.path), queries, ks)
+      metrics_before = score(ranking_files.load(before.path), queries, ks)
       metrics_files.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
     else:
       metrics_files.write_metrics_txt(output / METRICS_TXT, metrics)
@@ -79,18 +79,23 @@ def run(
     return writer.finish({'queries': len(queries), 'queries_without_ranking': len(absent)})
 
 
-def _score(stored: StoredRankings, queries: Sequence[ResolvedQuery], ks: Sequence[int]) -> protocol.Metrics:
+def score(
+  stored: StoredRankings, queries: Sequence[ResolvedQuery], ks: Sequence[int] = protocol.KS
+) -> protocol.Metrics:
+  """The metrics of stored rankings; a query without a ranking finds nothing."""
   by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
   nothing = np.zeros(0, np.int64)
   return protocol.evaluate([by_query.get(query.name, nothing) for query in queries], queries, ks)
 
 
 def resolved_queries(
-  rankings: Artefact, stored: StoredRankings, ground_truth_path: str | pathlib.Path
-) -> list[ResolvedQuery]:
+  rankings: Artefact, stored: StoredRankings, truth: ground_truth.GroundTruth
+) -> tuple[ResolvedQuery, ...]:
   """The queries of a ground truth, images as ids in the rankings; those that could not be read come after."""
   unreadable = [error['name'] for error in artefact_writer.read_errors(rankings)]
-  return ground_truth.resolve(ground_truth.load(ground_truth_path), [*stored.image_names, *unreadable])
+  end = len(stored.image_names)
+  distractors = range(end - rankings.counts.get('distractors', 0), end)
+  return ground_truth.resolve(truth, [*stored.image_names, *unreadable], distractors=distractors)
 
 
 def ground_truth_input(path: str | pathlib.Path) -> Input:

@@ -37,6 +37,7 @@ def run(
   query_features: Artefact,
   output: pathlib.Path,
   *,
+  distractors: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
   """Ranks the index images for every expanded query.
@@ -49,32 +50,29 @@ def run(
     reranked: what rerank_results made.
     index, features, query_features: what `reranked` was made from.
     output: the artefact directory.
+    distractors: the features of distractors that `reranked` was made from, if there are any.
     redo: replace what another config made.
 
   Raises:
     UserError: the artefacts do not belong together, or the output cannot be written.
   """
   options = config.expansion
-  _require_inputs(reranked, {'index': index, 'features': features, 'query_features': query_features})
+  made_from = {'index': index, 'features': features, 'query_features': query_features}
+  if distractors:
+    made_from['distractor_features'] = distractors
+  _require_inputs(reranked, made_from)
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(reranked.config)
   merged.expansion.CopyFrom(options)
-  inputs = tuple(
-    artefact.as_input(role)
-    for role, artefact in (
-      ('reranked', reranked),
-      ('index', index),
-      ('features', features),
-      ('query_features', query_features),
-    )
-  )
+  inputs = tuple(artefact.as_input(role) for role, artefact in {'reranked': reranked, **made_from}.items())
   with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
     if writer.finished:
       logging.info('expanded queries: %s is up to date, skipped', output)
       return Artefact.open(output, 'rankings')
     stored = ranking_files.load(reranked.path)
     engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
-    expander = _Expander(merged, engine, FeatureStore(features))
+    images = FeatureStore(features, distractors) if distractors else FeatureStore(features)
+    expander = _Expander(merged, engine, images)
     queries = FeatureStore(query_features)
     rankings, describe, search, expanded = [], [], [], 0
     found = zip(stored.rankings, match_records.read(reranked), strict=True)
@@ -99,6 +97,7 @@ def run(
     ranking_files.save(rankings, stored.image_names, timing, output)
     logging.info('expanded queries: %d of %d have verified images', expanded, len(rankings))
     counts = {'queries': len(rankings), 'expanded': expanded, 'images': len(engine)}
+    counts['distractors'] = reranked.counts.get('distractors', 0)
     return writer.finish(counts, upstream=reranked)
 
 

@@ -15,7 +15,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.extractors import factory
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.stages import parallel, progress, unreadable
-from delf_d2r.structures import Boxes
+from delf_d2r.structures import Boxes, ImageFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def run(
   output: pathlib.Path,
   *,
   boxes: Artefact | None,
-  workers: int | None = None,
+  workers: parallel.Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
@@ -60,7 +60,7 @@ def run(
     dataset: the photos.
     output: the artefact directory.
     boxes: what detect_boxes made of the same photos; None: no boxes.
-    workers: processes; None: one for each core.
+    workers: processes (None: one for each core), or those of a cluster.
     strict: stop at the first photo that cannot be decoded.
     redo: replace what another config made.
 
@@ -86,7 +86,7 @@ def run_queries(
   queries: Queries,
   output: pathlib.Path,
   *,
-  workers: int | None = None,
+  workers: parallel.Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
@@ -104,7 +104,7 @@ def run_queries(
 @dataclasses.dataclass(frozen=True)
 class _Options:
   what: str
-  workers: int | None
+  workers: parallel.Workers
   strict: bool
   redo: bool
 
@@ -127,10 +127,15 @@ def _extract(
     done = len(jobs) - len(left)
     if writer.resumed:
       logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
-    default_workers = parallel.default_workers(uses_network=factory.uses_network(config.extraction))
-    workers = min(options.workers or default_workers, max(len(left), 1))
     note = ''
-    outcomes = parallel.map_ordered(_Maker(config.extraction), left, workers=workers)
+    outcomes = parallel.map_groups(
+      _Maker(config.extraction),
+      ([job] for job in left),
+      num_groups=len(left),
+      workers=options.workers,
+      lost=lambda job, reason: _Outcome(job.name, error=f'{job.path}: {reason}'),
+      uses_network=factory.uses_network(config.extraction),
+    )
     with progress.bar(total=len(jobs), what=f'features of {what}', unit='images', done=done) as bar:
       for shard in shards:
         with writer.shard(shard) as file:
@@ -198,9 +203,9 @@ class _Maker:
 
   config: extraction_pb2.ExtractionConfig
 
-  def __call__(self) -> Callable[[_Job], _Outcome]:
+  def __call__(self) -> Callable[[Sequence[_Job]], list[_Outcome]]:
     extractor = factory.build(self.config)
-    return lambda job: _extract_one(extractor, self.config, job)
+    return lambda jobs: [_extract_one(extractor, self.config, job) for job in jobs]
 
 
 def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) -> _Outcome:
@@ -223,6 +228,18 @@ def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) 
     whole_features=int(found.region_offsets[1]),
     regions=found.num_regions,
     note='' if len(found.features) else extractor.note,
+  )
+
+
+def add(file: artefact_writer.ShardWriter, image: ImageFeatures) -> None:
+  """Appends the features of an image to a shard, with the counts of an artefact of features."""
+  file.add(
+    records.encode_features(image),
+    images=1,
+    features=len(image.features),
+    whole_features=int(image.region_offsets[1]),
+    regions=image.num_regions,
+    without_features=not len(image.features),
   )
 
 

@@ -11,6 +11,7 @@ from delf_d2r.errors import ArtefactError
 from delf_d2r.extractors.region_source import limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.stages import extract
 from delf_d2r.structures import Boxes
 
 _IMAGES_PER_SHARD = 1024
@@ -58,12 +59,5 @@ def run(
           image = records.decode_features(next(data for position, data in stream if position == item))
           kept = box_geometry.selected(boxes_of.get(image.name, Boxes.empty()), **limits(config.regions))
           fewer = image.take_regions([0, *(1 + np.array(kept, int))])
-          file.add(
-            records.encode_features(fewer),
-            images=1,
-            features=len(fewer.features),
-            whole_features=int(fewer.region_offsets[1]),
-            regions=fewer.num_regions,
-            without_features=not len(fewer.features),
-          )
+          extract.add(file, fewer)
     return writer.finish(upstream=features)

@@ -1,16 +1,19 @@
-"""One function over many items on all cores, results in order, memory bounded."""
+"""One function over many items on all cores, or on a cluster: results in order, memory bounded."""
 
 import collections
 import concurrent.futures
 import contextlib
 import functools
 import glob
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import threadpoolctl
 
 from delf_d2r.errors import UserError
 
@@ -18,11 +21,30 @@ Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 # Items that each worker has waiting: enough that none idles, few enough that memory stays bounded.
-_AHEAD = 3
+AHEAD = 3
 
 _WORKERS_PER_GPU = 4
 
 _function: Callable[[Any], Any] | None = None
+
+
+class Pool(Protocol):
+  """Workers that are no children of this process, those of a cluster (delf_d2r.distributed)."""
+
+  def map_groups(
+    self,
+    make_function: Callable[[], Callable[[Sequence[Item]], Sequence[Result]]],
+    groups: Iterable[Sequence[Item]],
+    *,
+    num_groups: int,
+    uses_network: bool,
+    lost: Callable[[Item, str], Result],
+  ) -> Iterator[Result]:
+    """As the function `map_groups`."""
+
+
+# Processes of this machine (None: one for each core), or those of a cluster.
+Workers = int | Pool | None
 
 
 def available_cores() -> int:
@@ -34,6 +56,38 @@ def default_workers(*, uses_network: bool) -> int:
   """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
   uses_gpu = uses_network and glob.glob('/dev/nvidia[0-9]*')
   return min(available_cores(), _WORKERS_PER_GPU) if uses_gpu else available_cores()
+
+
+def map_groups(
+  make_function: Callable[[], Callable[[Sequence[Item]], Sequence[Result]]],
+  groups: Iterable[Sequence[Item]],
+  *,
+  num_groups: int,
+  workers: Workers,
+  lost: Callable[[Item, str], Result],
+  uses_network: bool = False,
+) -> Iterator[Result]:
+  """Yields the results of all items of all groups, in order, wherever they are worked out.
+
+  Args:
+    make_function: as for `map_ordered`: from the items of a group to their results.
+    groups: what to hand to a worker at a time; at most a few for each worker are taken ahead.
+    num_groups: how many there are.
+    workers: who works; of processes, no more than there are groups.
+    lost: the result, from the reason, of an item that kills every worker it is given to. A cluster tells
+      such an item from the others; processes of this machine do not, and end with an error.
+    uses_network: whether the function runs a network, for which a cluster may have GPUs.
+
+  Raises:
+    UserError: workers died, or the cluster has none.
+    Whatever the function, or making it, raises.
+  """
+  if workers is None or isinstance(workers, int):
+    workers = min(workers or default_workers(uses_network=uses_network), max(num_groups, 1))
+    return itertools.chain.from_iterable(map_ordered(make_function, groups, workers=workers))
+  return workers.map_groups(
+    make_function, groups, num_groups=num_groups, uses_network=uses_network, lost=lost
+  )
 
 
 def map_ordered(
@@ -63,7 +117,7 @@ def map_ordered(
   try:
     for item in items:
       pending.append(pool.submit(_work, item))
-      if len(pending) > _AHEAD * workers:
+      if len(pending) > AHEAD * workers:
         yield pending.popleft().result()
     while pending:
       yield pending.popleft().result()
@@ -85,9 +139,8 @@ def _start_worker(make_function: Callable[[], Callable]) -> None:
   # The parent alone answers to Ctrl-C; it stops its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_exit_with_parent, daemon=True).start()
-  _use_one_thread()
   try:
-    _function = make_function()
+    _function = on_one_thread(make_function)
   except Exception as error:
     # Raised here it would only break the pool, and the parent would not learn why.
     _function = functools.partial(_raise, error)
@@ -103,8 +156,11 @@ def _exit_with_parent() -> None:
   os._exit(1)
 
 
-def _use_one_thread() -> None:
-  """Processes are the parallelism; threads of each library on top of it would only fight for the cores."""
+def on_one_thread(make_function: Callable[[], Callable]) -> Callable:
+  """Makes the function of a worker process.
+
+  Processes are the parallelism; threads of each library on top of it would only fight for the cores.
+  """
   import cv2
 
   cv2.setNumThreads(1)
@@ -112,6 +168,10 @@ def _use_one_thread() -> None:
   os.environ['TF_NUM_INTRAOP_THREADS'] = os.environ['TF_NUM_INTEROP_THREADS'] = '1'
   # Several processes share a GPU only if none takes all of its memory at once.
   os.environ['TF_FORCE_GPU_ALLOW_GROWTH'] = 'true'
+  function = make_function()
+  # Of the libraries that are loaded by now: faiss and BLAS.
+  threadpoolctl.threadpool_limits(1)
+  return function
 
 
 def _work(item):

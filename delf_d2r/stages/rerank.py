@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from threadpoolctl import threadpool_limits
 
-from delf_d2r.data import artefact_writer, match_records, ranking_files
+from delf_d2r.data import artefact_writer, ground_truth, match_records, ranking_files
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.feature_store import FeatureStore
 from delf_d2r.data.match_records import QueryMatches
@@ -17,9 +17,10 @@ from delf_d2r.data.ranking_files import StoredRankings
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import protocol
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.stages import evaluate, parallel, progress
-from delf_d2r.stages.compatibility import require_same_extractor
+from delf_d2r.stages.compatibility import is_same_extractor, require_same_extractor
 from delf_d2r.structures import LocalFeatures, Match, Ranking
 from delf_d2r.verifier import Verifier, features_to_match, reordered
 
@@ -34,6 +35,7 @@ def run(
   query_features: Artefact,
   output: pathlib.Path,
   *,
+  distractors: Artefact | None = None,
   ground_truth_path: str | pathlib.Path | None = None,
   workers: int | None = None,
   redo: bool = False,
@@ -48,8 +50,10 @@ def run(
     config: its part `verification` says how.
     rankings: what search_index made.
     features: what extract_features made of the index images.
-    query_features: the features that the rankings were made from.
+    query_features: the features that the rankings were made from; or features and query_features of another
+      extractor, as global descriptors need, of the same images and queries.
     output: the artefact directory.
+    distractors: what extract_features made of the distractors in the rankings.
     ground_truth_path: where `verification.junk` has junk skipped: what is junk.
     workers: threads, which share out the images of a ranking; None: one for each core.
     redo: replace what another config made.
@@ -59,6 +63,7 @@ def run(
   """
   options = config.verification
   _require_belonging(rankings, features, query_features)
+  _require_matchable(features, options)
   stored = ranking_files.load(rankings.path)
   inputs = [
     rankings.as_input('rankings'),
@@ -66,6 +71,10 @@ def run(
     query_features.as_input('query_features'),
     rankings.input('index'),
   ]
+  stores = [features]
+  if distractors:
+    inputs.append(distractors.as_input('distractor_features'))
+    stores.append(distractors)
   junk = {}
   if options.junk != VerificationConfig.LIKE_OTHERS:
     inputs.append(_ground_truth_input(ground_truth_path))
@@ -73,11 +82,20 @@ def run(
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.verification.CopyFrom(options)
+  if not is_same_extractor(features.config.extraction, rankings.config.extraction):
+    merged.verification.extraction.CopyFrom(features.config.extraction)
   with artefact_writer.writing(output, Plan('rankings', merged, tuple(inputs)), redo=redo) as writer:
     if writer.finished:
       logging.info('verified rankings: %s is up to date, skipped', output)
       return Artefact.open(output, 'rankings')
-    stage = _Stage(options, stored, features, query_features, junk, workers or parallel.available_cores())
+    stage = _Stage(
+      options,
+      stored,
+      FeatureStore(*stores),
+      FeatureStore(query_features),
+      junk,
+      workers or parallel.available_cores(),
+    )
     shards = list(writer.missing_shards(len(stored.rankings), options.queries_per_shard))
     done = len(stored.rankings) - sum(len(shard.items) for shard in shards)
     with (
@@ -98,7 +116,8 @@ def run(
             )
             bar.update()
     _save(writer, stored, stage.milliseconds)
-    artefact = writer.finish({'images': len(stored.image_names)}, upstream=rankings)
+    sizes = {'images': len(stored.image_names), 'distractors': rankings.counts.get('distractors', 0)}
+    artefact = writer.finish(sizes, upstream=rankings)
   counts = artefact.counts
   logging.info(
     'verified rankings: %d of %d pairs of images verified; a query took %.1f ms (median)',
@@ -116,8 +135,8 @@ class _Stage:
     self,
     options: VerificationConfig,
     stored: StoredRankings,
-    features: Artefact,
-    query_features: Artefact,
+    images: FeatureStore,
+    queries: FeatureStore,
     junk: dict[str, np.ndarray],
     threads: int,
   ):
@@ -125,8 +144,8 @@ class _Stage:
     self._options = options
     self._stored = stored
     self._junk = junk
-    self._queries = FeatureStore(query_features)
-    self._images = FeatureStore(features)
+    self._queries = queries
+    self._images = images
     self._verifier = Verifier(options)
     self._threads = threads
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(self._read_features)
@@ -167,21 +186,40 @@ class _Stage:
 
 
 def _require_belonging(rankings: Artefact, features: Artefact, query_features: Artefact) -> None:
-  for artefact in (features, query_features):
-    require_same_extractor(
-      artefact.config.extraction,
-      artefact.path,
-      rankings.config.extraction,
-      rankings.path,
-      remedy='Give the features that the rankings were made from',
-    )
+  require_same_extractor(
+    features.config.extraction,
+    features.path,
+    query_features.config.extraction,
+    query_features.path,
+    remedy='Extract both with one config',
+  )
   if rankings.input('rankings'):
     raise UserError(f'{rankings.path}: these rankings are verified already. Give what search_index made')
   expected, found = rankings.input('query_features'), query_features.as_input('query_features')
-  if expected.fingerprint != found.fingerprint:
+  # Features of another extractor are told by the names of images and queries alone.
+  if (
+    is_same_extractor(query_features.config.extraction, rankings.config.extraction)
+    and expected.fingerprint != found.fingerprint
+  ):
     raise UserError(
       f'{rankings.path}: made from query features {expected.fingerprint} ({expected.path}), found'
       f' {found.fingerprint} ({found.path}). Give the query features that the rankings were made from'
+    )
+
+
+def _require_matchable(features: Artefact, options: VerificationConfig) -> None:
+  extractor = features.config.extraction.extractor
+  if extractor == ExtractionConfig.GLOBAL:
+    raise UserError(
+      f'{features.path}: global descriptors have no places that could agree. Give local features of the same'
+      ' photos, for example of extractor: ROOT_SIFT'
+    )
+  is_channel = extractor == ExtractionConfig.ACTIVATION_REGIONS
+  if is_channel != (options.matching == VerificationConfig.SAME_CHANNEL):
+    raise UserError(
+      f'{features.path}: features of {ExtractionConfig.Extractor.Name(extractor)} cannot be matched by'
+      f' {VerificationConfig.Matching.Name(options.matching)}. Set verification.matching:'
+      f' {"SAME_CHANNEL" if is_channel else "DESCRIPTORS"}'
     )
 
 
@@ -197,7 +235,7 @@ def _ground_truth_input(path: str | pathlib.Path | None) -> Input:
 def _junk(path, choice: int, rankings: Artefact, stored: StoredRankings) -> dict[str, np.ndarray]:
   """The image ids that are junk for each query under the protocol of choice."""
   name = {VerificationConfig.SKIP_MEDIUM: 'medium', VerificationConfig.SKIP_HARD: 'hard'}[choice]
-  queries = evaluate.resolved_queries(rankings, stored, path)
+  queries = evaluate.resolved_queries(rankings, stored, ground_truth.load(path))
   return {query.name: protocol.positives_and_junk(query, name)[1] for query in queries}
 
 

@@ -21,6 +21,7 @@ def run(
   output: pathlib.Path,
   *,
   redo: bool = False,
+  warm: bool = False,
 ) -> Artefact:
   """Ranks the index images for every query.
 
@@ -30,6 +31,7 @@ def run(
     query_features: what extract_features made of the queries, by the same extractor.
     output: the artefact directory.
     redo: replace what another config made.
+    warm: read the index in a row first, so that queries find it in memory.
 
   Raises:
     UserError: queries and index were extracted differently, or the output cannot be written.
@@ -49,6 +51,8 @@ def run(
       logging.info('rankings: %s is up to date, skipped', output)
       return Artefact.open(output, 'rankings')
     engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
+    if warm:
+      engine.warm(progress.callback('index into memory'))
     rankings, describe, search = [], [], []
     total = query_features.counts['images']
     for query in progress.track(extract.read(query_features), total=total, what='search', unit='queries'):
@@ -69,4 +73,6 @@ def run(
       np.median(describe),
       np.median(search),
     )
-    return writer.finish({'queries': len(rankings), 'images': len(engine)}, upstream=index)
+    counts = {'queries': len(rankings), 'images': len(engine)}
+    counts['distractors'] = index.counts.get('distractors', 0)
+    return writer.finish(counts, upstream=index)

@@ -28,11 +28,7 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
   Raises:
     UserError: there are fewer descriptors than dimensions, or the output cannot be written.
   """
-  for part in ('delf', 'global_descriptor'):
-    if getattr(features.config.extraction, part).HasField('pca'):
-      raise UserError(
-        f'{features.path}: these features are reduced by a PCA. Extract them without extraction.{part}.pca'
-      )
+  require_unreduced(features)
   merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction)
   if features.config.HasField('regions'):
     merged.regions.CopyFrom(features.config.regions)
@@ -53,6 +49,15 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
       ', '.join(f'{d}: {shares[d - 1]:.3f}' for d in kept) or f'{pca.dimensions}: 1',
     )
     return writer.finish({'descriptors': covariance.count, 'dimensions': pca.dimensions})
+
+
+def require_unreduced(features: Artefact) -> None:
+  """UserError where features are reduced already."""
+  for part in ('delf', 'global_descriptor'):
+    if getattr(features.config.extraction, part).HasField('pca'):
+      raise UserError(
+        f'{features.path}: these features are reduced by a PCA. Extract them without extraction.{part}.pca'
+      )
 
 
 def _covariance(features: Artefact) -> Covariance:

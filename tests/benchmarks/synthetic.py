@@ -1,54 +1,5 @@
-"""Aggregated descriptors as large as one likes: Zipf-like words, random codes, a seed."""
+"""Aggregated descriptors as large as one likes; the generator is the planner's."""
 
-import numpy as np
+from delf_d2r.planning.synthetic import DescriptorGenerator
 
-from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.structures import AggregatedDescriptor
-
-ZIPF_EXPONENT = 0.7
-ZIPF_SHIFT = 50.0
-
-
-class DescriptorGenerator:
-  """Draws descriptors whose words follow p(rank) ~ (rank + 50)^-0.7, so that lists differ in length.
-
-  With K = 65,536 and 600 words an image the longest list holds about 8 % of the images, and a query that
-  follows the same law meets lists about twice as long as the mean.
-
-  Args:
-    num_words: K.
-    dimensions: D.
-    kernel: what to draw.
-    words_per_image: mean number of words W; an image has 0.5 to 1.5 times as many.
-    seed: of everything drawn.
-  """
-
-  def __init__(
-    self, *, num_words=65536, dimensions=128, kernel=Kernel.ASMK_STAR, words_per_image=600, seed=0
-  ):
-    self._rng = np.random.default_rng(seed)
-    weights = (np.arange(num_words) + ZIPF_SHIFT) ** -ZIPF_EXPONENT
-    self._cumulative = np.cumsum(weights / weights.sum())
-    self._word_of_rank = self._rng.permutation(num_words).astype(np.uint32)
-    self._dimensions = dimensions
-    self._kernel = kernel
-    self._words_per_image = words_per_image
-
-  def draw(self, num_words_present: int | None = None) -> AggregatedDescriptor:
-    """One descriptor, of about `num_words_present` words if given."""
-    rng = self._rng
-    mean = self._words_per_image
-    target = num_words_present or int(rng.integers(mean // 2, mean + mean // 2 + 1))
-    ranks = np.searchsorted(self._cumulative, rng.random(target * 105 // 100))
-    words = np.unique(self._word_of_rank[np.minimum(ranks, len(self._word_of_rank) - 1)])
-    if self._kernel is Kernel.ASMK_STAR:
-      columns = -(-self._dimensions // 8)
-      values = rng.integers(0, 256, (len(words), columns), np.uint8)
-      values[:, -1] &= 0xFF << (-self._dimensions % 8) & 0xFF  # the bits of padding are 0
-    else:
-      values = rng.standard_normal((len(words), self._dimensions), np.float32)
-      values /= np.linalg.norm(values, axis=1, keepdims=True)
-    return AggregatedDescriptor(words, values, self._dimensions)
-
-  def draw_many(self, count: int) -> list[AggregatedDescriptor]:
-    return [self.draw() for _ in range(count)]
+__all__ = ['DescriptorGenerator']

@@ -8,7 +8,7 @@ import pytest
 
 from delf_d2r.data.images import load_image
 from delf_d2r.extractors.root_sift import RootSift
-from delf_d2r.geometry import transforms
+from delf_d2r.geometry import research_rule, transforms
 from delf_d2r.geometry.matching import match
 from delf_d2r.geometry.transforms import Model
 from delf_d2r.geometry.verification import Options, verify
@@ -44,7 +44,7 @@ def test_homography_between_views(view):
   query, index = features(view), features(1)
   matches = match(query.descriptors, index.descriptors, max_distance=0.9)
   places = query.locations[matches.query], index.locations[matches.index]
-  found = verify(*places, Options(model=Model.HOMOGRAPHY, max_residual=5))
+  found = verify(*places, Options(model=Model.HOMOGRAPHY, max_residual=5), credible=matches.credible)
   truth = true_matrix(view)
   right = transforms.residuals(truth, places[1].astype(float), places[0].astype(float)) <= 5
   least_share, largest_error = EXPECTED[view]
@@ -62,6 +62,26 @@ def test_mutual_matches_have_a_larger_share_of_right_ones():
   shares = []
   for mutual in (True, False):
     matches = match(query.descriptors, index.descriptors, mutual=mutual)
-    places = index.locations[matches.index].astype(float), query.locations[matches.query].astype(float)
+    index_places, query_places = index.locations[matches.index], query.locations[matches.query]
+    places = (part[matches.credible].astype(float) for part in (index_places, query_places))
     shares.append((transforms.residuals(true_matrix(4), *places) <= 5).mean())
   assert shares[0] > 1.3 * shares[1]
+
+
+@pytest.mark.parametrize('view', [3, 4, 6])
+def test_no_fewer_right_inliers_than_by_the_rule_of_the_research_code(view):
+  """Right by the true homography, and each pixel once: several matches of one keypoint are one."""
+  query, index = features(view), features(1)
+  ours = match(query.descriptors, index.descriptors, max_distance=0.9, ratio=0.9)
+  theirs = research_rule.match(query.descriptors, index.descriptors, max_distance=0.9)
+  counts = []
+  for matches, find in (
+    (ours, functools.partial(verify, options=Options(), credible=ours.credible)),
+    (theirs, functools.partial(research_rule.verify, max_residual=10, trials=1000, seed=0)),
+  ):
+    places = query.locations[matches.query], index.locations[matches.index]
+    found = find(*places).inliers
+    query_places, index_places = (part[found].astype(float) for part in places)
+    right = transforms.residuals(true_matrix(view), index_places, query_places) <= 10
+    counts.append(min(len(np.unique(np.floor(part[right]), axis=0)) for part in (query_places, index_places)))
+  assert counts[0] >= counts[1]

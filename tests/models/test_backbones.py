@@ -7,7 +7,7 @@ import tensorflow as tf
 from numpy.testing import assert_allclose
 
 from delf_d2r.errors import UserError
-from delf_d2r.models import backbones, efficientnet_lite, folding
+from delf_d2r.models import alexnet, backbones, efficientnet_lite, folding
 
 # Keras 3.15 converts variables in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
@@ -76,6 +76,77 @@ def test_folding_keeps_the_function(name):
   assert_allclose(folded(image)['conv3'].numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+def alexnet_tensors(seed=0):
+  generator = np.random.default_rng(seed)
+  shapes = {
+    0: (64, 3, 11, 11),
+    3: (192, 64, 5, 5),
+    6: (384, 192, 3, 3),
+    8: (256, 384, 3, 3),
+    10: (256, 256, 3, 3),
+  }
+  tensors = {}
+  for number, shape in shapes.items():
+    tensors[f'features.{number}.weight'] = generator.normal(0, 0.05, shape).astype(np.float32)
+    tensors[f'features.{number}.bias'] = generator.normal(0, 0.05, shape[:1]).astype(np.float32)
+  return tensors
+
+
+def alexnet_by_torch_rules(image, tensors):
+  """The last convolution of normalised [H, W, 3], by the definition of each of torchvision's layers."""
+  x = image.transpose(2, 0, 1).astype(np.float64)
+  for number, stride, padding, pooled in (
+    (0, 4, 2, 1),
+    (3, 1, 2, 1),
+    (6, 1, 1, 0),
+    (8, 1, 1, 0),
+    (10, 1, 1, 0),
+  ):
+    kernel, bias = tensors[f'features.{number}.weight'], tensors[f'features.{number}.bias']
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], axis=(1, 2))[
+      :, ::stride, ::stride
+    ]
+    x = np.maximum(np.einsum('oihw,iyxhw->oyx', kernel, windows) + bias[:, None, None], 0)
+    if pooled:
+      x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2].max(axis=(3, 4))
+  return x.transpose(1, 2, 0)
+
+
+def test_alexnet_is_that_of_torchvision(monkeypatch, tmp_path):
+  tensors = alexnet_tensors()
+  monkeypatch.setattr(alexnet.torch_checkpoint, 'load', lambda path: tensors)
+  (tmp_path / 'alexnet.pth').touch()
+  backbone = backbones.build('ALEXNET', endpoints=('conv4', 'conv5'), weights=tmp_path / 'alexnet.pth')
+  image = np.random.default_rng(1).uniform(0, 255, (70, 83, 3)).astype(np.float32)
+  normalized = backbone.normalize(tf.constant(image[None]))
+  assert_allclose(
+    normalized[0, 0, 0], (image[0, 0] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rtol=1e-5
+  )
+  found = backbone(normalized)
+  expected = alexnet_by_torch_rules(normalized[0].numpy(), tensors)
+  assert_allclose(found['conv4'][0].numpy(), expected, rtol=1e-3, atol=1e-4)
+  assert backbone.channels == {'conv4': 256, 'conv5': 256}
+  assert {name: field.stride for name, field in backbone.receptive_fields.items()} == {
+    'conv4': 16,
+    'conv5': 32,
+  }
+  smallest = tf.zeros((1, backbone.least_size, backbone.least_size, 3))
+  assert min(backbone(smallest)['conv5'].shape[1:3]) == 1
+
+
+def test_other_checkpoints_are_not_alexnet(monkeypatch, tmp_path):
+  (tmp_path / 'x.pth').touch()
+  for change, message in (
+    ({'features.3.bias': np.zeros(7, np.float32)}, r'conv2 has shape \(7,\), expected \(192,\)'),
+    (None, r'has no tensor features\.0\.weight'),
+  ):
+    tensors = {} if change is None else {**alexnet_tensors(), **change}
+    monkeypatch.setattr(alexnet.torch_checkpoint, 'load', lambda path, tensors=tensors: tensors)
+    with pytest.raises(UserError, match=message):
+      backbones.build('ALEXNET', weights=tmp_path / 'x.pth')
+
+
 def test_keras_applications_weights_load_from_a_file(tmp_path):
   source = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(224, 224, 3))
   source.save_weights(tmp_path / 'x.weights.h5')
@@ -93,6 +164,7 @@ def test_keras_applications_weights_load_from_a_file(tmp_path):
     ({'name': 'VGG16', 'endpoints': ('conv9',)}, r"no endpoint \['conv9'\]; it has conv2, conv3"),
     ({'name': 'VGG16', 'output_stride': 8}, 'only EfficientNet-Lite0'),
     ({'name': 'VGG16', 'weights': 'nowhere.h5'}, 'nowhere.h5: no such file'),
+    ({'name': 'ALEXNET', 'weights': 'imagenet'}, r'ImageNet weights of ALEXNET .* alexnet-owt'),
   ],
 )
 def test_bad_requests_are_refused(arguments, message):

@@ -1,16 +1,26 @@
 """Global descriptors: pooled from a backbone or told by a SavedModel, over scales, reduced by PCA."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from delf_support import make_model, noise
 from numpy.testing import assert_allclose
+from oracles import global_oracle
 
 from delf_d2r.data import pca_files
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Covariance
-from delf_d2r.models import backbones, efficientnet_lite, export, global_descriptor, global_model
+from delf_d2r.models import (
+  activation_regions,
+  backbones,
+  efficientnet_lite,
+  export,
+  global_descriptor,
+  global_model,
+)
 from delf_d2r.protos import extraction_pb2
 
 # Keras 3.15 converts variables in a way that NumPy 2.4 warns of.
@@ -42,17 +52,27 @@ def unit(x):
   return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def expected(image, weights, *, power):
-  """The definition, on the network as it was trained."""
-  backbone = backbones.build('EFFICIENTNET_LITE0', endpoints=('conv3',), weights=weights)
+@functools.cache
+def network(weights):
+  return backbones.build('EFFICIENTNET_LITE0', endpoints=('conv3',), weights=weights)
+
+
+def feature_map(image, weights, scale):
+  """float64 [H', W', 40], by the network as it was trained."""
+  backbone = network(weights)
+  size = np.round(np.array(image.shape[:2]) * scale).astype(int)
+  pixels = (tf.image.resize(image[None].astype(np.float32), size, antialias=True) - 127) / 128
+  return backbone(pixels)['conv3'][0].numpy().astype(float)
+
+
+def expected(image, weights, *, power, scale_power=1):
+  """The definition."""
   total = 0
   for scale in SCALES:
-    size = np.round(np.array(image.shape[:2]) * scale).astype(int)
-    pixels = (tf.image.resize(image[None].astype(np.float32), size, antialias=True) - 127) / 128
-    cells = np.maximum(backbone(pixels)['conv3'].numpy().reshape(-1, 40).astype(float), 1e-6)
+    cells = np.maximum(feature_map(image, weights, scale).reshape(-1, 40), 1e-6)
     pooled = cells.max(axis=0) if np.isinf(power) else (cells**power).mean(axis=0) ** (1 / power)
-    total = total + unit(pooled)
-  return unit(total)
+    total = total + unit(pooled) ** scale_power
+  return unit(total ** (1 / scale_power))
 
 
 @pytest.mark.parametrize('power', [3.0, 1.0, np.inf])
@@ -63,6 +83,67 @@ def test_it_is_the_generalised_mean_over_cells_summed_over_scales(build, weights
   assert_allclose(np.linalg.norm(found.descriptors), 1, rtol=1e-6)
   assert_allclose(found.locations, [[48, 65]])
   assert (found.scales.tolist(), found.attention.tolist()) == ([1], [1])
+
+
+def test_scales_are_summed_by_a_power(build, weights):
+  image = noise(96, 130)
+  found = build(scale_power=3)(image).descriptors[0]
+  assert_allclose(found, expected(image, weights, power=3, scale_power=3), rtol=1e-3, atol=1e-5)
+
+
+def test_squares_sum_to_rmac(build, weights, tmp_path):
+  covariance = Covariance(40)
+  covariance.add(np.random.default_rng(0).normal(size=(200, 40)))
+  pca_files.save(covariance.pca(), tmp_path)
+  matrix, offset = covariance.pca().truncated(12).as_affine(whitening=True)
+  image = noise(96, 130)
+  for options, project in (
+    ({}, lambda x: x),
+    ({'pca': {'path': str(tmp_path), 'dimensions': 12, 'whitening': True}}, lambda x: x @ matrix + offset),
+  ):
+    extractor = build(pooling=global_descriptor.Config.R_MAC, image_scales=[1.0], **options)
+    found = extractor(image)
+    assert extractor.dimensions == found.dimensions
+    assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, rtol=1e-5)
+    whole = global_oracle.rmac(feature_map(image, weights, 1), 3, project)
+    assert_allclose(unit(found.descriptors.sum(axis=0)), whole, rtol=1e-3, atol=1e-4)
+  # A map of 12 x 17 cells of 8 pixels: the first square is 12 cells high and wide.
+  assert_allclose(found.locations[0], [48, 130 * 6 / 17])
+  assert_allclose(found.scales[0], 12 * np.sqrt(8 * 130 / 17), rtol=1e-5)
+  half = build(pooling=global_descriptor.Config.R_MAC, image_scales=[0.5, 1.0], **options)(image)
+  assert_allclose(half.descriptors[-len(found) :], found.descriptors, atol=1e-5)
+  assert len(half) > len(found)
+
+
+def test_activation_regions_lie_where_the_image_responds(weights):
+  config = extraction_pb2.ExtractionConfig(extractor='ACTIVATION_REGIONS', max_features=50)
+  config.activation_regions.backbone_weights, config.activation_regions.endpoint = weights, 'conv3'
+  extractor = activation_regions.build(config)
+  # A patch of texture on grey, in an image whose sides are no multiples of the stride.
+  image = np.full((150, 203, 3), 127, np.uint8)
+  image[80:120, 120:170] = noise(40, 50)
+  found = extractor(image)
+  assert extractor.dimensions == found.dimensions == 1
+  assert 20 < len(found) <= 50
+  assert np.all(np.diff(found.attention) <= 0)
+  channels = found.descriptors[:, 0].astype(int)
+  assert np.bincount(channels).max() <= 2
+  middle = np.median(found.locations, axis=0)
+  assert_allclose(middle, [100, 145], atol=25)
+  assert np.all((found.locations >= 0) & (found.locations <= image.shape[:2]))
+  config.min_attention = float(found.attention[9])
+  assert len(activation_regions.build(config)(image)) == 10
+
+
+def test_alexnet_and_images_that_it_is_too_large_for(tmp_path):
+  keras.utils.set_random_seed(0)
+  path = tmp_path / 'alexnet.weights.h5'
+  backbones.build('ALEXNET', endpoints=('conv5',)).model.save_weights(path)
+  extractor = global_descriptor.build(
+    global_descriptor.Config(backbone='ALEXNET', backbone_weights=str(path), endpoint='conv4')
+  )
+  for size in [(10, 10), (10, 300), (64, 100)]:
+    assert_allclose(np.linalg.norm(extractor(noise(*size)).descriptors), 1, rtol=1e-5)
 
 
 def test_default_scales(build):
@@ -190,3 +271,38 @@ def test_model_without_global_descriptors_is_named(tmp_path):
   path = write_tf2(tmp_path / 'model', output='logits')
   with pytest.raises(UserError, match=r"no model of global descriptors: .*'input_scales'\] -> \['logits'\]"):
     global_model.load(path)
+
+
+def write_plain(path, spec, function):
+  """A SavedModel of one input and one output."""
+  served = tf.function(lambda image: {'embedding': function(tf.cast(image, tf.float32))})
+  concrete = served.get_concrete_function(tf.TensorSpec(*spec, name='image'))
+  tf.saved_model.save(tf.Module(), str(path), signatures={'serving_default': concrete})
+  return str(path)
+
+
+def first_row(images):
+  """Height, and the mean of each channel, of the first image."""
+  means = tf.reduce_mean(images, axis=(1, 2))
+  return tf.concat([tf.cast(tf.shape(images)[1:2], tf.float32)[None], means], axis=1)
+
+
+def test_any_model_from_an_image_to_a_descriptor(tmp_path):
+  image = np.full((40, 60, 3), (51, 102, 204), np.uint8)
+  free = global_model.load(write_plain(tmp_path / 'a', ([None, None, None, 3], tf.float32), first_row))
+  assert free.dimensions == 4
+  assert_allclose(free(image, SCALES), [[20, 0.2, 0.4, 0.8], [40, 0.2, 0.4, 0.8]], rtol=1e-4)
+  fixed = global_model.load(write_plain(tmp_path / 'b', ([1, 32, 32, 3], tf.uint8), first_row))
+  assert_allclose(fixed(image, SCALES), [[32, 51, 102, 204]], rtol=1e-5)
+  single = write_plain(tmp_path / 'c', ([None, None, 3], tf.uint8), lambda image: first_row(image[None])[0])
+  extractor = global_descriptor.build(global_descriptor.Config(model_path=single, image_scales=[1]))
+  assert_allclose(extractor(image).descriptors, [unit(np.array([40, 51, 102, 204]))], rtol=1e-5)
+
+
+def test_what_is_no_model_from_an_image_to_a_descriptor(tmp_path):
+  dense = write_plain(tmp_path / 'a', ([None, None, None, 3], tf.float32), lambda images: images[:, ::2])
+  with pytest.raises(UserError, match=r'to one descriptor \[D\] or \[1, D\], found image of shape'):
+    global_model.load(dense)
+  words = write_plain(tmp_path / 'b', ([None, 7], tf.float32), lambda rows: rows)
+  with pytest.raises(UserError, match=r'expected one image .* found image of shape \(None, 7\)'):
+    global_model.load(words)

@@ -1,6 +1,4 @@
-"""A server on loopback over a small index of real photos, and a headless browser."""
-
-import shutil
+"""A server on loopback over a small index of real photos."""
 
 import httpx
 import pytest
@@ -64,26 +62,3 @@ def address(engine):
 def client(address):
   with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
     yield client
-
-
-@pytest.fixture(scope='session')
-def browser(tmp_path_factory):
-  sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-  chromium = shutil.which('chromium')
-  if chromium is None:
-    pytest.skip('no chromium on this machine (Debian: apt-get install chromium)')
-  with sync_api.sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-      executable_path=chromium,
-      args=[
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
-    )
-    yield browser
-    browser.close()

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import Artefact
@@ -24,9 +25,22 @@ def live_dir(index_dir, tmp_path):
   return shutil.copytree(index_dir, tmp_path / 'out')
 
 
+def load(directory):
+  """An engine that looks at few images: what it does with one of them it does with all."""
+  return SearchEngine.load(directory, verification=VerificationConfig(num_images=4))
+
+
 @pytest.fixture
 def live(live_dir):
-  return SearchEngine.load(live_dir)
+  return load(live_dir)
+
+
+@pytest.fixture(scope='session')
+def new_photo(query_path):
+  """A small photo of an object that the index shows."""
+  image = Image.open(query_path).convert('RGB')
+  image.thumbnail((240, 240))
+  return np.asarray(image)
 
 
 def answers(engine, paths, **options):
@@ -111,7 +125,7 @@ def test_a_photo_comes_back_with_an_entry_for_each_region_or_one(index_dir, quer
   config = configs.default('aggregation')
   config.aggregation.regions = config.aggregation.Regions.Value(regions)
   descriptors = aggregate.run(config, features, codebook, tmp_path / 'descriptors')
-  live = SearchEngine.load(build_index.run(config, descriptors, codebook, tmp_path / 'index').path)
+  live = load(build_index.run(config, descriptors, codebook, tmp_path / 'index').path)
   name = live.index.image_names[len(live) - 1]
   before = answers(live, [query_path], verify=True)
   live.remove([name])
@@ -156,10 +170,10 @@ def test_two_paths_of_one_name(live, query_path, tmp_path):
     live.add(str(query_path))
 
 
-def test_threads_search_while_images_come_and_go(live, query_path, query_paths):
+def test_threads_search_while_images_come_and_go(live, new_photo, query_paths):
   """Every answer is that of a state that there was: without the photo, or with it."""
   without = answers(live, query_paths, verify=True)
-  live.add({'new.jpg': query_path})
+  live.add({'new.jpg': new_photo})
   with_it = answers(live, query_paths, verify=True)
   assert with_it != without
   live.remove(['new.jpg'])
@@ -183,7 +197,7 @@ def test_threads_search_while_images_come_and_go(live, query_path, query_paths):
     searches = [pool.submit(search, seed) for seed in range(8)]
     try:
       for _ in range(3):
-        live.add({'new.jpg': query_path})
+        live.add({'new.jpg': new_photo})
         live.save()
         live.remove(['new.jpg'])
         live.save()
@@ -195,16 +209,16 @@ def test_threads_search_while_images_come_and_go(live, query_path, query_paths):
   assert answers(live, query_paths, verify=True) == without
 
 
-def test_save_and_load(live, live_dir, query_path, query_paths):
+def test_save_and_load(live, live_dir, new_photo, query_paths):
   untouched = answers(live, query_paths, verify=True)
   gone = live.index.image_names[1]
-  live.add({'a.jpg': query_path, 'b.jpg': query_paths[0]}, boxes={'a.jpg': [(0, 0, 0.5, 0.5)]})
+  live.add({'a.jpg': new_photo, 'b.jpg': new_photo[::-1]}, boxes={'a.jpg': [(0, 0, 0.5, 0.5)]})
   live.remove([gone, 'b.jpg'])
   expected = answers(live, query_paths, verify=True)
-  assert answers(SearchEngine.load(live_dir), query_paths, verify=True) == untouched
+  assert answers(load(live_dir), query_paths, verify=True) == untouched
   before = live.artefact.manifest.fingerprint
   live.save()
-  again = SearchEngine.load(live_dir)
+  again = load(live_dir)
   assert answers(again, query_paths, verify=True) == answers(live, query_paths, verify=True) == expected
   assert again.artefact.manifest.fingerprint != before
   assert again.artefact.counts['images'] == len(again)
@@ -216,22 +230,22 @@ def test_save_and_load(live, live_dir, query_path, query_paths):
   again.remove(['a.jpg'])
   again.add({gone: live.images_path / gone})
   again.save()
-  assert sorted(SearchEngine.load(live_dir).index.image_names) == sorted(name for name, *_ in untouched[0])
+  assert sorted(load(live_dir).index.image_names) == sorted(name for name, *_ in untouched[0])
 
 
-def test_another_process_has_changed_the_index(live, live_dir, query_path):
-  other = SearchEngine.load(live_dir)
+def test_another_process_has_changed_the_index(live, live_dir, new_photo, query_path):
+  other = load(live_dir)
   other.remove([other.index.image_names[0]])
   with pytest.raises(UserError, match='another update of the index is not finished'):
-    live.add({'new.jpg': query_path})
+    live.add({'new.jpg': new_photo})
   other.save()
   with pytest.raises(UserError, match='holds another index than the one loaded'):
-    live.add({'new.jpg': query_path})
+    live.add({'new.jpg': new_photo})
   assert len(live.search(query_path, top_k=0).results) == len(live)
 
 
 @pytest.mark.parametrize('killed_at', ['prepare', 'save', 'finish', 'stamp'])
-def test_a_kill_while_saving_leaves_boxes_that_fit(live, live_dir, query_path, monkeypatch, killed_at):
+def test_a_kill_while_saving_leaves_boxes_that_fit(live_dir, new_photo, query_path, monkeypatch, killed_at):
   """Twice, so that what is left behind by the first kill is there at the second."""
 
   class Killed(BaseException):
@@ -242,9 +256,9 @@ def test_a_kill_while_saving_leaves_boxes_that_fit(live, live_dir, query_path, m
 
   has_changed = killed_at in ('finish', 'stamp')
   for name in ('a.jpg', 'b.jpg'):
-    engine = SearchEngine.load(live_dir)
+    engine = load(live_dir)
     before = answers(engine, [query_path], verify=True)
-    engine.add({name: query_path}, boxes={name: [(0, 0, 0.5, 0.5)]})
+    engine.add({name: new_photo}, boxes={name: [(0, 0, 0.5, 0.5)]})
     engine.remove([engine.index.image_names[0]])
     after = answers(engine, [query_path], verify=True)
     with monkeypatch.context() as patch:
@@ -254,14 +268,12 @@ def test_a_kill_while_saving_leaves_boxes_that_fit(live, live_dir, query_path, m
         engine.save()
     del engine
     gc.collect()  # As a killed process does, it lets go of the index.
-    found = answers(SearchEngine.load(live_dir), [query_path], verify=True)
+    found = answers(load(live_dir), [query_path], verify=True)
     assert found == (after if has_changed else before)
-  survivor = SearchEngine.load(live_dir)
+  survivor = load(live_dir)
   survivor.remove(['b.jpg' if has_changed else survivor.index.image_names[0]])
   survivor.save()
-  assert answers(SearchEngine.load(live_dir), [query_path], verify=True) == answers(
-    survivor, [query_path], verify=True
-  )
+  assert answers(load(live_dir), [query_path], verify=True) == answers(survivor, [query_path], verify=True)
 
 
 def test_damaged_features_of_an_added_photo(live, live_dir, query_path):

@@ -5,18 +5,19 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from delf_d2r import engine as engines
 from delf_d2r.data import images
+from delf_d2r.engine import SearchEngine
+from delf_d2r.extractors import factory
 
 
 def test_threads_share_an_engine(index_dir, photos, monkeypatch):
   paths = sorted(photos.queries_dir.iterdir())[:4]
-  alone = engines.SearchEngine.load(index_dir)
+  alone = SearchEngine.load(index_dir)
   expected = {path: alone.search(path, top_k=0).results for path in paths}
   built = []
-  build = engines.factory.build
-  monkeypatch.setattr(engines.factory, 'build', lambda config: built.append(1) or build(config))
-  shared = engines.SearchEngine.load(index_dir)
+  build = factory.build
+  monkeypatch.setattr(factory, 'build', lambda config: built.append(1) or build(config))
+  shared = SearchEngine.load(index_dir)
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     found = list(pool.map(lambda path: shared.search(path, top_k=0).results, paths * 8))
   assert built == [1]

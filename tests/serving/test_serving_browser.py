@@ -1,7 +1,5 @@
 """The pages in a headless Chromium: by pointer, by keyboard alone, and on a narrow screen."""
 
-import contextlib
-
 import pytest
 from serving_support import serving
 
@@ -10,37 +8,8 @@ from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
 
-DESKTOP = {'width': 1280, 'height': 900}
 NARROW = {'width': 360, 'height': 740}
 READY = '.stage[data-ready]'
-
-
-@pytest.fixture
-def open_page(browser):
-  """Opens an address in a new window and fails on errors of scripts; `expected` ones aside."""
-  with contextlib.ExitStack() as stack:
-    problems = []
-
-    def open_page(address, size=DESKTOP, **options):
-      context = browser.new_context(viewport=size, reduced_motion='reduce', **options)
-      stack.callback(context.close)
-      page = context.new_page()
-      page.set_default_timeout(30_000)
-      page.on('pageerror', lambda error: problems.append(str(error)))
-      page.on(
-        'console',
-        # A request that the server refuses is reported here too; the page's own words are tested.
-        lambda message: (
-          problems.append(message.text)
-          if message.type == 'error' and 'Failed to load resource' not in message.text
-          else None
-        ),
-      )
-      page.goto(address)
-      return page
-
-    yield open_page
-  assert not problems
 
 
 def names(page):

@@ -19,6 +19,7 @@ from delf_d2r.data import ground_truth, match_records, ranking_files
 from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.geometry import transforms
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.stages import evaluate, rerank
 from delf_d2r.structures import Match, Ranking
 from delf_d2r.verifier import reordered
@@ -222,3 +223,33 @@ def test_reordered_keeps_ties_as_they_stood():
   assert found.inliers.tolist() == [4, 4, 0, 0]
   assert found.scores.tolist() == [3, 2, 4, 1]
   assert found.best_regions.tolist() == [1, 2, 0, 3]
+
+
+def test_rankings_of_other_features_are_verified_by_local_ones(inputs, tmp_path):
+  rankings, *own = inputs
+  first = rerank.run(options(), rankings, *own, tmp_path / 'first')
+  local = [
+    write_features(tmp_path / name, found, fingerprint=name, extractor=ExtractionConfig.DELF)
+    for name, found in (('local', index_images()), ('local_queries', query_images()[1]))
+  ]
+  made = rerank.run(options(), rankings, *local, tmp_path / 'second')
+  assert orders(made) == orders(first)
+  assert made.config.extraction.extractor == ExtractionConfig.ROOT_SIFT
+  assert made.config.verification.extraction.extractor == ExtractionConfig.DELF
+  assert not first.config.verification.HasField('extraction')
+
+
+@pytest.mark.parametrize(
+  ('extractor', 'message'),
+  [
+    (ExtractionConfig.GLOBAL, 'global descriptors have no places'),
+    (ExtractionConfig.ACTIVATION_REGIONS, r'by DESCRIPTORS\. Set verification\.matching: SAME_CHANNEL'),
+  ],
+)
+def test_features_that_cannot_be_matched(inputs, tmp_path, extractor, message):
+  others = [
+    write_features(tmp_path / name, found, extractor=extractor)
+    for name, found in (('other', index_images()), ('other_queries', query_images()[1]))
+  ]
+  with pytest.raises(UserError, match=message):
+    rerank.run(options(), inputs[0], *others, tmp_path / 'out')

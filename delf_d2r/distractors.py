@@ -1,0 +1,96 @@
+"""A run among distractors: the same queries, and an index with other photos beside those of the run.
+
+Nothing of the run is made anew or touched: its codebook describes the distractors, whose artefacts are their
+own, and its query features ask again.
+
+    distractors/boxes/ distractors/features/ distractors/descriptors/
+    with_distractors/index/ rankings/ metrics/ report/index.html    and what else follows an index
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+from delf_d2r import experiment
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.errors import UserError
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.second_features import DISTRACTORS, JOINED
+from delf_d2r.stages import aggregate, build_index
+
+_PREFIX = 'distractor_'
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  base: experiment.Outcome,
+  photos: ImageList,
+  output: pathlib.Path,
+  *,
+  ground_truth: str | pathlib.Path | None = None,
+  boxes_path: str | pathlib.Path | None = None,
+  given: Mapping[str, Artefact] | None = None,
+  options: experiment.Options | None = None,
+) -> experiment.Outcome:
+  """Describes the distractors, and searches and scores among them.
+
+  Args:
+    config: that of the run.
+    base: the run.
+    photos: the distractors, of names that the run's photos do not have (distractor_list.load).
+    output: the folder of the run.
+    ground_truth: the file that the run's queries come from.
+    boxes_path: boxes of the distractors, for regions.source FILE or RANDOM.
+    given: artefacts to use instead of making them: distractor_boxes, distractor_features,
+      distractor_descriptors, joined_index.
+    options: how to run.
+
+  Returns:
+    What was found among the distractors; its artefacts are those of the run with `index`, `rankings` and
+    `metrics` in their place, and those of the distractors under the names of `given`.
+
+  Raises:
+    UserError: a name is that of a photo of the run, or whatever a stage cannot work with.
+  """
+  options = options or experiment.Options()
+  given = dict(given or {})
+  dataset = base.reported.dataset
+  shared = sorted(set(photos.names) & set(dataset.images.names))
+  if shared:
+    raise UserError(
+      f'{len(shared)} distractors have the names of photos that are searched, {shared[0]!r} for one. Rename'
+      f' the folder {photos.root / pathlib.PurePosixPath(shared[0]).parts[0]}'
+    )
+  own = output / DISTRACTORS
+  found = experiment.extracted(
+    config,
+    Dataset(photos),
+    own,
+    boxes_path=boxes_path,
+    given={
+      kind.removeprefix(_PREFIX): artefact for kind, artefact in given.items() if kind.startswith(_PREFIX)
+    },
+    options=options,
+  )
+  made = dict(base.artefacts) | {f'{_PREFIX}{kind}': artefact for kind, artefact in found.items()}
+  made['distractor_descriptors'] = given.get('distractor_descriptors') or aggregate.run(
+    config, made['distractor_features'], made['codebook'], own / 'descriptors', **options.extracting
+  )
+  made['index'] = given.get('joined_index') or build_index.run(
+    config,
+    made['descriptors'],
+    made['codebook'],
+    output / JOINED / 'index',
+    distractors=made['distractor_descriptors'],
+    redo=options.redo,
+  )
+  return experiment.scored(
+    config,
+    dataset,
+    made | {'joined_index': made['index']},
+    output / JOINED,
+    ground_truth=ground_truth,
+    options=options,
+    distractors=photos,
+  )

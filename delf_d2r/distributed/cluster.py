@@ -1,0 +1,92 @@
+"""Ray clusters: those that run, and one of this machine's cores that lasts as long as the command."""
+
+import logging
+import math
+import os
+import socket
+
+from delf_d2r.errors import UserError
+from delf_d2r.stages import parallel
+
+LOCAL = 'local'
+AUTO = 'auto'
+
+# Holds some groups of items for each worker. Ray takes 30 % of the memory if not told.
+_LOCAL_STORE_BYTES = 512 << 20
+_CONNECT_SECONDS = 5.0
+
+# Named after the systems where clusters of several machines are off by default. Without them Ray's servers
+# listen on the loopback address alone, not on every network of this machine. Read when Ray is imported.
+_SEVERAL_MACHINES = 'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'
+
+
+def pool(
+  address: str, *, workers: int | None = None, cpus_per_worker: float = 1, gpus_per_worker: float = 0
+) -> parallel.Pool:
+  """Workers of a cluster, for the stages; it is connected to when the first work comes.
+
+  Args:
+    address: as for `connect`.
+    workers: how many; None: as many as the cluster has room for.
+    cpus_per_worker: see `RayPool`.
+    gpus_per_worker: see `RayPool`.
+
+  Raises:
+    UserError: Ray is not installed.
+  """
+  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+  if address == LOCAL:
+    os.environ.setdefault(_SEVERAL_MACHINES, '0')
+  try:
+    from delf_d2r.distributed.pool import RayPool
+  except ModuleNotFoundError:
+    raise UserError(
+      f"--cluster={address} needs Ray, which is not installed: pip install 'delf_d2r[cluster]'"
+    ) from None
+  return RayPool(address, workers, cpus_per_worker, gpus_per_worker)
+
+
+def connect(address: str, *, cpus: float = 1) -> None:
+  """Connects this process until it ends; a connection that it has is kept, whatever the address.
+
+  Args:
+    address: HOST:PORT of the cluster's head; `auto`: that of RAY_ADDRESS, or of the cluster that this machine
+      belongs to; `local`: starts one of this machine alone, which ends with this process.
+    cpus: that a cluster of this machine has at least; it has those of this process if these are more.
+
+  Raises:
+    UserError: there is no cluster at the address, or it is of another version.
+  """
+  import ray
+
+  if ray.is_initialized():
+    return
+  options = {'logging_level': logging.ERROR, 'log_to_driver': False}
+  try:
+    if address == LOCAL:
+      cores = math.ceil(max(parallel.available_cores(), cpus))
+      options |= {'num_cpus': cores, 'object_store_memory': _LOCAL_STORE_BYTES, 'include_dashboard': False}
+    elif address != AUTO:
+      _require_listener(address)
+    ray.init(address=address, **options)
+  except (OSError, RuntimeError, ValueError) as error:
+    raise UserError(
+      f'--cluster={address}: {error}. Start a cluster by `ray start --head` on one machine and `ray start'
+      ' --address=HOST:PORT` on the others, with one version of Python, Ray and delf_d2r everywhere'
+    ) from error
+
+
+def _require_listener(address: str) -> None:
+  """Raises OSError, or ValueError, if nobody listens there: Ray itself would try for ten minutes."""
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdecimal():
+    raise ValueError(f'expected HOST:PORT, {AUTO} or {LOCAL}')
+  import ray
+
+  if host in ('localhost', '127.0.0.1'):
+    # As Ray does it.
+    host = ray.util.get_node_ip_address()
+  try:
+    socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+  except OSError as error:
+    raise ConnectionError(f'nobody answers at {host}:{port} ({error})') from None

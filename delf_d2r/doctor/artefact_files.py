@@ -1,0 +1,138 @@
+"""The files of an artefact against its manifest: there, whole, of the right bytes; or unfinished work."""
+
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from delf_d2r.data import files, tfrecord
+from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
+from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
+from delf_d2r.doctor.findings import Finding, error, note, warning
+from delf_d2r.errors import ArtefactError
+
+_BLOCK = 1 << 20
+
+
+def unfinished(path: pathlib.Path) -> Iterator[Finding]:
+  """Of a directory that has no manifest yet."""
+  manifest = read_manifest(path / PARTIAL_MANIFEST)
+  shards = len(list(path.glob(f'{manifest.kind}-*.tfrecord')))
+  if _is_locked(path):
+    yield note(
+      path,
+      f'another process is making these {manifest.kind} right now ({shards} shards stand)',
+      'Wait for it',
+    )
+    return
+  yield warning(
+    path,
+    f'unfinished: the work on these {manifest.kind} was stopped ({shards} shards stand)',
+    'Run the same command again: it goes on where it was',
+  )
+
+
+def finished(artefact: Artefact) -> Iterator[Finding]:
+  """Of an artefact that `Artefact.open` took, so that shards are there and of the right size."""
+  path, manifest = artefact.path, artefact.manifest
+  again = f'Delete {path} and run its stage again'
+  if manifest.fingerprint != planned_fingerprint(artefact):
+    if manifest.kind == 'index':
+      yield note(path, 'images were added or removed since it was built', 'Nothing, if you did that')
+    else:
+      yield error(path / MANIFEST, 'was edited: its fingerprint is not that of its config and inputs', again)
+  for shard in manifest.shards:
+    yield from _shard(path / shard.file, shard, again)
+  named = {shard.file for shard in manifest.shards}
+  strangers = sorted(file.name for file in path.glob('*.tfrecord') if file.name not in named)
+  if strangers:
+    yield warning(path, f'{len(strangers)} shards that the manifest does not name: {strangers[0]}', again)
+  leftovers = sorted(file.name for file in path.glob('.*.tmp'))
+  if leftovers:
+    yield note(
+      path, f'{len(leftovers)} temporary files of a run that was stopped', f'Delete {leftovers[0]}, ...'
+    )
+  found = _size(path)
+  if found < manifest.bytes:
+    yield error(
+      path,
+      f'the manifest says {manifest.bytes} bytes, its files have {found}: some are gone or cut short',
+      again,
+    )
+  yield from _failures(artefact)
+  for file in sorted(path.glob('*.npy')):
+    yield from _array(file, again)
+
+
+def planned_fingerprint(artefact: Artefact) -> str:
+  """The fingerprint that config and inputs of an artefact amount to; its own, unless it was changed since."""
+  inputs = tuple(artefact.input(item.role) for item in artefact.manifest.inputs)
+  return Plan(artefact.manifest.kind, artefact.config, inputs).fingerprint
+
+
+def _shard(path: pathlib.Path, shard, again: str) -> Iterator[Finding]:
+  found = files.crc32c(path)
+  if found != shard.crc32c:
+    yield error(path, f'corrupt: expected checksum {shard.crc32c:08x}, found {found:08x}', again)
+    return
+  records = len(tfrecord.record_offsets(path))
+  if records != shard.records:
+    yield error(path, f'expected {shard.records} records, found {records}', again)
+
+
+def _failures(artefact: Artefact) -> Iterator[Finding]:
+  failed = artefact.counts.get('failed', 0)
+  place = artefact.path / ERRORS
+  if not failed:
+    return
+  try:
+    lines = place.read_text(encoding='utf-8').splitlines()
+    names = [str(files.parse_json(line)['name']) for line in lines]
+  except (OSError, ValueError, KeyError, TypeError) as problem:
+    yield error(place, f'missing or damaged ({problem})', f'Delete {artefact.path} and run its stage again')
+    return
+  if len(names) != failed:
+    yield error(
+      place,
+      f'expected {failed} lines, found {len(names)}',
+      f'Delete {artefact.path} and run its stage again',
+    )
+  yield warning(
+    artefact.path,
+    f'{failed} photos could not be read, for example {", ".join(names[:3])}',
+    f'{place} says why; mend them and run the stage again',
+  )
+
+
+def _array(path: pathlib.Path, again: str) -> Iterator[Finding]:
+  try:
+    array = files.load_array(path)
+  except ArtefactError as problem:
+    yield error(path, str(problem).removeprefix(f'{path}: '), again)
+    return
+  if array.dtype.kind == 'f' and not all(np.isfinite(block).all() for block in blocks(array)):
+    yield error(path, 'has numbers that are not finite', again)
+
+
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+  """Rows of an array, some at a time, so that a mapped one need not fit into memory."""
+  rows = max(1, _BLOCK // max(1, int(np.prod(array.shape[1:]))))
+  for start in range(0, len(array) if array.ndim else 0, rows):
+    yield array[start : start + rows]
+
+
+def _size(path: pathlib.Path) -> int:
+  return sum(file.stat().st_size for file in path.rglob('*') if file.is_file() and file.name != MANIFEST)
+
+
+def _is_locked(path: pathlib.Path) -> bool:
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  finally:
+    os.close(handle)
+  return False

@@ -1,0 +1,116 @@
+"""An inverted index: every byte against its checksum, and how its posting lists are filled."""
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from delf_d2r.data import index_files, live_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.doctor.artefact_files import blocks
+from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
+from delf_d2r.index import stored_index
+from delf_d2r.kernels.aggregation import Kernel
+
+# K sum p_k^2 with p_k the share of word k: 1 for equal shares. Lists of real photos stay below 10.
+IMBALANCE = 30.0
+
+
+class IndexCheck:
+  """One pass over an inverted index.
+
+  Attributes:
+    names: of its images, in order.
+    num_words, dimensions: K and D.
+  """
+
+  def __init__(self, directory: pathlib.Path):
+    self._directory = directory
+    self._again = f'Build the index again: delete {directory} and run build_index'
+    self.names = Names()
+    self.num_words = self.dimensions = 0
+
+  def run(self) -> Iterator[Finding]:
+    """Yields what is wrong; IndexFormatError where a file is damaged, naming it."""
+    stored_index.verify(str(self._directory))
+    parts = stored_index.read(str(self._directory))
+    self.num_words, self.dimensions = parts.layout.num_words, parts.layout.dimensions
+    for name in parts.images.names:
+      self.names.add(name)
+    twice = self.names.twice(lambda: iter(parts.images.names))
+    if twice:
+      yield error(self._directory, f'images that are there twice: {twice}', self._again)
+    lists = np.zeros(self.num_words, np.int64)
+    empty, first, broken = Tally(), 0, Tally()
+    for segment in parts.segments:
+      arrays = segment.load()
+      lists += np.diff(arrays.offsets.astype(np.int64))
+      for entry in np.flatnonzero(arrays.word_counts == 0).tolist():
+        empty.add(_name_of(parts.images, first + entry))
+      if parts.kernel is not Kernel.ASMK_STAR:
+        for rows in blocks(arrays.values):
+          broken.add('values', int(np.count_nonzero(~_sound(rows, parts.kernel))))
+      first += segment.num_entries
+      segment.unload()
+    if broken:
+      yield error(
+        self._directory,
+        f'{broken.count} postings whose values are not finite or not of length 1',
+        self._again,
+      )
+    if empty:
+      what = 'regions' if parts.images.is_regional else 'images'
+      yield warning(self._directory, f'{what} without visual words: {empty}', 'No search finds them')
+    yield from self._balance(lists)
+
+  def _balance(self, lists: np.ndarray) -> Iterator[Finding]:
+    total = int(lists.sum())
+    if not total:
+      yield error(self._directory, 'no postings at all: every search finds nothing', self._again)
+      return
+    dead = int(np.count_nonzero(lists == 0))
+    if dead:
+      yield note(
+        self._directory,
+        f'{dead} of {len(lists)} visual words ({dead / len(lists):.0%}) occur in no image',
+        'Nothing, in a small index; in a large one train the codebook on more or other photos',
+      )
+    shares = lists / total
+    imbalance = float(len(lists) * np.square(shares).sum())
+    if imbalance > IMBALANCE:
+      yield warning(
+        self._directory,
+        f'unbalanced lists: factor {imbalance:.1f} (1: all equal), visual word {int(shares.argmax())} has'
+        f' {shares.max():.1%} of all postings',
+        'Searches are slow and tell little: train the codebook on more photos, or on those of this kind',
+      )
+
+
+def _sound(rows: np.ndarray, kernel: Kernel) -> np.ndarray:
+  norms = np.linalg.norm(rows, axis=1)
+  # Of a VLAD only the whole has length 1. NaN compares false.
+  return np.isfinite(norms) if kernel is Kernel.VLAD else np.abs(norms - 1) <= UNIT_TOLERANCE
+
+
+def _name_of(images, entry: int) -> str:
+  if not images.is_regional:
+    return images.names[entry]
+  return images.names[int(np.searchsorted(images.entry_offsets, entry, side='right')) - 1]
+
+
+def boxes(artefact: Artefact, num_images: int, checksum: int) -> Iterator[Finding]:
+  """Of the regions that an index artefact keeps beside the postings of that checksum."""
+  again = f'Delete {artefact.path} and run build_index again'
+  found = live_files.load(artefact.path, checksum).boxes
+  if len(found.offsets) - 1 != num_images:
+    yield error(
+      artefact.path / index_files.BOXES,
+      f'regions of {len(found.offsets) - 1} images, the index has {num_images}',
+      again,
+    )
+  for rows in blocks(found.coordinates):
+    # Written so that NaN is bad.
+    if not ((rows[:, :2] >= 0) & (rows[:, :2] < rows[:, 2:]) & (rows[:, 2:] <= 1)).all():
+      yield error(artefact.path / index_files.BOXES, 'has boxes outside [0, 1] or without area', again)
+      return

@@ -1,0 +1,202 @@
+"""What artefacts were made from: has it changed since, and do those of one run belong together?"""
+
+import dataclasses
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from delf_d2r.data import files, ground_truth
+from delf_d2r.data.artefact_writer import read_errors
+from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
+from delf_d2r.data.dataset import Queries
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.doctor.findings import Finding, error, note, warning
+from delf_d2r.errors import UserError
+
+_AGAIN = 'Run the same command again with --redo, or with another --output'
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What the content of an artefact told, for comparison with others.
+
+  Attributes:
+    names: its images' names in order, as a digest; '' where it has none.
+    num_images: how many.
+    dimensions, num_words: D and K; 0 where it has none.
+    centroids: digest of its codebook; '' where it has none.
+  """
+
+  names: str = ''
+  num_images: int = 0
+  dimensions: int = 0
+  num_words: int = 0
+  centroids: str = ''
+
+
+def stale(artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str]) -> Iterator[Finding]:
+  """Inputs that are not what they were when the artefact was made.
+
+  Args:
+    artefact: what was made.
+    siblings: artefacts of the same run, which may have been moved since.
+    names: the names of its images, if it is the first that read them.
+  """
+  for item in artefact.manifest.inputs:
+    was = artefact.input(item.role)
+    place = _place(was, siblings)
+    if (place / MANIFEST).is_file():
+      yield from _artefact_input(artefact, was, place)
+    elif not place.exists():
+      yield note(artefact.path, f'its input {was.role}, {was.path}, is not there to be compared', 'Nothing')
+    elif item.role == 'images' and artefact.manifest.kind in ('boxes', 'features'):
+      yield from _photos(artefact, was, names)
+    elif item.role == 'queries':
+      yield from _queries(artefact, was, siblings)
+    elif item.role != 'images':
+      yield from _files(artefact, was)
+
+
+def _place(was: Input, siblings: Sequence[Artefact]) -> pathlib.Path:
+  """Where an input is now: where it was, or in the run that it has moved with."""
+  if was.path.exists():
+    return was.path
+  return next((other.path for other in siblings if other.path.name == was.path.name), was.path)
+
+
+def _artefact_input(artefact: Artefact, was: Input, place: pathlib.Path) -> Iterator[Finding]:
+  found = read_manifest(place / MANIFEST).fingerprint
+  if found != was.fingerprint:
+    yield error(
+      artefact.path,
+      f'stale: made from {was.role} {was.fingerprint}, {place} now holds {found}',
+      'Run the command that made it again with --redo',
+    )
+
+
+def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Finding]:
+  try:
+    folder = ImageList.from_folder(was.path)
+  except UserError as problem:
+    yield error(artefact.path, f'stale: {problem}', _AGAIN)
+    return
+  if folder.fingerprint == was.fingerprint:
+    return
+  known = [*names, *(failure['name'] for failure in read_errors(artefact))]
+  gone = sorted(name for name in known if not folder.path(name).is_file())
+  if gone:
+    yield error(
+      artefact.path,
+      f'stale: {len(gone)} of its photos are gone from {was.path}, for example {gone[0]}',
+      _AGAIN,
+    )
+  # A ground truth may have chosen some photos of the folder, in an order of its own.
+  elif was.fingerprint not in (
+    ImageList(was.path, tuple(order)).fingerprint for order in (known, sorted(known))
+  ):
+    yield error(artefact.path, f'stale: photos in {was.path} have changed since', _AGAIN)
+  else:
+    new = sorted(set(folder.names) - set(known))
+    if new:
+      yield note(
+        artefact.path,
+        f'{len(new)} photos of {was.path} are not in it, for example {new[0]}',
+        'Nothing, if the ground truth leaves them out; if they are new, run the command again with --redo',
+      )
+
+
+def _queries(artefact: Artefact, was: Input, siblings: Sequence[Artefact]) -> Iterator[Finding]:
+  truths = [other.input('ground_truth') for other in siblings if other.manifest.kind == 'metrics']
+  path = next((truth.path for truth in truths if truth and truth.path.is_file()), None)
+  if path is None:
+    yield note(
+      artefact.path, 'its queries cannot be compared: no metrics of a ground truth beside it', 'Nothing'
+    )
+    return
+  try:
+    truth = ground_truth.load(path)
+    photos = ImageList.from_folder(was.path).select(
+      [query.image for query in truth.queries], source=str(path)
+    )
+  except UserError as problem:
+    yield error(artefact.path, f'stale: {problem}', _AGAIN)
+    return
+  if Queries(photos, truth).as_input().fingerprint != was.fingerprint:
+    yield error(
+      artefact.path, f'stale: query photos in {was.path}, or boxes in {path}, have changed since', _AGAIN
+    )
+
+
+def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
+  # Single files are named by their bytes alone, models by the names of their files too.
+  known = {files.fingerprint(was.path)}
+  if was.path.is_file():
+    known.add(hashlib.sha256(was.path.read_bytes()).hexdigest()[:16])
+  if was.role in _BY_BYTES and was.fingerprint not in known:
+    yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
+
+
+# Roles whose fingerprint is that of the bytes of a file or a folder.
+_BY_BYTES = frozenset(
+  (
+    'ground_truth',
+    'boxes_file',
+    'detector',
+    'model',
+    'pca',
+    'pca_mean',
+    'pca_components',
+    'pca_variances',
+    'delf_files',
+    'boxes_files',
+    'mapping',
+  )
+)
+
+
+def belonging(facts: Mapping[pathlib.Path, Facts], artefacts: Sequence[Artefact]) -> Iterator[Finding]:
+  """Artefacts that were made from one another and whose contents say otherwise.
+
+  Args:
+    facts: of each artefact by its path.
+    artefacts: those of one run.
+  """
+  for child, parent in itertools.permutations(artefacts, 2):
+    for item in child.manifest.inputs:
+      is_this = item.fingerprint == parent.manifest.fingerprint
+      if is_this and child.path in facts and parent.path in facts:
+        yield from _mismatch(child, facts[child.path], parent, facts[parent.path], item.role)
+
+
+def _mismatch(child: Artefact, ours: Facts, parent: Artefact, theirs: Facts, role: str) -> Iterator[Finding]:
+  remedy = f'Delete {child.path} and run the same command again'
+  for field, what in (('dimensions', 'dimensions'), ('num_words', 'visual words')):
+    found, expected = getattr(ours, field), getattr(theirs, field)
+    if found and expected and found != expected:
+      yield error(child.path, f'{found} {what}, {parent.path} has {expected}', remedy)
+  if ours.centroids and theirs.centroids and ours.centroids != theirs.centroids:
+    yield error(child.path, f'its codebook is not that of {parent.path}', remedy)
+  has_more = child.input('distractors') or child.input('distractor_features')
+  same_images = role in ('features', 'descriptors', 'index') and not has_more
+  if same_images and ours.names and theirs.names and ours.names != theirs.names:
+    yield error(
+      child.path, f'its {ours.num_images} images are not the {theirs.num_images} of {parent.path}', remedy
+    )
+
+
+def changed_copies(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
+  """Artefacts of one run that were made from the photos of different moments."""
+  seen: dict[str, Artefact] = {}
+  for artefact in artefacts:
+    images = artefact.input('images')
+    if images is None:
+      continue
+    other = seen.setdefault(str(images.path), artefact)
+    if other.input('images').fingerprint != images.fingerprint:
+      yield warning(
+        artefact.path,
+        f'made from photos {images.fingerprint}, {other.path} from {other.input("images").fingerprint} of the'
+        f' same folder {images.path}',
+        'Run the same command again with --redo',
+      )

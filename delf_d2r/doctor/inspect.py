@@ -1,0 +1,181 @@
+"""`diagnose`: an artefact, a run or an index on the disk to what is wrong with it.
+
+Records, arrays and posting lists are read in pieces and never changed; what grows with the data is 8 bytes an
+image and a count for each visual word.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import codebook_files, index_files, ranking_files, records
+from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
+from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
+from delf_d2r.doctor import artefact_files, findings, index_checks, inputs, result_checks
+from delf_d2r.doctor.findings import Diagnosis, Finding, error
+from delf_d2r.doctor.inputs import Facts
+from delf_d2r.doctor.record_checks import Names, RecordCheck
+from delf_d2r.errors import UserError
+from delf_d2r.index import storage
+
+# Directories below the one that is inspected: a run with distractors has its artefacts two below.
+_DEPTH = 3
+
+
+def diagnose(path: str | pathlib.Path) -> Diagnosis:
+  """Inspects an artefact, a run of run_experiment, a bare inverted index, or a folder of any of them.
+
+  Nothing that is found there raises an exception; a directory with nothing to inspect is an error among the
+  findings.
+  """
+  path = pathlib.Path(path)
+  found: list[Finding] = []
+  inspected: list[tuple[pathlib.Path, str]] = []
+  artefacts: list[Artefact] = []
+  for place in _places(path, _DEPTH):
+    logging.info('%s', place)
+    if (place / MANIFEST).is_file():
+      artefact = _opened(place, found)
+      inspected.append((place, _summary(artefact) if artefact else 'damaged'))
+      artefacts += [artefact] if artefact else []
+    elif (place / PARTIAL_MANIFEST).is_file():
+      found += _guarded(place, artefact_files.unfinished(place))
+      inspected.append((place, 'unfinished'))
+    else:
+      found += _guarded(place, index_checks.IndexCheck(place).run())
+      inspected.append((place, 'inverted index'))
+  if not inspected:
+    found.append(
+      error(
+        path, 'no artefact, run or index there', 'Give the --output of a command, or a directory of several'
+      )
+    )
+  facts = {}
+  for artefact in artefacts:
+    before = len(found)
+    found += _guarded(artefact.path, artefact_files.finished(artefact))
+    if any(finding.severity is findings.Severity.ERROR for finding in found[before:]):
+      continue  # What is damaged tells nothing of its content.
+    found += _guarded(artefact.path, _content(artefact, artefacts, facts))
+  found += _guarded(path, inputs.belonging(facts, artefacts))
+  found += _guarded(path, inputs.changed_copies(artefacts))
+  return findings.make(path, inspected, found)
+
+
+def _places(path: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
+  """Artefacts and bare indexes at and below `path`, in the order of their names."""
+  if any((path / name).is_file() for name in (MANIFEST, PARTIAL_MANIFEST, storage.MANIFEST)):
+    yield path
+  elif path.is_dir() and depth:
+    for child in sorted(path.iterdir()):
+      if child.is_dir() and not child.is_symlink() and not child.name.startswith('.'):
+        yield from _places(child, depth - 1)
+
+
+def _opened(place: pathlib.Path, found: list[Finding]) -> Artefact | None:
+  try:
+    return Artefact.open(place, read_manifest(place / MANIFEST).kind)
+  except (UserError, OSError) as problem:
+    found.append(_as_finding(place, problem))
+    return None
+
+
+def _summary(artefact: Artefact) -> str:
+  counts = ', '.join(f'{count.value} {count.name}' for count in artefact.manifest.counts if count.value)
+  return f'{artefact.manifest.kind} ({counts})' if counts else artefact.manifest.kind
+
+
+def _guarded(place: pathlib.Path, checks: Iterator[Finding]) -> Iterator[Finding]:
+  """The findings of some checks; what stops them is a finding too."""
+  try:
+    yield from checks
+  except (UserError, OSError, ValueError) as problem:
+    yield _as_finding(place, problem)
+
+
+def _as_finding(place: pathlib.Path, problem: Exception) -> Finding:
+  # Messages of readers name the file and end with a remedy of their own.
+  return error(
+    place,
+    str(problem).removeprefix(f'{place}: '),
+    f'Delete {place} and run its stage again, or restore a copy',
+  )
+
+
+def _content(
+  artefact: Artefact, siblings: list[Artefact], facts: dict[pathlib.Path, Facts]
+) -> Iterator[Finding]:
+  """Looks into an artefact and notes its facts for `inputs.belonging`."""
+  look = _CHECKS.get(artefact.manifest.kind)
+  if look:
+    facts[artefact.path] = yield from look(artefact)
+  yield from inputs.stale(artefact, siblings, _image_names(artefact))
+
+
+def _image_names(artefact: Artefact) -> list[str]:
+  if artefact.manifest.kind not in ('boxes', 'features') or artefact.input('images') is None:
+    return []
+  return [records.Record(data).name for data in artefact.records()]
+
+
+def _records(artefact: Artefact) -> Iterator[Finding]:
+  check = RecordCheck(artefact)
+  yield from check.run()
+  # Photos that cannot be read have boxes, but no features.
+  names = '' if artefact.manifest.kind == 'boxes' else check.names.digest
+  return Facts(names, len(check.names), check.dimensions)
+
+
+def _codebook(artefact: Artefact) -> Iterator[Finding]:
+  yield from result_checks.codebook(artefact)
+  return Facts(**_centroids(artefact.path))
+
+
+def _centroids(path: pathlib.Path) -> dict:
+  found = codebook_files.load_centroids(path)
+  digest = hashlib.sha256(np.ascontiguousarray(found)).hexdigest()
+  return {'num_words': len(found), 'dimensions': found.shape[1], 'centroids': digest}
+
+
+def _index(artefact: Artefact) -> Iterator[Finding]:
+  inverted = artefact.path / index_files.INVERTED
+  check = index_checks.IndexCheck(inverted)
+  yield from check.run()
+  yield from index_checks.boxes(artefact, len(check.names), storage.read_manifest(inverted)[1])
+  own = _centroids(artefact.path)
+  for field in ('num_words', 'dimensions'):
+    if own[field] != getattr(check, field):
+      yield error(
+        artefact.path,
+        f'the codebook has {field} {own[field]}, the postings {getattr(check, field)}',
+        f'Delete {artefact.path} and run build_index again',
+      )
+  is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
+  return Facts(check.names.digest if is_as_built else '', len(check.names), **own)
+
+
+def _rankings(artefact: Artefact) -> Iterator[Finding]:
+  yield from result_checks.rankings(artefact)
+  names = Names()
+  for name in ranking_files.load(artefact.path).image_names:
+    names.add(name)
+  return Facts(names.digest, len(names))
+
+
+def _metrics(artefact: Artefact) -> Iterator[Finding]:
+  yield from result_checks.metrics(artefact)
+  return Facts()
+
+
+_CHECKS: dict[str, Callable[[Artefact], Iterator[Finding]]] = {
+  'boxes': _records,
+  'features': _records,
+  'codebook': _codebook,
+  'descriptors': _records,
+  'index': _index,
+  'rankings': _rankings,
+  'metrics': _metrics,
+}

@@ -1,0 +1,74 @@
+"""Codebooks, rankings and metrics: arrays and documents that say something wrong without being damaged."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from delf_d2r.data import codebook_files, files, ranking_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.evaluation import metrics_files
+
+# Above this share, words that training left without a descriptor say that K was too large.
+DEAD_WORDS = 0.05
+
+
+def codebook(artefact: Artefact) -> Iterator[Finding]:
+  """Of `codebook.npy` and its report."""
+  centroids = codebook_files.load_centroids(artefact.path)
+  again = f'Delete {artefact.path} and run train_codebook again'
+  same = len(centroids) - len(np.unique(np.asarray(centroids), axis=0))
+  if same:
+    yield error(artefact.path, f'{same} of {len(centroids)} visual words are copies of others', again)
+  report = artefact.path / codebook_files.REPORT
+  if not report.is_file():
+    return
+  codebook_files.load_recall(artefact.path)
+  empty = files.parse_json(report.read_text(encoding='utf-8')).get('empty_words', 0)
+  if empty > DEAD_WORDS * len(centroids):
+    yield warning(
+      artefact.path,
+      f'{empty} of {len(centroids)} visual words have no descriptor of those that it was trained on',
+      'Fewer codebook.num_words, or more photos to train on',
+    )
+
+
+def rankings(artefact: Artefact) -> Iterator[Finding]:
+  """Of rankings, verified ones too."""
+  again = f'Delete {artefact.path} and run its stage again'
+  stored = ranking_files.load(artefact.path)
+  unordered, broken, twice, nothing = (Tally() for _ in range(4))
+  for ranking in stored.rankings:
+    scores = ranking.scores
+    # Verified rankings are in the order of their inliers.
+    keys = scores if ranking.inliers is None else ranking.inliers
+    if not np.isfinite(scores).all():
+      broken.add(ranking.query)
+    elif np.any(keys[1:] > keys[:-1]):
+      unordered.add(ranking.query)
+    if len(np.unique(ranking.image_ids)) < len(ranking):
+      twice.add(ranking.query)
+    if len(ranking) and not np.any(scores):
+      nothing.add(ranking.query)
+  for tally, problem in (
+    (broken, 'queries with scores that are not finite'),
+    (unordered, 'queries whose ranking does not descend'),
+    (twice, 'queries whose ranking names an image twice'),
+  ):
+    if tally:
+      yield error(artefact.path, f'{problem}: {tally}', again)
+  if nothing:
+    yield warning(
+      artefact.path,
+      f'queries that find nothing, all scores 0: {nothing}',
+      'They have no features, or share no visual word with the index: look at their photos and boxes',
+    )
+
+
+def metrics(artefact: Artefact) -> Iterator[Finding]:
+  """Of `metrics.json`."""
+  for name, values in metrics_files.read_metrics_json(artefact.path / 'metrics.json').items():
+    if not values.num_queries:
+      yield note(
+        artefact.path, f'no query has positives under {name}', 'Nothing, if the ground truth means it so'
+      )

@@ -1,0 +1,56 @@
+"""Difference-of-Gaussians keypoints (Lowe, IJCV 2004), which more than one descriptor is taken at."""
+
+import cv2
+import numpy as np
+
+from delf_d2r.protos import extraction_pb2
+from delf_d2r.structures import LocalFeatures
+
+UPRIGHT_ANGLE = 0.0
+
+
+class KeypointDetector:
+  """OpenCV's detector and what is kept of its keypoints.
+
+  Attributes:
+    sift: the detector, which can describe keypoints as well.
+  """
+
+  def __init__(self, config: extraction_pb2.RootSiftConfig, *, max_features: int, min_attention: float):
+    self._max_features = max_features
+    self._min_attention = min_attention
+    self._upright = config.upright
+    # OpenCV's own limit on features keeps all that tie with the last one, in an order of its own; ours is
+    # applied to the keypoints below, before they are described.
+    self.sift = cv2.SIFT_create(
+      nOctaveLayers=config.octave_layers,
+      contrastThreshold=config.contrast_threshold,
+      edgeThreshold=config.edge_threshold,
+      # Without it OpenCV's first octave, and so every location, is off by a quarter of a pixel.
+      enable_precise_upscale=True,
+    )
+
+  def __call__(self, grey: np.ndarray) -> list[cv2.KeyPoint]:
+    """The keypoints of uint8 [H, W], strongest first; equal responses stand in the order of their"
+    " geometry."""
+    keypoints = self.sift.detect(grey, None)
+    chosen = [keypoint for keypoint in keypoints if keypoint.response >= self._min_attention]
+    if self._upright:
+      for keypoint in chosen:
+        keypoint.angle = UPRIGHT_ANGLE
+      # A point with several orientations would be described several times alike.
+      chosen = list({(*keypoint.pt, keypoint.size): keypoint for keypoint in chosen}.values())
+    chosen.sort(key=lambda k: (-k.response, k.pt[1], k.pt[0], k.size, k.angle))
+    return chosen[: self._max_features]
+
+
+def as_features(keypoints, descriptors: np.ndarray) -> LocalFeatures:
+  """Keypoints, at least one, and their descriptors [N, D]: scales are diameters in pixels, attention the"
+  " response."""
+  return LocalFeatures(
+    # OpenCV's pixel centres have whole coordinates; ours lie half a pixel inside the image's edge.
+    locations=np.array([keypoint.pt[::-1] for keypoint in keypoints], np.float32) + 0.5,
+    scales=np.array([keypoint.size for keypoint in keypoints], np.float32),
+    attention=np.array([keypoint.response for keypoint in keypoints], np.float32),
+    descriptors=descriptors,
+  )

@@ -1,0 +1,50 @@
+"""Regional maximum activations of convolutions, R-MAC (Tolias, Sicre and Jegou, ICLR 2016, section 4).
+
+At level l = 1 .. L the squares have sides of 2 min(H, W) / (l + 1) cells; l of them lie along the shorter
+side of the map and l + m - 1 along the longer one, evenly from edge to edge. m is the number for which two
+neighbours of level 1 share as nearly 40 % of their area as possible.
+"""
+
+import math
+
+import numpy as np
+
+# Of the area of two neighbours at level 1.
+_OVERLAP = 0.4
+
+
+def squares(rows: int, columns: int, *, levels: int) -> np.ndarray:
+  """The grid of squares on a map of `rows` x `columns` cells, both at least 1.
+
+  Returns:
+    int64 [R, 4], `[top, left, bottom, right]` in cells, ends exclusive; level by level, row by row.
+  """
+  short, long = sorted((rows, columns))
+  more = _along_longer_side(short, long) - 1
+  found = []
+  for level in range(1, levels + 1):
+    side = max(2 * short // (level + 1), 1)
+    tops = _starts(rows, side, level + (more if rows > columns else 0))
+    lefts = _starts(columns, side, level + (more if columns > rows else 0))
+    found += [(top, left, top + side, left + side) for top in tops for left in lefts]
+  return np.array(found, np.int64).reshape(-1, 4)
+
+
+def maxima(activations: np.ndarray, grid: np.ndarray) -> np.ndarray:
+  """[R, C]: the largest value of each channel of `activations` [H, W, C] in each square of `grid` [R, 4]."""
+  return np.stack([activations[top:bottom, left:right].max(axis=(0, 1)) for top, left, bottom, right in grid])
+
+
+def _along_longer_side(short: int, long: int) -> int:
+  """m, the number of squares of side `short` along a side of `long` cells."""
+  if short == long:
+    return 1
+  # Beyond this number neighbours share more than half.
+  candidates = np.arange(2, 2 * math.ceil(long / short) + 2)
+  overlaps = 1 - (long - short) / (candidates - 1) / short
+  return int(candidates[np.argmin(np.abs(overlaps - _OVERLAP))])
+
+
+def _starts(cells: int, side: int, number: int) -> np.ndarray:
+  """Where `number` squares begin, the first at 0 and the last so that it ends at `cells`."""
+  return np.arange(number) * (cells - side) // max(number - 1, 1)

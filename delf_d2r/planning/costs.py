@@ -1,0 +1,111 @@
+"""What running something costs: time, CPU time, memory, bytes; and the line through two such measurements."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import resource
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from delf_d2r.errors import UserError
+
+_POLL_SECONDS = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """Of one run.
+
+  Attributes:
+    seconds: wall time.
+    cpu_seconds: of all its processes.
+    memory: the most bytes that its processes together held for themselves, mapped files left out.
+  """
+
+  seconds: float
+  cpu_seconds: float
+  memory: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """fixed + each x items."""
+
+  fixed: float
+  each: float
+
+  def __call__(self, items: float) -> float:
+    return self.fixed + self.each * items
+
+  @classmethod
+  def through(cls, few: tuple[float, float], many: tuple[float, float]) -> 'Line':
+    """The line through two points (items, value); neither part of it is negative.
+
+    Where noise would make the fixed part negative, the line leads through the origin and the second point.
+    """
+    each = max((many[1] - few[1]) / (many[0] - few[0]), 0.0)
+    fixed = many[1] - each * many[0]
+    return cls(fixed, each) if fixed >= 0 else cls(0.0, many[1] / many[0])
+
+
+def measure(function: Callable[[], None]) -> Cost:
+  """Runs a picklable function in a process of its own and says what it cost.
+
+  Raises:
+    UserError: what the function raised, or that its process died.
+  """
+  context = multiprocessing.get_context('spawn')
+  receiver, sender = context.Pipe(duplex=False)
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  process = context.Process(target=_run, args=(function, sender))
+  process.start()
+  sender.close()
+  peak, done = [0], threading.Event()
+  watcher = threading.Thread(target=_watch, args=(process.pid, peak, done))
+  watcher.start()
+  seconds, problem = None, None
+  with contextlib.suppress(EOFError):
+    seconds, problem = receiver.recv()
+  process.join()
+  done.set()
+  watcher.join()
+  if problem or seconds is None:
+    raise UserError(problem or f'the process that measures died with exit code {process.exitcode}')
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+  return Cost(seconds, cpu, peak[0])
+
+
+def _run(function: Callable[[], None], sender) -> None:
+  started = time.perf_counter()
+  try:
+    function()
+    sender.send((time.perf_counter() - started, ''))
+  except UserError as error:
+    sender.send((None, str(error)))
+  except Exception:
+    sender.send((None, traceback.format_exc()))
+
+
+def _watch(pid: int, peak: list[int], done: threading.Event) -> None:
+  while not done.wait(_POLL_SECONDS):
+    peak[0] = max(peak[0], own_memory(pid))
+
+
+def own_memory(pid: int) -> int:
+  """Bytes that a process and its descendants hold for themselves; 0 for one that is gone."""
+  try:
+    status = pathlib.Path(f'/proc/{pid}/status').read_text(encoding='ascii', errors='replace')
+    children = [
+      int(child)
+      for task in os.listdir(f'/proc/{pid}/task')
+      for child in pathlib.Path(f'/proc/{pid}/task/{task}/children').read_text(encoding='ascii').split()
+    ]
+  except OSError:
+    return 0
+  own = sum(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith('RssAnon:'))
+  return own + sum(map(own_memory, children))

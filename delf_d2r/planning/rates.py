@@ -1,0 +1,179 @@
+"""Measures every stage on a small sample of photos, or on made features, with the config of the run."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from delf_d2r import codebook as codebooks
+from delf_d2r.aggregator import kernel
+from delf_d2r.data import index_files
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.engine import SearchEngine
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.planning import made
+from delf_d2r.planning.costs import Cost, Line, measure
+from delf_d2r.planning.photo_rates import of_photos
+from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
+from delf_d2r.planning.synthetic import DescriptorGenerator
+from delf_d2r.protos import codebook_pb2, experiment_pb2
+from delf_d2r.stages import aggregate, build_index, extract, parallel
+from delf_d2r.structures import ImageFeatures
+
+# Images whose aggregation is measured, for each process: the stage starts one for 512 of them.
+_AGGREGATED = 1024
+_BUILT_BYTES = 200e6  # of postings in the larger of two indexes
+_BUILT_MOST = 20_000
+_QUERIES = 100
+_TRAINED_WORDS = 2048  # exact assignment costs as many times more as there are more words
+_TRAINED_PER_WORD = 8
+_TRAINED_ITERATIONS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+  """Of all stages.
+
+  Attributes:
+    stages: by name, in the order of the data flow.
+    features: of the whole of an image, on average.
+    words: visual words of an indexed descriptor, on average.
+    entries: indexed descriptors of an image.
+    dimensions: D.
+    training: of one iteration of k-means for one descriptor, memory left out; 0 where nothing is trained.
+    search: seconds of CPU that a query takes by the number of images.
+  """
+
+  stages: dict[str, Rate]
+  features: float
+  words: float
+  entries: int
+  dimensions: int
+  training: Cost
+  search: Line
+
+
+def measure_rates(
+  config: experiment_pb2.ExperimentConfig,
+  work: pathlib.Path,
+  *,
+  photos: ImageList | None = None,
+  features: int = 1000,
+  boxes: int | None = None,
+  dimensions: int = 128,
+  workers: int | None = None,
+) -> Rates:
+  """Runs the stages on small inputs, each in a process of its own, at two sizes.
+
+  Args:
+    config: of the run.
+    work: an empty folder for what they make.
+    photos: the sample; None: made features, and no rates of detection and extraction.
+    features, dimensions: of made features.
+    boxes: for each photo, at random places; None: those of the config, or with made features none.
+    workers: processes of the stages that have some; None: one for each core.
+
+  Raises:
+    UserError: whatever a stage cannot work with.
+  """
+  workers = workers or parallel.available_cores()
+  stages = {}
+  if photos is None:
+    source = made.images(features=features, boxes=boxes or 0, dimensions=dimensions)
+  else:
+    stages |= of_photos(config, photos, work, boxes=boxes, workers=workers)
+    source = itertools.cycle(list(extract.read(Artefact.open(work / 'features_many', 'features'))))
+  stages['aggregation'], described = _of_aggregation(config, source, work, workers=workers)
+  counts = described.counts
+  entries = round(counts['descriptors'] / counts['images'])
+  words = counts['words'] / max(counts['descriptors'], 1)
+  sample = [next(source) for _ in range(64)]
+  dimensions = sample[0].features.dimensions
+  stages['index'], search = _of_index(
+    config, work, words=max(round(words), 1), entries=entries, dimensions=dimensions
+  )
+  return Rates(
+    stages,
+    float(np.mean([len(image.region(0)) for image in sample])),
+    words,
+    entries,
+    dimensions,
+    _training(config, sample),
+    search,
+  )
+
+
+def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path, *, workers: int):
+  points = []
+  codebook = made.save_codebook([next(source) for _ in range(64)], config, work / 'codebook')
+  for size, count in (('few', _AGGREGATED * workers // 2), ('many', _AGGREGATED * workers)):
+    features = made.save_features(source, count, config, work / f'made_{size}')
+    output = work / f'descriptors_{size}'
+    run = functools.partial(aggregate.run, config, features, codebook, output, workers=workers)
+    points.append((count, measure(Quiet(run)), bytes_of(output)))
+  return rate_of(*points, workers=workers), Artefact.open(output, 'descriptors')
+
+
+def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimensions: int):
+  layout = Layout(config.codebook.num_words, dimensions, kernel(config.aggregation) is Kernel.ASMK_STAR)
+  many = int(min(_BUILT_MOST, _BUILT_BYTES / (words * entries * layout.posting_bytes)))
+  points, searches = [], []
+  codebook = Artefact.open(work / 'codebook', 'codebook')
+  for size, count in (('few', max(many // 4, 2)), ('many', max(many, 3))):
+    descriptors = made.save_descriptors(
+      count, config, work / f'drawn_{size}', words=words, entries=entries, dimensions=dimensions
+    )
+    output = work / f'index_{size}'
+    built = measure(Quiet(functools.partial(build_index.run, config, descriptors, codebook, output)))
+    # Drawn descriptors have some words less or more than was asked for: counted as so many of the run's.
+    images = descriptors.counts['words'] / (words * entries)
+    points.append((images, built, bytes_of(output / index_files.INVERTED)))
+    searches.append((images, _query_seconds(output, config, words=words, dimensions=dimensions)))
+  return rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries), Line.through(*searches)
+
+
+def _query_seconds(index: pathlib.Path, config, *, words: int, dimensions: int) -> float:
+  """CPU seconds of the median query."""
+  engine = SearchEngine.load(index, one_photo=True)
+  generator = DescriptorGenerator(
+    num_words=config.codebook.num_words,
+    dimensions=dimensions,
+    kernel=kernel(config.aggregation),
+    words_per_image=words,
+    seed=1,
+  )
+  times = []
+  for query in generator.draw_many(_QUERIES):
+    started = time.thread_time()
+    engine.rank(query, top_k=100)
+    times.append(time.thread_time() - started)
+  return float(np.median(times))
+
+
+def _training(config, sample: Sequence[ImageFeatures]) -> Cost:
+  """Of one iteration of k-means for one descriptor."""
+  options = config.codebook
+  if options.source == codebook_pb2.CodebookConfig.ORIGIN:
+    return Cost(0, 0, 0)
+  descriptors = np.concatenate([image.region(0).descriptors for image in sample])
+  num_words = min(options.num_words, _TRAINED_WORDS, len(descriptors))
+  descriptors = descriptors[: _TRAINED_PER_WORD * num_words]
+  name = codebook_pb2.CodebookConfig.Assignment.Name(options.assignment).lower()
+  walls, cpus = [], []
+  for iterations in (1, 1 + _TRAINED_ITERATIONS):
+    wall, cpu = time.perf_counter(), time.process_time()
+    codebooks.train(
+      descriptors, num_words=num_words, iterations=iterations, seed=options.seed, assignment=name
+    )
+    walls.append(time.perf_counter() - wall)
+    cpus.append(time.process_time() - cpu)
+  is_exact = options.assignment == codebook_pb2.CodebookConfig.EXACT
+  more_words = options.num_words / num_words if is_exact else 1
+  each = more_words / (_TRAINED_ITERATIONS * len(descriptors))
+  return Cost(*(max(last - first, 0) * each for first, last in (walls, cpus)), 0)

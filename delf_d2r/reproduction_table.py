@@ -1,0 +1,203 @@
+"""A reproduced table in the form of the paper: text, CSV, JSON and a page."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+
+from delf_d2r import comparison
+from delf_d2r.data import files
+from delf_d2r.data.benchmarks import REVISITED, Benchmark
+from delf_d2r.data.dataset import Dataset
+from delf_d2r.protos import table_pb2
+from delf_d2r.report import make_report, reproduction_page
+from delf_d2r.report.reproduction_page import ReproductionView
+from delf_d2r.report.views import TableView
+
+_SHORT = {'roxford5k': 'ROxf', 'rparis6k': 'RPar'}
+_DASH = '-'
+
+
+@dataclasses.dataclass(frozen=True)
+class RowResult:
+  """What became of one row: measured, missing something, or failed.
+
+  Attributes:
+    row: of the table.
+    missing: what it needs that is not at hand, and where to get it.
+    error: why it failed.
+    alone, among: what was measured, without and among distractors.
+    boxes: for each index image.
+    page: its report, relative to the folder of the table.
+  """
+
+  row: table_pb2.TableRow
+  missing: tuple[str, ...] = ()
+  error: str = ''
+  alone: comparison.Row | None = None
+  among: comparison.Row | None = None
+  boxes: float | None = None
+  page: pathlib.Path | None = None
+
+  @property
+  def status(self) -> str:
+    if self.error:
+      return 'failed'
+    return 'needs files' if self.missing else 'measured'
+
+  @property
+  def remark(self) -> str:
+    """What a reader must know of the row; '' if nothing."""
+    needs = f'Needs {"; ".join(self.missing)}.' if self.missing else ''
+    failed = f'Failed: {self.error}' if self.error else ''
+    return ' '.join(part for part in (self.row.note, needs, failed) if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+  """A table as far as it has come.
+
+  Attributes:
+    table: what was asked for.
+    benchmark, dataset: what it was run on.
+    results: of the rows, in their order.
+    num_distractors: photos that the columns +1M were measured among.
+  """
+
+  table: table_pb2.TableConfig
+  benchmark: Benchmark
+  dataset: Dataset
+  results: tuple[RowResult, ...]
+  num_distractors: int = 0
+
+  @property
+  def reported_dataset(self) -> str:
+    """The data set whose reported numbers stand beside ours: Oxford's where ours has none."""
+    return self.benchmark.name if self.benchmark.is_revisited else REVISITED[0]
+
+
+def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
+  """mAP in per cent as the paper has it, None where it is not at hand; `field` of ReportedResult."""
+  for result in row.reported:
+    if result.dataset == dataset and result.HasField(field):
+      return round(getattr(result, field), 2)
+  return None
+
+
+def as_text(found: Reproduction) -> str:
+  """The table for a terminal, then its remarks."""
+  columns, rows = _table(found)
+  remarks = [f'{result.row.name}: {result.remark}' for result in found.results if result.remark]
+  heading = f'{found.table.title} on {_subtitle(found)}'
+  return '\n'.join([heading, '', comparison.aligned([columns, *rows]), '', *_notes(found), *remarks]) + '\n'
+
+
+def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
+  """Writes the table in all its forms into a folder, and returns its page.
+
+  Raises:
+    UserError: they cannot be written.
+  """
+  stem = found.table.title.lower().replace(' ', '_')
+  with files.explained('cannot write', output):
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(output / f'{stem}.txt', as_text(found))
+    records = _records(found)
+    files.write_atomically(output / f'{stem}.csv', _csv(records))
+    files.write_atomically(output / f'{stem}.json', json.dumps(records, indent=1, ensure_ascii=False) + '\n')
+  columns, rows = _table(found)
+  view = ReproductionView(
+    title=found.table.title,
+    subtitle=_subtitle(found),
+    table=TableView(columns, tuple(rows), 'mAP in per cent, Revisited protocol; index in kB for each image.'),
+    notes=tuple(_notes(found)),
+    remarks={result.row.name: result.remark for result in found.results if result.remark},
+    pages={
+      result.row.name: f'../{result.page.as_posix()}' for result in found.results if result.page is not None
+    },
+  )
+  return make_report.write(reproduction_page.render(view), output / 'report')
+
+
+def _subtitle(found: Reproduction) -> str:
+  name, queries = found.benchmark.name, found.dataset.queries
+  own_name = queries.ground_truth.name
+  shown = name if name == own_name else f'{name} ({own_name})'
+  return f'{shown}: {len(found.dataset.images):,} images, {len(queries)} queries'
+
+
+def _notes(found: Reproduction) -> list[str]:
+  notes = [f'Reported numbers: {found.table.source}.']
+  if not found.benchmark.is_revisited:
+    notes.append(f'They are those of {found.reported_dataset}: compare the order of rows, not the numbers.')
+  if found.num_distractors:
+    notes.append(f'Columns +1M: ours among {found.num_distractors:,} distractors.')
+  other = found.benchmark.codebook
+  notes.append(f'Codebooks are trained on {other.images if other else "the index images themselves"}.')
+  return notes
+
+
+def _table(found: Reproduction) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+  """Columns, those without any number left out, and rows."""
+  paper = f'paper {_SHORT[found.reported_dataset]}'
+  columns = ['row']
+  for letter in ('M', 'H'):
+    columns += [letter, f'{paper} {letter}', f'{letter}+1M', f'{paper} {letter}+1M']
+  columns += ['boxes/image', 'index kB/image', 'index MB', 'status']
+  rows = [_cells(found, result) for result in found.results]
+  used = [c for c in range(len(columns)) if any(row[c] != _DASH for row in rows)]
+  return tuple(columns[c] for c in used), [tuple(row[c] for c in used) for row in rows]
+
+
+def _cells(found: Reproduction, result: RowResult) -> tuple[str, ...]:
+  cells = [result.row.name]
+  for protocol in ('medium', 'hard'):
+    for measured, field in ((result.alone, protocol), (result.among, f'{protocol}_among_distractors')):
+      value = _mean_average_precision(measured, protocol)
+      paper = reported(result.row, found.reported_dataset, field)
+      cells += [_DASH if number is None else f'{number:.1f}' for number in (value, paper)]
+  index = result.alone.index_bytes if result.alone else None
+  size = None if index is None else index * len(found.dataset.images)
+  cells += [
+    _DASH if number is None else f'{number / unit:,.{decimals}f}'
+    for number, unit, decimals in ((result.boxes, 1, 1), (index, 1e3, 1), (size, 1e6, 1))
+  ]
+  return (*cells, result.status)
+
+
+def _mean_average_precision(measured: comparison.Row | None, protocol: str) -> float | None:
+  """In per cent; None where it was not measured or no query has positives."""
+  value = math.nan if measured is None else measured.mean_average_precision[protocol]
+  return None if math.isnan(value) else 100 * value
+
+
+def _records(found: Reproduction) -> list[dict[str, object]]:
+  records = []
+  for result in found.results:
+    record: dict[str, object] = {'row': result.row.name, 'status': result.status}
+    for suffix, measured in (('', result.alone), ('_among_distractors', result.among)):
+      for protocol in ('easy', 'medium', 'hard'):
+        record[f'{protocol}{suffix}'] = _mean_average_precision(measured, protocol)
+    for dataset in REVISITED:
+      for field in ('medium', 'hard', 'medium_among_distractors', 'hard_among_distractors'):
+        record[f'reported_{dataset}_{field}'] = reported(result.row, dataset, field)
+    record |= {
+      'boxes_per_image': result.boxes,
+      'index_bytes_per_image': result.alone.index_bytes if result.alone else None,
+      'postings_per_image': result.alone.postings if result.alone else None,
+      'search_ms': result.alone.search_ms if result.alone else None,
+      'remark': result.remark,
+    }
+    records.append(record)
+  return records
+
+
+def _csv(records: Sequence[dict[str, object]]) -> str:
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(records[0]), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(records)
+  return text.getvalue()

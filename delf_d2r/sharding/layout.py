@@ -1,0 +1,98 @@
+"""What a split index consists of on the disk.
+
+    front/                  an index artefact without postings: codebook, boxes and names of all images
+    shard-00000-of-00004/   postings of the first images, `list_sizes.npy` of the whole index; and so on
+
+Each of them has a `split.json` that says which split it is of. Shards hold consecutive images, so that an
+image's place in the whole index is the first image of its shard plus its place there.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+
+import numpy as np
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError
+from delf_d2r.index.images import NameTable
+
+FRONT = 'front'
+SPLIT = 'split.json'
+LIST_SIZES = 'list_sizes.npy'
+_NAMES = ('names_offsets.npy', 'names_utf8.npy')
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """How an index is split.
+
+  Attributes:
+    id: equal for all parts of a split, and of equal splits alone.
+    bounds: shard s holds the images `bounds[s]` to below `bounds[s + 1]`.
+    entries: indexed descriptors of the whole index.
+  """
+
+  id: str
+  bounds: tuple[int, ...]
+  entries: int
+
+  def __len__(self) -> int:
+    return len(self.bounds) - 1
+
+  def images(self, shard: int) -> range:
+    return range(*self.bounds[shard : shard + 2])
+
+  def shard_of(self, image_id: int) -> int:
+    """The shard of an image of the whole index."""
+    return int(np.searchsorted(self.bounds, image_id, side='right')) - 1
+
+
+def shard_directory(shard: int, of: int) -> str:
+  """The name of a shard's directory."""
+  return f'shard-{shard:05d}-of-{of:05d}'
+
+
+def save_split(split: Split, directory: pathlib.Path, *, shard: int | None = None) -> None:
+  """Writes `split.json`, for the front or for a shard."""
+  document = dataclasses.asdict(split) | {'shard': shard}
+  files.write_atomically(directory / SPLIT, json.dumps(document) + '\n')
+
+
+def load_split(directory: pathlib.Path) -> tuple[Split, int | None]:
+  """The split that a directory is of, and the number of its shard; None: it is the front.
+
+  Raises:
+    ArtefactError: `split.json` is missing or damaged.
+  """
+  path = directory / SPLIT
+  try:
+    document = files.parse_json(path.read_text(encoding='utf-8'))
+    shard = document.pop('shard')
+    split = Split(str(document['id']), tuple(map(int, document['bounds'])), int(document['entries']))
+    ascending = all(first <= second for first, second in itertools.pairwise(split.bounds))
+    if not len(split) or split.bounds[0] != 0 or not ascending or shard not in (None, *range(len(split))):
+      raise ValueError(f'bounds {split.bounds}, shard {shard}')
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ArtefactError(f'{path}: missing or damaged ({error}). Run split_index') from None
+  return split, shard
+
+
+def save_names(names: NameTable, directory: pathlib.Path) -> None:
+  """Writes the names of all images."""
+  for file, array in zip(_NAMES, (names.offsets, names.utf8), strict=True):
+    files.save_array(directory / file, array)
+
+
+def load_names(directory: pathlib.Path) -> NameTable:
+  """Opens what `save_names` wrote, by memory map.
+
+  Raises:
+    ArtefactError: a file is missing or damaged.
+  """
+  offsets, utf8 = (files.load_array(directory / file) for file in _NAMES)
+  fits = offsets.dtype == np.uint64 and utf8.dtype == np.uint8 and offsets.ndim == utf8.ndim == 1
+  if not fits or not len(offsets) or offsets[-1] != len(utf8) or (offsets[1:] < offsets[:-1]).any():
+    raise ArtefactError(f'{directory}: {" and ".join(_NAMES)} do not fit each other. Run split_index again')
+  return NameTable(offsets, utf8)

@@ -1,0 +1,45 @@
+"""Artefacts that experiments on one data set have in common: made once, used by all whose configs agree."""
+
+from collections.abc import Mapping, Sequence
+
+import delf_d2r.config as configs
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.protos import experiment_pb2
+
+_DESCRIBED = ('regions', 'extraction', 'codebook', 'aggregation')
+# For each kind, the parts of a config that must be equal. A codebook sees whole images only.
+_DECISIVE = {
+  'boxes': ('regions',),
+  'features': ('regions', 'extraction'),
+  'codebook': ('extraction', 'codebook'),
+  'descriptors': _DESCRIBED,
+  'index': _DESCRIBED,
+  'query_features': ('extraction',),
+  'distractor_boxes': ('regions',),
+  'distractor_features': ('regions', 'extraction'),
+  'distractor_descriptors': _DESCRIBED,
+  'joined_index': _DESCRIBED,
+}
+
+
+class SharedArtefacts:
+  """Remembers what experiments made, and offers it to those that would make the same."""
+
+  def __init__(self, kinds: Sequence[str] = tuple(_DECISIVE)):
+    """`kinds`: what to share; no descriptors where experiments are given different codebooks."""
+    self._kinds = tuple(kinds)
+    self._known: dict[str, Artefact] = {}
+
+  def given(self, config: experiment_pb2.ExperimentConfig) -> dict[str, Artefact]:
+    """By kind, what an experiment need not make."""
+    return {kind: self._known[key] for kind, key in self._keys(config).items() if key in self._known}
+
+  def keep(self, config: experiment_pb2.ExperimentConfig, made: Mapping[str, Artefact]) -> None:
+    """Takes note of what an experiment made, or was given."""
+    self._known |= {key: made[kind] for kind, key in self._keys(config).items() if kind in made}
+
+  def _keys(self, config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
+    return {
+      kind: f'{kind} {" ".join(configs.fingerprint(getattr(config, part)) for part in _DECISIVE[kind])}'
+      for kind in self._kinds
+    }

@@ -1,0 +1,155 @@
+"""check_dataset: is a downloaded copy of Revisited Oxford, Paris or their distractors whole?"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+from delf_d2r.data import distractor_list, ground_truth, images, name_matching
+from delf_d2r.data.ground_truth import GroundTruth
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.revisited_folders import RevisitedFolder
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.stages import parallel, progress
+
+_EXIF_ORIENTATION = 0x0112
+# JPEGs are decoded at an eighth of their size: every byte is read, few pixels are made.
+_REDUCTION = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What a folder holds, beside what it should.
+
+  Attributes:
+    listed: photos that the ground truth or the list names, queries included.
+    found: photos in the folder.
+    missing: names without a photo.
+    surplus: photos without a name: they are left out, which is no fault.
+    unreadable: photos that are empty or cannot be decoded, and why.
+    turned: photos whose EXIF orientation turns them: their annotations are of the photo as it is stored.
+    clipped: queries whose box reaches beyond the photo by a pixel or more, which is cut off; many of them are
+      a sign of photos that were made smaller.
+    problems: whatever else is wrong, a sentence each.
+  """
+
+  listed: int
+  found: int
+  missing: tuple[str, ...]
+  surplus: tuple[str, ...]
+  unreadable: tuple[str, ...]
+  turned: tuple[str, ...]
+  clipped: tuple[str, ...]
+  problems: tuple[str, ...]
+
+  @property
+  def is_whole(self) -> bool:
+    return not (self.missing or self.unreadable or self.problems)
+
+
+def run(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | None = None) -> Findings:
+  """Compares a folder with the data set that it should be, and decodes every photo of it.
+
+  Args:
+    expected: the data set.
+    root: its folder, or the one around it.
+    workers: processes; None: one for each core.
+
+  Raises:
+    UserError: there is no ground truth or list, it cannot be read, or there are no photos.
+  """
+  folder = expected.locate(root)
+  lists = expected.lists(folder)
+  photos = ImageList.from_folder(expected.photos(folder))
+  truth, problems, clipped = None, [], []
+  if expected.has_ground_truth:
+    truth = ground_truth.load(lists[0])
+    names = [*truth.index_images, *dict.fromkeys(query.image for query in truth.queries)]
+    problems = [*_count_problems(expected, truth, lists[0]), *_differences(truth, lists)]
+  else:
+    names = distractor_list.read_list(lists[0])
+  positions = name_matching.match_those_present(names, photos.names, source=str(lists[0]))
+  used = [photos.names[position] for position in sorted(set(positions.values()))]
+  inspected = dict(zip(used, _inspect([photos.path(name) for name in used], workers), strict=True))
+  if truth:
+    outside, clipped = _check_boxes(truth, {n: inspected[photos.names[i]] for n, i in positions.items()})
+    problems += outside
+  return Findings(
+    listed=len(names),
+    found=len(photos),
+    missing=tuple(name for name in names if name not in positions),
+    surplus=tuple(sorted(set(photos.names) - set(used))),
+    unreadable=tuple(f'{name}: {photo.error}' for name, photo in inspected.items() if photo.error),
+    turned=tuple(name for name, photo in inspected.items() if photo.is_turned),
+    clipped=tuple(clipped),
+    problems=tuple(problems),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Photo:
+  """Size of a photo as it is stored, or why it cannot be decoded."""
+
+  height: int = 0
+  width: int = 0
+  is_turned: bool = False
+  error: str = ''
+
+
+def _inspect(paths: Sequence[pathlib.Path], workers: int | None) -> list[_Photo]:
+  workers = min(workers or parallel.default_workers(uses_network=False), max(len(paths), 1))
+  found = parallel.map_ordered(_inspector, paths, workers=workers)
+  return list(progress.track(found, total=len(paths), what='check', unit='photos'))
+
+
+def _inspector() -> Callable[[pathlib.Path], _Photo]:
+  return _inspect_one
+
+
+def _inspect_one(path: pathlib.Path) -> _Photo:
+  try:
+    with images.open_image(path, name=path.name) as image:
+      width, height = image.size
+      is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+      image.draft('L', (max(width // _REDUCTION, 1), max(height // _REDUCTION, 1)))
+      image.load()
+  except ImageError as error:
+    return _Photo(error=str(error).removeprefix(f'{path.name}: '))
+  return _Photo(height, width, is_turned)
+
+
+def _count_problems(expected: RevisitedFolder, truth: GroundTruth, path: pathlib.Path) -> list[str]:
+  counts = (
+    ('index images', expected.num_images, len(truth.index_images)),
+    ('queries', expected.num_queries, len(truth.queries)),
+  )
+  return [
+    f'{path}: expected {wanted} {what}, found {found}. Fetch it again'
+    for what, wanted, found in counts
+    if wanted != found
+  ]
+
+
+def _differences(truth: GroundTruth, lists: Sequence[pathlib.Path]) -> list[str]:
+  return [
+    f'{other} and {lists[0]} are not the same ground truth. Fetch both again, or remove one'
+    for other in lists[1:]
+    if ground_truth.load(other) != truth
+  ]
+
+
+def _check_boxes(truth: GroundTruth, photos: dict[str, _Photo]) -> tuple[list[str], list[str]]:
+  """What is wrong with boxes outside of their photo, and the queries whose box is inside but for a part."""
+  problems, clipped = [], []
+  for query in truth.queries:
+    photo = photos.get(query.image)
+    if photo is None or photo.error:
+      continue
+    try:
+      query.box_for(photo.height, photo.width)
+    except UserError as error:
+      problems.append(str(error))
+      continue
+    xmin, ymin, xmax, ymax = query.box_pixels
+    if min(xmin, ymin) <= -1 or xmax >= photo.width + 1 or ymax >= photo.height + 1:
+      clipped.append(query.name)
+  return problems, clipped

@@ -1,0 +1,80 @@
+"""train_whitening: global descriptors and what they show to the map that brings one object together."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data import artefact_writer, object_labels, pca_files
+from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.errors import UserError
+from delf_d2r.kernels import whitening
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.stages import extract, train_pca
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  features: Artefact,
+  output: pathlib.Path,
+  *,
+  labels_path: str | pathlib.Path | None = None,
+  redo: bool = False,
+) -> Artefact:
+  """Learns a whitening, which is written as train_pca writes a PCA and used where one is.
+
+  Args:
+    config: its part `whitening` says how.
+    features: what extract_features made by a global descriptor, not reduced by a PCA.
+    output: the artefact directory.
+    labels_path: see object_labels.load.
+    redo: replace what another config or other labels made.
+
+  Raises:
+    UserError: no two photos show the same object, a photo has another number of features than one, or the
+    output
+      cannot be written.
+  """
+  train_pca.require_unreduced(features)
+  names, descriptors = _global_descriptors(features)
+  groups = object_labels.load(labels_path, names)
+  merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction, whitening=config.whitening)
+  inputs = (features.as_input('features'), _as_input(groups, labels_path or features.path))
+  with artefact_writer.writing(output, Plan(train_pca.KIND, merged, inputs), redo=redo) as writer:
+    if writer.finished:
+      logging.info('whitening: %s is up to date, skipped', output)
+      return Artefact.open(output, train_pca.KIND)
+    # Photos of nothing known say nothing of how objects differ.
+    labelled = np.unique(np.concatenate(groups))
+    groups = [np.searchsorted(labelled, group) for group in groups]
+    try:
+      learned = whitening.learn(descriptors[labelled], groups, shrinkage=config.whitening.shrinkage)
+    except ValueError as error:
+      raise UserError(f'{features.path}: {error}') from None
+    pca_files.save(learned, output)
+    counts = {'objects': len(groups), 'photos': len(labelled), 'dimensions': learned.dimensions}
+    logging.info('whitening: %d objects, %d photos, %d dimensions', *counts.values())
+    return writer.finish(counts)
+
+
+def _global_descriptors(features: Artefact) -> tuple[list[str], np.ndarray]:
+  """The names [N] and descriptors [N, D] of the whole images."""
+  names, rows = [], []
+  for image in extract.read(features):
+    found = image.region(0).descriptors
+    if len(found) != 1:
+      raise UserError(
+        f'{features.path}: {image.name} has {len(found)} features, but a whitening is learned from images of'
+        ' one,'
+        ' their global descriptor. Extract with extractor: GLOBAL and pooling: GEM, or use train_pca'
+      )
+    names.append(image.name)
+    rows.append(found)
+  return names, np.concatenate(rows)
+
+
+def _as_input(groups: list[np.ndarray], place: str | pathlib.Path) -> Input:
+  """Who belongs together, as far as it is among the features."""
+  text = '\n'.join(' '.join(map(str, group)) for group in groups)
+  return Input('labels', hashlib.sha256(text.encode()).hexdigest()[:16], pathlib.Path(place).resolve())

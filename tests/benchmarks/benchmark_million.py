@@ -1,0 +1,243 @@
+"""A million images on one machine: build, opening, search and memory as an index grows; one table.
+
+  nice -n 10 python tests/benchmarks/benchmark_million.py --work=/tmp/million
+
+Made descriptors (synthetic.py) of about 600 words, D = 128, K = 65,536, ASMK*. One index grows through all
+sizes, segment by segment; each segment is saved and accounted for, so that a run that was stopped goes on
+after the last one. A size is measured in processes of their own, which therefore start with no memory: one
+opens the index and asks it while no page of it is in memory, the next reads it in a row first (`warm`).
+`<work>/results.json` holds every number. The index of a million images takes 11 GB.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+import numpy as np  # noqa: E402
+from benchmarks.measuring import print_table  # noqa: E402
+from benchmarks.synthetic import DescriptorGenerator  # noqa: E402
+
+from delf_d2r.data import files  # noqa: E402
+from delf_d2r.index import InvertedIndex  # noqa: E402
+from delf_d2r.index.segments import SEGMENT_ENTRIES  # noqa: E402
+from delf_d2r.kernels.aggregation import Kernel  # noqa: E402
+
+OPTIONS = {'num_words': 65536, 'kernel': Kernel.ASMK_STAR, 'dimensions': 128}
+QUERY_SEED = 1_000_000
+QUERIES = 200
+ROUNDS = 3
+
+
+def parse_flags(arguments=None):
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of the index and the results')
+  parser.add_argument('--sizes', default='10000,100000,1000000', help='images, ascending')
+  parser.add_argument('--measure', choices=('cold', 'warm'), help='used by the benchmark itself')
+  return parser.parse_args(arguments)
+
+
+# Building --------------------------------------------------------------------------------------------
+
+
+class Drawing:
+  """Descriptors of images `start` to `stop`; the time spent on drawing them is not the index's."""
+
+  def __init__(self, start: int, stop: int):
+    self.seconds = 0.0
+    self.cpu_seconds = 0.0
+    self._images = range(start, stop)
+
+  def __iter__(self):
+    generator = DescriptorGenerator(seed=self._images.start)
+    for _ in self._images:
+      wall, cpu = time.perf_counter(), time.process_time()
+      descriptor = generator.draw()
+      self.seconds += time.perf_counter() - wall
+      self.cpu_seconds += time.process_time() - cpu
+      yield descriptor
+
+
+def grow(directory: pathlib.Path, start: int, stop: int) -> dict:
+  """Adds the images `start` to `stop` and saves; what it took."""
+  wall, cpu = time.perf_counter(), time.process_time()
+  drawing = Drawing(start, stop)
+  names = [f'photos/{m:09d}.jpg' for m in range(start, stop)]
+  if start == 0:
+    InvertedIndex.build(drawing, names, directory=directory, **OPTIONS)
+  else:
+    with InvertedIndex.load(directory) as index:
+      index.add(drawing, names)
+      index.save()
+  return {
+    'images': stop,
+    'seconds': time.perf_counter() - wall - drawing.seconds,
+    'cpu_seconds': time.process_time() - cpu - drawing.cpu_seconds,
+    'peak_memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+  }
+
+
+def build(work: pathlib.Path, results: dict, size: int) -> None:
+  """Grows the index to `size` images, one account a segment."""
+  steps = results.setdefault('build', [])
+  while (done := steps[-1]['images'] if steps else 0) < size:
+    stop = min(size, (done // SEGMENT_ENTRIES + 1) * SEGMENT_ENTRIES)
+    steps.append(grow(work / 'index', done, stop))
+    files.write_atomically(work / 'results.json', json.dumps(results, indent=1))
+    print(f'{stop} images, {steps[-1]["seconds"]:.1f} s', flush=True)
+
+
+# Measuring -------------------------------------------------------------------------------------------
+
+
+def evict(directory: pathlib.Path) -> None:
+  """Has the system forget the files' pages; they are on the disk, and no process maps them."""
+  for path in directory.iterdir():
+    handle = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+
+
+def timed(function, *arguments, clock=time.perf_counter) -> float:
+  start = clock()
+  function(*arguments)
+  return clock() - start
+
+
+def make_queries() -> list:
+  return DescriptorGenerator(seed=QUERY_SEED).draw_many(QUERIES)
+
+
+def compile_search() -> None:
+  """Numba's part, which is no reading of the index."""
+  generator = DescriptorGenerator(seed=QUERY_SEED + 1)
+  InvertedIndex.build(generator.draw_many(2), ['a', 'b'], **OPTIONS).search(generator.draw())
+
+
+def measure_cold(directory: pathlib.Path) -> dict:
+  queries = make_queries()
+  compile_search()
+  start = time.perf_counter()
+  index = InvertedIndex.load(directory)
+  opened = time.perf_counter()
+  index.search(queries[0])
+  first = time.perf_counter()
+  second = timed(index.search, queries[1])
+  return {'opening': opened - start, 'first_query': first - opened, 'second_query': second}
+
+
+def measure_warm(directory: pathlib.Path) -> dict:
+  queries = make_queries()
+  compile_search()
+  before = status('RssAnon')
+  index = InvertedIndex.load(directory)
+  warming = timed(index.warm)
+  found = {'warming': warming, 'first_query': timed(index.search, queries[0])}
+  walls, cpus = [], []
+  for query in queries:
+    cpu = time.thread_time()
+    walls.append(timed(index.search, query))
+    cpus.append(time.thread_time() - cpu)
+  for name, times in (('wall', walls), ('cpu', cpus)):
+    found |= {f'median_{name}': statistics.median(times), f'p95_{name}': float(np.quantile(times, 0.95))}
+  found['own_memory'] = status('RssAnon') - before
+  rates = {1: [], 2: []}
+  for _ in range(ROUNDS):
+    for threads, own in rates.items():
+      seconds = timed(lambda threads=threads: index.search_batch(queries, threads=threads))
+      own.append(len(queries) / seconds)
+  found |= {f'queries_per_second_{threads}': max(own) for threads, own in rates.items()}
+  found['postings_per_query'] = int(
+    np.mean([index.list_sizes()[query.visual_words].sum() for query in queries[:20]])
+  )
+  found |= {'peak_memory': status('VmHWM'), 'own_peak_memory': status('RssAnon')}
+  found |= {'postings': index.num_postings, 'images': len(index)}
+  return found
+
+
+def status(field: str) -> int:
+  """Bytes of a field of /proc/self/status."""
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f'{field}:'))
+
+
+def measure(work: pathlib.Path) -> dict:
+  """Both measurements, each in a process of its own."""
+  found = {}
+  for state in ('cold', 'warm'):
+    evict(work / 'index')
+    command = [sys.executable, __file__, f'--work={work}', f'--measure={state}']
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found[state] = json.loads(output)
+  found['disk'] = sum(path.stat().st_size for path in (work / 'index').iterdir())
+  found['load'] = os.getloadavg()[0]
+  return found
+
+
+# Reporting -------------------------------------------------------------------------------------------
+
+
+def row(size: int, results: dict) -> tuple:
+  steps = [step for step in results['build'] if step['images'] <= size]
+  found = results['measured'][str(size)]
+  cold, warm = found['cold'], found['warm']
+  return (
+    f'{size:,}',
+    f'{sum(step["seconds"] for step in steps):.0f} ({sum(step["cpu_seconds"] for step in steps):.0f})',
+    f'{max(step["peak_memory"] for step in steps) / 2**30:.2f}',
+    f'{found["disk"] / 1e9:.2f}',
+    f'{1e3 * cold["opening"]:.0f}',
+    f'{cold["first_query"]:.2f}',
+    f'{warm["warming"]:.1f} + {warm["first_query"]:.2f}',
+    f'{1e3 * warm["median_wall"]:.1f} ({1e3 * warm["median_cpu"]:.1f})',
+    f'{1e3 * warm["p95_wall"]:.1f} ({1e3 * warm["p95_cpu"]:.1f})',
+    f'{warm["queries_per_second_1"]:.0f}, {warm["queries_per_second_2"]:.0f}',
+    f'{warm["own_memory"] / 1e6:.0f}',
+    f'{warm["peak_memory"] / 1e9:.2f}',
+  )
+
+
+HEADER = (
+  'images',
+  'build, s (CPU)',
+  'its peak, GiB',
+  'disk, GB',
+  'opening, cold, ms',
+  'first query, cold, s',
+  'warming + first query, s',
+  'query median, ms (CPU)',
+  'p95, ms (CPU)',
+  'queries a second, 1 and 2 threads',
+  'own memory of the searcher, MB',
+  'peak with mapped pages, GB',
+)
+
+
+def main(flags) -> None:
+  if flags.measure:
+    print(json.dumps({'cold': measure_cold, 'warm': measure_warm}[flags.measure](flags.work / 'index')))
+    return
+  sizes = [int(size) for size in flags.sizes.split(',')]
+  flags.work.mkdir(parents=True, exist_ok=True)
+  path = flags.work / 'results.json'
+  results = json.loads(path.read_text()) if path.exists() else {}
+  for size in sizes:
+    build(flags.work, results, size)
+    measured = results.setdefault('measured', {})
+    # The index of a smaller size is gone once it has grown beyond it.
+    if str(size) not in measured and results['build'][-1]['images'] == size:
+      measured[str(size)] = measure(flags.work)
+      files.write_atomically(path, json.dumps(results, indent=1))
+  print_table(HEADER, [row(size, results) for size in sizes if str(size) in results['measured']])
+
+
+if __name__ == '__main__':
+  main(parse_flags())

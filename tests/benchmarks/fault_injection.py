@@ -1,0 +1,50 @@
+r"""Kills run_experiment at random moments: nothing wrong may stand then, and a rerun must end undisturbed.
+
+  .venv/bin/python tests/benchmarks/fault_injection.py --kills=50 --seed=1
+
+On a few made-up photos, RootSIFT, with verification and expansion. A run is killed up to --series times before
+it may come to its end; about half the kills hit the first process alone, the others all its processes. After each
+series, where work is unfinished, a shard loses its last byte. The last run must leave the bytes of an
+undisturbed one, but for paths and seconds.
+"""
+
+import argparse
+import pathlib
+import random
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+from absl import logging  # noqa: E402
+from faulty_runs import Laboratory  # noqa: E402
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--kills', type=int, default=50)
+  parser.add_argument('--series', type=int, default=5, help='kills of one run, one after the other')
+  parser.add_argument('--seed', type=int, default=1)
+  options = parser.parse_args()
+  logging.set_verbosity(logging.ERROR)
+  rng = random.Random(options.seed)
+  with tempfile.TemporaryDirectory() as folder:
+    laboratory = Laboratory(pathlib.Path(folder) / 'laboratory')
+    print(f'seed {options.seed}; the undisturbed run works for {laboratory.seconds:.2f} s')
+    survived, number = 0, 0
+    while survived < options.kills:
+      out, started = pathlib.Path(folder) / f'run-{number}', time.monotonic()
+      wanted = min(options.series, options.kills - survived)
+      killed = laboratory.random_kills(out, wanted, rng.getrandbits(32))
+      cut = laboratory.cut_unfinished(out)
+      laboratory.check_ends_undisturbed(out, cut=cut)
+      survived, number = survived + killed, number + 1
+      what = f'{killed} kills, {"a shard cut, " if cut else ""}then the same bytes'
+      print(f'run {number}: {what}; {survived} kills in all ({time.monotonic() - started:.0f} s)', flush=True)
+  print(f'{survived} kills survived')
+
+
+if __name__ == '__main__':
+  main()

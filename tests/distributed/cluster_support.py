@@ -1,0 +1,119 @@
+"""Work for a cluster, and things that happen to who does it. Workers receive this module by value."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from delf_d2r.errors import ImageError
+from delf_d2r.stages import parallel
+
+NODE = {'num_cpus': 1, 'object_store_memory': 80 << 20, 'node_ip_address': '127.0.0.1'}
+
+
+def squares(group):
+  """The first group is the slowest."""
+  time.sleep(0.3 if 0 in group else 0)
+  return [item * item for item in group]
+
+
+def failing_at_3(group):
+  if 3 in group:
+    raise ImageError('x.jpg: broken')
+  return list(group)
+
+
+def dying_at_4(group):
+  if 4 in group:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return squares(group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Disturbed:
+  """A pool whose workers tell what they do, are slow, so that there is time for a fault, and die of a photo.
+
+  Attributes:
+    pool: the workers.
+    log: a folder that receives a file for each item that is begun.
+    seconds: that each item takes longer.
+    deadly: name of a photo that kills whoever looks at it.
+  """
+
+  pool: parallel.Pool
+  log: pathlib.Path
+  seconds: float = 0
+  deadly: str = ''
+
+  def map_groups(self, make_function, groups, **options):
+    disturbance = _Disturbance(make_function, self.log, self.seconds, self.deadly)
+    return self.pool.map_groups(disturbance, groups, **options)
+
+  def workers(self) -> list[int]:
+    """Process ids of all that have worked, the last to begin something at the end."""
+    begun = sorted((int(file.suffix[1:]), int(file.stem)) for file in self.log.iterdir())
+    return list(dict.fromkeys(process for _, process in reversed(begun)))[::-1]
+
+  @contextlib.contextmanager
+  def after(self, items: int, act: Callable[[], None]) -> Iterator[None]:
+    """Within the block, does something when so many items have been begun."""
+
+    def wait_and_act():
+      wait_until(lambda: len(list(self.log.iterdir())) >= items)
+      act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    yield
+    thread.join()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Disturbance:
+  make_function: Callable
+  log: pathlib.Path
+  seconds: float
+  deadly: str
+
+  def __call__(self):
+    function = self.make_function()
+
+    def disturbed(group):
+      for item in group:
+        (self.log / f'{os.getpid()}.{time.time_ns()}').touch()
+        if getattr(item, 'name', None) == self.deadly:
+          os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+      return function(group)
+
+    return disturbed
+
+
+def descendants(process: int) -> dict[int, str]:
+  """Process ids and names of all children and theirs."""
+  found = {}
+  with contextlib.suppress(FileNotFoundError):  # A process or a thread that ended meanwhile.
+    for task in pathlib.Path(f'/proc/{process}/task').iterdir():
+      for child in map(int, (task / 'children').read_text().split()):
+        command = pathlib.Path(f'/proc/{child}/cmdline').read_text().split('\0')[0]
+        found |= {child: pathlib.Path(command).name.split('.')[0], **descendants(child)}
+  return found
+
+
+def is_running(process: int) -> bool:
+  try:
+    status = pathlib.Path(f'/proc/{process}/stat').read_text(encoding='utf-8')
+  except FileNotFoundError:
+    return False
+  return status.rpartition(')')[2].split()[0] != 'Z'
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, 'waited in vain'
+    time.sleep(0.02)

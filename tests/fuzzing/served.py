@@ -1,0 +1,145 @@
+"""Requests to the server: whatever is asked, the answer is one that is foreseen."""
+
+import asyncio
+import functools
+import pathlib
+import urllib.parse
+
+from fuzzing import material, mutations
+from fuzzing.material import Material
+from fuzzing.reader import Reader
+from hypothesis import strategies as st
+
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.engine import SearchEngine
+from delf_d2r.serving.annotations import Annotations
+from delf_d2r.serving.app import create_app
+from delf_d2r.serving.options import Options
+
+_TARGETS = (
+  '/',
+  '/healthz',
+  '/annotate',
+  '/openapi.json',
+  '/assets/search.js',
+  '/assets/../app.py',
+  '/assets/%2e%2e/app.py',
+  '/assets/report/..%2f..%2fengine.py',
+  '/api/limits',
+  '/api/search',
+  '/api/match',
+  '/api/images',
+  '/api/photo/0',
+  '/api/photo/..%2f..%2ftruth.json',
+  '/api/photo/0/thumbnail',
+  '/api/query/x/photo',
+  '/api/annotate',
+  '/api/annotate/0',
+  '/api/annotate/0/photo',
+)
+_FORM = b'content-type: multipart/form-data; boundary=frontier'
+# What no answer may hold: of the ground truth beside the photos, and of the server's own source.
+_SECRETS = (b'box_pixels', b'import annotations')
+
+
+def readers(made: Material) -> list[Reader]:
+  """Requests as files: `head`, a line and headers as HTTP has them, and `body`."""
+  photo = material.encoded(material.photo(0), 'jpeg')
+  forms = (
+    [('photo', 'a.jpg', photo), ('box', '', b'0.1,0.1,0.9,0.9'), ('top_k', '', b'3')],
+    [('indexed', '', b'0.jpg'), ('verify', '', b'true')],
+  )
+  seeds = (
+    *({'head': b'POST /api/search\n' + _FORM, 'body': _multipart(form)} for form in forms),
+    {'head': b'GET /api/images?filter=0&start=0&count=3', 'body': b''},
+    {'head': b'PUT /api/annotate/0\ncontent-type: application/json', 'body': b'{"box": [0, 0, 1, 1]}'},
+  )
+
+  @functools.cache
+  def app(folder):
+    engine = SearchEngine.load(made.run)
+    annotations = Annotations(ImageList.from_folder(made.photos), folder / 'drawn.csv')
+    options = Options(max_upload_bytes=100_000, max_megapixels=4, max_results=5)
+    return create_app(engine, options, annotations=annotations), asyncio.Runner()
+
+  def read(folder: pathlib.Path) -> None:
+    files = {
+      name: (folder / name).read_bytes() if (folder / name).exists() else b'' for name in ('head', 'body')
+    }
+    server, runner = app(folder)
+    status, content = runner.run(_answer(server, **files))
+    assert status < 500, (status, content)
+    assert not any(secret in content for secret in _SECRETS), content[:500]
+
+  return [Reader('HTTP requests', seeds, read, _requests())]
+
+
+async def _answer(server, *, head: bytes, body: bytes) -> tuple[int, bytes]:
+  """Asks the app itself, which gets more than a client and uvicorn would let through."""
+  first, *lines = head.split(b'\n')
+  method, _, target = first.decode('ascii', 'ignore').partition(' ')
+  path, _, query = target.partition('?')
+  headers = [(b'host', b'127.0.0.1')]
+  for line in lines:
+    name, _, value = line.partition(b':')
+    headers.append((name.strip().lower(), value.strip()))
+  scope = {
+    'type': 'http',
+    'asgi': {'version': '3.0'},
+    'http_version': '1.1',
+    'method': method,
+    'scheme': 'http',
+    'path': urllib.parse.unquote(path),
+    'raw_path': path.encode(),
+    'query_string': query.encode(),
+    'root_path': '',
+    'headers': headers,
+    'server': ('127.0.0.1', 80),
+    'client': ('127.0.0.1', 1),
+  }
+  received = iter([{'type': 'http.request', 'body': body, 'more_body': False}])
+  sent = []
+
+  async def receive():
+    return next(received, {'type': 'http.disconnect'})
+
+  async def send(message):
+    sent.append(message)
+
+  await server(scope, receive, send)
+  return sent[0]['status'], b''.join(message.get('body', b'') for message in sent[1:])
+
+
+def _multipart(parts) -> bytes:
+  body = b''
+  for name, filename, data in parts:
+    kind = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename else '')
+    body += b'--frontier\r\nContent-Disposition: ' + kind.encode() + b'\r\n\r\n' + data + b'\r\n'
+  return body + b'--frontier--\r\n'
+
+
+def _requests():
+  text = st.text(max_size=12)
+  name = st.sampled_from(('photo', 'indexed', 'query', 'box', 'top_k', 'verify')) | text
+  value = st.sampled_from(
+    (b'0.jpg', b'../truth.json', b'nan,0,1,1', b'0,0,1', b'1e999', b'-1', b'true', b'9' * 20)
+  ) | st.binary(max_size=40)
+  forms = st.lists(st.tuples(name, st.just('') | text, value), max_size=4).map(_multipart)
+  documents = mutations.json_values(('box',)).map(mutations.json_bytes)
+  fields = st.tuples(
+    st.sampled_from(('filter', 'start', 'count', 'query', 'image')), text | st.integers().map(str)
+  )
+  method = st.sampled_from(('GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'))
+  target = st.tuples(
+    st.sampled_from(_TARGETS) | text.map(urllib.parse.quote).map('/{}'.format),
+    st.lists(fields, max_size=3).map(urllib.parse.urlencode),
+  ).map('?'.join)
+  header = st.tuples(
+    st.sampled_from(('origin', 'host', 'content-length', 'if-none-match', 'range', 'content-type')),
+    st.sampled_from(('x', '-1', '0', 'http://evil', 'bytes=0-1', 'bytes=9-1,,', 'application/json', '[::1')),
+  ).map(': '.join)
+  head = st.tuples(
+    st.tuples(method, target).map(' '.join),
+    st.lists(header | st.just(_FORM.decode()), max_size=3).map('\n'.join),
+  )
+  return st.fixed_dictionaries({'head': head.map('\n'.join).map(str.encode), 'body': forms | documents})

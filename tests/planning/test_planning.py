@@ -1,0 +1,180 @@
+"""Plans follow from rates by arithmetic; rates come from real runs of the stages."""
+
+import functools
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+
+from delf_d2r import config, experiment
+from delf_d2r.data import mini_benchmark
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.image_list import ImageList
+from delf_d2r.errors import UserError
+from delf_d2r.planning import made, rates
+from delf_d2r.planning.costs import Cost, Line, measure
+from delf_d2r.planning.plan import make_plan, to_json, to_text
+from delf_d2r.planning.rates import Rates, measure_rates
+from delf_d2r.planning.stage_rate import Rate
+from delf_d2r.stages import extract
+
+OVERRIDES = [
+  'codebook.num_words: 64',
+  'extraction.max_features: 60',
+  'extraction.max_image_size: 200',
+  'extraction.max_crop_size: 200',
+]
+
+
+def make_config(name='sift_rasmk_star', *, more=()):
+  return config.load(f'configs/experiments/{name}.pbtxt', experiment.STAGES, overrides=[*OVERRIDES, *more])
+
+
+def test_a_line_leads_through_its_points_and_is_never_negative():
+  line = Line.through((10, 7.0), (30, 11.0))
+  assert (line(10), line(30), line(0)) == pytest.approx((7, 11, 5))
+  noisy = Line.through((10, 1.0), (30, 9.0))
+  assert (noisy(0), noisy(30)) == pytest.approx((0, 9))
+  falling = Line.through((10, 5.0), (30, 4.0))
+  assert (falling(0), falling(1000)) == (4, 4)
+
+
+def burn(seconds, megabytes):
+  held = np.ones(1 + (megabytes << 17))
+  stop = time.process_time() + seconds
+  while time.process_time() < stop:
+    held[0] += 1
+
+
+def fail(kind):
+  raise kind('it broke')
+
+
+def test_costs_are_those_of_the_function():
+  before = measure(functools.partial(burn, 0.3, 0))
+  cost = measure(functools.partial(burn, 0.6, 100))
+  assert cost.cpu_seconds - before.cpu_seconds == pytest.approx(0.3, abs=0.25)
+  assert cost.seconds > 0.55
+  assert cost.memory - before.memory == pytest.approx(100 << 20, rel=0.3)
+
+
+@pytest.mark.parametrize('kind', [UserError, RuntimeError])
+def test_what_fails_in_the_process_is_told(kind):
+  with pytest.raises(UserError, match='it broke'):
+    measure(functools.partial(fail, kind))
+
+
+def simple_rates(**changes):
+  extraction = Rate(Line(10, 0.5), Line(20, 1.0), Line(0, 1e6), Line(4e9, 0), workers=4)
+  index = Rate(Line(1, 1e-4), Line(1, 1e-4), Line(1e6, 1e4), Line(1e8, 2e4), memory_bound=65536)
+  stages = {'extraction': extraction, 'aggregation': extraction, 'index': index}
+  defaults = {
+    'stages': stages,
+    'features': 100.0,
+    'words': 80.0,
+    'entries': 1,
+    'dimensions': 128,
+    'training': Cost(1e-6, 2e-6, 0),
+    'search': Line(1e-4, 1e-8),
+  }
+  return Rates(**(defaults | changes))
+
+
+def test_a_plan_is_its_rates_at_the_number_of_images():
+  plan = make_plan(make_config(), simple_rates(), images=1_000_000, price_per_hour=3600.0)
+  stages = {stage.stage: stage for stage in plan.stages}
+  assert list(stages) == ['extraction', 'codebook', 'aggregation', 'index']
+  assert stages['extraction'].seconds == pytest.approx(500_010)
+  assert stages['extraction'].cost == pytest.approx(500_010)
+  assert stages['extraction'].memory == pytest.approx(4e9)
+  assert stages['index'].disk == pytest.approx(1e10 + 1e6)
+  # Of postings a segment at most, of names all.
+  assert stages['index'].memory == pytest.approx(1e8 + 2e4 * 65536 + 250e6)
+  # 64 words, 100 descriptors for each, 20 iterations.
+  assert stages['codebook'].seconds == pytest.approx(6400 * 20e-6)
+  assert plan.query_seconds == pytest.approx(1e-4 + 1e-2)
+  assert plan.total.seconds == pytest.approx(sum(stage.seconds for stage in plan.stages))
+  assert plan.options == {}
+
+
+def test_what_does_not_fit_gets_fewer_processes_or_more_machines():
+  plan = make_plan(make_config(), simple_rates(), images=1_000_000, memory=2.1e9)
+  extraction = plan.stages[0]
+  assert plan.options['extraction'] == '--workers=2'
+  assert extraction.memory == pytest.approx(2e9)
+  assert extraction.seconds == pytest.approx(2 * 500_010)
+  # 10 GB of postings in machines that have 1.8 GB for them.
+  assert plan.options['search'].startswith('d2r split_index --shards=6')
+  assert not plan.remarks
+  small = make_plan(make_config(), simple_rates(), images=1_000_000, memory=5e8)
+  assert 'index needs 1.66 GB, more than 0.50 GB.' in small.remarks
+
+
+def test_a_codebook_that_is_too_large_is_trained_on_fewer_descriptors():
+  large = make_config(more=['codebook.num_words: 65536', 'codebook.max_descriptors: 5000000'])
+  plan = make_plan(large, simple_rates(), images=1_000_000, memory=3e9)
+  assert plan.options['codebook'] == f"--override='codebook.max_descriptors: {int(2.7e9 / 1536)}'"
+
+
+def test_text_and_json_say_the_same():
+  plan = make_plan(make_config(), simple_rates(), images=1_000_000, price_per_hour=0.5, memory=2.1e9)
+  document = json.loads(to_json(plan))
+  assert document['images'] == 1_000_000
+  assert [stage['stage'] for stage in document['stages']] == [stage.stage for stage in plan.stages]
+  text = to_text(plan)
+  assert '1,000,000 images' in text
+  assert '--workers=2' in text
+  assert re.search(r'extraction +277\.8 h +277\.8 h', text)
+
+
+def test_made_images_have_what_was_asked_for():
+  image = next(made.images(features=40, boxes=3, dimensions=16))
+  assert image.num_regions == 4
+  assert [len(image.region(r)) for r in range(4)] == [40, 10, 10, 10]
+  np.testing.assert_allclose(np.linalg.norm(image.features.descriptors, axis=1), 1, rtol=1e-5)
+  other = made.images(features=40, boxes=3, dimensions=16)
+  np.testing.assert_array_equal(image.features.descriptors, next(other).features.descriptors)
+  assert not np.array_equal(image.features.descriptors, next(other).features.descriptors)
+
+
+@pytest.fixture
+def small(monkeypatch):
+  monkeypatch.setattr(rates, '_AGGREGATED', 64)
+  monkeypatch.setattr(rates, '_BUILT_MOST', 400)
+  monkeypatch.setattr(rates, '_QUERIES', 5)
+
+
+def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
+  photos = mini_benchmark.generate(tmp_path / 'photos', seed=0, scenes_per_object=1, num_distractors=0)
+  sample = ImageList.from_folder(photos.images_dir)
+  (tmp_path / 'work').mkdir()
+  found = measure_rates(make_config(), tmp_path / 'work', photos=sample, boxes=2, workers=1)
+  assert list(found.stages) == ['extraction', 'aggregation', 'index']
+  extracted = Artefact.open(tmp_path / 'work' / 'features_many', 'features')
+  assert extracted.counts['regions'] == 3 * len(sample)
+  whole = np.mean([len(image.region(0)) for image in extract.read(extracted)])
+  assert found.features == pytest.approx(whole, rel=0.2)  # of 64 images, the sample over and over
+  assert 0 < found.words <= 60 * 3
+  assert found.entries == 1
+  for stage in found.stages.values():
+    assert stage.cpu_seconds(len(sample)) > 0  # too few photos for a slope that noise does not hide
+    assert stage.disk.each > 0
+    assert stage.memory(1) > 1e7
+  # A posting has two bytes of id and 16 of code; K offsets and the names come on top.
+  assert found.stages['index'].disk.each == pytest.approx(18 * found.words, rel=0.2)
+
+
+def test_rates_of_made_features_need_no_photo(small, tmp_path):
+  found = measure_rates(
+    make_config('sift_asmk_star', more=['aggregation.kernel: ASMK']),
+    tmp_path,
+    features=50,
+    dimensions=16,
+    workers=1,
+  )
+  assert list(found.stages) == ['aggregation', 'index']
+  assert found.dimensions == 16
+  assert found.features == 50
+  assert found.stages['index'].disk.each == pytest.approx((2 + 4 * 16) * found.words, rel=0.2)

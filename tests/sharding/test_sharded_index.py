@@ -1,0 +1,262 @@
+"""Shards on loopback give the ranking of the whole index, and say what is missing in it."""
+
+import contextlib
+import itertools
+import pathlib
+import socket
+import time
+
+import numpy as np
+import pytest
+from oracles.index_inputs import random_descriptor, random_descriptors
+from serving_support import serving
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError, UnavailableError, UserError
+from delf_d2r.index import InvertedIndex
+from delf_d2r.index.images import NameTable
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.serving.options import Options
+from delf_d2r.serving.shard_app import create_shard_app
+from delf_d2r.sharding import layout
+from delf_d2r.sharding.addresses import Addresses
+from delf_d2r.sharding.layout import Split
+from delf_d2r.sharding.messages import MAX_REQUEST_BYTES, Answer, Question
+from delf_d2r.sharding.shard import Shard
+from delf_d2r.sharding.sharded_index import ShardedIndex
+
+IMAGES = 40
+BOUNDS = (0, 13, 14, 40)
+NOBODY = 'http://127.0.0.1:9'  # no server listens there
+DRAWN = {'num_words': 30, 'dimensions': 20}
+
+
+def split(index: InvertedIndex, folder: pathlib.Path, bounds=BOUNDS, name='a split') -> list[Shard]:
+  """The parts of an index below a folder."""
+  whole = Split(name, bounds, index.num_entries)
+  front = folder / layout.FRONT
+  front.mkdir()
+  layout.save_names(index.image_names, front)
+  layout.save_split(whole, front)
+  shards = []
+  for number in range(len(whole)):
+    directory = folder / layout.shard_directory(number, len(whole))
+    directory.mkdir()
+    index.part(whole.images(number), directory=directory / 'inverted')
+    files.save_array(directory / layout.LIST_SIZES, index.list_sizes())
+    layout.save_split(whole, directory, shard=number)
+    shards.append(Shard(directory))
+  return shards
+
+
+@contextlib.contextmanager
+def served(shards):
+  options = Options(max_upload_bytes=MAX_REQUEST_BYTES)
+  with contextlib.ExitStack() as stack:
+    yield [stack.enter_context(serving(create_shard_app(shard, options))) for shard in shards]
+
+
+@contextlib.contextmanager
+def front(folder, addresses, **options):
+  index = ShardedIndex(folder / layout.FRONT, Addresses(','.join(addresses)), **options)
+  try:
+    yield index
+  finally:
+    index.close()
+
+
+def make_index(kernel, *, seed=0, is_regional=False, directory=None):
+  rng = np.random.default_rng(seed)
+  counts = rng.integers(0, 4, IMAGES) if is_regional else np.ones(IMAGES, int)
+  return InvertedIndex.build(
+    # Coarse: many equal scores, so that ties are decided by image id across shards.
+    random_descriptors(seed, int(counts.sum()), **DRAWN, kernel=kernel, coarse=True),
+    [f'photo {m} ä\udcff.jpg' for m in range(IMAGES)],
+    **DRAWN,
+    kernel=kernel,
+    entry_images=np.repeat(np.arange(IMAGES), counts) if is_regional else None,
+    directory=directory,
+  )
+
+
+def assert_equal(found, expected):
+  for field in ('image_ids', 'scores', 'best_regions'):
+    np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=field)
+  assert found.query == expected.query
+
+
+@pytest.mark.parametrize('kernel', list(Kernel))
+@pytest.mark.parametrize('is_regional', [False, True])
+def test_the_merged_ranking_is_that_of_the_whole_index_bit_by_bit(tmp_path, kernel, is_regional):
+  index = make_index(kernel, is_regional=is_regional)
+  queries = random_descriptors(1, 6, **DRAWN, kernel=kernel, coarse=True)
+  queries.append(random_descriptor(np.random.default_rng(2), **DRAWN, kernel=kernel, present=0))
+  scorings = ({}, {'use_idf': True}, {'alpha': 1.5, 'tau': 0.25, 'normalize': False}, {'compat': True})
+  with served(split(index, tmp_path)) as addresses, front(tmp_path, reversed(addresses)) as sharded:
+    assert list(sharded.image_names) == list(index.image_names)
+    for query, scoring, top_k in itertools.product(queries, scorings, (1, 7, IMAGES, 500)):
+      expected = index.search(query, top_k=top_k, name='q', **scoring)
+      found = sharded.search(query, top_k=top_k, name='q', **scoring)
+      assert_equal(found, expected)
+      assert found.missing_shards == ()
+    best = index.search(queries[0], top_k=1, use_idf=True)
+    region = {'region': int(best.best_regions[0])}
+    asked = (queries[0], int(best.image_ids[0]))
+    mine, theirs = (which.word_scores(*asked, use_idf=True, **region) for which in (index, sharded))
+    for own, other in zip(mine, theirs, strict=True):
+      np.testing.assert_array_equal(own, other)
+
+
+def test_ties_across_shards_matter_here():
+  index = make_index(Kernel.ASMK_STAR)
+  ranking = index.search(random_descriptors(1, 1, **DRAWN, kernel=Kernel.ASMK_STAR, coarse=True)[0], top_k=0)
+  shards = np.searchsorted(BOUNDS, ranking.image_ids, side='right')
+  tied = ranking.scores[1:] == ranking.scores[:-1]
+  assert (tied & (shards[1:] != shards[:-1])).any()
+
+
+@pytest.fixture
+def parts(tmp_path):
+  index = make_index(Kernel.ASMK_STAR)
+  return index, split(index, tmp_path), random_descriptors(1, 1, **DRAWN, kernel=Kernel.ASMK_STAR)[0]
+
+
+def test_a_shard_that_is_down_is_reported_and_the_others_rank_on(tmp_path, parts):
+  index, shards, query = parts
+  with served([shards[0], shards[2]]) as addresses, front(tmp_path, [*addresses, NOBODY]) as sharded:
+    ranking = sharded.search(query, top_k=IMAGES)
+    assert ranking.missing_shards == (1,)
+    expected = index.search(query, top_k=IMAGES)
+    kept = expected.image_ids != 13
+    np.testing.assert_array_equal(ranking.image_ids, expected.image_ids[kept])
+    np.testing.assert_array_equal(ranking.scores, expected.scores[kept])
+    with pytest.raises(UnavailableError, match='shard 1, which has image 13'):
+      sharded.word_scores(query, 13)
+
+
+def test_without_any_shard_all_are_missing(tmp_path, parts):
+  with front(tmp_path, [NOBODY]) as sharded:
+    ranking = sharded.search(parts[2], top_k=5)
+  assert len(ranking) == 0
+  assert ranking.missing_shards == (0, 1, 2)
+
+
+def test_a_shard_that_hangs_is_waited_for_no_longer_than_said(tmp_path, parts):
+  _, shards, query = parts
+  with served(shards[:2]) as addresses, socket.create_server(('127.0.0.1', 0)) as silent:
+    port = silent.getsockname()[1]
+    with front(tmp_path, [*addresses, f'http://127.0.0.1:{port}'], timeout=0.5) as sharded:
+      started = time.monotonic()
+      assert sharded.search(query).missing_shards == (2,)
+      waited = time.monotonic() - started
+      # It rests now: the next searches do not wait for it at all.
+      started = time.monotonic()
+      assert sharded.search(query).missing_shards == (2,)
+  assert 0.4 < waited < 2
+  assert time.monotonic() - started < 0.4
+
+
+def test_replicas_count_once_and_a_shard_of_another_split_not_at_all(tmp_path, parts):
+  index, shards, query = parts
+  (tmp_path / 'other').mkdir()
+  others = split(make_index(Kernel.ASMK_STAR, seed=5), tmp_path / 'other', name='another split')
+  with served([*shards, shards[0]]) as addresses, front(tmp_path, addresses) as sharded:
+    assert_equal(sharded.search(query, top_k=9), index.search(query, top_k=9))
+  with served([others[0], *shards[1:]]) as addresses, front(tmp_path, addresses) as sharded:
+    assert sharded.search(query, top_k=9).missing_shards == (0,)
+
+
+def test_a_query_that_does_not_fit_is_refused(tmp_path, parts):
+  _, shards, query = parts
+  wrong = random_descriptor(np.random.default_rng(0), num_words=30, dimensions=24, kernel=Kernel.ASMK_STAR)
+  with served(shards) as addresses, front(tmp_path, addresses) as sharded:
+    with pytest.raises(UserError, match='expected a descriptor of 20 dimensions, found 24'):
+      sharded.search(wrong)
+    with pytest.raises(ValueError, match='top_k: expected 1 to 10000 with a split index, found 0'):
+      sharded.search(query, top_k=0)
+
+
+def question(**changes):
+  descriptor = random_descriptor(np.random.default_rng(0), **DRAWN, kernel=Kernel.ASMK, present=3)
+  return Question(**({'descriptor': descriptor, 'top_k': 5, 'scoring': {}} | changes))
+
+
+def test_a_question_arrives_as_it_was_asked():
+  asked = question(scoring={'alpha': 2.5, 'use_idf': True}, image_id=7, region=1)
+  found = Question.decode(asked.encode())
+  np.testing.assert_array_equal(found.descriptor.visual_words, asked.descriptor.visual_words)
+  np.testing.assert_array_equal(found.descriptor.values, asked.descriptor.values)
+  assert found.scoring == {'alpha': 2.5, 'tau': 0.0, 'normalize': True, 'use_idf': True, 'compat': False}
+  assert (found.top_k, found.image_id, found.region) == (5, 7, 1)
+
+
+@pytest.mark.parametrize(
+  'body, message',
+  [
+    (b'', 'no field name'),
+    (b'nonsense', 'Example'),
+    (question(top_k=10_001).encode(), 'top_k: expected 0 to 10000, found 10001'),
+    (question(scoring={'alpha': float('nan')}).encode(), 'finite'),
+    (question().encode()[:-7], 'Example'),
+  ],
+)
+def test_a_damaged_question_is_refused(body, message):
+  with pytest.raises(ArtefactError, match=message):
+    Question.decode(body)
+
+
+@pytest.mark.parametrize('body', [b'', b'[]', b'{"split": "s"}', b'[' * 100_000])
+def test_a_damaged_answer_is_refused(body):
+  with pytest.raises(ValueError, match='no answer of a shard'):
+    Answer.decode(body)
+
+
+def test_an_answer_keeps_every_bit_of_the_scores():
+  scores = np.sort(np.random.default_rng(0).standard_normal(100).astype(np.float32))[::-1]
+  ids = np.arange(100)
+  sent = Answer('s', 1, ids, ['n\udcff'] * 100, scores, ids.astype(np.int32))
+  found = Answer.decode(sent.encode())
+  np.testing.assert_array_equal(found.scores, scores)
+  assert found.names == sent.names
+
+
+def test_addresses_of_a_file_are_read_anew_when_it_changes(tmp_path):
+  path = tmp_path / 'shards.txt'
+  path.write_text('http://127.0.0.1:1\n\nhttp://127.0.0.1:2/\n')
+  addresses = Addresses(str(path))
+  assert addresses() == ('http://127.0.0.1:1', 'http://127.0.0.1:2')
+  path.write_text('http://127.0.0.1:3\n')
+  assert addresses() == ('http://127.0.0.1:3',)
+  path.unlink()
+  assert addresses() == ('http://127.0.0.1:3',)
+
+
+@pytest.mark.parametrize('given', ['ftp://a', 'http://', 'http://a/b', 'nowhere.txt', 'http://a,b'])
+def test_what_is_no_address_is_refused(given):
+  with pytest.raises(UserError):
+    Addresses(given)
+
+
+def test_a_part_has_the_bytes_of_a_fresh_build(tmp_path):
+  index = make_index(Kernel.ASMK_STAR)
+  drawn = random_descriptors(0, IMAGES, **DRAWN, kernel=Kernel.ASMK_STAR, coarse=True)
+  index.part(range(5, 21), directory=tmp_path / 'part')
+  InvertedIndex.build(
+    drawn[5:21], index.image_names[5:21], **DRAWN, kernel=Kernel.ASMK_STAR, directory=tmp_path / 'built'
+  )
+  part, built = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ('part', 'built'))
+  assert part == built
+  with pytest.raises(ValueError, match='images: expected consecutive ones of 0 to 40, found'):
+    index.part(range(5, 41))
+
+
+def test_what_is_no_split_is_refused(tmp_path):
+  layout.save_split(Split('s', (0, 2), 2), tmp_path)
+  with pytest.raises(ArtefactError, match='the front of a split index, not a shard'):
+    Shard(tmp_path)
+  layout.save_names(NameTable.from_names(['a']), tmp_path)
+  with pytest.raises(ArtefactError, match='expected 2 names, found 1'):
+    ShardedIndex(tmp_path, lambda: ())
+  (tmp_path / layout.SPLIT).write_text('{"id": "s", "bounds": [1, 0], "entries": 2, "shard": null}')
+  with pytest.raises(ArtefactError, match='damaged'):
+    layout.load_split(tmp_path)

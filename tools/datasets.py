@@ -1,0 +1,67 @@
+"""Says where to fetch Revisited Oxford, Paris and their distractors, and checks what was fetched.
+
+  d2r datasets
+  d2r datasets --name=roxford5k
+  d2r datasets --name=roxford5k --root=data/roxford5k
+
+With --root every photo is decoded, and missing, surplus and broken ones are named; the exit status is 1
+unless the data set is whole. Nothing is ever fetched.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from delf_d2r import command_line
+from delf_d2r.data import files
+from delf_d2r.data.revisited_folders import FOLDERS
+from delf_d2r.errors import UserError
+from delf_d2r.stages import check_dataset
+
+flags.DEFINE_enum('name', None, list(FOLDERS), 'The data set; all of them by default.')
+flags.DEFINE_string('root', None, 'Its folder, or the one around it: check what is there.')
+flags.DEFINE_string('json', None, 'Write all that was found to this file, names included.')
+flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
+FLAGS = flags.FLAGS
+
+# More of them fill a terminal; --json has all.
+_SHOWN = 20
+
+
+def main(_):
+  if FLAGS.root is None:
+    wanted = [FOLDERS[FLAGS.name]] if FLAGS.name else FOLDERS.values()
+    print('\n\n'.join(folder.instructions() for folder in wanted))
+    return
+  if FLAGS.name is None:
+    raise UserError(f'--root is given but not --name. Say which data set it is: {", ".join(FOLDERS)}')
+  found = check_dataset.run(FOLDERS[FLAGS.name], FLAGS.root, workers=FLAGS.workers)
+  if FLAGS.json:
+    files.write_atomically(pathlib.Path(FLAGS.json), json.dumps(dataclasses.asdict(found), indent=1) + '\n')
+  print(f'{FLAGS.name}: {found.listed:,} photos are named, {found.found:,} are there')
+  for problem in found.problems:
+    print(f'problem: {problem}')
+  _show('missing', found.missing)
+  _show('unreadable', found.unreadable)
+  _show('surplus, left out', found.surplus)
+  _show('with a query box that reaches beyond the photo (were photos made smaller?)', found.clipped)
+  _show('turned by EXIF (annotated as stored: set extraction.apply_exif_orientation: false)', found.turned)
+  print('whole' if found.is_whole else 'NOT whole')
+  if not found.is_whole:
+    sys.exit(1)
+
+
+def _show(what: str, names: Sequence[str]) -> None:
+  if names:
+    print(f'{len(names):,} {what}:')
+    print('\n'.join(f'  {name}' for name in names[:_SHOWN]))
+    if len(names) > _SHOWN:
+      print(f'  and {len(names) - _SHOWN:,} more (--json=FILE has all)')
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,38 @@
+r"""Adds the scores of two searches, for example of local features and of a global descriptor.
+
+  d2r fuse_rankings --rankings=local/rankings --other=global/rankings --output=fused \
+    --override='fusion.weight: 0.5'
+
+Both must be rankings of all images (search.top_k: 0) for the same queries. The scores are first made
+comparable, by their mean and standard deviation over the images of each query. The output is verified and
+scored like any rankings.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import fuse
+
+command_line.define_artefact('rankings', 'search_index --query_features')
+command_line.define_artefact('other', 'search_index --query_features')
+flags.DEFINE_string('config_path', None, 'Experiment or FusionConfig; its defaults are used without.')
+flags.DEFINE_multi_string('override', [], "Change a field, for example 'fusion.weight: 0.3'. Repeatable.")
+command_line.define_output('the rankings')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  fuse.run(
+    config.load_or_default(FLAGS.config_path, ['fusion'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.rankings, 'rankings'),
+    Artefact.open(FLAGS.other, 'rankings'),
+    pathlib.Path(FLAGS.output),
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,76 @@
+"""Runs the rows of a table of the paper whose files are at hand; the paper's numbers stand beside ours.
+
+  d2r reproduce --table=main --dataset=mini --output=out
+  d2r reproduce --table=main --dataset=roxford5k --root=DIR --distractors=revisitop1m --output=out
+  d2r reproduce --table=ablation --dataset=folder --root=photos --ground_truth=truth.json --output=out
+
+For every other row it says which files are missing, and where to get them. Rows share what they can; run the
+same command again after a kill and it goes on.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from delf_d2r import command_line, experiment, reproduction, reproduction_table
+from delf_d2r.data import benchmarks, distractor_list
+from delf_d2r.data.benchmarks import Benchmark
+from delf_d2r.stages import progress
+
+flags.DEFINE_string('table', 'main', f'One of {", ".join(reproduction.TABLES)}, or a .pbtxt of that form.')
+flags.DEFINE_enum('dataset', 'mini', benchmarks.NAMES, 'The data set.')
+flags.DEFINE_string(
+  'root',
+  None,
+  'Its folder, see d2r datasets; the mini benchmark is made there, or in --output.',
+)
+flags.DEFINE_string('ground_truth', None, 'In the place of the ground truth in --root.')
+flags.DEFINE_string('query_images', None, 'Folder of the query photos; by default that of --root.')
+flags.DEFINE_string(
+  'codebook_images',
+  None,
+  'Folder of photos to train codebooks on. By default Paris for Oxford and Oxford for Paris where both lie in'
+  ' one folder, else the index images.',
+)
+flags.DEFINE_string('distractors', None, 'Folder of photos to search among, too; see run_experiment.')
+flags.DEFINE_string('distractors_boxes_file', None, 'Their boxes, for rows whose boxes come from a file.')
+flags.DEFINE_multi_string('row', [], 'Run this row of the table alone. Repeatable.')
+flags.DEFINE_multi_string('override', [], 'Change a field of all configs. Repeatable.')
+flags.DEFINE_integer('max_words', None, 'Train no codebook of more words: for few photos.', lower_bound=1)
+command_line.define_output('artefacts, table and page')
+command_line.define_workers()
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  output = pathlib.Path(FLAGS.output)
+  benchmark = benchmarks.locate(
+    FLAGS.dataset,
+    FLAGS.root or output / 'photos',
+    ground_truth=FLAGS.ground_truth,
+    query_images=FLAGS.query_images,
+    codebook=Benchmark('folder', pathlib.Path(FLAGS.codebook_images)) if FLAGS.codebook_images else None,
+    progress=progress.callback('scenes'),
+  )
+  found = reproduction.run(
+    reproduction.load_table(FLAGS.table),
+    benchmark,
+    output,
+    reproduction.Choices(
+      rows=FLAGS.row,
+      overrides=FLAGS.override,
+      max_words=FLAGS.max_words,
+      distractors=distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None,
+      distractors_boxes=FLAGS.distractors_boxes_file,
+      options=experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo),
+    ),
+  )
+  print(reproduction_table.as_text(found), end='')
+  print(f'report: {output / "report" / "index.html"}')
+  if any(result.error for result in found.results):
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  command_line.run(main)

@@ -1,0 +1,45 @@
+r"""Learns from labelled photos how global descriptors have to be whitened.
+
+  d2r train_whitening --features=out/features --output=out/whitening
+  d2r train_whitening --features=out/features --labels=labels.csv --output=out/whitening
+
+Photos of one object come together, different objects stay apart (Radenovic et al., TPAMI 2019). The output is
+used like that of train_pca: extraction.global_descriptor.pca { path: "out/whitening" dimensions: 512 }. Learn
+it on other photos than are searched.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delf_d2r import command_line, config
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.stages import train_whitening
+
+command_line.define_artefact('features', 'extract_features')
+flags.DEFINE_string(
+  'labels',
+  None,
+  'What photos show: a CSV file with the header path,label, or ground truth (.json, .pkl, .mat). Without it'
+  ' photos of one folder show one object.',
+)
+flags.DEFINE_string('config_path', None, 'Experiment or WhiteningConfig; its defaults are used without.')
+flags.DEFINE_multi_string(
+  'override', [], "Change a field, for example 'whitening.shrinkage: 0.01'. Repeatable."
+)
+command_line.define_output('the whitening')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  train_whitening.run(
+    config.load_or_default(FLAGS.config_path, ['whitening'], overrides=FLAGS.override),
+    Artefact.open(FLAGS.features, 'features'),
+    pathlib.Path(FLAGS.output),
+    labels_path=FLAGS.labels,
+    redo=FLAGS.redo,
+  )
+
+
+if __name__ == '__main__':
+  command_line.run(main)
