@@ -5,6 +5,8 @@ import functools
 import os
 from collections.abc import Callable
 
+import numpy as np
+
 from delf_d2r.errors import UserError
 from delf_d2r.live_index import Snapshot
 from delf_d2r.protos.verification_pb2 import VerificationConfig
@@ -32,18 +34,25 @@ class Candidates:
     )
 
   def verify(self, snapshot: Snapshot, query: LocalFeatures, ranking: Ranking) -> list[Match]:
-    """What is between a query and each image at the head of its ranking."""
-    head = ranking.image_ids[: self.num_images].tolist()
-    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-      return list(pool.map(lambda image_id: self.match(snapshot, query, image_id), head))
+    """What is between a query and each image at the head of its ranking.
 
-  def match(self, snapshot: Snapshot, query: LocalFeatures, image_id: int) -> Match:
-    """What is between a query and one index image."""
+    Raises:
+      UserError: the verification of the run has features of its own, which a search does not make.
+    """
     if self._has_own_features:
       raise UserError(
         'the verification of this run has features of its own, which a search does not make. Search without'
         ' verification, or set another one'
       )
+    head = ranking.image_ids[: self.num_images].tolist()
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+      return list(pool.map(lambda image_id: self.match(snapshot, query, image_id), head))
+
+  def match(self, snapshot: Snapshot, query: LocalFeatures, image_id: int) -> Match:
+    """What is between a query and one index image; nothing, where verification has features of its own."""
+    if self._has_own_features:
+      places = np.zeros((0, 2), np.float32)
+      return Match(image_id, np.zeros((3, 3)), places, places)
     return self._verifier.match(query, image_id, self._features_of(snapshot, image_id))
 
   def forget(self) -> None:

@@ -126,6 +126,41 @@ def cluster() -> Any:
   )
 
 
+def define_training_cluster() -> None:
+  """Flags --cluster, --workers, --cpus_per_worker and --gpus_per_worker of a training."""
+  flags.DEFINE_string(
+    'cluster',
+    None,
+    'Train in several processes of a Ray cluster: HOST:PORT of its head; auto, for the one that this machine'
+    ' belongs to; or local, for one of this machine alone. The config must have strategy: MULTI_WORKER, and'
+    ' files the same paths everywhere. When a process dies the training goes on from its last checkpoint.',
+  )
+  flags.DEFINE_integer('workers', 1, 'With --cluster: training processes.', lower_bound=1)
+  flags.DEFINE_float('cpus_per_worker', 1, 'With --cluster: CPUs of each process.', lower_bound=0.1)
+  flags.DEFINE_float('gpus_per_worker', 0, 'With --cluster: GPUs of each process.', lower_bound=0)
+
+
+def run_training(train: Callable[[], Any], strategy: int) -> None:
+  """Trains by a strategy of the config here, or where `define_training_cluster`'s flags say."""
+  if flags.FLAGS.cluster is None:
+    train()
+    return
+  from delf_d2r.distributed import cluster as clusters
+  from delf_d2r.protos import training_pb2
+
+  name = training_pb2.TrainDelfConfig.Strategy.Name(strategy)
+  if name != 'MULTI_WORKER':
+    raise UserError(f'--cluster needs strategy: MULTI_WORKER in the config of the training, found {name}')
+
+  clusters.train(
+    train,
+    flags.FLAGS.cluster,
+    workers=flags.FLAGS.workers,
+    cpus_per_worker=flags.FLAGS.cpus_per_worker,
+    gpus_per_worker=flags.FLAGS.gpus_per_worker,
+  )
+
+
 def define_artefact(name: str, maker: str) -> None:
   """A required flag for the artefact directory that another binary made."""
   flags.DEFINE_string(name, None, f'Directory that {maker} made.', required=True)

@@ -1,4 +1,8 @@
-"""What two runs are compared by."""
+"""What runs are compared by."""
+
+import numpy as np
+
+from delf_d2r.data import ranking_files
 
 
 def contents(directory):
@@ -14,4 +18,13 @@ def contents(directory):
           line for line in lines if not line.strip().startswith(('seconds:', 'path:', 'bytes:'))
         )
       found[str(file.relative_to(directory))] = data
+  return found
+
+
+def score_table(rankings):
+  """float32 [Q, M]: the scores of an artefact of rankings, by image id."""
+  stored = ranking_files.load(rankings.path)
+  found = np.zeros((len(stored.rankings), len(stored.image_names)), np.float32)
+  for row, ranking in zip(found, stored.rankings, strict=True):
+    row[ranking.image_ids] = ranking.scores
   return found

@@ -13,12 +13,19 @@ from absl import flags
 
 from delf_d2r import command_line, config
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.stages import build_index
 
 command_line.define_config('aggregation')
 command_line.define_artefact('descriptors', 'aggregate_features')
 command_line.define_artefact('codebook', 'train_codebook')
 command_line.define_output('the index')
+flags.DEFINE_float(
+  'sorting_gb',
+  DEFAULT_MEMORY_BUDGET / 1e9,
+  'Memory for sorting; with less it takes longer, and the index is the same.',
+  lower_bound=0.05,
+)
 FLAGS = flags.FLAGS
 
 
@@ -28,6 +35,7 @@ def main(_):
     Artefact.open(FLAGS.descriptors, 'descriptors'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
+    memory_budget=round(1e9 * FLAGS.sorting_gb),
     redo=FLAGS.redo,
   )
 

@@ -10,6 +10,7 @@ The output holds delf.weights.h5 (the best weights by validation, or the last on
 checkpoints/ and tensorboard/. export_delf makes a SavedModel of it.
 """
 
+import functools
 import pathlib
 
 from absl import flags
@@ -33,18 +34,22 @@ flags.DEFINE_string(
   'Text file with the class names, one a line in the order of their numbers; others are refused.',
 )
 command_line.define_output('the trained network')
+command_line.define_training_cluster()
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  train_delf.run(
-    config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override),
+  loaded = config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override)
+  train = functools.partial(
+    train_delf.run,
+    loaded,
     FLAGS.photos,
     pathlib.Path(FLAGS.output),
     validation_photos=FLAGS.validation_photos,
     classes=training_examples.read_classes(FLAGS.classes) if FLAGS.classes else (),
     redo=FLAGS.redo,
   )
+  command_line.run_training(train, loaded.training.strategy)
 
 
 if __name__ == '__main__':

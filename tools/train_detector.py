@@ -12,6 +12,7 @@ The output holds detector.weights.npz (the best weights by validation, or the la
 checkpoints/ and tensorboard/. export_detector makes a SavedModel of it.
 """
 
+import functools
 import pathlib
 
 from absl import flags
@@ -30,17 +31,21 @@ flags.DEFINE_multi_string(
   'validation_records', [], 'The same, for choosing the best checkpoint; none by default.'
 )
 command_line.define_output('the trained detector')
+command_line.define_training_cluster()
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  train_detector.run(
-    config.load(FLAGS.config_path, ['detector_training'], overrides=FLAGS.override),
+  loaded = config.load(FLAGS.config_path, ['detector_training'], overrides=FLAGS.override)
+  train = functools.partial(
+    train_detector.run,
+    loaded,
     FLAGS.records,
     pathlib.Path(FLAGS.output),
     validation_records=FLAGS.validation_records,
     redo=FLAGS.redo,
   )
+  command_line.run_training(train, loaded.detector_training.strategy)
 
 
 if __name__ == '__main__':

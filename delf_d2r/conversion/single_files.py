@@ -27,7 +27,7 @@ def _npy_to_tensor(path: pathlib.Path) -> bytes:
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
       raise ValueError('it has numbers that are not finite')
     return datum.encode(array).SerializeToString()
-  except (OSError, ValueError, EOFError) as error:
+  except Exception as error:  # A damaged header raises nearly any exception.
     raise UserError(f'{path}: cannot become a .datum file ({error})') from None
 
 

@@ -8,13 +8,15 @@ so that a shard under its final name is always accounted for. Two processes cann
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from absl import logging
 from google.protobuf import text_format
@@ -28,6 +30,8 @@ from delf_d2r.version import VERSION
 PARTIAL_MANIFEST = 'manifest.partial.pbtxt'
 ERRORS = 'errors.jsonl'
 _PROGRESS = '.progress'
+
+Item = TypeVar('Item')
 
 
 @contextlib.contextmanager
@@ -62,6 +66,15 @@ class ShardRange:
   number: int
   file: str
   items: range
+
+
+def held_by(shards: Iterable[ShardRange], items: Iterable[Item]) -> Iterator[Item]:
+  """Yields those of all items that some shards, in order, hold; the others are passed over."""
+  items = iter(items)
+  position = 0
+  for shard in shards:
+    yield from itertools.islice(items, shard.items.start - position, shard.items.stop - position)
+    position = shard.items.stop
 
 
 class ShardWriter:

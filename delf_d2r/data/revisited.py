@@ -13,11 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delf_d2r.data import inflation, restricted_pickle
+from delf_d2r.data import matlab_file, restricted_pickle
 from delf_d2r.data.ground_truth_values import LABELS, GroundTruth, QueryGroundTruth
-
-# Unpacked. That of Revisited takes less than one; each cell of MATLAB becomes an array of 100 bytes and more.
-MAX_MAT_BYTES = 16 * 2**20
 
 _TOP_KEYS = ('gnd', 'imlist', 'qimlist')
 _QUERY_KEYS = ('bbx', *LABELS)
@@ -36,29 +33,17 @@ def read_mat(path: pathlib.Path) -> GroundTruth:
   """Reads `gnd_*.mat` (MATLAB 5 to 7.2).
 
   Raises:
-    ValueError: the file is damaged, unpacks to over MAX_MAT_BYTES, or does not have Revisited's form.
+    ValueError: the file is damaged, unpacks to too much, or does not have Revisited's form.
   """
-  import scipy.io
-
-  inflation.check_mat(path, MAX_MAT_BYTES)
-  try:
-    content = scipy.io.loadmat(path)
-  except NotImplementedError as error:
-    raise ValueError('MATLAB 7.3 files are not read; save it with save(..., "-v7")') from error
-  except Exception as error:  # A damaged file raises nearly any exception.
-    raise ValueError(f'not a MATLAB file, or cut short ({type(error).__name__}: {error})') from error
-  content = {key: value for key, value in content.items() if not key.startswith('__')}
+  content = matlab_file.read(path)
   if isinstance(content.get('gnd'), np.ndarray):
     content['gnd'] = [_struct(element) for element in content['gnd'].ravel()]
   return _ground_truth(path, content, first=1)
 
 
 def _struct(element: object) -> object:
-  """One element of a MATLAB struct array, or of a cell array of structs, as a dict."""
-  if isinstance(element, np.ndarray) and element.size == 1:
-    element = element.ravel()[0]
-  names = getattr(getattr(element, 'dtype', None), 'names', None)
-  return {name: element[name] for name in names} if names else element
+  """One element of a MATLAB struct array, or of a cell array of structs."""
+  return element.ravel()[0] if isinstance(element, np.ndarray) and element.size == 1 else element
 
 
 def _ground_truth(path: pathlib.Path, content: object, *, first: int) -> GroundTruth:

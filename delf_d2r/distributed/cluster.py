@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from delf_d2r.errors import UserError
 from delf_d2r.stages import parallel
@@ -34,16 +36,18 @@ def pool(
   Raises:
     UserError: Ray is not installed.
   """
-  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-  if address == LOCAL:
-    os.environ.setdefault(_SEVERAL_MACHINES, '0')
-  try:
-    from delf_d2r.distributed.pool import RayPool
-  except ModuleNotFoundError:
-    raise UserError(
-      f"--cluster={address} needs Ray, which is not installed: pip install 'delf_d2r[cluster]'"
-    ) from None
+  _prepare_import(address)
+  from delf_d2r.distributed.pool import RayPool
+
   return RayPool(address, workers, cpus_per_worker, gpus_per_worker)
+
+
+def train(train: Callable[[], Any], address: str, **resources) -> Any:
+  """Runs a training in several processes of a cluster; see `training.run`, and `pool` for errors."""
+  _prepare_import(address)
+  from delf_d2r.distributed import training
+
+  return training.run(train, address, **resources)
 
 
 def connect(address: str, *, cpus: float = 1) -> None:
@@ -74,6 +78,49 @@ def connect(address: str, *, cpus: float = 1) -> None:
       f'--cluster={address}: {error}. Start a cluster by `ray start --head` on one machine and `ray start'
       ' --address=HOST:PORT` on the others, with one version of Python, Ray and delf_d2r everywhere'
     ) from error
+
+
+def room(*, cpus: float, gpus: float) -> int:
+  """How many workers the machines that are up have room for, whatever else runs there."""
+  needs = {name: need for name, need in (('CPU', cpus), ('GPU', gpus)) if need}
+  return sum(
+    min(math.floor(node.get(name, 0) / need) for name, need in needs.items()) for node in _machines()
+  )
+
+
+def require_room(workers: int, *, cpus: float, gpus: float) -> int:
+  """As `room`; UserError if there is none for so many workers."""
+  found = room(cpus=cpus, gpus=gpus)
+  if found < workers:
+    machines = ', '.join(
+      f'{node.get("CPU", 0):g} CPUs and {node.get("GPU", 0):g} GPUs' for node in _machines()
+    )
+    raise UserError(
+      f'the cluster has room for {found} workers of {cpus:g} CPUs and {gpus:g} GPUs, {workers} are wanted.'
+      f' The machines have {machines or "nothing"}. Lower --workers, --cpus_per_worker or --gpus_per_worker, or'
+      ' add machines'
+    )
+  return found
+
+
+def _machines() -> list[dict[str, float]]:
+  """The resources of every machine that is up."""
+  import ray
+
+  return [node['Resources'] for node in ray.nodes() if node['Alive']]
+
+
+def _prepare_import(address: str) -> None:
+  """Sets what Ray reads when it is imported; UserError if it is not installed."""
+  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+  if address == LOCAL:
+    os.environ.setdefault(_SEVERAL_MACHINES, '0')
+  try:
+    import ray  # noqa: F401
+  except ModuleNotFoundError:
+    raise UserError(
+      f"--cluster={address} needs Ray, which is not installed: pip install 'delf_d2r[cluster]'"
+    ) from None
 
 
 def _require_listener(address: str) -> None:

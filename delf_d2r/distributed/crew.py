@@ -19,7 +19,7 @@ TRIES = 3
 _PATIENCE_SECONDS = 60.0
 
 # The worker's process or machine is gone, or the machine that kept its result is.
-_DEATHS = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+DEATHS = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
 
 
 class Died(Exception):
@@ -84,15 +84,15 @@ class Crew:
     for reference in ready:
       worker, work = self._busy.pop(reference)
       try:
-        results = _get(reference)
-      except _DEATHS as error:
+        results = result(reference)
+      except DEATHS as error:
         # A machine that is cut off may come back, and its worker with it.
         ray.kill(worker)
         self._hire()
         if work is None:
           self._count_death_at_start(error)
         else:
-          yield work, Died(_cause(error))
+          yield work, Died(cause(error))
       else:
         self._deaths_at_start = 0
         self._idle.append(worker)
@@ -107,7 +107,7 @@ class Crew:
     self._deaths_at_start += 1
     if self._deaths_at_start == TRIES:
       raise UserError(
-        f'{TRIES} workers of the cluster died in a row while they loaded their models ({_cause(error)}). Most'
+        f'{TRIES} workers of the cluster died in a row while they loaded their models ({cause(error)}). Most'
         ' likely memory is short: give each worker more of a machine by --cpus_per_worker, or have fewer by'
         ' --workers'
       )
@@ -123,7 +123,8 @@ class Crew:
     logging.warning('waiting for room in the cluster: %d workers have not started yet', len(self._busy))
 
 
-def _get(reference: ray.ObjectRef) -> Any:
+def result(reference: ray.ObjectRef) -> Any:
+  """Waits for a call's result; raises one of `DEATHS`, or the call's own error."""
   try:
     return ray.get(reference)
   except ray.exceptions.RayTaskError as error:
@@ -133,6 +134,6 @@ def _get(reference: ray.ObjectRef) -> Any:
     raise
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
   """What Ray says after the actor's identity, without its list of common causes."""
   return str(error).strip().splitlines()[-1].split('. Some common causes')[0].strip(' .')

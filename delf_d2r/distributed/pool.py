@@ -1,17 +1,14 @@
 """Groups of items over the workers of a cluster: results in order, whatever dies on the way."""
 
 import dataclasses
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import ray
 from absl import logging
 
 from delf_d2r.distributed import cluster
 from delf_d2r.distributed.crew import TRIES, Crew, Died
-from delf_d2r.errors import UserError
 from delf_d2r.stages import parallel
 
 _REASON = f'killed each of {TRIES} workers that it was given to, most likely for lack of memory'
@@ -77,13 +74,7 @@ class RayPool:
       return
     cluster.connect(self.address, cpus=(self.workers or 1) * self.cpus_per_worker)
     gpus = self.gpus_per_worker if uses_network else 0
-    capacity = self._capacity(gpus)
-    if not capacity:
-      raise UserError(
-        f'no machine of the cluster has room for a worker of {self.cpus_per_worker:g} CPUs and {gpus:g} GPUs;'
-        f' they have {_machines() or "nothing"}. Lower --cpus_per_worker or --gpus_per_worker, or add'
-        ' machines'
-      )
+    capacity = cluster.require_room(1, cpus=self.cpus_per_worker, gpus=gpus)
     size = min(self.workers or capacity, num_groups)
     logging.info('%d workers on the cluster, which has room for %d', size, capacity)
     with Crew(
@@ -91,20 +82,9 @@ class RayPool:
       size=size,
       cpus=self.cpus_per_worker,
       gpus=gpus,
-      can_hold=lambda: self._capacity(gpus),
+      can_hold=lambda: cluster.room(cpus=self.cpus_per_worker, gpus=gpus),
     ) as crew:
       yield from _results(crew, iter(groups), parallel.AHEAD * size, lost)
-
-  def _capacity(self, gpus: float) -> int:
-    """How many workers the machines that are up have room for, whatever else runs there."""
-    needs = {name: need for name, need in (('CPU', self.cpus_per_worker), ('GPU', gpus)) if need}
-    nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
-    return sum(min(math.floor(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
-
-
-def _machines() -> str:
-  nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
-  return ', '.join(f'{node.get("CPU", 0):g} CPUs and {node.get("GPU", 0):g} GPUs' for node in nodes)
 
 
 def _results(

@@ -1,4 +1,4 @@
-"""What runs in a process of the cluster."""
+"""What runs in the processes of the cluster."""
 
 import os
 import socket
@@ -18,27 +18,40 @@ class Worker:
 
     Args:
       make_function: makes it.
-      folder: where the command runs, which paths are relative to.
-      version: of the library there.
+      folder: see `settle`.
+      version: see `settle`.
 
     Raises:
-      UserError: this machine does not have that folder or that library.
+      UserError: as `settle`.
       Whatever making the function raises.
     """
-    if version != VERSION:
-      raise UserError(
-        f'machine {socket.gethostname()} has delf_d2r {VERSION}, the command runs {version}. Install one'
-        ' version everywhere'
-      )
-    try:
-      os.chdir(folder)
-    except OSError as error:
-      raise UserError(
-        f'machine {socket.gethostname()}: {error}. Every machine needs the photos, models and the folder of'
-        ' the command at the same paths, by a shared file system for example'
-      ) from None
+    settle(folder, version)
     self._function = parallel.on_one_thread(make_function)
 
   def work(self, group: Sequence[Any]) -> list[Any]:
     """The results of a group."""
     return list(self._function(group))
+
+
+def settle(folder: str, version: str) -> None:
+  """Makes this process fit to work for the command.
+
+  Args:
+    folder: where the command runs, which paths are relative to.
+    version: of the library there.
+
+  Raises:
+    UserError: this machine does not have that folder or that library.
+  """
+  if version != VERSION:
+    raise UserError(
+      f'machine {socket.gethostname()} has delf_d2r {VERSION}, the command runs {version}. Install one'
+      ' version everywhere'
+    )
+  try:
+    os.chdir(folder)
+  except OSError as error:
+    raise UserError(
+      f'machine {socket.gethostname()}: {error}. Every machine needs the photos, models and the folder of'
+      ' the command at the same paths, by a shared file system for example'
+    ) from None

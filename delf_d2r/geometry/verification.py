@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import math
 from collections.abc import Callable
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 
 from delf_d2r.errors import UserError
 from delf_d2r.geometry import transforms
+from delf_d2r.geometry.significance import least_inliers
 from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Model
 
 # Probability of having met a sample without outliers before the search stops early.
@@ -36,7 +36,7 @@ class Options:
     trials: the most samples that are drawn.
     min_inliers: with fewer, nothing is verified.
     max_false_alarms: nor with so few that more transforms than this are expected to have them by chance; see
-      `least_inliers`.
+      significance.py.
     limits: what no transform between two photos does.
     seed: of the model's own samples.
   """
@@ -100,7 +100,14 @@ def verify(
   usable = np.isfinite(query).all(axis=1) & np.isfinite(index).all(axis=1)
   chosen = np.flatnonzero(usable if credible is None else usable & credible)
   places = _places(query, index, chosen)
-  needed = least_inliers(places[1], options)
+  needed = max(options.min_inliers, MINIMAL_PAIRS[options.model])
+  needed = least_inliers(
+    places[1],
+    options.model,
+    needed,
+    max_residual=options.max_residual,
+    max_false_alarms=options.max_false_alarms,
+  )
   matrix, inliers = _best(_searches(options), *places, options, needed)
   if len(inliers) and len(chosen) < usable.sum():
     is_one_plane = 2 * len(inliers) >= len(chosen)
@@ -113,30 +120,6 @@ def verify(
       if len(more):
         matrix, inliers = other, more
   return Verification(matrix, chosen[inliers])
-
-
-def least_inliers(target: np.ndarray, options: Options) -> int:
-  """How many inliers tell that matches agree by more than chance; more than there are if no number can.
-
-  If all P matches were wrong, each would lie within r of where a transform takes it with probability
-  p = pi r^2 / A. Of the transforms through s matches, at most (P - s) C(P, k) C(k, s) p^(k - s) would then be
-  expected to gather k inliers (Moisan, Stival, IJCV 2004, the number of false alarms, here for one r).
-
-  Args:
-    target: float64 [P, 2], places in the query image. A is the area of the rectangle around them.
-    options: how; r and s are its residual and model.
-  """
-  count, samples = len(target), MINIMAL_PAIRS[options.model]
-  needed = max(options.min_inliers, samples)
-  if count < needed:
-    return needed
-  disc = math.pi * options.max_residual**2
-  chance = disc / max(np.ptp(target, axis=0).prod(), disc)
-  for inliers in range(needed, count + 1):
-    alarms = max(count - samples, 1) * math.comb(count, inliers) * math.comb(inliers, samples)
-    if math.log(alarms) + (inliers - samples) * math.log(chance) <= math.log(options.max_false_alarms):
-      return inliers
-  return count + 1
 
 
 def _places(query: np.ndarray, index: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -140,6 +140,7 @@ def warm(directory: str, report: Callable[[int, int], None]) -> int:
   Raises:
     IndexFormatError: a file is missing or cannot be read.
   """
+  read(directory)  # It says so if a file is missing.
   manifest, _ = read_manifest(directory)
   paths = [array_path(directory, stem, checksum) for stem, checksum in stems(manifest)]
   total, done = sum(map(os.path.getsize, paths)), 0

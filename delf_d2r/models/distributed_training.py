@@ -30,7 +30,7 @@ def make_strategy(config) -> tf.distribute.Strategy:
     if 'TF_CONFIG' not in os.environ:
       raise UserError(
         'strategy MULTI_WORKER needs the environment variable TF_CONFIG on every machine: {"cluster":'
-        ' {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+        ' {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. --cluster sets it'
       )
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
   elif config.strategy == Strategy.Value('MIRRORED'):

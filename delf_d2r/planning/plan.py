@@ -4,7 +4,9 @@ import dataclasses
 import json
 import math
 
-from delf_d2r.planning.rates import Rate, Rates
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
+from delf_d2r.planning.rates import Rates
+from delf_d2r.planning.stage_rate import Rate
 from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.stages.train_codebook import most_descriptors
 
@@ -14,6 +16,7 @@ _TRAINING_COPIES = 3
 _NAME_BYTES = 250
 # What a process that builds or searches holds beside the index.
 _BASE_MEMORY = 300e6
+_LEAST_SORTING = 100e6  # with less an index is built from many small parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,8 @@ def make_plan(
   for name in ('detection', 'extraction', 'codebook', 'aggregation', 'index'):
     if name == 'codebook':
       stage = _plan_codebook(config, rates, images, memory, options)
+    elif name == 'index':
+      stage = _plan_index(rates.stages[name], images, memory, options)
     elif name in rates.stages:
       stage = _plan_stage(name, rates.stages[name], images, memory, options)
     else:
@@ -114,16 +119,23 @@ def make_plan(
 def _plan_stage(
   name: str, rate: Rate, images: int, memory: float | None, options: dict[str, str]
 ) -> StagePlan:
-  needed = rate.memory(min(images, rate.memory_bound))
-  seconds = rate.seconds(images)
-  if name == 'index':
-    needed += _NAME_BYTES * images
-  if memory is not None and needed > memory and rate.workers > 1:
+  seconds, needed = rate.seconds(images), rate.memory(1)
+  too_much = memory is not None and needed > memory
+  if too_much and rate.workers > 1:
     workers = max(1, int(memory / (needed / rate.workers)))
     options[name] = f'--workers={workers}'
     seconds *= rate.workers / workers
     needed *= workers / rate.workers
   return StagePlan(name, seconds, rate.cpu_seconds(images), rate.disk(images), needed)
+
+
+def _plan_index(rate: Rate, images: int, memory: float | None, options: dict[str, str]) -> StagePlan:
+  base = rate.memory.fixed + _NAME_BYTES * images
+  sorting = min(rate.memory.each * min(images, rate.memory_bound), DEFAULT_MEMORY_BUDGET)
+  if memory is not None and base + sorting > memory and memory - base >= _LEAST_SORTING:
+    sorting = memory - base
+    options['index'] = f'd2r build_index --sorting_gb={math.floor(sorting / 1e7) / 100:g}'
+  return StagePlan('index', rate.seconds(images), rate.cpu_seconds(images), rate.disk(images), base + sorting)
 
 
 def _plan_codebook(

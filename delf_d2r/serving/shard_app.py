@@ -21,7 +21,7 @@ def create_shard_app(shard: Shard, options: Options) -> FastAPI:
   app = FastAPI(title='Detect-to-Retrieve, a shard', version=VERSION, docs_url=None, redoc_url=None)
   problems.install(app)
   app.add_middleware(Guard, options=options)
-  work = Work(options.searches_at_once, options.wait_seconds)
+  work = Work(options)
 
   def answer(body: bytes) -> bytes:
     try:
@@ -37,7 +37,7 @@ def create_shard_app(shard: Shard, options: Options) -> FastAPI:
   @app.post('/shard/search', response_class=Response)
   async def search(request: Request) -> Response:
     """The part of a ranking that this shard's images have; bodies are those of sharding.messages."""
-    return Response(await work(answer, await request.body()), media_type='application/json')
+    return Response(await work(request, answer, await request.body()), media_type='application/json')
 
   @app.get('/healthz')
   async def health() -> schemas.Health:

@@ -1,5 +1,7 @@
 """Asks all shards at once, within a bounded time and of bounded size."""
 
+import contextlib
+import logging as python_logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +19,15 @@ except ModuleNotFoundError as error:
     f"asking shards needs {error.name}, which is missing: pip install 'delf_d2r[serve]'"
   ) from None
 
+# It would log every request.
+python_logging.getLogger('httpx').setLevel(python_logging.WARNING)
+
 SEARCH = '/shard/search'
 _CONNECT_SECONDS = 1.0
 # A shard that failed is left alone for so long, so that searches do not gather before one that hangs.
 _REST_SECONDS = 1.0
 _THREADS = 64
+_FAILURES = (ValueError, httpx.HTTPError)
 
 
 class ShardClient:
@@ -40,59 +46,76 @@ class ShardClient:
     self._lock = threading.Lock()
 
   def ask(
-    self, addresses: Sequence[str], body: bytes, accept: Callable[[Answer], None]
-  ) -> tuple[list[Answer], list[str]]:
-    """What the addresses answer, in their order, and why others did not.
+    self,
+    addresses: Sequence[str],
+    body: bytes,
+    *,
+    accept: Callable[[Answer], None],
+    are_all: Callable[[Sequence[Answer]], bool],
+  ) -> list[Answer]:
+    """What the addresses answer, in order of arrival. Why others did not is logged.
 
     Args:
       addresses: of the shards.
       body: the request.
       accept: raises ValueError for an answer that is not to be used.
+      are_all: whether the answers so far are all that is needed; others are not waited for.
 
     Raises:
       UserError: no shard answers, and one says that the request is wrong.
     """
     deadline = time.monotonic() + self.timeout
-    pending = {self._pool.submit(self._ask, address, body, deadline): address for address in addresses}
-    futures.wait(pending, max(deadline - time.monotonic(), 0))
-    answers, failures, refusals = [], [], []
-    for future, address in pending.items():
-      try:
-        if not future.done():
-          future.cancel()
-          raise ValueError(f'no answer within {self.timeout:g} s')
-        answer = future.result()
-        accept(answer)
-        answers.append(answer)
-      except UserError as error:
-        refusals.append(error)
-      except (ValueError, httpx.HTTPError) as error:
-        failures.append(f'{address}: {error or type(error).__name__}')
-        self._rest(address, failures[-1])
+    pending = {
+      self._pool.submit(self._ask, address, body, deadline, accept): address for address in addresses
+    }
+    answers, refusals = [], []
+    with contextlib.suppress(TimeoutError):
+      for future in futures.as_completed(pending, self.timeout):
+        del pending[future]
+        error = future.exception()
+        if error is None:
+          answers.append(future.result())
+        elif isinstance(error, UserError):
+          refusals.append(error)
+        elif not isinstance(error, _FAILURES):
+          raise error
+        if are_all(answers):
+          return answers
+    for address in pending.values():
+      self._rest(address, f'no answer within {self.timeout:g} s')
     if refusals and not answers:
       raise refusals[0]
-    return answers, [*failures, *map(str, refusals)]
+    return answers
 
   def close(self) -> None:
     """Gives up connections and what is under way."""
     self._pool.shutdown(wait=False, cancel_futures=True)
     self._http.close()
 
-  def _rest(self, address: str, failure: str) -> None:
+  def _rest(self, address: str, reason: object) -> None:
     with self._lock:
       now = time.monotonic()
       if self._resting_until.get(address, 0) <= now:
         self._resting_until[address] = now + _REST_SECONDS
-        logging.warning('shard at %s', failure)
+        logging.warning('shard at %s: %s', address, reason)
 
-  def _ask(self, address: str, body: bytes, deadline: float) -> Answer:
+  def _ask(self, address: str, body: bytes, deadline: float, accept: Callable[[Answer], None]) -> Answer:
     if time.monotonic() < self._resting_until.get(address, 0):
       raise ValueError(f'did not answer less than {_REST_SECONDS:g} s ago')
     try:
-      return self._post(address, body, deadline)
-    except httpx.RemoteProtocolError:
-      # A connection kept from before, which the server, or the one before it there, has closed.
-      return self._post(address, body, deadline)
+      try:
+        answer = self._post(address, body, deadline)
+      except httpx.RemoteProtocolError:
+        # A connection kept from before, which the server, or the one before it there, has closed.
+        answer = self._post(address, body, deadline)
+      accept(answer)
+    except UserError as error:
+      logging.warning('shard at %s: %s', address, error)
+      raise
+    except _FAILURES as error:
+      self._rest(address, error or type(error).__name__)
+      raise
+    return answer
 
   def _post(self, address: str, body: bytes, deadline: float) -> Answer:
     with self._http.stream('POST', address + SEARCH, content=body) as response:
@@ -102,7 +125,7 @@ class ShardClient:
         if len(received) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
           raise ValueError(f'{len(received)} bytes and more, or later than {self.timeout:g} s')
     if response.status_code == 422:
-      raise UserError(f'{address}: {received.decode(errors="replace")[:500]}')
+      raise UserError(f'{address} refuses the query: {received.decode(errors="replace")[:500]}')
     if response.status_code != 200:
       raise ValueError(f'status {response.status_code}: {received.decode(errors="replace")[:200]}')
     return Answer.decode(bytes(received))

@@ -123,9 +123,9 @@ class Answer:
           ('terms', np.float64),
         )
       )
+      shapes = {array.shape for array in (image_ids, scores, regions)} | {(len(names),)}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
       raise ValueError(f'no answer of a shard ({error!r})') from None
-    shapes = {array.shape for array in (image_ids, scores, regions)} | {(len(names),)}
     if len(shapes) != 1 or not np.isfinite(scores).all() or words.shape != terms.shape:
       raise ValueError(f'an answer of a shard contradicts itself: {sorted(shapes)}')
     if type(shard) is not int or type(split) is not str:

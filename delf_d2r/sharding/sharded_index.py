@@ -7,7 +7,7 @@ places in the whole index.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -118,9 +118,14 @@ class ShardedIndex:
     self._client.close()
 
   def _ask(self, question: Question) -> dict[int, Answer]:
-    """The answers by shard; of replicas the first that is listed."""
-    answers, _ = self._client.ask(self._addresses(), question.encode(), self._check)
-    return {answer.shard: answer for answer in reversed(answers)}
+    """The answers by shard; of replicas, which answer alike, either."""
+    answers = self._client.ask(
+      self._addresses(), question.encode(), accept=self._check, are_all=self._are_all
+    )
+    return {answer.shard: answer for answer in answers}
+
+  def _are_all(self, answers: Sequence[Answer]) -> bool:
+    return len({answer.shard for answer in answers}) == len(self.split)
 
   def _check(self, answer: Answer) -> None:
     if answer.split != self.split.id:

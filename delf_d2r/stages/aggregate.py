@@ -10,7 +10,7 @@ from absl import logging
 
 from delf_d2r.aggregator import Aggregator, assigner
 from delf_d2r.data import artefact_writer, codebook_files, records
-from delf_d2r.data.artefact_writer import ShardRange, ShardWriter
+from delf_d2r.data.artefact_writer import ShardWriter
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.stages import parallel, progress, unreadable
@@ -71,7 +71,7 @@ def run(
     left = sum(len(shard.items) for shard in shards)
     outcomes = parallel.map_groups(
       _Maker(options, codebook.path),
-      _groups(features, shards),
+      _groups(artefact_writer.held_by(shards, features.records())),
       num_groups=-(-left // _AT_ONCE),
       workers=workers or min(parallel.available_cores(), -(-left // _IMAGES_PER_PROCESS)),
       lost=_lost,
@@ -116,13 +116,8 @@ def _keep(outcome: _Outcome, file: ShardWriter, strict: bool) -> None:
     file.add(outcome.record, images=1, descriptors=outcome.descriptors, words=outcome.words)
 
 
-def _groups(features: Artefact, shards: Sequence[ShardRange]) -> Iterator[list[bytes]]:
-  """The records of the features that are missing, some at a time."""
-  items = itertools.chain.from_iterable(shard.items for shard in shards)
-  stream = enumerate(features.records())
-  # Records of shards that an earlier run finished are passed over without being parsed.
-  wanted = (next(data for position, data in stream if position == item) for item in items)
-  while group := list(itertools.islice(wanted, _AT_ONCE)):
+def _groups(features: Iterator[bytes]) -> Iterator[list[bytes]]:
+  while group := list(itertools.islice(features, _AT_ONCE)):
     yield group
 
 

@@ -16,6 +16,7 @@ from delf_d2r import aggregator
 from delf_d2r.data import artefact_writer, codebook_files, index_files, records
 from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
 from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.stages import progress
@@ -29,6 +30,7 @@ def run(
   output: pathlib.Path,
   *,
   distractors: Artefact | None = None,
+  memory_budget: int = DEFAULT_MEMORY_BUDGET,
   redo: bool = False,
 ) -> Artefact:
   """Builds the index.
@@ -39,6 +41,7 @@ def run(
     codebook: the codebook that it used.
     output: the artefact directory.
     distractors: aggregated descriptors of photos that no ground truth names; they follow the others.
+    memory_budget: bytes for sorting, without effect on the result; see index.builder.SegmentBuilder.
     redo: replace what another config made.
 
   Raises:
@@ -57,7 +60,7 @@ def run(
       logging.info('index: %s is up to date, skipped', output)
       return Artefact.open(output, 'index')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
-    index = _build(parts, codebook, merged.aggregation, output)
+    index = _build(parts, codebook, merged.aggregation, output, memory_budget)
     codebook_files.copy(codebook.path, output)
     logging.info('index: %r', index)
     counts = {
@@ -75,6 +78,7 @@ def _build(
   codebook: Artefact,
   config: aggregation_pb2.AggregationConfig,
   output: pathlib.Path,
+  memory_budget: int,
 ) -> InvertedIndex:
   # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
   names, boxes, entries_of_image = [], [], []
@@ -94,6 +98,7 @@ def _build(
     kernel=aggregator.kernel(config),
     entry_images=np.repeat(np.arange(len(names)), entries_of_image) if is_regional else None,
     directory=output / index_files.INVERTED,
+    memory_budget=memory_budget,
   )
 
 

@@ -66,11 +66,11 @@ def run(
     done = len(photos) - left
     if writer.resumed:
       logging.info('boxes: going on, %d of %d photos are done', done, len(photos))
-    groups = list(_groups(photos, shards, source.photos_at_once))
+    at_once = source.photos_at_once
     results = parallel.map_groups(
       source.make,
-      groups,
-      num_groups=len(groups),
+      _groups(photos, shards, at_once),
+      num_groups=sum(-(-len(shard.items) // at_once) for shard in shards),
       workers=workers if source.uses_network else 1,
       lost=lambda photo, reason: Found(photo.name, error=f'{photo.path}: {reason}'),
       uses_network=source.uses_network,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import logging
 
@@ -71,14 +71,15 @@ def run(
   photos = dataset.images
   merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
   inputs = [photos.as_input()]
-  boxes_of: dict[str, Boxes] = {}
   if boxes:
     merged.regions.CopyFrom(boxes.config.regions)
     inputs.append(boxes.as_input('boxes'))
-    boxes_of = dict(map(records.decode_boxes, boxes.records()))
-  jobs = [_Job(name, photos.path(name), boxes=boxes_of.get(name, Boxes.empty())) for name in photos.names]
+  jobs = (
+    _Job(name, photos.path(name), boxes=found)
+    for name, found in zip(photos.names, _boxes_of(photos.names, boxes), strict=True)
+  )
   options = _Options('index images', workers=workers, strict=strict, redo=redo)
-  return _extract(merged, inputs, jobs, output, options)
+  return _extract(merged, inputs, jobs, len(photos), output, options)
 
 
 def run_queries(
@@ -98,7 +99,21 @@ def run_queries(
   jobs = [_Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
   inputs = [queries.as_input()]
   options = _Options('query images', workers=workers, strict=strict, redo=redo)
-  return _extract(merged, inputs, jobs, output, options)
+  return _extract(merged, inputs, jobs, len(jobs), output, options)
+
+
+def _boxes_of(names: Sequence[str], artefact: Artefact | None) -> Iterator[Boxes]:
+  """Yields the boxes of every name.
+
+  They come in the order of the names, most likely; boxes of other names are kept until these are asked for.
+  """
+  stored = map(records.decode_boxes, artefact.records() if artefact else ())
+  failed = {error['name'] for error in artefact_writer.read_errors(artefact)}
+  kept: dict[str, Boxes] = {}
+  for name in names:
+    while name not in kept and name not in failed and (record := next(stored, None)):
+      kept.update([record])
+    yield kept.pop(name, Boxes.empty())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +127,8 @@ class _Options:
 def _extract(
   config: experiment_pb2.ExperimentConfig,
   inputs: Sequence[Input],
-  jobs: Sequence[_Job],
+  jobs: Iterable[_Job],
+  total: int,
   output: pathlib.Path,
   options: _Options,
 ) -> Artefact:
@@ -122,21 +138,21 @@ def _extract(
     if writer.finished:
       logging.info('features of %s: %s is up to date, skipped', what, output)
       return Artefact.open(output, 'features')
-    shards = list(writer.missing_shards(len(jobs), config.extraction.images_per_shard))
-    left = [jobs[item] for shard in shards for item in shard.items]
-    done = len(jobs) - len(left)
+    shards = list(writer.missing_shards(total, config.extraction.images_per_shard))
+    left = sum(len(shard.items) for shard in shards)
+    done = total - left
     if writer.resumed:
-      logging.info('features of %s: going on, %d of %d are done', what, done, len(jobs))
+      logging.info('features of %s: going on, %d of %d are done', what, done, total)
     note = ''
     outcomes = parallel.map_groups(
       _Maker(config.extraction),
-      ([job] for job in left),
-      num_groups=len(left),
+      ([job] for job in artefact_writer.held_by(shards, jobs)),
+      num_groups=left,
       workers=options.workers,
       lost=lambda job, reason: _Outcome(job.name, error=f'{job.path}: {reason}'),
       uses_network=factory.uses_network(config.extraction),
     )
-    with progress.bar(total=len(jobs), what=f'features of {what}', unit='images', done=done) as bar:
+    with progress.bar(total=total, what=f'features of {what}', unit='images', done=done) as bar:
       for shard in shards:
         with writer.shard(shard) as file:
           for _ in shard.items:

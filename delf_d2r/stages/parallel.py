@@ -25,6 +25,9 @@ AHEAD = 3
 
 _WORKERS_PER_GPU = 4
 
+# Read when TensorFlow starts, if it ever does.
+_ONE_THREAD = {'TF_NUM_INTRAOP_THREADS': '1', 'TF_NUM_INTEROP_THREADS': '1'}
+
 _function: Callable[[Any], Any] | None = None
 
 
@@ -99,14 +102,15 @@ def map_ordered(
     make_function: makes the function, once in each worker process: where models are loaded. Picklable,
       unless `workers` is 1.
     items: at most a few for each worker are taken ahead of the results.
-    workers: processes; 1 works in this one.
+    workers: processes; 1 works in this one, under the limits of a worker, so that it ends in the same bytes.
 
   Raises:
     UserError: a worker process died (killed for its memory, most likely).
     Whatever the function, or making it, raises.
   """
   if workers == 1:
-    yield from map(make_function(), items)
+    with _one_thread_here(make_function) as function:
+      yield from map(function, items)
     return
   # Not forked: OpenCV, faiss and TensorFlow hold threads and locks that a fork would copy in any state.
   context = multiprocessing.get_context('spawn')
@@ -164,14 +168,38 @@ def on_one_thread(make_function: Callable[[], Callable]) -> Callable:
   import cv2
 
   cv2.setNumThreads(1)
-  # Read when TensorFlow is imported, if it ever is.
-  os.environ['TF_NUM_INTRAOP_THREADS'] = os.environ['TF_NUM_INTEROP_THREADS'] = '1'
+  os.environ.update(_ONE_THREAD)
   # Several processes share a GPU only if none takes all of its memory at once.
   os.environ['TF_FORCE_GPU_ALLOW_GROWTH'] = 'true'
   function = make_function()
   # Of the libraries that are loaded by now: faiss and BLAS.
   threadpoolctl.threadpool_limits(1)
   return function
+
+
+@contextlib.contextmanager
+def _one_thread_here(make_function: Callable[[], Callable]) -> Iterator[Callable]:
+  """Makes the function in this process, and lifts the limits at the end.
+
+  A network's sums, and with them its last bits, depend on its number of threads. TensorFlow keeps the one
+  thread if it starts here, and those that it has if it has started before.
+  """
+  import cv2
+
+  threads, environment = cv2.getNumThreads(), {name: os.environ.get(name) for name in _ONE_THREAD}
+  try:
+    cv2.setNumThreads(1)
+    os.environ.update(_ONE_THREAD)
+    function = make_function()
+    with threadpoolctl.threadpool_limits(1):
+      yield function
+  finally:
+    cv2.setNumThreads(threads)
+    for name, value in environment.items():
+      if value is None:
+        os.environ.pop(name, None)
+      else:
+        os.environ[name] = value
 
 
 def _work(item):

@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import numpy as np  # noqa: E402
+from benchmarks import growth_picture  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 from benchmarks.synthetic import DescriptorGenerator  # noqa: E402
 
@@ -41,6 +42,7 @@ def parse_flags(arguments=None):
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of the index and the results')
   parser.add_argument('--sizes', default='10000,100000,1000000', help='images, ascending')
+  parser.add_argument('--picture', type=pathlib.Path, help='SVG file for a picture of the growth')
   parser.add_argument('--measure', choices=('cold', 'warm'), help='used by the benchmark itself')
   return parser.parse_args(arguments)
 
@@ -205,6 +207,37 @@ def row(size: int, results: dict) -> tuple:
   )
 
 
+def picture(sizes: list[int], results: dict) -> str:
+  """The growth as an SVG."""
+
+  def line(value) -> list[tuple[int, float]]:
+    return [(size, value(size, results['measured'][str(size)])) for size in sizes]
+
+  def building(size: int, _) -> float:
+    return sum(step['cpu_seconds'] for step in results['build'] if step['images'] <= size)
+
+  return growth_picture.draw(
+    [
+      ('Index on the disk, GB', {'': line(lambda _, found: found['disk'] / 1e9)}),
+      ('Building it, seconds of CPU', {'': line(building)}),
+      (
+        'A query in memory, ms',
+        {
+          '95th percentile': line(lambda _, found: 1e3 * found['warm']['p95_wall']),
+          'median': line(lambda _, found: 1e3 * found['warm']['median_wall']),
+        },
+      ),
+      (
+        'First query, s',
+        {
+          'nothing in memory': line(lambda _, found: found['cold']['first_query']),
+          'after warming': line(lambda _, found: found['warm']['first_query']),
+        },
+      ),
+    ]
+  )
+
+
 HEADER = (
   'images',
   'build, s (CPU)',
@@ -236,7 +269,10 @@ def main(flags) -> None:
     if str(size) not in measured and results['build'][-1]['images'] == size:
       measured[str(size)] = measure(flags.work)
       files.write_atomically(path, json.dumps(results, indent=1))
-  print_table(HEADER, [row(size, results) for size in sizes if str(size) in results['measured']])
+  known = [size for size in sizes if str(size) in results['measured']]
+  print_table(HEADER, [row(size, results) for size in known])
+  if flags.picture:
+    files.write_atomically(flags.picture, picture(known, results) + '\n')
 
 
 if __name__ == '__main__':

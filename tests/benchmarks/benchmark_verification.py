@@ -6,8 +6,8 @@ Both get the same features, RootSIFT of real photos: some are the same points in
 affine transform, their descriptors disturbed. Then the transform alone, from the same matches. Medians of
 alternating runs on one thread, in time of the processor, which other work on the machine does not add to.
 `product` is the matrix product of all descriptors alone, which bounds exact matching. At last the head of a
-ranking, of which 4 % show the query's object, as the stage rerank_results verifies it, a thread for each core,
-in wall time for each pair; the research code has one thread.
+ranking, of which 4 % show the query's object, as the stage rerank_results verifies it, a thread for each
+core, in wall time for each pair; the research code has one thread.
 """
 
 import argparse

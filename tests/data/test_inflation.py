@@ -8,9 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-import scipy.io
 
-from delf_d2r.data import ground_truth, hloc_files, inflation, live_files, revisited
+from delf_d2r.data import ground_truth, hloc_files, live_files
 from delf_d2r.errors import ArtefactError, UserError
 
 ZEROS = bytes(1 << 20)
@@ -20,9 +19,9 @@ def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def mat_bomb(order='<', megabytes=300):
+def mat_bomb(order='<', megabytes=200):
   """A MATLAB file of one compressed element that unpacks to so many zeros."""
-  packer = zlib.compressobj(9)
+  packer = zlib.compressobj(1)
   packed = b''.join(packer.compress(ZEROS) for _ in range(megabytes)) + packer.flush()
   header = b'MATLAB 5.0'.ljust(124) + struct.pack(f'{order}H', 0x0100) + (b'IM' if order == '<' else b'MI')
   return header + struct.pack(f'{order}II', 15, len(packed)) + packed
@@ -33,7 +32,7 @@ def test_matlab_bomb(tmp_path, order):
   (tmp_path / 'gnd.mat').write_bytes(mat_bomb(order))
   assert (tmp_path / 'gnd.mat').stat().st_size < 2_000_000
   before = peak()
-  with pytest.raises(UserError, match=r'gnd\.mat: it unpacks to at least .* at most 16,777,216 are taken'):
+  with pytest.raises(UserError, match=r'gnd\.mat: it unpacks to over 16,777,216 bytes'):
     ground_truth.load(tmp_path / 'gnd.mat')
   assert peak() - before < 100_000_000
 
@@ -58,30 +57,8 @@ def test_zip_bombs(tmp_path, monkeypatch):
   (tmp_path / 'x.npz').write_bytes(bomb)
   (tmp_path / 'live.npz').write_bytes(bomb)
   before = peak()
-  with pytest.raises(UserError, match='it unpacks to at least 157,286,5'):
+  with pytest.raises(UserError, match='it unpacks to 157,286,5'):
     hloc_files.read_npz(tmp_path / 'x.npz')
   with pytest.raises(ArtefactError, match=r'live\.npz: damaged \(it unpacks to'):
     live_files.load(tmp_path, 1)
   assert peak() - before < 100_000_000
-
-
-@pytest.mark.parametrize('compressed', [False, True])
-def test_size_of_matlab_files_is_that_of_what_is_in_them(tmp_path, compressed):
-  path = tmp_path / 'x.mat'
-  scipy.io.savemat(path, {'a': np.zeros((100, 100)), 'b': np.arange(5.0)}, do_compression=compressed)
-  inflation.check_mat(path, 81_000)
-  with pytest.raises(ValueError, match='it unpacks to at least'):
-    inflation.check_mat(path, 80_000)
-
-
-def test_damaged_compressed_data(tmp_path):
-  data = bytearray(mat_bomb(megabytes=1))
-  data[150] ^= 255
-  (tmp_path / 'gnd.mat').write_bytes(data)
-  with pytest.raises(UserError, match='its compressed data are damaged'):
-    ground_truth.load(tmp_path / 'gnd.mat')
-
-
-def test_no_matlab_file_passes_on(tmp_path):
-  (tmp_path / 'x.mat').write_bytes(b'short')
-  inflation.check_mat(tmp_path / 'x.mat', revisited.MAX_MAT_BYTES)

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from processes import wait_until
+
 from delf_d2r.errors import ImageError
 from delf_d2r.stages import parallel
 
@@ -91,29 +93,3 @@ class _Disturbance:
       return function(group)
 
     return disturbed
-
-
-def descendants(process: int) -> dict[int, str]:
-  """Process ids and names of all children and theirs."""
-  found = {}
-  with contextlib.suppress(FileNotFoundError):  # A process or a thread that ended meanwhile.
-    for task in pathlib.Path(f'/proc/{process}/task').iterdir():
-      for child in map(int, (task / 'children').read_text().split()):
-        command = pathlib.Path(f'/proc/{child}/cmdline').read_text().split('\0')[0]
-        found |= {child: pathlib.Path(command).name.split('.')[0], **descendants(child)}
-  return found
-
-
-def is_running(process: int) -> bool:
-  try:
-    status = pathlib.Path(f'/proc/{process}/stat').read_text(encoding='utf-8')
-  except FileNotFoundError:
-    return False
-  return status.rpartition(')')[2].split()[0] != 'Z'
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline, 'waited in vain'
-    time.sleep(0.02)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import cluster_support
+import processes
 import pytest
 from integration_files import contents
 
@@ -123,15 +124,15 @@ def test_command_that_is_killed(settings, dataset, undisturbed, tmp_path):
   with contextlib.ExitStack() as stack:
     stack.callback(process.wait)
     stack.callback(process.kill)
-    cluster_support.wait_until(lambda: any((tmp_path / 'features').glob('*.tfrecord')))
+    processes.wait_until(lambda: any((tmp_path / 'features').glob('*.tfrecord')))
     # Two helpers of Ray's notice after a minute only that the rest is gone.
     servers = {
       server: name
-      for server, name in cluster_support.descendants(process.pid).items()
+      for server, name in processes.descendants(process.pid).items()
       if not name.endswith('Agent')
     }
   assert {'gcs_server', 'raylet', 'ray::Worker'} <= set(servers.values())
   assert not (tmp_path / 'features' / 'manifest.pbtxt').exists()
-  cluster_support.wait_until(lambda: not any(map(cluster_support.is_running, servers)))
+  processes.wait_until(lambda: not any(map(processes.is_running, servers)))
   subprocess.run([*command, '--workers=1'], check=True, capture_output=True)
   assert contents(tmp_path / 'features') == contents(undisturbed / 'features')

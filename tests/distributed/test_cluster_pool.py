@@ -74,7 +74,7 @@ def test_no_machine_has_room(pool, nodes):
   greedy = cluster.pool(nodes.address, gpus_per_worker=0.5)
   arguments = {'num_groups': 1, 'lost': lambda item, reason: None}
   with pytest.raises(
-    UserError, match=r'room for a worker of 1 CPUs and 0.5 GPUs; they have 1 CPUs and 0 GPUs, 1'
+    UserError, match=r'room for 0 workers of 1 CPUs and 0.5 GPUs, 1 are wanted.* 1 CPUs and 0 GPUs, 1'
   ):
     list(greedy.map_groups(lambda: work.squares, [[3]], uses_network=True, **arguments))
   # Without a network it asks for none.

@@ -12,6 +12,7 @@ from fuzzing.reader import Reader, single
 from fuzzing.watching import MEBIBYTE
 from hypothesis import strategies as st
 
+from delf_d2r.conversion import single_files
 from delf_d2r.data import (
   boxes_file,
   datum,
@@ -25,6 +26,7 @@ from delf_d2r.data import (
   legacy_descriptors,
   legacy_features,
   legacy_mapping,
+  object_labels,
   torch_checkpoint,
   training_examples,
 )
@@ -167,7 +169,7 @@ def _csv_files(photos: ImageList) -> list[Reader]:
   columns = ('image', 'ymin', 'xmin', 'ymax', 'xmax', 'score')
   annotated = {'x.csv': boxes.replace(b',score', b'').replace(b',0.5\n', b'\n', 1).replace(b',\n', b'\n')}
   annotated[f'x.csv{NO_OBJECT}'] = b'["2.jpg"]'
-  training = {'x.csv': b'path,label\n0.jpg,a\n1.jpg,b\n', '0.jpg': b'0', '1.jpg': b'1'}
+  training = {'x.csv': b'path,label\n0.jpg,a\n1.jpg,a\n', '0.jpg': b'0', '1.jpg': b'1'}
 
   def read_boxes(path):
     for found in boxes_file.read_boxes(path, photos.names).values():
@@ -177,6 +179,10 @@ def _csv_files(photos: ImageList) -> list[Reader]:
   def read_landmarks(path):
     for found in landmark_boxes.read(path, photos):
       assert (found.boxes[:, :2] < found.boxes[:, 2:]).all()
+
+  def read_labels(path):
+    for group in object_labels.load(path, photos.names):
+      assert len(group) > 1
 
   def read_annotations(folder):
     found = Annotations(photos, folder / 'x.csv')
@@ -188,6 +194,7 @@ def _csv_files(photos: ImageList) -> list[Reader]:
     single('COCO JSON', 'x.json', [json.dumps(coco).encode()], read_landmarks, documents),
     Reader('annotations', (annotated,), read_annotations),
     Reader('training CSV', (training,), lambda folder: training_examples.load(folder / 'x.csv')),
+    single('labels CSV', 'x.csv', [training['x.csv']], read_labels, _csv(('path', 'label'))),
     single('list of classes', 'x.txt', [b'a\nb\n'], training_examples.read_classes),
     single('list of distractors', 'x.txt', [b'0.jpg\n1.jpg\n'], distractor_list.read_list),
   ]
@@ -200,7 +207,14 @@ def _checkpoints() -> list[Reader]:
   )
   squeezed = io.BytesIO()
   np.savez_compressed(squeezed, keypoints=np.ones((3, 2)), descriptors=np.ones((4, 3)), scores=np.ones(3))
+  array = io.BytesIO()
+  np.save(array, np.arange(6, dtype=np.float32).reshape(2, 3))
+
+  def convert(path):
+    single_files.convert(path, path.with_suffix('.datum'), redo=True)
+
   return [
+    single('.npy', 'x.npy', [array.getvalue()], convert),
     single('hloc .npz', 'x.npz', [file.getvalue(), squeezed.getvalue()], hloc_files.read_npz),
     single('PyTorch checkpoint', 'x.pth', [_torch()], torch_checkpoint.load, _pickles()),
   ]

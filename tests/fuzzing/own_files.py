@@ -19,6 +19,7 @@ from delf_d2r.data import (
   ranking_files,
   records,
   tfrecord,
+  training_examples,
 )
 from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
 from delf_d2r.data.detection_examples import DetectionExample
@@ -104,6 +105,11 @@ def _records(run: pathlib.Path) -> list[Reader]:
   def photo(data):
     assert detection_examples.decode(data).image().dtype == np.uint8
 
+  def training_photo(path):
+    shard = path.with_suffix('.tfrecord')
+    tfrecord.write_file(shard, [path.read_bytes()])
+    assert training_examples.load(shard, needs_labels=False).read(0).image.dtype == np.uint8
+
   detection = DetectionExample(
     name='a.jpg',
     source_id=1,
@@ -123,6 +129,7 @@ def _records(run: pathlib.Path) -> list[Reader]:
     single('record of descriptors', 'x', first['descriptors'], decoder(records.decode_descriptors)),
     single('record of matches', 'x', first['reranked'], decoder(match_records.decode)),
     single('record of detection', 'x', [detection_examples.encode(detection)], decoder(photo)),
+    single('record of a photo', 'x', [detection_examples.encode(detection)], training_photo),
   ]
 
 

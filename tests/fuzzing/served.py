@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import json
 import pathlib
 import urllib.parse
 
+import numpy as np
 from fuzzing import material, mutations
 from fuzzing.material import Material
-from fuzzing.reader import Reader
+from fuzzing.reader import Reader, single
 from hypothesis import strategies as st
 
 from delf_d2r.data.image_list import ImageList
@@ -15,6 +17,8 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
+from delf_d2r.sharding import layout, messages
+from delf_d2r.structures import AggregatedDescriptor
 
 _TARGETS = (
   '/',
@@ -71,7 +75,44 @@ def readers(made: Material) -> list[Reader]:
     assert status < 500, (status, content)
     assert not any(secret in content for secret in _SECRETS), content[:500]
 
-  return [Reader('HTTP requests', seeds, read, _requests())]
+  return [Reader('HTTP requests', seeds, read, _requests()), *_between_shards()]
+
+
+def _between_shards() -> list[Reader]:
+  """What the front of a split index and its shards send each other, and what says how it is split."""
+  rng = np.random.default_rng(0)
+  query = AggregatedDescriptor(np.arange(4, dtype=np.uint32), rng.random((4, 8), np.float32), 8)
+  scoring = {'alpha': 3.0, 'tau': 0.0, 'normalize': True, 'use_idf': False, 'compat': False}
+  question = messages.Question(query, 10, scoring)
+  ids, scores = np.arange(3), np.array([3, 2, 1], np.float32)
+  found = messages.Answer('x', 0, ids, ['a', 'b', 'c'], scores, np.zeros(3, np.int32))
+  split = json.dumps({'id': 'x', 'bounds': [0, 3, 5], 'entries': 5, 'shard': 1}).encode()
+  keys = ('split', 'shard', 'image_ids', 'names', 'scores', 'regions', 'words', 'terms')
+  layouts = ('id', 'bounds', 'entries', 'shard')
+
+  def read_answer(path):
+    assert np.isfinite(messages.Answer.decode(path.read_bytes()).scores).all()
+
+  def read_question(path):
+    messages.Question.decode(path.read_bytes())
+
+  def read_split(path):
+    layout.load_split(path.parent)
+
+  def documents(keys):
+    return mutations.json_values(keys).map(mutations.json_bytes)
+
+  return [
+    single('shard question', 'x', [question.encode()], read_question),
+    single('shard answer', 'x', [found.encode()], read_answer, documents(keys), errors=(ValueError,)),
+    single(
+      'split of an index',
+      layout.SPLIT,
+      [split],
+      read_split,
+      documents(layouts),
+    ),
+  ]
 
 
 async def _answer(server, *, head: bytes, body: bytes) -> tuple[int, bytes]:

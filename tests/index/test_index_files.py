@@ -291,3 +291,21 @@ def test_names_are_decoded_when_asked_for():
     table[5]
   assert list(table + table) == names + names
   assert list(NameTable.from_names([])) == []
+
+
+def test_warming_reads_every_byte_and_tells_how_far_it_is(tmp_path):
+  save_index(tmp_path / 'index')
+  size = sum(path.stat().st_size for path in (tmp_path / 'index').glob('*.npy'))
+  seen = []
+  with InvertedIndex.load(tmp_path / 'index') as index:
+    assert index.warm(lambda done, total: seen.append((done, total))) == size
+  assert seen[-1] == (size, size)
+  assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+  only(tmp_path / 'index', 'segment-00000-values-*').unlink()
+  with pytest.raises(IndexFormatError, match='segment-00000-values'):
+    index.warm()
+
+
+def test_an_index_in_memory_has_nothing_to_warm():
+  descriptors = random_descriptors(1, 3, **OPTIONS)
+  assert InvertedIndex.build(descriptors, ['a', 'b', 'c'], num_words=9, kernel=OPTIONS['kernel']).warm() == 0

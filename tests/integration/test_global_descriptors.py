@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from delf_support import noise
+from integration_files import score_table
 from PIL import Image
 
 from delf_d2r import config, experiment
@@ -80,15 +81,6 @@ def region_descriptors(artefact) -> list[np.ndarray]:
   return [image.features.descriptors for image in extract.read(artefact)]
 
 
-def scores(outcome) -> np.ndarray:
-  """float32 [Q, M] by image id."""
-  stored = ranking_files.load(outcome.artefacts['rankings'].path)
-  found = np.zeros((len(stored.rankings), len(stored.image_names)), np.float32)
-  for row, ranking in zip(found, stored.rankings, strict=True):
-    row[ranking.image_ids] = ranking.scores
-  return found
-
-
 def test_rankings_are_those_of_an_exact_search_of_inner_products(finished):
   index, queries = (
     np.concatenate(region_descriptors(finished.artefacts[kind])) for kind in ('features', 'query_features')
@@ -121,10 +113,10 @@ def test_regional_search_takes_the_best_box_and_regional_aggregation_the_mean(ru
   queries = np.concatenate(region_descriptors(best.artefacts['query_features']))
   assert {len(image) for image in regions} == {5}
   expected = np.stack([(queries @ image.T).max(axis=1) for image in regions], axis=1)
-  np.testing.assert_allclose(scores(best), expected, atol=1e-5)
+  np.testing.assert_allclose(score_table(best.artefacts['rankings']), expected, atol=1e-5)
   sums = np.stack([image.sum(axis=0) for image in regions])
   sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-  np.testing.assert_allclose(scores(mean), queries @ sums.T, atol=1e-5)
+  np.testing.assert_allclose(score_table(mean.artefacts['rankings']), queries @ sums.T, atol=1e-5)
   boxes = index_files.load_boxes(best.artefacts['index'].path)
   assert len(boxes.of(3)) == 5
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import processes
 import pytest
 from integration_files import contents
 
@@ -69,20 +70,8 @@ def test_workers_end_with_their_parent(benchmark, config_path, tmp_path):
   process = start(benchmark, config_path, tmp_path / 'run', workers=2)
   assert wait_until(lambda: any((tmp_path / 'run' / 'features').glob('.*.tmp')), process)
   time.sleep(1)
-  children = descendants(process.pid)
+  children = processes.descendants(process.pid)
   assert children
   os.kill(process.pid, signal.SIGKILL)
   process.wait()
-  deadline = time.monotonic() + 20
-  while any(pathlib.Path(f'/proc/{child}').exists() for child in children):
-    assert time.monotonic() < deadline, 'a worker process outlived its parent'
-    time.sleep(0.05)
-
-
-def descendants(pid):
-  """Process ids of all children and theirs."""
-  found = []
-  for task in pathlib.Path(f'/proc/{pid}/task').iterdir():
-    for child in (task / 'children').read_text().split():
-      found += [int(child), *descendants(int(child))]
-  return found
+  processes.wait_until(lambda: not any(map(processes.is_running, children)), seconds=20)

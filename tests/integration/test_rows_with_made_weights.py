@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from delf_support import noise
+from integration_files import score_table
 from onnx_support import write_linear
 from oracles import global_oracle
 from PIL import Image
@@ -72,15 +73,6 @@ def mean_average_precision(artefact) -> float:
   return metrics_files.read_metrics_json(artefact.path / 'metrics.json')['medium'].mean_average_precision
 
 
-def scores(artefact) -> np.ndarray:
-  """float32 [Q, M] by image id."""
-  stored = ranking_files.load(artefact.path)
-  found = np.zeros((len(stored.rankings), len(stored.image_names)), np.float32)
-  for row, ranking in zip(found, stored.rankings, strict=True):
-    row[ranking.image_ids] = ranking.scores
-  return found
-
-
 def global_override(weights, fields=''):
   return f'extraction.global_descriptor {{ {SMALLEST} backbone_weights: "{weights}" {fields} }}'
 
@@ -127,7 +119,7 @@ def test_rmac_is_a_sum_of_squares_reduced_by_a_pca_of_squares(run, weights, phot
   vectors = [image.features.descriptors.sum(axis=0) for image in extract.read(made.artefacts['features'])]
   vectors = np.stack(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
   assert vectors.shape == (NUM_PHOTOS, 16)
-  np.testing.assert_allclose(scores(made.artefacts['rankings']), vectors[::2] @ vectors.T, atol=1e-5)
+  np.testing.assert_allclose(score_table(made.artefacts['rankings']), vectors[::2] @ vectors.T, atol=1e-5)
   assert len(global_oracle.rmac_squares(31, 39, 3)) * 8 == squares.counts['features']
   assert mean_average_precision(made.artefacts['metrics']) == 1
 
@@ -155,6 +147,8 @@ def test_deep_spatial_matching(run, gem, weights):
   assert engine.search(noise(128, 160), top_k=1).results[0].name.startswith('0/')
   with pytest.raises(UserError, match='has features of its own'):
     engine.search(noise(128, 160), verify=True)
+  answer = engine.search(noise(128, 160), top_k=1)
+  assert len(engine.match(answer.features.features, 0)) == 0
 
 
 def test_global_rankings_verified_by_local_features(run, weights):
@@ -179,13 +173,13 @@ def test_fusion_by_config(run, weights):
   )
   made = run('sift_asmk_star_sp', *SMALL, other)
   folder = made.artefacts['index'].path.parent
-  first = scores(made.artefacts['rankings'])
-  second = scores(Artefact.open(folder / 'other' / 'rankings', 'rankings'))
+  first = score_table(made.artefacts['rankings'])
+  second = score_table(Artefact.open(folder / 'other' / 'rankings', 'rankings'))
 
   def z(x):
     return (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
 
-  np.testing.assert_allclose(scores(made.artefacts['fused']), z(first) + 0.5 * z(second), atol=1e-4)
+  np.testing.assert_allclose(score_table(made.artefacts['fused']), z(first) + 0.5 * z(second), atol=1e-4)
   assert mean_average_precision(made.artefacts['fused_metrics']) == 1
   # What is verified is the fused ranking, by the features of the first search.
   reranked = made.artefacts['reranked']

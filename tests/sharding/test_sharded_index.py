@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import pathlib
 import socket
 import time
@@ -145,15 +146,25 @@ def test_a_shard_that_hangs_is_waited_for_no_longer_than_said(tmp_path, parts):
   _, shards, query = parts
   with served(shards[:2]) as addresses, socket.create_server(('127.0.0.1', 0)) as silent:
     port = silent.getsockname()[1]
-    with front(tmp_path, [*addresses, f'http://127.0.0.1:{port}'], timeout=0.5) as sharded:
+    with front(tmp_path, [*addresses, f'http://127.0.0.1:{port}'], timeout=3) as sharded:
       started = time.monotonic()
       assert sharded.search(query).missing_shards == (2,)
       waited = time.monotonic() - started
-      # It rests now: the next searches do not wait for it at all.
+      # It rests now: the next search does not wait for it at all.
       started = time.monotonic()
       assert sharded.search(query).missing_shards == (2,)
-  assert 0.4 < waited < 2
-  assert time.monotonic() - started < 0.4
+      assert time.monotonic() - started < 2.5
+  assert 2.9 < waited < 10
+
+
+def test_a_replica_that_hangs_is_not_waited_for(tmp_path, parts):
+  index, shards, query = parts
+  with served(shards) as addresses, socket.create_server(('127.0.0.1', 0)) as silent:
+    hanging = f'http://127.0.0.1:{silent.getsockname()[1]}'
+    with front(tmp_path, [hanging, *addresses], timeout=20) as sharded:
+      started = time.monotonic()
+      assert_equal(sharded.search(query, top_k=9, name=''), index.search(query, top_k=9))
+      assert time.monotonic() - started < 10
 
 
 def test_replicas_count_once_and_a_shard_of_another_split_not_at_all(tmp_path, parts):
@@ -209,6 +220,24 @@ def test_a_damaged_question_is_refused(body, message):
 def test_a_damaged_answer_is_refused(body):
   with pytest.raises(ValueError, match='no answer of a shard'):
     Answer.decode(body)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'names': 7}, 'no answer'),
+    ({'image_ids': [1, 'x']}, 'no answer'),
+    ({'image_ids': [1 << 70, 2]}, 'no answer'),
+    ({'scores': [float('nan'), 1.0]}, 'contradicts'),
+    ({'scores': [1.0]}, 'contradicts'),
+    ({'words': [3]}, 'contradicts'),
+    ({'shard': '1'}, 'shard'),
+  ],
+)
+def test_an_answer_that_contradicts_itself_is_refused(change, message):
+  sent = json.loads(Answer('s', 1, np.arange(2), ['a', 'b'], np.ones(2), np.zeros(2)).encode())
+  with pytest.raises(ValueError, match=message):
+    Answer.decode(json.dumps(sent | change).encode())
 
 
 def test_an_answer_keeps_every_bit_of_the_scores():

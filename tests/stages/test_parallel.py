@@ -2,14 +2,15 @@
 
 import functools
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import processes
 import pytest
+import threadpoolctl
 
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.stages import parallel
@@ -115,6 +116,19 @@ def test_local_function_on_one_worker():
   assert list(parallel.map_ordered(lambda: functools.partial(pow, 2), [3, 4], workers=1)) == [8, 16]
 
 
+def test_one_worker_works_on_one_thread_as_others_do_and_leaves_no_trace():
+  import cv2
+
+  def limits():
+    pools = {pool['num_threads'] for pool in threadpoolctl.threadpool_info()}
+    return cv2.getNumThreads(), os.environ.get('TF_NUM_INTRAOP_THREADS'), pools
+
+  before = limits()
+  within = list(parallel.map_ordered(lambda: lambda _: limits(), range(2), workers=1))
+  assert within == [(1, '1', {1})] * 2
+  assert limits() == before
+
+
 def test_available_cores():
   assert parallel.available_cores() == len(os.sched_getaffinity(0)) >= 1
 
@@ -142,25 +156,10 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
   (tmp_path / 'workers').mkdir()
   parent = subprocess.Popen([sys.executable, script, tmp_path / 'workers'])
   try:
-    _wait_until(lambda: len(list((tmp_path / 'workers').iterdir())) == 2)
+    processes.wait_until(lambda: len(list((tmp_path / 'workers').iterdir())) == 2)
   finally:
     parent.kill()
     parent.wait()
   workers = [int(file.name) for file in (tmp_path / 'workers').iterdir()]
   assert len(workers) == 2
-  _wait_until(lambda: not any(_is_running(worker) for worker in workers))
-
-
-def _is_running(process):
-  try:
-    status = pathlib.Path(f'/proc/{process}/stat').read_text(encoding='utf-8')
-  except FileNotFoundError:
-    return False
-  return status.rpartition(')')[2].split()[0] != 'Z'
-
-
-def _wait_until(condition, seconds=30):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline, 'waited in vain'
-    time.sleep(0.05)
+  processes.wait_until(lambda: not any(processes.is_running(worker) for worker in workers))

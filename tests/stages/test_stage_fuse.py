@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from integration_files import score_table
 from verification_support import (
   NAMES,
   QUERIES,
@@ -49,15 +50,6 @@ def options(fields=''):
   return configs.load_or_default(None, ['fusion'], overrides=[f'fusion {{ {fields} }}'])
 
 
-def table(artefact):
-  """Scores float32 [Q, M] by image id."""
-  found = np.zeros(SCORES.shape, np.float32)
-  for row, ranking in zip(found, ranking_files.load(artefact.path).rankings, strict=True):
-    assert np.all(np.diff(ranking.scores) <= 0)
-    row[ranking.image_ids] = ranking.scores
-  return found
-
-
 def z(scores):
   deviations = scores.std(axis=1, keepdims=True)
   return (scores - scores.mean(axis=1, keepdims=True)) / np.where(deviations == 0, 1, deviations)
@@ -65,7 +57,7 @@ def z(scores):
 
 def test_z_scores_add_up(inputs, tmp_path):
   made = fuse.run(options('weight: 0.7'), *inputs, tmp_path / 'out')
-  np.testing.assert_allclose(table(made), z(SCORES) + 0.7 * z(OTHER), atol=1e-6)
+  np.testing.assert_allclose(score_table(made), z(SCORES) + 0.7 * z(OTHER), atol=1e-6)
   first = ranking_files.load(made.path).rankings[0]
   # Regions are those of the first search.
   np.testing.assert_array_equal(first.best_regions, first.image_ids * 10)
@@ -75,7 +67,7 @@ def test_z_scores_add_up(inputs, tmp_path):
 
 def test_plain_scores_add_up_and_ties_stand_by_image(inputs, tmp_path):
   made = fuse.run(options('weight: 2 normalization: NONE'), *inputs, tmp_path / 'out')
-  np.testing.assert_allclose(table(made), SCORES + 2 * OTHER, rtol=1e-6)
+  np.testing.assert_allclose(score_table(made), SCORES + 2 * OTHER, rtol=1e-6)
   third = ranking_files.load(made.path).rankings[2]
   assert third.image_ids.tolist() == [4, 0, 1, 2, 3]
 
@@ -88,11 +80,11 @@ def test_a_weight_of_nothing_keeps_the_order(inputs, tmp_path):
 
 def test_images_are_known_by_name(inputs, tmp_path):
   rankings, other = inputs
-  before = table(fuse.run(options(), rankings, other, tmp_path / 'a'))
+  before = score_table(fuse.run(options(), rankings, other, tmp_path / 'a'))
   turned = [Ranking(r.query, 4 - r.image_ids, r.scores, r.best_regions) for r in ranked(OTHER)]
   times = (1.0,) * 3
   ranking_files.save(turned, NAMES[::-1], Timing(times, times), other.path)
-  np.testing.assert_array_equal(table(fuse.run(options(), rankings, other, tmp_path / 'b')), before)
+  np.testing.assert_array_equal(score_table(fuse.run(options(), rankings, other, tmp_path / 'b')), before)
 
 
 def test_what_cannot_be_added(inputs, tmp_path, queries):

@@ -1,0 +1,45 @@
+"""Other processes, as the kernel tells of them."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable
+
+PROC = pathlib.Path('/proc')
+
+
+def descendants(process: int) -> dict[int, str]:
+  """Process ids and names of all children and theirs."""
+  found = {}
+  with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It may have ended.
+    for task in (PROC / str(process) / 'task').iterdir():
+      for child in map(int, (task / 'children').read_text().split()):
+        command = (PROC / str(child) / 'cmdline').read_text().split('\0')[0]
+        found |= {child: pathlib.Path(command).name.split('.')[0], **descendants(child)}
+  return found
+
+
+def is_running(process: int) -> bool:
+  """Whether a process is there, and more than an exit status that nobody has asked for."""
+  try:
+    status = (PROC / str(process) / 'stat').read_text(encoding='utf-8')
+  except (FileNotFoundError, ProcessLookupError):
+    return False
+  return status.rpartition(')')[2].split()[0] != 'Z'
+
+
+def peak_bytes(process: int | str = 'self') -> int:
+  """The most memory that a process has had resident; 0 if it has ended."""
+  with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    for line in (PROC / str(process) / 'status').read_text().splitlines():
+      if line.startswith('VmHWM:'):
+        return int(line.split()[1]) << 10
+  return 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+  """Fails if the condition does not come true in time."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, 'waited in vain'
+    time.sleep(0.02)
