@@ -71,11 +71,9 @@ class Laboratory:
       f'--workers={workers}',
     ]
 
-  def run(self, out: pathlib.Path, *, workers: int = 1, before: Sequence[str] = ()) -> None:
+  def run(self, out: pathlib.Path) -> None:
     """Runs to the end; AssertionError with what it said if it fails."""
-    process = subprocess.run(
-      [*before, *self.command(out, workers=workers)], capture_output=True, text=True, timeout=300, check=False
-    )
+    process = subprocess.run(self.command(out), capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
 
   def fails(self, out: pathlib.Path, *, before: Sequence[str] = ()) -> str:
@@ -130,7 +128,7 @@ class Laboratory:
     return None
 
   def check_ends_undisturbed(self, out: pathlib.Path, *, cut: pathlib.Path | None = None) -> None:
-    """The same command ends with the bytes of the undisturbed run, and makes no shard anew but the one cut."""
+    """The same command ends with the bytes of the undisturbed run; no shard is made anew but the one cut."""
     shards = {file: file.stat().st_mtime_ns for file in out.rglob('*.tfrecord') if file.name[0] != '.'}
     shards.pop(cut, None)
     self.run(out)

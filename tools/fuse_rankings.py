@@ -1,4 +1,4 @@
-r"""Adds the scores of two searches, for example of local features and of a global descriptor.
+r"""Adds the scores of two searches, as of local features and of a global descriptor.
 
   d2r fuse_rankings --rankings=local/rankings --other=global/rankings --output=fused \
     --override='fusion.weight: 0.5'

@@ -46,7 +46,7 @@ def load_recall(directory: pathlib.Path) -> float:
   except FileNotFoundError:
     return 0.0
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ArtefactError(f'{directory / REPORT}: damaged ({error}). Run train_codebook again') from None
+    raise ArtefactError(f'{directory / REPORT}: damaged ({error}). {_again(directory)}') from None
 
 
 def load_centroids(directory: pathlib.Path) -> np.ndarray:
@@ -59,8 +59,13 @@ def load_centroids(directory: pathlib.Path) -> np.ndarray:
   centroids = files.load_array(path)
   if centroids.dtype != np.float32 or centroids.ndim != 2 or not len(centroids):
     raise ArtefactError(
-      f'{path}: expected float32 [K, D], found {centroids.dtype} {centroids.shape}. Run train_codebook again'
+      f'{path}: expected float32 [K, D], found {centroids.dtype} {centroids.shape}. {_again(directory)}'
     )
   if not np.isfinite(centroids).all():
-    raise ArtefactError(f'{path}: has values that are not finite. Run train_codebook again')
+    raise ArtefactError(f'{path}: has values that are not finite. {_again(directory)}')
   return centroids
+
+
+def _again(directory: pathlib.Path) -> str:
+  # A stage skips what stands finished, damaged or not.
+  return f'Delete {directory} and run its stage again'

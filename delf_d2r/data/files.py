@@ -52,19 +52,22 @@ def load_array(path: pathlib.Path) -> np.ndarray:
   try:
     return np.lib.format.open_memmap(path, mode='r')
   except Exception as error:  # A damaged header raises nearly any exception.
-    raise ArtefactError(f'{path}: missing or damaged ({error}). Run the stage that makes it again') from None
+    raise ArtefactError(
+      f'{path}: missing or damaged ({error}). Delete {path.parent} and run its stage again'
+    ) from None
 
 
 def below(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """The place of a file that `folder` shall hold under the name of an image.
+  """The place of a file that `folder` holds or shall hold under that name, subfolders included.
 
   Raises:
-    UserError: the name, which may come out of somebody else's artefact, leads elsewhere.
+    ArtefactError: the name, which may come out of somebody else's artefact, leads elsewhere.
   """
   parts = pathlib.PurePosixPath(name).parts
   if not parts or name.startswith('/') or '..' in parts or '\0' in name:
-    raise UserError(
-      f'{folder}: the image name {name!r} leads out of it, nothing was written. Rename the photo'
+    raise ArtefactError(
+      f'{folder}: the name {name!r} leads out of it. Rename the photo, or get the artefact from a source you'
+      ' trust'
     )
   return folder / name
 

@@ -73,6 +73,6 @@ def load_boxes(directory: pathlib.Path) -> ImageBoxes:
   fits = coordinates.ndim == 2 and coordinates.shape[1] == 4 and offsets.ndim == 1 and len(offsets)
   if not fits or offsets[0] != 0 or offsets[-1] != len(coordinates) or np.any(np.diff(offsets) < 0):
     raise ArtefactError(
-      f'{directory}: {BOXES} and {BOX_OFFSETS} do not fit each other. Build the index again'
+      f'{directory}: {BOXES} and {BOX_OFFSETS} do not fit each other. Delete {directory} and build it again'
     )
   return ImageBoxes(coordinates, offsets)

@@ -124,4 +124,4 @@ def _read(path: pathlib.Path) -> tuple[int, LiveState] | None:
         boxes = ImageBoxes(arrays['coordinates'], arrays['offsets'])
         return int(arrays['replacing']), LiveState(boxes, dict(added))
   except Exception as error:  # A damaged archive raises nearly any exception.
-    raise ArtefactError(f'{path}: damaged ({error}). Build the index again') from None
+    raise ArtefactError(f'{path}: damaged ({error}). Delete {path.parent} and build it again') from None

@@ -78,7 +78,9 @@ def load(directory: pathlib.Path) -> StoredRankings:
     times = Timing(tuple(timing['describe']), tuple(timing['search']), tuple(timing.get('verify', ())))
     return StoredRankings(tuple(names), rankings, times)
   except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-    raise ArtefactError(f'{directory}: rankings are missing or damaged ({error}). Run search again') from None
+    raise ArtefactError(
+      f'{directory}: rankings are missing or damaged ({error}). Delete {directory} and run its stage again'
+    ) from None
 
 
 def _check(tables: Mapping[str, np.ndarray], *, num_queries: int, num_images: int) -> None:

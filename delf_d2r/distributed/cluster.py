@@ -97,8 +97,8 @@ def require_room(workers: int, *, cpus: float, gpus: float) -> int:
     )
     raise UserError(
       f'the cluster has room for {found} workers of {cpus:g} CPUs and {gpus:g} GPUs, {workers} are wanted.'
-      f' The machines have {machines or "nothing"}. Lower --workers, --cpus_per_worker or --gpus_per_worker, or'
-      ' add machines'
+      f' The machines have {machines or "nothing"}. Lower --workers, --cpus_per_worker or'
+      ' --gpus_per_worker, or add machines'
     )
   return found
 

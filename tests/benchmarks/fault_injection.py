@@ -2,10 +2,10 @@ r"""Kills run_experiment at random moments: nothing wrong may stand then, and a 
 
   .venv/bin/python tests/benchmarks/fault_injection.py --kills=50 --seed=1
 
-On a few made-up photos, RootSIFT, with verification and expansion. A run is killed up to --series times before
-it may come to its end; about half the kills hit the first process alone, the others all its processes. After each
-series, where work is unfinished, a shard loses its last byte. The last run must leave the bytes of an
-undisturbed one, but for paths and seconds.
+On a few made-up photos, RootSIFT, with verification and expansion. A run is killed up to --series times
+before it may come to its end; about half the kills hit the first process alone, the others all its processes.
+After each series, where work is unfinished, a shard loses its last byte. The last run must leave the bytes of
+an undisturbed one, but for paths and seconds.
 """
 
 import argparse

@@ -15,7 +15,7 @@ import pytest
 
 from delf_d2r import config as configs
 from delf_d2r.data import artefact_writer, files, tfrecord
-from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
+from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST, ShardRange
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, Plan, read_manifest
 from delf_d2r.errors import ArtefactError, UserError
 
@@ -439,3 +439,11 @@ def test_partial_manifest_tells_the_plan(path):
   assert found == plan().to_manifest()
   with artefact_writer.writing(path, plan()) as writer:
     assert writer.resumed
+
+
+def test_items_that_missing_shards_hold():
+  shards = [ShardRange(number, '', range(3 * number, min(3 * number + 3, 8))) for number in range(3)]
+  assert list(artefact_writer.held_by(shards, iter(range(8)))) == list(range(8))
+  assert list(artefact_writer.held_by([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
+  assert list(artefact_writer.held_by(shards[1:2], range(100))) == [3, 4, 5]
+  assert list(artefact_writer.held_by([], range(8))) == []

@@ -137,6 +137,14 @@ def test_shard_that_was_cut_or_removed_since(directory):
     Artefact.open(directory, 'descriptors')
 
 
+@pytest.mark.parametrize('file', ['../a.tfrecord', '/etc/passwd', ''])
+def test_shard_that_leads_out_of_the_directory(directory, file):
+  text = (directory / MANIFEST).read_text(encoding='utf-8')
+  (directory / MANIFEST).write_text(text.replace('"a.tfrecord"', f'"{file}"'), encoding='utf-8')
+  with pytest.raises(ArtefactError, match='leads out of it'):
+    Artefact.open(directory, 'descriptors')
+
+
 @pytest.mark.parametrize('content', [b'\xff\xfe', b'kind: ', b'nonsense: 3', b'\0', b'shards {'])
 def test_damaged_manifest(directory, content):
   (directory / MANIFEST).write_bytes(content)

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delf_d2r.data import matlab_file
@@ -141,9 +141,13 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp('matlab')
 
 
+WHOLE = saved(CONTENT)
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_any_damage_gives_values_or_an_error(folder, data):
-  content = bytearray(saved(CONTENT))
+  content = bytearray(WHOLE)
   for _ in range(data.draw(st.integers(1, 3))):
     content[data.draw(st.integers(128, len(content) - 1))] = data.draw(st.integers(0, 255))
   path = folder / 'x.mat'

@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from processes import wait_until
 
 from delf_d2r.errors import ImageError
 from delf_d2r.stages import parallel
+from delf_d2r.stages.box_sources import Found
+from delf_d2r.structures import Boxes
 
 NODE = {'num_cpus': 1, 'object_store_memory': 80 << 20, 'node_ip_address': '127.0.0.1'}
 
@@ -33,6 +36,17 @@ def dying_at_4(group):
   if 4 in group:
     os.kill(os.getpid(), signal.SIGKILL)
   return squares(group)
+
+
+def detecting(photos):
+  """As many boxes as the photo's number says, up to four, in groups of what came together."""
+  found = []
+  for photo in photos:
+    number = int(photo.path.stem) % 5
+    low, high = np.full((number, 2), 0.25), np.linspace(0.5, 1, 2 * number).reshape(number, 2)
+    boxes = np.concatenate([low, high], axis=1).astype(np.float32)
+    found.append(Found(photo.name, Boxes(boxes, np.linspace(1, 0.5, number, dtype=np.float32)), number))
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
 
 import cluster_support
 import cv2
+import processes
 import pytest
 from extractors.synthetic_photos import texture
 
@@ -33,7 +34,8 @@ def nodes():
   cluster.add_node(**cluster_support.NODE)
   ray.init(address=cluster.address, log_to_driver=False, logging_level='ERROR')
   # Workers do not find the modules of tests.
-  ray.cloudpickle.register_pickle_by_value(cluster_support)
+  for module in (cluster_support, processes):
+    ray.cloudpickle.register_pickle_by_value(module)
   yield cluster
   ray.shutdown()
   cluster.shutdown()

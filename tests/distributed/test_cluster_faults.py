@@ -15,10 +15,12 @@ import processes
 import pytest
 from integration_files import contents
 
+from delf_d2r import config
 from delf_d2r.data import artefact_writer, records
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.stages import aggregate, extract
+from delf_d2r.stages import aggregate, detect, extract
+from delf_d2r.stages.box_sources import BoxSource
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEADLY = '13.png'
@@ -43,6 +45,18 @@ def test_stages_make_the_bytes_of_one_process(pool, settings, extracted, undistu
   aggregate.run(settings, features, codebook, tmp_path / 'descriptors', workers=pool)
   assert contents(tmp_path / 'features') == contents(undisturbed / 'features')
   assert contents(tmp_path / 'descriptors') == contents(undisturbed / 'descriptors')
+
+
+def test_detection_makes_the_bytes_of_one_process(pool, dataset, monkeypatch, tmp_path):
+  source = BoxSource(
+    lambda: cluster_support.detecting, (), images_per_shard=8, photos_at_once=3, uses_network=True
+  )
+  monkeypatch.setattr(detect.box_sources, 'build', lambda *arguments, **options: source)
+  regions = config.default('regions')
+  for name, workers in (('here', 1), ('there', pool)):
+    made = detect.run(regions, dataset, tmp_path / name, workers=workers)
+  assert made.counts['boxes'] == sum(number % 5 for number in range(32))
+  assert contents(tmp_path / 'there') == contents(tmp_path / 'here')
 
 
 def test_worker_that_is_killed(disturbed, extracted, undisturbed, tmp_path):

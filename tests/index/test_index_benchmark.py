@@ -1,5 +1,7 @@
 """The benchmark runs, and its data are what they claim."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,24 @@ def test_benchmark_prints_its_table(capsys):
   table = capsys.readouterr().out
   for row in ('query of 600 words, top 100', 'query of 3,000 words', 'build, ns a posting', 'opening'):
     assert row in table
+
+
+def test_benchmark_of_a_million_goes_on_where_it_was(tmp_path, capsys):
+  from benchmarks import benchmark_million
+
+  def run(sizes):
+    flags = [f'--work={tmp_path}', f'--sizes={sizes}', f'--picture={tmp_path / "growth.svg"}']
+    benchmark_million.main(benchmark_million.parse_flags(flags))
+    return json.loads((tmp_path / 'results.json').read_text())
+
+  first = run('40')
+  assert [step['images'] for step in first['build']] == [40]
+  second = run('40,100')
+  assert second['build'][0] == first['build'][0]
+  assert second['measured']['40'] == first['measured']['40']
+  assert second['measured']['100']['warm']['images'] == 100
+  assert '| 100 |' in capsys.readouterr().out
+  assert 'Index on the disk' in (tmp_path / 'growth.svg').read_text()
 
 
 @pytest.mark.parametrize('kernel', [Kernel.ASMK_STAR, Kernel.ASMK])

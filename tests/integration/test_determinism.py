@@ -14,7 +14,7 @@ from integration_files import contents
 
 pytest.importorskip('tensorflow')
 
-# In a process of its own, whose TensorFlow has not started yet: there it keeps the threads that it starts with.
+# In a process of its own: TensorFlow keeps the threads that it starts with.
 SCRIPT = textwrap.dedent("""
   import pathlib, sys
   from delf_d2r import config
@@ -24,7 +24,8 @@ SCRIPT = textwrap.dedent("""
   if __name__ == '__main__':
     folder = pathlib.Path(sys.argv[1])
     loaded = config.load_or_default(None, ['extraction'], overrides=[
-      'extraction { extractor: ROOT_SIFT_AND_DELF max_features: 60 images_per_shard: 1 delf { image_scales: 1 } }'
+      'extraction { extractor: ROOT_SIFT_AND_DELF max_features: 60 images_per_shard: 1 }',
+      'extraction.delf.image_scales: [1.0]',
     ])
     photos = Dataset.load(folder / 'photos')
     for workers in (1, 2):

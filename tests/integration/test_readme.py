@@ -11,7 +11,6 @@ README.md's flags that none of these know (`--input=FILE`) are asked for by name
 
 import ast
 import functools
-import importlib.metadata
 import json
 import pathlib
 import re
@@ -27,6 +26,7 @@ from delf_d2r import config as configs
 from delf_d2r import experiment, models
 from delf_d2r.command_line import COMMANDS
 from delf_d2r.data import ground_truth
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DETECTOR = pathlib.Path(models.__file__).parent / 'default_detector'
@@ -37,13 +37,21 @@ _PHOTOS = {'images': '{few}', '[ground_truth]': '{truth}', 'workers': '1'}
 _ONE = {**_CONFIG, **_PHOTOS, 'output': '{new}'}
 TINY = {
   'run_experiment': {
-    **_ONE,
+    **_PHOTOS,
+    '[config_path]': '{tiny}',
     'ground_truth': '{truth}',
+    'output': '{new}',
     '[distractors]': '{more}',
     '[codebook]': '{run}/codebook',
   },
-  'search_index': {'index': '{run}', 'query': '{photo}', '[box]': '0.1,0.2,0.8,0.9', '[matches]': '2'},
-  'detect_boxes': {**_ONE, '[legacy_output]': '{new}_legacy', '[boxes_file]': '{boxes_file}'},
+  'search_index': {
+    'index': '{run}',
+    'query': '{photo}',
+    '[box]': '0.1,0.2,0.8,0.9',
+    '[html]': '{new}.html',
+    '[matches]': '2',
+  },
+  'detect_boxes': {**_ONE, '[legacy_output]': '{new}_legacy'},
   'extract_features': _ONE,
   'train_codebook': {**_CONFIG, 'features': '{run}/features', 'output': '{new}'},
   'aggregate_features': {
@@ -94,12 +102,12 @@ TINY = {
     'backgrounds': '{more}',
     'output': '{new}',
     'workers': '1',
-    'override': 'detection_scenes { num_scenes: 2 image_size: 64 validation_share: 0 }',
+    'override': 'detection_scenes {{ num_scenes: 2 image_size: 64 validation_share: 0 }}',
   },
   'make_mini_benchmark': {'output': '{new}'},
   'demo': {'output': '{new}'},
   'plan': {**_CONFIG, '[sample]': '{more}', 'images': '1000', '[memory]': '16', '[price_per_hour]': '1'},
-  'threshold_curve': {**_ONE, 'ground_truth': '{truth}'},
+  'threshold_curve': {**_ONE, 'ground_truth': '{truth}', 'threshold': '0.5'},
   'train_delf': {
     'config_path': 'configs/training/delf_tiny.pbtxt',
     'photos': '{few}',
@@ -129,7 +137,6 @@ HANDED_ON = {
   'export_detector': ('delf_d2r.stages.export_detector.run',),
   'make_mini_benchmark': ('delf_d2r.data.mini_benchmark.generate',),
   'plan': ('delf_d2r.planning.rates.measure_rates', 'delf_d2r.planning.plan.make_plan'),
-  'threshold_curve': ('delf_d2r.threshold_curve.run',),
   'train_delf': ('delf_d2r.stages.train_delf.run',),
   'train_detector': ('delf_d2r.stages.train_detector.run',),
   'train_whitening': ('delf_d2r.stages.train_whitening.run',),
@@ -156,7 +163,6 @@ ELSEWHERE = {
     'serving/test_serving_shards.py::test_a_front_answers_while_a_shard_is_replaced',
     "'serve_shard'",
   ),
-  'd2r threshold_curve': ('integration/test_threshold_curve.py::test_curve', 'threshold_curve.run('),
   'd2r train_delf': ('stages/test_stage_train_delf.py::test_two_machines_train_one_network', 'train_delf.py'),
   'd2r train_detector': (
     'stages/test_stage_train_detector.py::test_going_on_after_a_kill_is_exact',
@@ -169,15 +175,21 @@ ELSEWHERE = {
 }
 # Flags that need more than a few photos, with every binary that has them.
 ELSEWHERE_BY_FLAG = {
+  'boxes_file': (
+    'integration/test_detected_boxes.py::test_binary_writes_and_reads_the_research_codes_files',
+    '--boxes_file=',
+  ),
   'cluster': ('distributed/test_cluster_faults.py::test_command_that_is_killed', '--cluster='),
   'shards': ('serving/test_serving_shards.py::test_a_front_answers_while_a_shard_is_replaced', '--shards='),
 }
 
 # What makes an experiment of configs/ small.
 SMALL = (
-  'codebook { num_words: 64 iterations: 3 }',
-  'extraction { max_features: 100 max_image_size: 256 max_crop_size: 256 }',
+  'extraction { max_features: 100 min_image_size: 128 max_image_size: 256 min_crop_size: 128'
+  ' max_crop_size: 256 }'
 )
+SMALL_CODEBOOK = 'codebook { num_words: 64 iterations: 3 }'
+DEFAULT = 'configs/experiments/d2r_rasmk_star.pbtxt'
 README_COMMANDS = readme_commands.commands()
 
 
@@ -255,22 +267,24 @@ def arranged(command: Command, material) -> tuple[list[str], list[str]]:
   name = command.name or 'run_experiment'
   flags = {flag: value.format_map(material) for flag, value in TINY[name].items()}
   arguments = flags.pop('', '').split() if command.arguments or '' in TINY[name] else []
-  first, unknown = [], []
+  given, unknown = [], []
   for flag, value in command.flags:
     if flag == 'override':
-      first.append('--override=' + re.sub(r'"[A-Z]+"', f'"{DETECTOR}"', value))
+      given.append('--override=' + re.sub(r'"[A-Z]+"', f'"{DETECTOR}"', value))
     elif flag == 'config_path' and value.startswith('configs/'):
       flags[flag] = value
-      if name == 'run_experiment':
-        arguments += [f'--override={change}' for change in SMALL]
     elif f'[{flag}]' in flags:
       flags[flag] = flags[f'[{flag}]'] if is_of_readers(value) else value
     elif flag not in flags:
       if is_of_readers(value) or f'd2r {name}' in ELSEWHERE:
         unknown.append(flag)
-      first.append(f'--{flag}' if value is None else f'--{flag}={value}')
-  first += [f'--{flag}={value}' for flag, value in flags.items() if flag[0] != '[']
-  return [*first, *arguments], unknown
+      given.append(f'--{flag}' if value is None else f'--{flag}={value}')
+  if name == 'run_experiment' and flags.get('config_path') != str(material['tiny']):
+    loaded = configs.load(flags.get('config_path', DEFAULT), experiment.STAGES)
+    is_one_word = loaded.extraction.extractor == ExtractionConfig.GLOBAL
+    given += [f'--override={change}' for change in ([SMALL] if is_one_word else [SMALL, SMALL_CODEBOOK])]
+  given += [f'--{flag}={value}' for flag, value in flags.items() if flag[0] != '[']
+  return [*given, *arguments], unknown
 
 
 def is_of_readers(value: str | None) -> bool:
@@ -285,7 +299,7 @@ def elsewhere(command: Command) -> tuple[str, str] | None:
   return ELSEWHERE.get(f'{command.program} {command.name}')
 
 
-@pytest.mark.parametrize('command', filter(is_run, README_COMMANDS), ids=str)
+@pytest.mark.parametrize('command', [c for c in README_COMMANDS if is_run(c)], ids=str)
 def test_command_works(command, shell, flags_of, material, tmp_path):
   if command.name:
     assert command.name in COMMANDS, f'{name_of(command)}: d2r has no such command'
@@ -332,15 +346,15 @@ def test_other_programs_are_asked_for_what_there_is(command, flags_of, tmp_path)
       found = readme_commands.parse(line)
       assert dict(found.flags).keys() <= flags_of(found.name), line
   elif command.program == 'pip':
-    extras = re.findall(r'\[(.*)\]', str(command))
-    known = importlib.metadata.metadata('delf_d2r').get_all('Provides-Extra')
+    extras = re.findall(r'\[([\w,-]*)\]', str(command))
+    (extras_there,) = re.findall(r'^EXTRAS = (\{.*?^\})', (REPOSITORY / 'setup.py').read_text(), re.M | re.S)
     assert command.name == 'install', name_of(command)
-    assert set(','.join(extras).split(',')) <= {*known, ''}, name_of(command)
+    assert set(','.join(extras).split(',')) <= {*ast.literal_eval(extras_there), ''}, name_of(command)
   else:
     assert command.program in ELSEWHERE, f'{name_of(command)}: name the test that does it: ELSEWHERE'
 
 
-@pytest.mark.parametrize('test, words', {*ELSEWHERE.values(), *ELSEWHERE_BY_FLAG.values()})
+@pytest.mark.parametrize('test, words', sorted({*ELSEWHERE.values(), *ELSEWHERE_BY_FLAG.values()}))
 def test_the_tests_named_here_exist(test, words):
   file, name = test.split('::')
   text = (REPOSITORY / 'tests' / file).read_text(encoding='utf-8')

@@ -1,0 +1,113 @@
+"""What the tests cost and what they reach: seconds of each file, the slowest ten, coverage of each module.
+
+  .venv/bin/pip install pytest-cov
+  .venv/bin/python tests/benchmarks/measure_tests.py [--output=FOLDER] [PYTEST_ARGUMENTS ...]
+
+Runs all tests once, with branches counted, and prints three tables in Markdown; results.xml and coverage.json
+stay in FOLDER. Processes that tests start, such as binaries, are counted unless they are killed. Compiled
+functions are seen only where a test runs them as plain Python: coverage is a lower bound. On a busy machine
+seconds are an upper one.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from xml.etree import ElementTree
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+def run(folder: pathlib.Path, arguments: list[str]) -> int:
+  """Runs pytest, which writes results.xml and coverage.json; returns its exit code."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'coveragerc').write_text(
+    '[run]\nbranch = true\nsource = delf_d2r\nomit = */protos/*\n'
+    # Processes that the tests start, in files of their own that are combined at the end.
+    f'patch = subprocess\nparallel = true\ndata_file = {folder / "coverage"}\n'
+    # Nobody who reads the standard error of a binary expects them.
+    'disable_warnings = no-data-collected, module-not-imported, module-not-measured, couldnt-parse\n'
+  )
+  command = [sys.executable, '-m', 'pytest', '-q', f'--junitxml={folder / "results.xml"}']
+  coverage = [
+    '--cov',
+    f'--cov-config={folder / "coveragerc"}',
+    f'--cov-report=json:{folder / "coverage.json"}',
+  ]
+  return subprocess.run([*command, *coverage, *arguments], cwd=REPOSITORY, check=False).returncode
+
+
+def seconds_by_test(results: pathlib.Path) -> dict[tuple[str, str], float]:
+  """(file, test) -> seconds, its fixtures included."""
+  found = {}
+  for case in ElementTree.parse(results).iter('testcase'):
+    file = pathlib.Path(*case.get('classname').split('.')).with_suffix('.py')
+    found[str(file), case.get('name')] = float(case.get('time'))
+  return found
+
+
+def print_table(title: str, header: tuple[str, ...], rows) -> None:
+  """Prints rows in Markdown."""
+  print(f'\n{title}\n\n| {" | ".join(header)} |\n|{"---|" * len(header)}')
+  for row in rows:
+    print(f'| {" | ".join(map(str, row))} |')
+
+
+def print_times(seconds: dict[tuple[str, str], float]) -> None:
+  """Files, then the slowest ten tests."""
+  files = collections.defaultdict(list)
+  for (file, _), time in seconds.items():
+    files[file].append(time)
+  total = sum(seconds.values())
+  rows = sorted(
+    ((file, len(times), f'{sum(times):.1f}') for file, times in files.items()), key=lambda r: -float(r[2])
+  )
+  print_table(f'{len(seconds):,} tests, {total:.0f} s', ('file', 'tests', 's'), rows)
+  slowest = sorted(seconds.items(), key=lambda item: -item[1])[:10]
+  print_table(
+    'The slowest ten', ('test', 's'), [(f'{f}::{name}', f'{time:.1f}') for (f, name), time in slowest]
+  )
+
+
+def print_coverage(coverage: pathlib.Path) -> None:
+  """Lines and branches that ran, least first."""
+
+  def percent(done: int, every: int) -> str:
+    return f'{100 * done / every:.1f}' if every else ''
+
+  report = json.loads(coverage.read_text(encoding='utf-8'))
+  rows = []
+  for name, file in sorted(report['files'].items(), key=lambda item: item[1]['summary']['percent_covered']):
+    found = file['summary']
+    lines = percent(found['covered_lines'], found['num_statements'])
+    branches = percent(found['covered_branches'], found['num_branches'])
+    absent = ', '.join(map(str, file['missing_lines'][:12])) + (
+      ' ...' if len(file['missing_lines']) > 12 else ''
+    )
+    rows.append((name, lines, branches, absent))
+  totals = report['totals']
+  title = (
+    f'Lines {percent(totals["covered_lines"], totals["num_statements"])} %,'
+    f' branches {percent(totals["covered_branches"], totals["num_branches"])} %'
+  )
+  print_table(title, ('module', 'lines %', 'branches %', 'lines not run'), rows)
+
+
+def main() -> None:
+  """Runs, then prints."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--output', type=pathlib.Path, default=None)
+  options, arguments = parser.parse_known_args()
+  folder = options.output or pathlib.Path(tempfile.mkdtemp(prefix='tests_'))
+  code = run(folder.resolve(), arguments)
+  print_times(seconds_by_test(folder / 'results.xml'))
+  print_coverage(folder / 'coverage.json')
+  print(f'\nin {folder}')
+  sys.exit(code)
+
+
+if __name__ == '__main__':
+  main()
