@@ -61,11 +61,11 @@ EXTRAS = {
   # Verification by another library than OpenCV.
   'degensac': ['pydegensac'],
   # The photo stages on a cluster.
-  'cluster': ['ray[data]'],
+  'cluster': ['ray'],
   # Patch networks as ONNX files.
   'onnx': ['onnxruntime'],
   # The web page.
-  'serve': ['fastapi', 'python-multipart', 'uvicorn'],
+  'serve': ['fastapi', 'httpx', 'python-multipart', 'uvicorn'],
   # Everything that `make test` needs beside the library itself.
   'test': [
     'asmk',
@@ -79,7 +79,7 @@ EXTRAS = {
     'pycocotools',
     'pytest',
     'python-multipart',
-    'ray[data]',
+    'ray',
     'ruff',
     'setuptools<81',
     'tensorflow-hub',

@@ -6,8 +6,8 @@ import re
 import shlex
 
 README = pathlib.Path(__file__).resolve().parents[1] / 'README.md'
-# The first word of a line in a block of commands. A block that starts otherwise is a drawing.
-PROGRAMS = ('d2r', 'make', 'pip', 'curl')
+# What a command in tables and running text starts with; in blocks it may be any program.
+PROGRAMS = ('d2r', 'make', 'pip', 'python')
 
 _BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r'`([^`\n]+)`')
@@ -20,12 +20,13 @@ class Command:
   """A command of README.md.
 
   Attributes:
-    program: d2r, make, pip or curl.
+    program: d2r, make, pip, ...
     name: of d2r: the binary; of the others: the first argument. Empty for a mere list of flags.
     flags: (name, value) of each flag, without dashes; the value of a flag that stands alone is None.
     arguments: what is no flag, after the name.
     line: where it stands in README.md.
     is_shown: in a block or a table, so that readers will run it; False in running text.
+    is_shortened: `...` stands for flags that README.md does not repeat.
   """
 
   program: str
@@ -34,6 +35,7 @@ class Command:
   arguments: tuple[str, ...]
   line: int
   is_shown: bool
+  is_shortened: bool
 
   def __str__(self) -> str:
     flags = (f'--{flag}' if value is None else f'--{flag}={value}' for flag, value in self.flags)
@@ -52,15 +54,17 @@ def parse(text: str, *, line: int = 0, is_shown: bool = True, name: str = '') ->
     ValueError: its quotes do not match.
   """
   # An optional part is taken, too.
-  words = shlex.split(re.sub(r'\[(--[^]]*)\]', r'\1', text), comments=True)
-  words = [word for word in words if word not in ('...', '…')]
+  every = shlex.split(re.sub(r'\[(--[^]]*)\]', r'\1', text), comments=True)
+  words = [word for word in every if word not in ('...', '…')]
+  is_shortened = len(words) < len(every)
   program = 'd2r'
   if words and not words[0].startswith('-'):
     program = words.pop(0).removeprefix('.venv/bin/')
     name = words.pop(0) if words and not words[0].startswith('-') else ''
   pairs = [word.lstrip('-').split('=', 1) for word in words if word.startswith('-')]
   flags = tuple((flag, value[0] if value else None) for flag, *value in pairs)
-  return Command(program, name, flags, tuple(w for w in words if w[0] != '-'), line, is_shown)
+  arguments = tuple(word for word in words if word[:1] != '-')
+  return Command(program, name, flags, arguments, line, is_shown, is_shortened)
 
 
 def commands(text: str | None = None) -> list[Command]:
@@ -70,14 +74,16 @@ def commands(text: str | None = None) -> list[Command]:
   for block in _BLOCK.finditer(text):
     language, body = block.groups()
     first = text.count('\n', 0, block.start()) + 2
-    if language in ('', 'sh', 'bash', 'shell', 'console') and _program(body.lstrip()) in PROGRAMS:
+    is_drawing = '->' in body
+    if language in ('', 'sh', 'bash', 'shell', 'console') and not is_drawing:
       for number, line in _lines(body):
         found.append(parse(line, line=first + number))
   rest = _BLOCK.sub(lambda block: '\n' * block[0].count('\n'), text)
   for number, line in enumerate(rest.split('\n'), 1):
     name = ''
     for code in _CODE.findall(line):
-      if _program(code) in PROGRAMS or re.match(r'(\.\.\. )?--\w', code):
+      is_command = _program(code) in PROGRAMS and ' ' in code
+      if is_command or re.match(r'(\.\.\. )?--\w', code):
         found.append(parse(code.replace('\\|', '|'), line=number, is_shown=line.startswith('|'), name=name))
         name = found[-1].name if found[-1].program == 'd2r' else ''
   once = {}

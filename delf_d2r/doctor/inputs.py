@@ -44,6 +44,8 @@ def stale(artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str]
     names: the names of its images, if it is the first that read them.
   """
   for item in artefact.manifest.inputs:
+    if item.role in _NO_FILES:
+      continue
     was = artefact.input(item.role)
     place = _place(was, siblings)
     if (place / MANIFEST).is_file():
@@ -136,6 +138,9 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
   if was.role in _BY_BYTES and was.fingerprint not in known:
     yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
 
+
+# Roles of what is no file: which part of a whole an artefact is.
+_NO_FILES = frozenset(('number', 'part', 'split'))
 
 # Roles whose fingerprint is that of the bytes of a file or a folder.
 _BY_BYTES = frozenset(

@@ -20,6 +20,7 @@ from delf_d2r.doctor.inputs import Facts
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
 from delf_d2r.index import storage
+from delf_d2r.sharding import layout
 
 # Directories below the one that is inspected: a run with distractors has its artefacts two below.
 _DEPTH = 3
@@ -141,6 +142,8 @@ def _centroids(path: pathlib.Path) -> dict:
 
 
 def _index(artefact: Artefact) -> Iterator[Finding]:
+  if (artefact.path / layout.SPLIT).is_file():
+    return (yield from _front(artefact))
   inverted = artefact.path / index_files.INVERTED
   check = index_checks.IndexCheck(inverted)
   yield from check.run()
@@ -155,6 +158,30 @@ def _index(artefact: Artefact) -> Iterator[Finding]:
       )
   is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
   return Facts(check.names.digest if is_as_built else '', len(check.names), **own)
+
+
+def _front(artefact: Artefact) -> Iterator[Finding]:
+  """Of an index whose postings lie in shards."""
+  layout.load_split(artefact.path)
+  names = Names()
+  for name in layout.load_names(artefact.path):
+    names.add(name)
+  yield from index_checks.boxes(artefact, len(names), checksum=0)
+  return Facts(names.digest, len(names), **_centroids(artefact.path))
+
+
+def _shard(artefact: Artefact) -> Iterator[Finding]:
+  check = index_checks.IndexCheck(artefact.path / index_files.INVERTED)
+  yield from check.run()
+  split, number = layout.load_split(artefact.path)
+  expected = None if number is None else len(split.images(number))
+  if len(check.names) != expected:
+    yield error(
+      artefact.path,
+      f'{len(check.names)} images, shard {number} of its split has {expected}',
+      f'Delete {artefact.path} and run split_index again',
+    )
+  return Facts(num_images=len(check.names), num_words=check.num_words, dimensions=check.dimensions)
 
 
 def _rankings(artefact: Artefact) -> Iterator[Finding]:
@@ -177,5 +204,6 @@ _CHECKS: dict[str, Callable[[Artefact], Iterator[Finding]]] = {
   'descriptors': _records,
   'index': _index,
   'rankings': _rankings,
+  'shard': _shard,
   'metrics': _metrics,
 }

@@ -26,8 +26,10 @@ from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.stages import aggregate, build_index, extract, parallel
 from delf_d2r.structures import ImageFeatures
 
-# Images whose aggregation is measured, for each process: the stage starts one for 512 of them.
+# What is aggregated for each process: images at most and at least, and distances of features to words.
 _AGGREGATED = 1024
+_AGGREGATED_LEAST = 32
+_AGGREGATED_DISTANCES = 8e8
 _BUILT_BYTES = 200e6  # of postings in the larger of two indexes
 _BUILT_MOST = 20_000
 _QUERIES = 100
@@ -111,8 +113,11 @@ def measure_rates(
 
 def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path, *, workers: int):
   points = []
-  codebook = made.save_codebook([next(source) for _ in range(64)], config, work / 'codebook')
-  for size, count in (('few', _AGGREGATED * workers // 2), ('many', _AGGREGATED * workers)):
+  sample = [next(source) for _ in range(64)]
+  codebook = made.save_codebook(sample, config, work / 'codebook')
+  distances = float(np.mean([len(image.features) for image in sample])) * config.codebook.num_words
+  each = min(_AGGREGATED, max(_AGGREGATED_LEAST, int(_AGGREGATED_DISTANCES / max(distances, 1))))
+  for size, count in (('few', each * workers // 2), ('many', each * workers)):
     features = made.save_features(source, count, config, work / f'made_{size}')
     output = work / f'descriptors_{size}'
     run = functools.partial(aggregate.run, config, features, codebook, output, workers=workers)

@@ -4,7 +4,10 @@ import dataclasses
 import fcntl
 import json
 import os
+import pathlib
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -17,6 +20,7 @@ from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
 from delf_d2r.doctor import inspect
 from delf_d2r.doctor.findings import Severity
 from delf_d2r.engine import SearchEngine
+from delf_d2r.stages import split_index
 from delf_d2r.structures import Boxes
 
 
@@ -455,6 +459,23 @@ def test_index_that_was_changed_live_is_sound(run_dir, benchmark):
   assert any('stale: made from index' in f.problem for f in found(run_dir, Severity.ERROR))
 
 
+@pytest.fixture
+def split_dir(finished, tmp_path):
+  split_index.run(finished.artefacts['index'], tmp_path / 'split', shards=3)
+  return tmp_path / 'split'
+
+
+def test_split_index(split_dir):
+  assert found(split_dir, Severity.WARNING) == []
+  shutil.copy(split_dir / 'shard-00000-of-00003' / 'split.json', split_dir / 'shard-00002-of-00003')
+  flip_bit(next((split_dir / 'shard-00001-of-00003' / 'inverted').glob('*-values-*')))
+  change_array(split_dir / 'front' / 'boxes.npy', lambda array: array.__setitem__((0, 2), -1))
+  problems = {os.path.basename(f.place): f.problem for f in found(split_dir, Severity.ERROR)}
+  assert 'expected checksum' in problems['shard-00001-of-00003']
+  assert '10 images, shard 0 of its split has 9' in problems['shard-00002-of-00003']
+  assert 'has boxes outside [0, 1]' in problems['boxes.npy']
+
+
 def test_work_in_progress_is_no_warning(run_dir):
   unfinish(run_dir)
   handle = os.open(run_dir / 'rankings', os.O_RDONLY)
@@ -487,3 +508,22 @@ def test_json_says_what_the_text_says(run_dir):
   assert document['exit_code'] == 1
   assert {item['severity'] for item in document['findings']} == {'warning'}
   assert Artefact.open(run_dir / 'index', 'index').path == run_dir / 'index'
+
+
+def doctor(*arguments):
+  """Exit code and standard output of the command."""
+  binary = str(pathlib.Path(__file__).parents[2] / 'tools' / 'doctor.py')
+  process = subprocess.run([sys.executable, binary, *arguments], capture_output=True, text=True, check=False)
+  assert process.stderr == ''
+  return process.returncode, process.stdout
+
+
+def test_command_answers_scripts_by_its_exit_code(finished_dir, run_dir, tmp_path):
+  assert doctor(str(finished_dir))[0] == 0
+  unfinish(run_dir)
+  code, text = doctor(str(finished_dir), str(run_dir))
+  assert code == 1
+  assert f'warning: {run_dir / "rankings"}: unfinished' in text
+  code, text = doctor(str(run_dir), str(tmp_path / 'missing'), '--format=json')
+  assert code == 2
+  assert [diagnosis['exit_code'] for diagnosis in json.loads(text)] == [1, 2]
