@@ -138,7 +138,11 @@ HANDED_ON = {
   'export_delf': ('delf_d2r.stages.export_delf.run',),
   'export_detector': ('delf_d2r.stages.export_detector.run',),
   'make_mini_benchmark': ('delf_d2r.data.mini_benchmark.generate',),
-  'plan': ('delf_d2r.planning.rates.measure_rates', 'delf_d2r.planning.plan.make_plan'),
+  'plan': (
+    'delf_d2r.planning.rates.measure_rates',
+    'delf_d2r.planning.plan.make_plan',
+    'delf_d2r.planning.plan.to_text',
+  ),
   'train_delf': ('delf_d2r.stages.train_delf.run',),
   'train_detector': ('delf_d2r.stages.train_detector.run',),
   'train_whitening': ('delf_d2r.stages.train_whitening.run',),

@@ -11,6 +11,7 @@ from delf_d2r.kernels.aggregation import Kernel, aggregate, aggregate_each_regio
 from delf_d2r.kernels.assignment import assign
 from delf_d2r.kernels.binarization import binarize, unpack_signs
 from delf_d2r.kernels.vlad import to_dense
+from delf_d2r.structures import AggregatedDescriptor
 
 # reference.md 2.9
 CENTROIDS = np.array([(0.5, 0.5), (0, 0), (1, 0), (-0.5, -0.5), (0, 1)], np.float32)
@@ -253,7 +254,11 @@ def test_both_paths_give_the_same_bytes(kernel, monkeypatch):
     ({'words': np.full((3, 1), 5)}, r'words: expected integers in \[0, 5\).*\[5, 5\]'),
     ({'words': np.full((3, 1), -1)}, r'words: expected integers in \[0, 5\).*\[-1, -1\]'),
     ({'words': np.zeros((2, 1), int)}, r'words: expected shape \(3, m\).*found \(2, 1\)'),
+    ({'words': np.zeros((4, 1), int)}, r'words: expected shape \(3, m\).*found \(4, 1\)'),
+    ({'words': np.zeros((3, 0), int)}, r'words: expected shape \(3, m\), m >= 1, found \(3, 0\)'),
     ({'centroids': np.zeros((5, 3), np.float32)}, r'descriptors \(3, 2\) and centroids \(5, 3\)'),
+    ({'centroids': np.zeros(2, np.float32)}, r'descriptors \(3, 2\) and centroids \(2,\)'),
+    ({'descriptors': np.zeros(2, np.float32)}, r'descriptors \(2,\) and centroids \(5, 2\)'),
     ({'region_offsets': [0, 2]}, r'number of features \(3\), found \[0, 2\]'),
     ({'region_offsets': [0, 2, 1, 3]}, r'must rise'),
     ({'region_offsets': []}, r'must rise'),
@@ -269,9 +274,19 @@ def test_wrong_arguments_are_named(change, message):
     aggregate_regions(**(arguments | change))
 
 
+def test_one_word_a_feature_needs_no_second_axis():
+  words = words_of(FEATURES_A)
+  plain, nested = (aggregate(FEATURES_A, w, CENTROIDS, kernel=Kernel.ASMK) for w in (words[:, 0], words))
+  np.testing.assert_array_equal(plain.visual_words, nested.visual_words)
+  np.testing.assert_array_equal(plain.values, nested.values)
+
+
 def test_to_dense_refuses_what_it_cannot_hold():
   with pytest.raises(ValueError, match='bytes of ASMK'):
     to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK_STAR), 5)
+  three_words = AggregatedDescriptor(np.array([0, 1, 4], np.uint32), np.ones((3, 2), np.float32), 2)
+  with pytest.raises(ValueError, match='below num_words = 3, found 4'):
+    to_dense(three_words, 3)
   with pytest.raises(ValueError, match='below num_words = 4, found 4'):
     to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK), 4)
 

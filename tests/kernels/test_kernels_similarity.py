@@ -77,6 +77,7 @@ def test_padding_bits_agree_only_in_compat():
 def test_selectivity_table_is_selectivity_of_every_distance(dimensions):
   table = selectivity_table(dimensions, alpha=3, tau=0.1)
   assert table.dtype == np.float32
+  assert len(table) == dimensions + 1
   for h in range(dimensions + 1):
     assert table[h] == pytest.approx(oracle.sigma(1 - 2 * h / dimensions, 3, 0.1), rel=1e-6, abs=1e-7)
 
