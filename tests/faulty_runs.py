@@ -37,7 +37,7 @@ class Laboratory:
 
   Attributes:
     undisturbed: that run's directory.
-    seconds: how long it worked, from its first file on.
+    num_files: how many files it left.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -54,8 +54,7 @@ class Laboratory:
     self.undisturbed = folder / 'undisturbed'
     self.run(self.undisturbed)
     self._contents = contents(self.undisturbed)
-    files = [file.stat().st_mtime for file in self.undisturbed.rglob('*') if file.is_file()]
-    self.seconds = max(files) - min(files)
+    self.num_files = _num_files(self.undisturbed)
     engine = SearchEngine.load(self.undisturbed)
     self._answers = self._ask(engine)
 
@@ -86,21 +85,26 @@ class Laboratory:
     (message,) = (line for line in process.stderr.splitlines() if line.startswith('error: '))
     return message
 
-  def kill(self, out: pathlib.Path, delay: float, *, workers: int = 1) -> bool:
-    """Runs and kills, all its processes at once or the first alone, `delay` seconds after it first wrote.
+  def kill(self, out: pathlib.Path, *, files: int, delay: float, workers: int = 1) -> bool:
+    """Runs and kills, all its processes at once or the first alone.
+
+    Args:
+      out: the run's directory.
+      files: wait until there are so many files in it,
+      delay: and for so many seconds more.
+      workers: of the run.
 
     Returns:
       Whether it was killed; else it had ended before.
     """
-    before = _newest(out)
     process = subprocess.Popen(
       self.command(out, workers=workers),
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
       start_new_session=True,
     )
-    while process.poll() is None and _newest(out) == before:
-      time.sleep(0.005)
+    while process.poll() is None and _num_files(out) < files:
+      time.sleep(0.002)
     try:
       process.wait(delay)
     except subprocess.TimeoutExpired:
@@ -127,10 +131,9 @@ class Laboratory:
         return shard
     return None
 
-  def check_ends_undisturbed(self, out: pathlib.Path, *, cut: pathlib.Path | None = None) -> None:
-    """The same command ends with the bytes of the undisturbed run; no shard is made anew but the one cut."""
+  def check_ends_undisturbed(self, out: pathlib.Path) -> None:
+    """The same command ends with the bytes of the undisturbed run, and makes no shard anew."""
     shards = {file: file.stat().st_mtime_ns for file in out.rglob('*.tfrecord') if file.name[0] != '.'}
-    shards.pop(cut, None)
     self.run(out)
     self.check_same(out)
     lost = [file for file, moment in shards.items() if file.stat().st_mtime_ns != moment]
@@ -151,7 +154,9 @@ class Laboratory:
     """
     rng = random.Random(seed)
     for number in range(kills):
-      if not self.kill(out, rng.uniform(0, self.seconds), workers=rng.choice((1, 2))):
+      # By files and not by seconds, so that a busy machine is killed at the same moments.
+      files = rng.randint(_num_files(out), self.num_files)
+      if not self.kill(out, files=files, delay=rng.uniform(0, 0.3), workers=rng.choice((1, 2))):
         return number
       self.check_nothing_wrong_is_served(out)
     return kills
@@ -161,12 +166,6 @@ class Laboratory:
     return [(result.name, float(result.score)) for result in results]
 
 
-def _newest(out: pathlib.Path) -> int:
-  """When a file below `out` was last made, renamed or removed."""
-  moments = [0]
-  for folder in [out, *out.rglob('*')] if out.is_dir() else []:
-    try:
-      moments.append(folder.stat().st_mtime_ns if folder.is_dir() else 0)
-    except FileNotFoundError:
-      continue
-  return max(moments)
+def _num_files(out: pathlib.Path) -> int:
+  """How many files there are, temporary ones too; what vanishes meanwhile does not matter."""
+  return sum(len(files) for _, _, files in os.walk(out))

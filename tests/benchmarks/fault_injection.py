@@ -4,8 +4,8 @@ r"""Kills run_experiment at random moments: nothing wrong may stand then, and a 
 
 On a few made-up photos, RootSIFT, with verification and expansion. A run is killed up to --series times
 before it may come to its end; about half the kills hit the first process alone, the others all its processes.
-After each series, where work is unfinished, a shard loses its last byte. The last run must leave the bytes of
-an undisturbed one, but for paths and seconds.
+The first kill comes while features are extracted, and one of their shards then loses its last byte. The last
+run must leave the bytes of an undisturbed one, but for paths and seconds.
 """
 
 import argparse
@@ -32,14 +32,16 @@ def main():
   rng = random.Random(options.seed)
   with tempfile.TemporaryDirectory() as folder:
     laboratory = Laboratory(pathlib.Path(folder) / 'laboratory')
-    print(f'seed {options.seed}; the undisturbed run works for {laboratory.seconds:.2f} s')
+    print(f'seed {options.seed}; the undisturbed run leaves {laboratory.num_files} files')
     survived, number = 0, 0
     while survived < options.kills:
       out, started = pathlib.Path(folder) / f'run-{number}', time.monotonic()
-      wanted = min(options.series, options.kills - survived)
-      killed = laboratory.random_kills(out, wanted, rng.getrandbits(32))
+      # The features of 8 photos: a shard and its account each.
+      killed = int(laboratory.kill(out, files=rng.randint(6, 18), delay=0))
       cut = laboratory.cut_unfinished(out)
-      laboratory.check_ends_undisturbed(out, cut=cut)
+      wanted = min(options.series, options.kills - survived) - killed
+      killed += laboratory.random_kills(out, wanted, rng.getrandbits(32))
+      laboratory.check_ends_undisturbed(out)
       survived, number = survived + killed, number + 1
       what = f'{killed} kills, {"a shard cut, " if cut else ""}then the same bytes'
       print(f'run {number}: {what}; {survived} kills in all ({time.monotonic() - started:.0f} s)', flush=True)

@@ -25,9 +25,9 @@ def run(folder: pathlib.Path, arguments: list[str]) -> int:
   """Runs pytest, which writes results.xml and coverage.json; returns its exit code."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'coveragerc').write_text(
-    '[run]\nbranch = true\nsource = delf_d2r\nomit = */protos/*\n'
+    f'[run]\nbranch = true\nsource = {REPOSITORY}/delf_d2r, {REPOSITORY}/tools\nomit = */protos/*\n'
     # Processes that the tests start, in files of their own that are combined at the end.
-    f'patch = subprocess\nparallel = true\ndata_file = {folder / "coverage"}\n'
+    f'patch = subprocess, fork, _exit\nparallel = true\ndata_file = {folder / "coverage"}\n'
     # Nobody who reads the standard error of a binary expects them.
     'disable_warnings = no-data-collected, module-not-imported, module-not-measured, couldnt-parse\n'
   )

@@ -37,11 +37,13 @@ needs_mounts = pytest.mark.skipif(
 )
 
 
-def test_random_kills_and_a_cut_shard(laboratory, out):
-  killed = laboratory.random_kills(out, 2, seed=5)
-  assert killed
+def test_kills_and_a_cut_shard(laboratory, out):
+  # The manifest of boxes, its shard, and half of the features: those of a photo are a shard and its account.
+  assert laboratory.kill(out, files=10, delay=0)
   cut = laboratory.cut_unfinished(out)
-  laboratory.check_ends_undisturbed(out, cut=cut)
+  assert cut.parent.name == 'features'
+  assert laboratory.random_kills(out, 2, seed=5)
+  laboratory.check_ends_undisturbed(out)
 
 
 def test_cut_shard_of_a_finished_artefact_is_refused_until_it_is_deleted(laboratory, out):
@@ -112,7 +114,7 @@ def test_clock_that_jumps(laboratory, out, tmp_path, monkeypatch):
     """)
   )
   monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'site'))
-  assert laboratory.kill(out, laboratory.seconds / 2)
+  assert laboratory.kill(out, files=laboratory.num_files // 2, delay=0)
   rng = random.Random(1)
   for file in sorted(out.rglob('*')):
     os.utime(file, (rng.uniform(0, 4e9),) * 2)

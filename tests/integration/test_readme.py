@@ -287,7 +287,8 @@ def arranged(command: Command, material) -> tuple[list[str], list[str]]:
       given.append(f'--{flag}' if value is None else f'--{flag}={value}')
   if name == 'run_experiment':
     # Where README.md leaves the config to the reader, the tiny one is as good as any.
-    if command.is_shortened or not (command.name or 'regions.' in str(command)):
+    is_open = command.is_shortened or not command.flags
+    if is_open or not (command.name or 'regions.' in str(command)):
       flags.setdefault('config_path', flags['[config_path]'])
     if flags.get('config_path') != flags['[config_path]']:
       given += smaller(loaded(flags.get('config_path', DEFAULT)))
@@ -310,7 +311,7 @@ def absent_files(command: Command) -> list[str]:
   path = dict(command.flags).get('config_path') or ''
   if not path.startswith('configs/experiments/'):
     return []
-  return [name for name in re.findall(r'path: "(.+)"', str(loaded(path))) if not os.path.exists(name)]
+  return [name for name in re.findall(r'"(.+/.+)"', str(loaded(path))) if not os.path.exists(name)]
 
 
 def is_of_readers(value: str | None) -> bool:

@@ -5,7 +5,7 @@
 
 cosmic-ray says where a module can be changed and how. Each of those places is changed once, by an operator
 that is drawn by lot, and the tests of the module run in a fork that imports the changed source; no file is
-touched. Compiled functions run as plain Python, beside their NumPy twins. Prints what no test noticed.
+touched. Compiled kernels run as plain Python, beside their NumPy twins. Prints what no test noticed.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / 'delf_d2r'
+SEARCH = ('tests/index/test_inverted_index.py', 'tests/index/test_word_scores.py')
 AGGREGATION = ('tests/kernels/test_kernels_aggregation.py', 'tests/kernels/test_kernels_similarity.py')
 # Modules and the tests that answer for them.
 MODULES = {
@@ -27,8 +28,13 @@ MODULES = {
   'kernels/asmk.py': AGGREGATION,
   'kernels/regional.py': AGGREGATION,
   'kernels/binarization.py': AGGREGATION,
+  'kernels/aggregation.py': AGGREGATION,
   'kernels/similarity.py': AGGREGATION[::-1],
   'evaluation/average_precision.py': ('tests/evaluation/test_average_precision.py',),
+  'evaluation/protocol.py': ('tests/evaluation/test_protocol.py',),
+  'evaluation/significance.py': ('tests/evaluation/test_significance.py',),
+  'index/attribution.py': SEARCH[::-1],
+  'index/ranking.py': SEARCH,
 }
 # Imported once, before the forks: everything that is not ours.
 IMPORTED = ('hypothesis', 'numpy', 'pytest', 'scipy', 'google.protobuf.text_format')
@@ -80,11 +86,12 @@ def _run_tests(file: pathlib.Path, source: str, tests: tuple[str, ...]) -> int:
     return compile(source, str(file), 'exec') if loader.path == str(file) else get_code(loader, name)
 
   importlib.machinery.SourceFileLoader.get_code = changed
-  from delf_d2r.kernels import compiled
+  if file.parent.name == 'kernels':
+    from delf_d2r.kernels import compiled
 
-  # The loops are taken, and run as they are written.
-  compiled.HAVE_NUMBA = True
-  compiled.njit = lambda function=None, **_: function or (lambda inner: inner)
+    # The loops are taken, and run as they are written. Those of the index are too slow for that.
+    compiled.HAVE_NUMBA = True
+    compiled.njit = lambda function=None, **_: function or (lambda inner: inner)
   import pytest
 
   return pytest.main(['-x', '-q', '--assert=plain', *tests])
