@@ -75,6 +75,7 @@ EXTRAS = {
     'httpx',
     'hypothesis',
     'onnxruntime',
+    'packaging',
     'playwright',
     'pycocotools',
     'pytest',

@@ -18,6 +18,11 @@ def test_one_query_has_no_spread():
   assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
 
 
+def test_one_sample_has_no_spread():
+  interval = bootstrap_interval([0.25, 0.5, 1.0], seed=1, samples=1)
+  assert interval.low == interval.high
+
+
 def test_the_same_seed_gives_the_same_interval():
   values = np.random.default_rng(0).random(70)
   assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
@@ -67,7 +72,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
   ('arguments', 'message'),
   [
     ({'per_query_ap_b': [0.5, 0.5]}, r'found \(3,\) and \(2,\)'),
+    ({'per_query_ap_b': [0.5, 0.5, 0.5, 0.5]}, r'found \(3,\) and \(4,\)'),
     ({'samples': 0}, 'found 0 and 0.95'),
+    ({'level': -0.5}, 'found 10000 and -0.5'),
     ({'level': 1.0}, 'found 10000 and 1.0'),
   ],
 )

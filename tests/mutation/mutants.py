@@ -20,7 +20,6 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / 'delf_d2r'
-SEARCH = ('tests/index/test_inverted_index.py', 'tests/index/test_word_scores.py')
 AGGREGATION = ('tests/kernels/test_kernels_aggregation.py', 'tests/kernels/test_kernels_similarity.py')
 # Modules and the tests that answer for them.
 MODULES = {
@@ -33,8 +32,8 @@ MODULES = {
   'evaluation/average_precision.py': ('tests/evaluation/test_average_precision.py',),
   'evaluation/protocol.py': ('tests/evaluation/test_protocol.py',),
   'evaluation/significance.py': ('tests/evaluation/test_significance.py',),
-  'index/attribution.py': SEARCH[::-1],
-  'index/ranking.py': SEARCH,
+  'index/attribution.py': ('tests/index/test_word_scores.py',),
+  'index/ranking.py': ('tests/index/test_index_ranking.py',),
 }
 # Imported once, before the forks: everything that is not ours.
 IMPORTED = ('hypothesis', 'numpy', 'pytest', 'scipy', 'google.protobuf.text_format')
