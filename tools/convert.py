@@ -1,4 +1,4 @@
-r"""Converts files of the research code (tensorflow/models) into artefacts and back; exports NPZ and HDF5.
+r"""Converts files of the research code into artefacts and back; exports NPZ and HDF5.
 
   d2r convert --input=k65536_codebook_tfckpt/codebook --config_path=delf_gld_config.pbtxt \
     --output=out/codebook

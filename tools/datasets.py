@@ -1,4 +1,4 @@
-"""Says where to fetch Revisited Oxford, Paris and their distractors, and checks what was fetched.
+"""Says where to fetch Revisited Oxford and Paris, and checks what was fetched.
 
   d2r datasets
   d2r datasets --name=roxford5k

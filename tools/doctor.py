@@ -1,4 +1,4 @@
-r"""Inspects a run, an artefact or an index: what is damaged, stale, unfinished or odd, and what to do.
+r"""Inspects a run, artefact or index: what is damaged, stale or odd, and what to do.
 
   d2r doctor OUT
   d2r doctor OUT/index OUT/features --format=json

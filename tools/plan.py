@@ -1,4 +1,4 @@
-"""Predicts what a run will take: time, memory, disk and cost of every stage, from rates of this machine.
+"""Predicts time, memory, disk and cost of a run, from rates of this machine.
 
   d2r plan --images=1000000 --sample=DIR
   d2r plan --images=1000000 --sample=DIR --boxes=4 --memory=16 --price_per_hour=0.4

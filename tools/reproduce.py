@@ -1,4 +1,4 @@
-"""Runs the rows of a table of the paper whose files are at hand; the paper's numbers stand beside ours.
+"""Runs the rows of a table of the paper; the paper's numbers stand beside ours.
 
   d2r reproduce --table=main --dataset=mini --output=out
   d2r reproduce --table=main --dataset=roxford5k --root=DIR --distractors=revisitop1m --output=out
