@@ -10,13 +10,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test lint clean default-model default-detector
+.PHONY: demo test docs lint clean default-model default-detector
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
 
 test: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest
+
+# The reference of the library, from its docstrings.
+docs: $(VENV)/installed-for-tests
+	$(BIN)/python tests/reference_pages.py docs_output
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -60,4 +64,4 @@ default-detector: $(VENV)/installed-for-tests
 	  --notes="$$(cat configs/detectors/default_detector.notes)" --output=$(WORK)/detector_model
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output delf_d2r/protos/*_pb2.py
+	rm -rf $(VENV) build dist *.egg-info demo_output docs_output delf_d2r/protos/*_pb2.py

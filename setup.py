@@ -58,6 +58,8 @@ EXTRAS = {
     'tf-keras',
     'tf-models-official',
   ],
+  # The reference and the notebook.
+  'docs': ['ipykernel', 'nbclient', 'pdoc'],
   # Verification by another library than OpenCV.
   'degensac': ['pydegensac'],
   # The photo stages on a cluster.
@@ -74,8 +76,11 @@ EXTRAS = {
     'grpcio-tools',
     'httpx',
     'hypothesis',
+    'ipykernel',
+    'nbclient',
     'onnxruntime',
     'packaging',
+    'pdoc',
     'playwright',
     'pycocotools',
     'pytest',
