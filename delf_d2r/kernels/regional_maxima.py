@@ -6,11 +6,12 @@ neighbours of level 1 share as nearly 40 % of their area as possible.
 """
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
 # Of the area of two neighbours at level 1.
-_OVERLAP = 0.4
+_OVERLAP = Fraction(2, 5)
 
 
 def squares(rows: int, columns: int, *, levels: int) -> np.ndarray:
@@ -39,10 +40,13 @@ def _along_longer_side(short: int, long: int) -> int:
   """m, the number of squares of side `short` along a side of `long` cells."""
   if short == long:
     return 1
+
+  def distance(number: int) -> Fraction:
+    # Exact: two numbers may be equally near, and the smaller one counts.
+    return abs(1 - Fraction(long - short, (number - 1) * short) - _OVERLAP)
+
   # Beyond this number neighbours share more than half.
-  candidates = np.arange(2, 2 * math.ceil(long / short) + 2)
-  overlaps = 1 - (long - short) / (candidates - 1) / short
-  return int(candidates[np.argmin(np.abs(overlaps - _OVERLAP))])
+  return min(range(2, 2 * math.ceil(long / short) + 2), key=distance)
 
 
 def _starts(cells: int, side: int, number: int) -> np.ndarray:

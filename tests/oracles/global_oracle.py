@@ -1,5 +1,7 @@
 """Global descriptors as their papers define them, slowly."""
 
+from fractions import Fraction
+
 import numpy as np
 
 
@@ -11,9 +13,9 @@ def rmac_squares(rows: int, columns: int, levels: int) -> list[tuple[int, int, i
     nearest = np.inf
     for m in range(2, 200):
       # Neighbours of side `short`, m of them evenly along `long`.
-      overlap = (short - (long - short) / (m - 1)) / short
-      if abs(overlap - 0.4) < nearest:
-        number, nearest = m, abs(overlap - 0.4)
+      overlap = 1 - Fraction(long - short, (m - 1) * short)
+      if abs(overlap - Fraction(2, 5)) < nearest:
+        number, nearest = m, abs(overlap - Fraction(2, 5))
   found = []
   for level in range(1, levels + 1):
     side = max(int(2 * short / (level + 1)), 1)
