@@ -8,6 +8,7 @@ many inputs were refused and read, and of each kind of failure the smallest inpu
 """
 
 import argparse
+import contextlib
 import faulthandler
 import multiprocessing
 import pathlib
@@ -44,10 +45,10 @@ def main():
   options = parser.parse_args()
   logging.set_verbosity(logging.ERROR)
   failed = False
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as loops:
     folder = pathlib.Path(folder)
     made = material.make(folder / 'made')
-    readers = [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made)]
+    readers = [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made, loops)]
     print(f'seed {options.seed}, {options.inputs} inputs for each reader')
     print(f'{"reader":<24}{"inputs":>8}{"refused":>9}{"read":>8}{"failed":>8}{"seconds":>9}', flush=True)
     for number, reader in enumerate(reader for reader in readers if options.reader in reader.name):

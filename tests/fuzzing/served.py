@@ -1,6 +1,7 @@
 """Requests to the server: whatever is asked, the answer is one that is foreseen."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import pathlib
@@ -46,8 +47,11 @@ _FORM = b'content-type: multipart/form-data; boundary=frontier'
 _SECRETS = (b'box_pixels', b'import annotations')
 
 
-def readers(made: Material) -> list[Reader]:
-  """Requests as files: `head`, a line and headers as HTTP has them, and `body`."""
+def readers(made: Material, loops: contextlib.ExitStack) -> list[Reader]:
+  """Requests as files: `head`, a line and headers as HTTP has them, and `body`.
+
+  Their event loop is closed with `loops`.
+  """
   photo = material.encoded(material.photo(0), 'jpeg')
   forms = (
     [('photo', 'a.jpg', photo), ('box', '', b'0.1,0.1,0.9,0.9'), ('top_k', '', b'3')],
@@ -64,7 +68,7 @@ def readers(made: Material) -> list[Reader]:
     engine = SearchEngine.load(made.run)
     annotations = Annotations(ImageList.from_folder(made.photos), folder / 'drawn.csv')
     options = Options(max_upload_bytes=100_000, max_megapixels=4, max_results=5)
-    return create_app(engine, options, annotations=annotations), asyncio.Runner()
+    return create_app(engine, options, annotations=annotations), loops.enter_context(asyncio.Runner())
 
   def read(folder: pathlib.Path) -> None:
     files = {

@@ -1,5 +1,7 @@
 """Whatever a file holds, its reader gives a clear error or a sound result; fuzz_readers.py tries more."""
 
+import contextlib
+
 import pytest
 from fuzzing import foreign_files, material, own_files, served
 from fuzzing.campaign import campaign
@@ -12,7 +14,8 @@ INPUTS = 30
 @pytest.fixture(scope='module')
 def readers(tmp_path_factory):
   made = material.make(tmp_path_factory.mktemp('fuzzing') / 'made')
-  return [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made)]
+  with contextlib.ExitStack() as loops:
+    yield [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made, loops)]
 
 
 def test_every_reader(readers, tmp_path, capsys):
