@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 import delf_d2r.config as configs
-from delf_d2r import experiment
+from delf_d2r import experiment, text_table
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
@@ -22,6 +22,7 @@ from delf_d2r.evaluation.protocol import PROTOCOLS
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.report import experiment_page, make_report, match_views
+from delf_d2r.report.paired_page import signed
 from delf_d2r.report.views import ExperimentView, MethodView, TableView
 from delf_d2r.sharing import SharedArtefacts
 from delf_d2r.stages import evaluate
@@ -168,7 +169,7 @@ def _gain_cells(other: str, gains: Mapping[str, PairedComparison]) -> tuple[str,
   return (
     other,
     *(
-      f'{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]'
+      f'{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]'
       if found and found.num_queries
       else '-'
       for found in intervals
@@ -178,24 +179,12 @@ def _gain_cells(other: str, gains: Mapping[str, PairedComparison]) -> tuple[str,
 
 def table_text(comparison: Comparison) -> str:
   """Both tables for a terminal."""
-  tables = [aligned([_COLUMNS, *map(_cells, comparison.rows)])]
+  tables = [text_table.aligned([_COLUMNS, *map(_cells, comparison.rows)])]
   if comparison.gains:
     lines = [_gain_cells(*gain) for gain in comparison.gains.items()]
-    tables.append(aligned([_gain_columns(comparison.rows[-1].name), *lines]))
+    tables.append(text_table.aligned([_gain_columns(comparison.rows[-1].name), *lines]))
     tables.append(f'({_GAINS_CAPTION})')
   return '\n\n'.join(tables)
-
-
-def aligned(lines: Sequence[tuple[str, ...]]) -> str:
-  """Rows of cells as text: the first column set left, all others right."""
-  widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-  return '\n'.join(
-    '  '.join(
-      cell.ljust(width) if column == 0 else cell.rjust(width)
-      for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ).rstrip()
-    for line in lines
-  )
 
 
 def _write_page(

@@ -8,7 +8,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from delf_d2r import comparison
+from delf_d2r import comparison, text_table
 from delf_d2r.data import files
 from delf_d2r.data.benchmarks import REVISITED, Benchmark
 from delf_d2r.data.dataset import Dataset
@@ -92,7 +92,7 @@ def as_text(found: Reproduction) -> str:
   columns, rows = _table(found)
   remarks = [f'{result.row.name}: {result.remark}' for result in found.results if result.remark]
   heading = f'{found.table.title} on {_subtitle(found)}'
-  return '\n'.join([heading, '', comparison.aligned([columns, *rows]), '', *_notes(found), *remarks]) + '\n'
+  return '\n'.join([heading, '', text_table.aligned([columns, *rows]), '', *_notes(found), *remarks]) + '\n'
 
 
 def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:

@@ -12,6 +12,7 @@ REPOSITORY = PACKAGE.parent
 LAYERS = {
   'structures': 0,
   'errors': 0,
+  'text_table': 0,
   'version': 0,
   'protos': 0,
   'config_values': 0.1,

@@ -4,10 +4,8 @@ import math
 import pathlib
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from delf_d2r.data import files
-from delf_d2r.errors import UserError
 from delf_d2r.protos import delf_datum_pb2
 
 _FLOATS = ('float16', 'float32', 'float64')
@@ -73,7 +71,5 @@ def read(path: str | pathlib.Path) -> np.ndarray:
   Raises:
     UserError: it is missing or damaged.
   """
-  try:
+  with files.readable(path, 'a .datum file'):
     return decode(delf_datum_pb2.DatumProto.FromString(pathlib.Path(path).read_bytes()))
-  except (OSError, DecodeError, ValueError) as error:
-    raise UserError(f'{path}: not readable as a .datum file ({error})') from None

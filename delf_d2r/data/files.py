@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import google_crc32c
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from delf_d2r.errors import ArtefactError, UserError
 
@@ -121,6 +122,15 @@ def explained(what: str, path: pathlib.Path) -> Iterator[None]:
       f'{what} {path}: {error}. What was finished before is kept; mend the place (or free'
       ' space, or choose another --output) and run the same command again to go on'
     ) from error
+
+
+@contextlib.contextmanager
+def readable(path: str | pathlib.Path, what: str) -> Iterator[None]:
+  """Turns what a missing or damaged file raises into a UserError: `path` is not readable as `what`."""
+  try:
+    yield
+  except (OSError, ValueError, DecodeError) as error:
+    raise UserError(f'{path}: not readable as {what} ({error})') from None
 
 
 def _umask() -> int:

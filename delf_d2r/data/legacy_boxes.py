@@ -59,10 +59,8 @@ def read(path: str | pathlib.Path) -> tuple[Boxes, np.ndarray]:
   Raises:
     UserError: it is missing or damaged.
   """
-  try:
+  with files.readable(path, f'a {EXTENSION} file'):
     return decode(pathlib.Path(path).read_bytes())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: not readable as a {EXTENSION} file ({error})') from None
 
 
 def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Boxes]]) -> int:

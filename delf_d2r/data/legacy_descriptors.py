@@ -9,8 +9,7 @@ import pathlib
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from delf_d2r.data import datum
-from delf_d2r.errors import UserError
+from delf_d2r.data import datum, files
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import delf_datum_pb2
 from delf_d2r.structures import AggregatedDescriptor
@@ -104,7 +103,5 @@ def read(path: str | pathlib.Path, *, num_words: int, dimensions: int) -> Aggreg
   """
   path = pathlib.Path(path)
   kernel, _ = EXTENSIONS[path.suffix]
-  try:
+  with files.readable(path, f'a {path.suffix} file of this codebook'):
     return decode(path.read_bytes(), kernel=kernel, num_words=num_words, dimensions=dimensions)
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: not readable as a {path.suffix} file of this codebook ({error})') from None

@@ -6,7 +6,6 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from delf_d2r.data import files
-from delf_d2r.errors import UserError
 from delf_d2r.protos import delf_feature_pb2
 from delf_d2r.structures import LocalFeatures
 
@@ -64,7 +63,5 @@ def read(path: str | pathlib.Path) -> LocalFeatures:
   Raises:
     UserError: it is missing or damaged.
   """
-  try:
+  with files.readable(path, f'a {EXTENSION} file'):
     return decode(pathlib.Path(path).read_bytes())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: not readable as a {EXTENSION} file ({error})') from None

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+from delf_d2r import text_table
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.planning.rates import Rates
 from delf_d2r.planning.stage_rate import Rate
@@ -177,12 +178,10 @@ def to_text(plan: RunPlan) -> str:
     times = (_duration(stage.seconds), _duration(stage.cpu_seconds))
     cost = [f'{stage.cost:,.2f}'] if with_cost else []
     rows.append((stage.stage, *times, _gigabytes(stage.disk), _gigabytes(stage.memory), *cost))
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [f'{plan.images:,} images, on this machine:', '']
-  for row in rows:
-    first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-    lines.append('  '.join([row[0].ljust(len(first)), *others]).rstrip())
-  lines += [
+  lines = [
+    f'{plan.images:,} images, on this machine:',
+    '',
+    text_table.aligned(rows),
     '',
     f'index: {_gigabytes(plan.index_bytes)}; a query takes {1e3 * plan.query_seconds:.2f} ms of CPU in it',
   ]
