@@ -136,7 +136,7 @@ def row_of(outcome: experiment.Outcome) -> Row:
   )
 
 
-_GAINS_CAPTION = 'points of mAP, mean of the paired differences of queries with its 95 % bootstrap interval'
+_GAINS_CAPTION = 'Points of mAP, mean of the paired differences of queries with its 95 % bootstrap interval'
 _COLUMNS = (
   'experiment',
   'mAP easy',
