@@ -16,8 +16,8 @@ import tempfile
 from unittest import mock
 
 IMPORTED = (
-  'delf_d2r.experiment',
-  'delf_d2r.comparison',
+  'delf_d2r.experiments.experiment',
+  'delf_d2r.experiments.comparison',
   'delf_d2r.engine',
   'delf_d2r.report.answers',
   'delf_d2r.models.extractor',

@@ -2,8 +2,9 @@
 
 import pytest
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.errors import ConfigError
+from delf_d2r.experiments import experiment
 
 FUSION = """fusion {
   extraction { extractor: GLOBAL }

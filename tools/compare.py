@@ -14,7 +14,8 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, paired_runs
+from delf_d2r import command_line
+from delf_d2r.experiments import paired_runs
 
 flags.DEFINE_string('output', None, 'Folder for compare.html and compare.json; made if missing.')
 flags.DEFINE_string('ground_truth', None, 'Scores rankings that are given without their metrics.')

@@ -13,9 +13,10 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, comparison, config, experiment
+from delf_d2r import command_line, config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import comparison, experiment
 from delf_d2r.stages import progress
 
 EXPERIMENTS = (

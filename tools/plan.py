@@ -14,9 +14,10 @@ import tempfile
 
 from absl import flags
 
-from delf_d2r import command_line, config, experiment
+from delf_d2r import command_line, config
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
+from delf_d2r.experiments import experiment
 from delf_d2r.planning import plan, rates
 
 command_line.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')

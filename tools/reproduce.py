@@ -13,9 +13,10 @@ import sys
 
 from absl import flags
 
-from delf_d2r import command_line, experiment, reproduction, reproduction_table
+from delf_d2r import command_line
 from delf_d2r.data import benchmarks, distractor_list
 from delf_d2r.data.benchmarks import Benchmark
+from delf_d2r.experiments import experiment, reproduction, reproduction_table
 from delf_d2r.stages import progress
 
 flags.DEFINE_string('table', 'main', f'One of {", ".join(reproduction.TABLES)}, or a .pbtxt of that form.')

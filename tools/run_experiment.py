@@ -14,10 +14,11 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config, distractors, experiment
+from delf_d2r import command_line, config
 from delf_d2r.data import distractor_list
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import distractors, experiment
 
 command_line.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
 command_line.define_images()

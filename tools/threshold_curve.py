@@ -11,9 +11,10 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config, experiment, threshold_curve
+from delf_d2r import command_line, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import experiment, threshold_curve
 
 command_line.define_config('of every stage')
 command_line.define_images()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_d2r.attribution import Explanation
+from delf_d2r.engine.attribution import Explanation
 from delf_d2r.structures import ImageFeatures, Match
 
 # A 2,000th of a photo is no pixel of any screen.

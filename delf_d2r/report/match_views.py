@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-from delf_d2r.attribution import explain
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.feature_store import FeatureStore
 from delf_d2r.engine import Answer, SearchEngine
+from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_d2r.answer import SearchResult
+from delf_d2r.engine.answer import SearchResult
 
 LABELS = ('right', 'wrong', 'junk', 'query')
 

@@ -6,9 +6,9 @@ import pathlib
 import time
 from typing import BinaryIO
 
-from delf_d2r.attribution import explain
 from delf_d2r.data import images
 from delf_d2r.engine import SearchEngine
+from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ImageError
 from delf_d2r.report.match_document import match_document
 from delf_d2r.serving import schemas

@@ -12,8 +12,8 @@ from absl import logging
 
 from delf_d2r.data import artefact_writer, codebook_files, files, index_files
 from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.engine.live_index import LiveIndex, Snapshot
 from delf_d2r.errors import UserError
-from delf_d2r.live_index import LiveIndex, Snapshot
 from delf_d2r.sharding import layout
 from delf_d2r.sharding.layout import Split
 from delf_d2r.stages import progress

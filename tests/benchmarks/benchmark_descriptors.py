@@ -24,13 +24,13 @@ from benchmarks import development_sets as sets  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r import experiment  # noqa: E402
 from delf_d2r.data import artefact_writer, ground_truth, mini_benchmark, ranking_files, records  # noqa: E402
 from delf_d2r.data.artefacts import Artefact, Plan  # noqa: E402
 from delf_d2r.data.dataset import Dataset  # noqa: E402
 from delf_d2r.data.image_list import ImageList  # noqa: E402
 from delf_d2r.data.images import load_image  # noqa: E402
 from delf_d2r.evaluation import metrics_files, protocol  # noqa: E402
+from delf_d2r.experiments import experiment  # noqa: E402
 from delf_d2r.extractors import factory  # noqa: E402
 from delf_d2r.stages import evaluate, extract, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402

@@ -19,7 +19,7 @@ from benchmarks import development_sets as sets  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r import experiment  # noqa: E402
+from delf_d2r.experiments import experiment  # noqa: E402
 from delf_d2r.geometry.boxes import uniform_grid  # noqa: E402
 from delf_d2r.protos.regions_pb2 import RegionsConfig as Regions  # noqa: E402
 from delf_d2r.stages import train_codebook  # noqa: E402

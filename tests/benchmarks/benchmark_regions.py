@@ -26,7 +26,6 @@ import numpy as np  # noqa: E402
 from benchmarks import development_sets as sets  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 
-from delf_d2r import comparison, experiment  # noqa: E402
 from delf_d2r import config as configs  # noqa: E402
 from delf_d2r.data import boxes_file, ground_truth, mini_benchmark  # noqa: E402
 from delf_d2r.data.dataset import Dataset  # noqa: E402
@@ -34,6 +33,7 @@ from delf_d2r.data.image_list import ImageList  # noqa: E402
 from delf_d2r.data.images import load_image  # noqa: E402
 from delf_d2r.evaluation import metrics_files  # noqa: E402
 from delf_d2r.evaluation.significance import bootstrap_interval  # noqa: E402
+from delf_d2r.experiments import comparison, experiment  # noqa: E402
 from delf_d2r.geometry import boxes as box_geometry  # noqa: E402
 from delf_d2r.stages import evaluate, extract, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402

@@ -19,9 +19,10 @@ import time
 import httpx
 import numpy as np
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import experiment
 
 CONFIG = 'configs/experiments/sift_rasmk_star.pbtxt'
 

@@ -10,10 +10,11 @@ import pathlib
 import development_sets as sets
 from absl import flags
 
-from delf_d2r import command_line, comparison, config, experiment
+from delf_d2r import command_line, config
 from delf_d2r.data import ground_truth
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
+from delf_d2r.experiments import comparison, experiment
 from delf_d2r.stages import extract, train_codebook
 
 flags.DEFINE_enum('dataset', None, list(sets.SETS), 'Which photos.', required=True)

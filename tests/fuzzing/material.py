@@ -8,8 +8,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import experiment
 
 CONFIG = """
 name: "fuzzed"

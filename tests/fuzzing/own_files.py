@@ -8,7 +8,7 @@ from fuzzing.material import Material, files_of
 from fuzzing.reader import Reader, single
 from hypothesis import strategies as st
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import (
   codebook_files,
   detection_examples,
@@ -27,6 +27,7 @@ from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.kernels.pca import Pca
 from delf_d2r.structures import AggregatedDescriptor

@@ -4,9 +4,10 @@ import pathlib
 
 import pytest
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import experiment
 
 TINY_CONFIG = """
 name: "tiny"

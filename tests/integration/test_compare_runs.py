@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from delf_d2r import paired_runs
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import paired_runs
 from delf_d2r.report import paired_page
 from tools import compare as binary
 

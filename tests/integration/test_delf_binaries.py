@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from delf_d2r import config as configs
-from delf_d2r import experiment
 from delf_d2r.data import pca_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.engine import SearchEngine
+from delf_d2r.experiments import experiment
 from delf_d2r.stages import extract
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

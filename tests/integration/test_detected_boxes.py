@@ -8,10 +8,11 @@ import pytest
 from detection_support import write_tf2
 from numpy.testing import assert_allclose
 
-from delf_d2r import comparison, config, experiment
+from delf_d2r import config
 from delf_d2r.data import records
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.engine import SearchEngine
+from delf_d2r.experiments import comparison, experiment
 
 CONFIG = """
 name: "%s"

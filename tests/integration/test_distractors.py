@@ -7,13 +7,14 @@ import pytest
 from integration_files import contents
 from PIL import Image
 
-from delf_d2r import config, distractors, experiment
+from delf_d2r import config
 from delf_d2r.data import distractor_list, ranking_files
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import distractors, experiment
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import build_index
 

@@ -406,8 +406,8 @@ def test_changed_photos_are_stale(own_photos, change, severity, problem):
 
 
 def test_changed_ground_truth_and_queries_are_stale(run, load, benchmark, finished, tmp_path):
-  from delf_d2r import experiment
   from delf_d2r.data.dataset import Dataset
+  from delf_d2r.experiments import experiment
 
   shutil.copytree(benchmark.queries_dir, tmp_path / 'queries')
   truth = shutil.copy(benchmark.ground_truth_path, tmp_path)

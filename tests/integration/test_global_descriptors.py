@@ -10,12 +10,13 @@ from delf_support import noise
 from integration_files import score_table
 from PIL import Image
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import index_files, ranking_files
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment
 from delf_d2r.models import efficientnet_lite
 from delf_d2r.stages import extract, train_pca
 

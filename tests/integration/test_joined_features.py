@@ -4,10 +4,11 @@ import pytest
 
 pytest.importorskip('tensorflow')
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import ranking_files
 from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment
 
 
 def test_objects_are_found_and_a_photo_is_answered(tmp_path, config_path, benchmark, dataset):

@@ -25,9 +25,10 @@ import readme_commands
 from readme_commands import Command
 
 from delf_d2r import config as configs
-from delf_d2r import experiment, models
+from delf_d2r import models
 from delf_d2r.command_line import COMMANDS
 from delf_d2r.data import ground_truth
+from delf_d2r.experiments import experiment
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -132,8 +133,8 @@ HANDED_ON = {
   'demo': (
     'delf_d2r.data.mini_benchmark.generate',
     'delf_d2r.data.dataset.Dataset.load',
-    'delf_d2r.comparison.run',
-    'delf_d2r.comparison.table_text',
+    'delf_d2r.experiments.comparison.run',
+    'delf_d2r.experiments.comparison.table_text',
   ),
   'export_delf': ('delf_d2r.stages.export_delf.run',),
   'export_detector': ('delf_d2r.stages.export_detector.run',),

@@ -11,12 +11,12 @@ import sys
 import pytest
 from integration_files import contents
 
-from delf_d2r import reproduction, reproduction_table
 from delf_d2r.data import benchmarks, distractor_list
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiment import Options
+from delf_d2r.experiments import reproduction, reproduction_table
+from delf_d2r.experiments.experiment import Options
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 REVISITED = REPOSITORY.parent / 'shared/data/revisited_ground_truth'

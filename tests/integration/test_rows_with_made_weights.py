@@ -11,13 +11,14 @@ from onnx_support import write_linear
 from oracles import global_oracle
 from PIL import Image
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import files, match_records, pca_files, ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment
 from delf_d2r.kernels.pca import Covariance
 from delf_d2r.models import alexnet, efficientnet_lite
 from delf_d2r.stages import extract, train_pca, train_whitening

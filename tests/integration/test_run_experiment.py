@@ -40,7 +40,7 @@ def test_the_objects_are_found(finished):
 def test_same_input_same_bytes_whatever_the_number_of_workers(
   load, dataset, benchmark, finished_dir, tmp_path
 ):
-  from delf_d2r import experiment
+  from delf_d2r.experiments import experiment
 
   options = experiment.Options(workers=2)
   experiment.run(load(), dataset, tmp_path / 'run', ground_truth=benchmark.ground_truth_path, options=options)

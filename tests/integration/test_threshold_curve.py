@@ -5,10 +5,10 @@ import csv
 import pytest
 
 from delf_d2r import config as configs
-from delf_d2r import experiment, threshold_curve
 from delf_d2r.data import boxes_file
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment, threshold_curve
 from delf_d2r.stages import extract
 
 ONE = experiment.Options(workers=1)

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from delf_d2r import experiment
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import experiment
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # With the few features of these runs many a true pair agrees no better than chance may.

@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
+from delf_d2r.experiments import experiment
 from delf_d2r.planning import made, rates
 from delf_d2r.planning.costs import Cost, Line, measure
 from delf_d2r.planning.plan import make_plan, to_json, to_text

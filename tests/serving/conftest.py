@@ -4,10 +4,11 @@ import httpx
 import pytest
 from serving_support import serving
 
-from delf_d2r import config, experiment
+from delf_d2r import config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.engine import SearchEngine
+from delf_d2r.experiments import experiment
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
 

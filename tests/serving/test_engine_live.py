@@ -262,7 +262,7 @@ def test_a_kill_while_saving_leaves_boxes_that_fit(live_dir, new_photo, query_pa
     engine.remove([engine.index.image_names[0]])
     after = answers(engine, [query_path], verify=True)
     with monkeypatch.context() as patch:
-      places = {'save': 'delf_d2r.index.stored_index.write', 'stamp': 'delf_d2r.live_index._stamped'}
+      places = {'save': 'delf_d2r.index.stored_index.write', 'stamp': 'delf_d2r.engine.live_index._stamped'}
       patch.setattr(places.get(killed_at, f'delf_d2r.data.live_files.{killed_at}'), kill)
       with pytest.raises(Killed):
         engine.save()

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from delf_d2r.engine import SearchEngine
+from delf_d2r.engine.search_engine import SearchEngine
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures
 

@@ -10,7 +10,6 @@ from urllib.parse import quote
 import numpy as np
 
 import delf_d2r.config as configs
-from delf_d2r import experiment
 from delf_d2r.data import files, ranking_files
 from delf_d2r.data import ground_truth as ground_truths
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
@@ -18,6 +17,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import Metrics
+from delf_d2r.experiments import experiment
 from delf_d2r.report import make_report, paired_page
 from delf_d2r.report.paired_page import PairedView, RunView
 from delf_d2r.stages import evaluate

@@ -9,8 +9,8 @@ from absl import logging
 from delf_d2r.data import live_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.engine.live_index import Snapshot
 from delf_d2r.errors import ArtefactError, ImageError
-from delf_d2r.live_index import Snapshot
 from delf_d2r.structures import Boxes, ImageFeatures
 
 

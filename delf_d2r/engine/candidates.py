@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from delf_d2r.engine.live_index import Snapshot
 from delf_d2r.errors import UserError
-from delf_d2r.live_index import Snapshot
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
 from delf_d2r.verifier import Verifier, features_to_match

@@ -17,7 +17,6 @@ from typing import Any
 from absl import logging
 
 import delf_d2r.config as configs
-from delf_d2r import second_features
 from delf_d2r.config_rules import runs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import Artefact
@@ -25,6 +24,7 @@ from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import ConfigError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.experiments import second_features
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report
 from delf_d2r.stages import (

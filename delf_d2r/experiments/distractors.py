@@ -10,13 +10,13 @@ own, and its query features ask again.
 import pathlib
 from collections.abc import Mapping
 
-from delf_d2r import experiment
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
+from delf_d2r.experiments import experiment
+from delf_d2r.experiments.second_features import DISTRACTORS, JOINED
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.second_features import DISTRACTORS, JOINED
 from delf_d2r.stages import aggregate, build_index
 
 _PREFIX = 'distractor_'

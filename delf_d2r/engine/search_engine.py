@@ -13,20 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from delf_d2r import config as configs
-from delf_d2r.answer import Answer, SearchResult, results_of
-from delf_d2r.candidates import Candidates
 from delf_d2r.data import artefacts
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.boxes_file import check_box
+from delf_d2r.engine.answer import Answer, SearchResult, results_of
+from delf_d2r.engine.candidates import Candidates
+from delf_d2r.engine.indexed_features import IndexedFeatures
+from delf_d2r.engine.live_index import LiveIndex
+from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
+from delf_d2r.engine.ranking_engine import RankingEngine
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.storage import IndexFormatError
-from delf_d2r.indexed_features import IndexedFeatures
-from delf_d2r.live_index import LiveIndex
-from delf_d2r.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.ranking_engine import RankingEngine
 from delf_d2r.sharding import layout
 from delf_d2r.structures import Boxes, ImageFeatures, LocalFeatures, Match
 from delf_d2r.verifier import reordered

@@ -12,19 +12,20 @@ import numpy as np
 from absl import logging
 
 import delf_d2r.config as configs
-from delf_d2r import experiment, text_table
+from delf_d2r import text_table
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import PROTOCOLS
+from delf_d2r.experiments import experiment
+from delf_d2r.experiments.sharing import SharedArtefacts
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.report import experiment_page, make_report, match_views
 from delf_d2r.report.paired_page import signed
 from delf_d2r.report.views import ExperimentView, MethodView, TableView
-from delf_d2r.sharing import SharedArtefacts
 from delf_d2r.stages import evaluate
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.live_index import Snapshot
+from delf_d2r.engine.live_index import Snapshot
 from delf_d2r.structures import ImageFeatures, Match, Ranking
 
 

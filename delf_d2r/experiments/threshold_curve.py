@@ -10,12 +10,12 @@ import io
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from delf_d2r import comparison, experiment
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.protocol import PROTOCOLS
+from delf_d2r.experiments import comparison, experiment
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report, trade_off_page
 from delf_d2r.report.trade_off_page import TradeOffPoint, TradeOffView

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from delf_d2r import aggregator
-from delf_d2r.answer import SearchResult, results_of
 from delf_d2r.data import codebook_files
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.engine.answer import SearchResult, results_of
+from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.index.inverted_index import InvertedIndex
-from delf_d2r.live_index import LiveIndex
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, LocalFeatures, Ranking
 

@@ -19,18 +19,18 @@ from absl import logging
 from google.protobuf import text_format
 
 import delf_d2r.config as configs
-from delf_d2r import comparison, distractors, experiment, reproduction_table
 from delf_d2r.config_values import fingerprint
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import ConfigError, UserError
+from delf_d2r.experiments import comparison, distractors, experiment, reproduction_table
+from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
+from delf_d2r.experiments.sharing import SharedArtefacts
 from delf_d2r.extractors import factory
 from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
-from delf_d2r.reproduction_table import Reproduction, RowResult
-from delf_d2r.sharing import SharedArtefacts
 from delf_d2r.stages import train_codebook
 
 TABLES = ('main', 'ablation')

@@ -8,10 +8,11 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from delf_d2r import comparison, text_table
+from delf_d2r import text_table
 from delf_d2r.data import files
 from delf_d2r.data.benchmarks import REVISITED, Benchmark
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.experiments import comparison
 from delf_d2r.protos import table_pb2
 from delf_d2r.report import make_report, reproduction_page
 from delf_d2r.report.reproduction_page import ReproductionView

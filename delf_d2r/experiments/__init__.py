@@ -1,0 +1,1 @@
+"""Whole runs: one experiment, several side by side, a paper's table."""
