@@ -36,7 +36,9 @@ def test_every_module_has_its_page(tmp_path):
   assert modules - pages == {'delf_d2r'}  # It is the page beside the folder of that name.
   assert (tmp_path / 'delf_d2r.html').is_file()
   # An explanation of an argument is a list, not a paragraph that runs on.
-  assert '<h6 id="arguments">' in (tmp_path / 'delf_d2r' / 'attribution.html').read_text(encoding='utf-8')
+  assert '<h6 id="arguments">' in (tmp_path / 'delf_d2r' / 'engine' / 'attribution.html').read_text(
+    encoding='utf-8'
+  )
 
 
 @pytest.mark.parametrize(
