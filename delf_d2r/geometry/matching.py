@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 
+# 8 MB of them: two images of a thousand features are one piece, which is multiplied fastest.
+_PRODUCTS_AT_A_TIME = 2**21
+
 
 @dataclasses.dataclass(frozen=True)
 class PutativeMatches:
@@ -36,7 +39,7 @@ def match(
 ) -> PutativeMatches:
   """Pairs each feature of the query with its nearest neighbour in the index image.
 
-  One product of matrices gives all N x M distances. Of equally near neighbours the first is taken. A
+  Products of matrices give all N x M distances. Of equally near neighbours the first is taken. A
   descriptor that is not finite matches nothing. Credible matches are one-to-one, except with `mutual` off.
 
   Two kinds of features that were joined (extractors/joined.py) are at least 2 apart and distances within a
@@ -61,24 +64,21 @@ def match(
     nothing = np.zeros(0, np.int64)
     return PutativeMatches(nothing, nothing, np.zeros(0, np.float32), np.zeros(0, bool))
   # -d^2 / 2 = q.x - |q|^2 / 2 - |x|^2 / 2: two more columns make it a single product.
-  left = np.column_stack([query[query_rows], -query_half, np.ones_like(query_half)])
-  right = np.column_stack([index[index_rows], np.ones_like(index_half), -index_half])
-  closeness = left @ right.T
-  rows = np.arange(len(query_rows))
-  nearest = closeness.argmax(axis=1)
-  best = closeness[rows, nearest]
+  left = _beside(query, query_rows, -query_half, 1)
+  right = _beside(index, index_rows, 1, -index_half)
+  nearest, best, second, best_of_index = _scan(left, right)
   kept = np.isfinite(best)
   credible = kept.copy()
   if mutual:
-    credible &= best == closeness.max(axis=0)[nearest]
+    credible &= best == best_of_index[nearest]
     # Rows that are equally near to one column: the first has it.
-    first = np.full(len(index_rows), len(rows))
-    np.minimum.at(first, nearest[credible], rows[credible])
-    credible &= first[nearest] == rows
+    rows = np.flatnonzero(credible)
+    first = np.full(len(index_rows), len(query_rows))
+    np.minimum.at(first, nearest[rows], rows)
+    credible[rows] = first[nearest[rows]] == rows
   if ratio < 1:
-    closeness[rows, nearest] = -np.inf
     # Both sides are -d^2 / 2.
-    credible &= best > ratio**2 * closeness.max(axis=1)
+    credible &= best > ratio**2 * second
   chosen, partners = query_rows[kept], index_rows[nearest[kept]]
   # The product cancels digits where descriptors are nearly equal; the matches are measured anew.
   apart = query[chosen] - index[partners]
@@ -86,6 +86,35 @@ def match(
   near = np.flatnonzero(distances < max_distance)
   order = near[np.argsort(distances[near], kind='stable')]
   return PutativeMatches(chosen[order], partners[order], distances[order], credible[kept][order])
+
+
+def _scan(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Where each row of `left` @ `right`.T [N, M] is largest, its two largest values, the largest of columns.
+
+  The product is looked at in pieces, so that images of many features take no more memory than others.
+  """
+  count = len(left)
+  nearest = np.empty(count, np.int64)
+  best, second = np.empty((2, count), np.float32)
+  best_of_index = np.full(len(right), -np.inf, np.float32)
+  for start in range(0, count, step := max(_PRODUCTS_AT_A_TIME // len(right), 1)):
+    piece = slice(start, start + step)
+    closeness = left[piece] @ right.T
+    rows = np.arange(len(closeness))
+    nearest[piece] = closeness.argmax(axis=1)
+    best[piece] = closeness[rows, nearest[piece]]
+    np.maximum(best_of_index, closeness.max(axis=0), out=best_of_index)
+    closeness[rows, nearest[piece]] = -np.inf
+    second[piece] = closeness.max(axis=1)
+  return nearest, best, second, best_of_index
+
+
+def _beside(descriptors: np.ndarray, rows: np.ndarray, *columns) -> np.ndarray:
+  """float32 [R, D + 2]: some rows and two more columns."""
+  joined = np.empty((len(rows), descriptors.shape[1] + 2), np.float32)
+  joined[:, :-2] = descriptors if len(rows) == len(descriptors) else descriptors[rows]
+  joined[:, -2], joined[:, -1] = columns
+  return joined
 
 
 def _finite_rows(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

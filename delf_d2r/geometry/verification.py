@@ -113,7 +113,8 @@ def verify(
     is_one_plane = 2 * len(inliers) >= len(chosen)
     chosen = np.flatnonzero(usable)
     places = _places(query, index, chosen)
-    inliers = _inliers(matrix, *places, options)
+    agree = transforms.residuals(matrix, *places) <= options.max_residual
+    inliers = _inliers(matrix, *places, agree, options)
     if not is_one_plane:
       # Of several planes another one may have more matches in all. Few pairs of images come so far.
       other, more = _best(_searches(options)[:1], *places, options, len(inliers) + 1)
@@ -134,15 +135,18 @@ def _best(
   best, most = np.zeros((3, 3)), np.zeros(0, np.int64)
   if len(source) < needed:
     return best, most
+  # OpenCV and pydegensac want (x, y).
+  turned = np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1])
   for search in searches:
-    # OpenCV and pydegensac want (x, y).
-    found = search(np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1]), options)
+    found = search(*turned, options)
     if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
       continue
-    matrix = _polish(_as_matrix(found), source, target, options)
-    inliers = _inliers(matrix, source, target, options)
-    enough = len(inliers) >= max(needed, len(most) + 1)
-    if enough and transforms.have_extent(source[inliers], target[inliers], options.limits):
+    matrix, agree = _polish(_as_matrix(found), source, target, options)
+    least = max(needed, len(most) + 1)
+    if np.count_nonzero(agree) < least:
+      continue
+    inliers = _inliers(matrix, source, target, agree, options)
+    if len(inliers) >= least and transforms.have_extent(source[inliers], target[inliers], options.limits):
       best, most = matrix, inliers
     if 2 * len(most) >= len(source):
       break
@@ -216,32 +220,36 @@ def _as_matrix(found: np.ndarray) -> np.ndarray:
   return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
 
 
-def _polish(matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray:
-  """The transform fitted to its own inliers for as long as that is better."""
+def _polish(
+  matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options
+) -> tuple[np.ndarray, np.ndarray]:
+  """The transform fitted to its own inliers for as long as that is better, and bool [P], which these are."""
   residuals = transforms.residuals(matrix, source, target)
-  goodness = _goodness(residuals, options)
+  agree = residuals <= options.max_residual
+  goodness = _goodness(residuals, agree, options)
   for _ in range(_MAX_POLISHES):
-    agree = residuals <= options.max_residual
     candidate = transforms.fit(options.model, source[agree], target[agree])
     if candidate is None:
       break
     residuals = transforms.residuals(candidate, source, target)
-    previous, goodness = goodness, _goodness(residuals, options)
+    nearer = residuals <= options.max_residual
+    previous, goodness = goodness, _goodness(residuals, nearer, options)
     if goodness <= previous:
       break
-    matrix = candidate
-  return matrix
+    matrix, agree = candidate, nearer
+  return matrix, agree
 
 
-def _goodness(residuals: np.ndarray, options: Options) -> tuple[int, float]:
+def _goodness(residuals: np.ndarray, agree: np.ndarray, options: Options) -> tuple[int, float]:
   """More inliers are better, then nearer ones: the cost of MSAC (Torr, Zisserman, CVIU 2000)."""
   limited = np.minimum(residuals, options.max_residual)
-  return int(np.count_nonzero(residuals <= options.max_residual)), -float(limited @ limited)
+  return int(np.count_nonzero(agree)), -float(limited @ limited)
 
 
-def _inliers(matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray:
-  """int64 [I], ascending: the matches that agree where the transform is plausible, of a pixel the first."""
-  agree = transforms.residuals(matrix, source, target) <= options.max_residual
+def _inliers(
+  matrix: np.ndarray, source: np.ndarray, target: np.ndarray, agree: np.ndarray, options: Options
+) -> np.ndarray:
+  """int64 [I], ascending: the matches that `agree` where the transform is plausible, of a pixel the first."""
   inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
   for points in (source, target):
     rows, columns = np.floor(points[inliers]).astype(np.int64).T

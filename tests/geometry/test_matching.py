@@ -35,6 +35,17 @@ def test_as_loops_over_all_pairs_find(n, m, seed, max_distance, ratio, mutual):
   assert pairs(match(query, index, **options)) == matching_oracle.match(query, index, **options)
 
 
+@pytest.mark.parametrize('products', [1, 50, 1000])
+def test_pieces_of_the_product_find_the_same(monkeypatch, products):
+  query, index = unit_vectors(60, 8, 0), unit_vectors(40, 8, 1)
+  whole = match(query, index, ratio=0.9)
+  assert whole.credible.sum() not in (0, 60)
+  monkeypatch.setattr('delf_d2r.geometry.matching._PRODUCTS_AT_A_TIME', products)
+  found = match(query, index, ratio=0.9)
+  for field in ('query', 'index', 'credible'):
+    np.testing.assert_array_equal(getattr(found, field), getattr(whole, field))
+
+
 def test_nearest_come_first_with_exact_distances():
   query, index = unit_vectors(300, 128, 0), unit_vectors(200, 128, 1)
   index[:50] = query[100:150]
