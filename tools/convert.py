@@ -9,6 +9,8 @@ r"""Converts files of the research code into artefacts and back; exports NPZ and
   d2r convert --input=aggregation/index_0.1 --codebook=out/codebook --images=photos --output=out/descriptors
   d2r convert --input=out/features --output=delf_files
   d2r convert --input=out/features --to=hdf5 --output=features.h5
+  d2r convert --input=out/reranked --to=hdf5 --output=matches.h5
+  d2r convert --input=out/reranked --to=pairs --output=pairs.txt
   d2r convert --input=mean.datum --output=mean.npy
 
 What --input is, is found by looking:
@@ -16,9 +18,12 @@ What --input is, is found by looking:
   artefacts of features, boxes, descriptors, codebook   .delf, .boxes, .vlad .asmk .asmk_star .rvlad .rasmk
                                                         .rasmk_star, checkpoint; --to for other forms
   an artefact of metrics                                metrics.txt
-  rankings of rerank_results                            --to=hdf5: matches
+  rankings; of rerank_results                           --to=pairs; also --to=hdf5: matches
   folders of those files, checkpoints                   the artefacts
   .datum, .delf, metrics.txt                            .npy, .npz, .json, and back; for .datum also folders
+
+The files of --to=hdf5 and --to=pairs are those of hloc, which takes photos as they are stored: where EXIF
+turns some, extract features with --override='extraction.apply_exif_orientation: false'.
 
 A conversion that was stopped goes on when run again; other contents at --output are refused.
 """
@@ -38,7 +43,7 @@ flags.DEFINE_bool('queries', False, 'The .delf files are those of the queries of
 flags.DEFINE_string(
   'config_path', None, 'What made the features: a delf_config of the research code, or an ExtractionConfig.'
 )
-flags.DEFINE_multi_string('override', [], "Change a field, for example 'extraction.max_features: 500'.")
+flags.DEFINE_multi_string('override', [], "Change a field: 'extraction.max_features: 500'. Repeatable.")
 flags.DEFINE_string('mapping', None, "The research code's CSV file; without it whole images alone are read.")
 flags.DEFINE_string('boxes', None, 'Folder of the .boxes files of --mapping; --input by default.')
 flags.DEFINE_string('codebook', None, 'Artefact of the codebook that aggregated the descriptors.')

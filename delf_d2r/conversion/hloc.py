@@ -40,10 +40,10 @@ def write_npz(features: Artefact, output: pathlib.Path, *, redo: bool = False) -
 
 
 def write_matches(rankings: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
-  """Writes `matches.h5`: the inliers of each query and image that rerank_results looked at.
+  """Writes `matches.h5`: the inliers of each query and image that rerank_results looked at, if any.
 
-  They are positions among the keypoints of `write_features`; pairs that agree in features of boxes alone are
-  left out, and images without any pair.
+  They are positions among the keypoints of `write_features`; those that agree in features of boxes alone are
+  left out. The pairs of images are those of `write_pairs`, without which hloc reads no matches.
 
   Args:
     rankings: what rerank_results made. The features that it used must lie where they were.
@@ -58,6 +58,27 @@ def write_matches(rankings: Artefact, output: pathlib.Path, *, redo: bool = Fals
     raise UserError(f'{rankings.path}: these rankings have no matches. Give what rerank_results made')
   with _new_file(output, redo) as path:
     hloc_files.write_matches(path, _pairs(rankings, str(output)))
+
+
+def write_pairs(rankings: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
+  """Writes a list of each query with its images, best first: those that rerank_results looked at, else all.
+
+  Args:
+    rankings: what search_index, rerank_results, fuse_rankings or expand_queries made.
+    output: the file.
+    redo: replace the file that stands there.
+
+  Raises:
+    UserError: a name has a space, other contents stand at the file, or it cannot be written.
+  """
+  stored = ranking_files.load(rankings.path)
+  if rankings.manifest.shards:
+    verified = match_records.read(rankings)
+    chosen = ((found.query, [match.image_id for match in found.matches]) for found in verified)
+  else:
+    chosen = ((ranking.query, ranking.image_ids) for ranking in stored.rankings)
+  pairs = ((query, stored.image_names[image_id]) for query, image_ids in chosen for image_id in image_ids)
+  foreign_files.put(output, hloc_files.format_pairs(pairs), redo=redo)
 
 
 def _arrays(features: Artefact, what: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -77,13 +98,15 @@ def _pairs(rankings: Artefact, what: str) -> Iterator[tuple[str, str, np.ndarray
   )
   for number, found in enumerate(tracked):
     query = queries.read(found.query, position=number).region(0).locations
-    for match in filter(len, found.matches):
+    for match in found.matches:
       name = stored.image_names[match.image_id]
+      if not len(match):
+        yield found.query, name, np.full(len(query), -1)
+        continue
       places = images.read(name, position=match.image_id).region(0).locations
       matches = hloc_files.matches_of(match.query_locations, match.index_locations, (query, places))
       lost += len(match) - int((matches >= 0).sum())
-      if (matches >= 0).any():
-        yield found.query, name, matches
+      yield found.query, name, matches
   if lost:
     logging.warning('%d matches are of features of boxes or share a keypoint with others: left out', lost)
 

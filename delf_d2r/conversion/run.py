@@ -15,7 +15,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.stages import detect, evaluate
 
-RESEARCH, RESEARCH_TF1, NPZ, HDF5 = FORMS = ('research', 'research_tf1', 'npz', 'hdf5')
+RESEARCH, RESEARCH_TF1, NPZ, HDF5, PAIRS = FORMS = ('research', 'research_tf1', 'npz', 'hdf5', 'pairs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,4 +171,5 @@ _OF_ARTEFACTS: dict[tuple[str, str], Callable] = {
   ('descriptors', RESEARCH): descriptors.write,
   ('metrics', RESEARCH): _write_metrics,
   ('rankings', HDF5): hloc.write_matches,
+  ('rankings', PAIRS): hloc.write_pairs,
 }

@@ -1,9 +1,14 @@
 """Features and matches in the layout of hloc (github.com/cvg/Hierarchical-Localization), HDF5 or NPZ.
 
 `features.h5` has a group for each image name with `keypoints` [N, 2] `(x, y)` in pixels of the original
-image, `descriptors` [D, N], `scores` [N] and `image_size` [2], width and height; here also `scales` [N]. An
-`.npz` file has the same arrays for one image. `matches.h5` has a group `<name 0>/<name 1>`, `-` for each `/`
-of a name, with `matches0` [N0], positions among the keypoints of image 1 or -1, and `matching_scores0` [N0].
+image, the centre of its first pixel at (0, 0), `descriptors` [D, N], `scores` [N] and `image_size` [2], width
+and height; here also `scales` [N]. An `.npz` file has the same arrays for one image. `matches.h5` has a group
+`<name 0>/<name 1>`, `-` for each `/` of a name, with `matches0` [N0], positions among the keypoints of image
+1 or -1, and `matching_scores0` [N0]. A list of pairs, which every stage of hloc asks for beside them, has two
+names a line, a space between.
+
+hloc takes photos as they are stored: where EXIF turns some, features are to be extracted with
+apply_exif_orientation false.
 """
 
 import pathlib
@@ -19,6 +24,9 @@ from delf_d2r.structures import LocalFeatures
 # Unpacked: a million features of 128 dimensions.
 MAX_NPZ_BYTES = 2**29
 
+# Our locations count from the image's edge, where the centre of the first pixel is at 0.5.
+_FIRST_PIXEL = np.float32(0.5)
+
 _KEYPOINTS = ('keypoints', 'descriptors', 'scores', 'scales')
 
 
@@ -30,7 +38,7 @@ def arrays(features: LocalFeatures, image_size: tuple[int, int] | None = None) -
     image_size: its height and width in pixels; None where they are not known.
   """
   found = {
-    'keypoints': np.ascontiguousarray(features.locations[:, ::-1]),
+    'keypoints': np.ascontiguousarray(features.locations[:, ::-1] - _FIRST_PIXEL),
     'descriptors': np.ascontiguousarray(features.descriptors.T),
     'scores': features.attention,
     'scales': features.scales,
@@ -58,7 +66,8 @@ def read_npz(path: pathlib.Path) -> LocalFeatures:
     if not all(np.isfinite(array).all() for array in found.values()):
       raise ValueError('it has numbers that are not finite')
     scales = found.get('scales', np.ones_like(found['scores']))
-    return LocalFeatures(found['keypoints'][:, ::-1], scales, found['scores'], found['descriptors'].T)
+    locations = found['keypoints'][:, ::-1] + _FIRST_PIXEL
+    return LocalFeatures(locations, scales, found['scores'], found['descriptors'].T)
   except Exception as error:  # A damaged archive raises nearly any exception.
     raise UserError(f'{path}: not readable as .npz of features ({error})') from None
 
@@ -76,14 +85,31 @@ def write_matches(path: pathlib.Path, pairs: Iterable[tuple[str, str, np.ndarray
   Args:
     path: of the file.
     pairs: names of two images and int [N0], for each keypoint of the first the match in the second or -1.
+
+  Raises:
+    UserError: two pairs would have one name.
   """
   with h5py.File(path, 'w') as file:
     for first, second, matches in pairs:
+      name = '/'.join(name.replace('/', '-') for name in (first, second))
+      if name in file:
+        raise UserError(f'{first} and {second}: another pair is {name} too, "/" being "-". Rename one')
       found = {
         'matches0': matches.astype(np.int32),
         'matching_scores0': (matches >= 0).astype(np.float16),
       }
-      _add(file, '/'.join(name.replace('/', '-') for name in (first, second)), found)
+      _add(file, name, found)
+
+
+def format_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+  """A list of pairs of images; UserError for a name with a space, at which hloc would cut it."""
+  lines = []
+  for pair in pairs:
+    for name in pair:
+      if name.split() != [name]:
+        raise UserError(f'{name!r}: hloc takes no spaces in names of photos. Rename it')
+    lines.append(' '.join(pair) + '\n')
+  return ''.join(lines)
 
 
 def _add(file: h5py.File, name: str, found: dict[str, np.ndarray]) -> None:

@@ -1,17 +1,20 @@
-"""Exports that hloc reads: its layout checked by h5py and NumPy alone, matches as positions of keypoints."""
+"""Exports that hloc reads, as oracles/hloc_oracle.py reads them."""
 
 import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from oracles import hloc_oracle
 from verification_support import NAMES, index_images, query_images, write_features, write_rankings
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import run
 from delf_d2r.conversion.run import Options
-from delf_d2r.data import hloc_files, legacy_features, match_records
+from delf_d2r.data import hloc_files, legacy_features, match_records, ranking_files
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.extractors import factory
 from delf_d2r.stages import rerank
+from delf_d2r.structures import Boxes
 
 
 @pytest.fixture
@@ -26,19 +29,32 @@ def verified(tmp_path):
 def test_features_in_hdf5(verified, tmp_path):
   path = tmp_path / 'out' / 'features.h5'
   run.run(tmp_path / 'features', path, Options(to='hdf5'))
-  with h5py.File(path) as file:
-    assert sorted(file) == list(NAMES)
-    for image in index_images():
-      group, whole = file[image.name], image.region(0)
-      assert_array_equal(group['keypoints'][()], whole.locations[:, [1, 0]])
-      assert_array_equal(group['descriptors'][()], whole.descriptors.T)
-      assert_array_equal(group['scores'][()], whole.attention)
-      assert group['image_size'][()].tolist() == [500, 400]
+  assert hloc_oracle.image_names(path) == set(NAMES)
+  for image in index_images():
+    whole = image.region(0)
+    assert_array_equal(hloc_oracle.colmap_keypoints(path, image.name), whole.locations[:, [1, 0]])
+    given = hloc_oracle.matcher_input(path, image.name)
+    assert given['image'] == (1, 400, 500)
+    assert_array_equal(given['descriptors'], whole.descriptors.T)
+    assert_array_equal(given['scores'], whole.attention)
   before = path.read_bytes()
   with pytest.raises(UserError, match=r'features\.h5: stands there already'):
     run.run(tmp_path / 'features', path, Options(to='hdf5'))
   run.run(tmp_path / 'features', path, Options(to='hdf5', redo=True))
   assert path.read_bytes() == before
+
+
+def test_a_dot_stands_where_colmap_sees_it(tmp_path):
+  photo = np.full((200, 240, 3), 255, np.uint8)
+  # Symmetric about the centre of the pixel in row 90 and column 150.
+  distances = np.hypot(*np.mgrid[-90:110, -150:90])
+  photo[distances < 8] = 0
+  extractor = factory.build(configs.default('extraction').extraction)
+  features = extractor.extract('', photo, Boxes.empty()).region(0)
+  hloc_files.write_features(tmp_path / 'f.h5', [('dot.png', hloc_files.arrays(features, photo.shape[:2]))])
+  found = hloc_oracle.colmap_keypoints(tmp_path / 'f.h5', 'dot.png')
+  # COLMAP counts from the edge of the photo, so that pixel is at (150.5, 90.5).
+  assert np.abs(found[np.argmax(features.attention)] - [150.5, 90.5]).max() < 0.05
 
 
 def test_names_in_folders_are_groups_in_groups(tmp_path):
@@ -53,36 +69,64 @@ def test_features_in_npz(verified, tmp_path):
   run.run(tmp_path / 'features', tmp_path / 'npz', Options(to='npz'))
   for image in index_images():
     with np.load(tmp_path / 'npz' / f'{image.name}.npz') as found:
-      assert_array_equal(found['keypoints'], image.region(0).locations[:, ::-1])
+      assert_array_equal(found['keypoints'] + 0.5, image.region(0).locations[:, ::-1])
       assert found['image_size'].tolist() == [500, 400]
       assert found['descriptors'].shape == (32, len(image.region(0)))
 
 
 def test_matches_in_hdf5(verified, tmp_path):
-  run.run(verified.path, tmp_path / 'matches.h5', Options(to='hdf5'))
-  run.run(tmp_path / 'features', tmp_path / 'features.h5', Options(to='hdf5'))
-  run.run(tmp_path / 'query_features', tmp_path / 'queries.h5', Options(to='hdf5'))
+  path, features, queries = (tmp_path / f'{name}.h5' for name in ('matches', 'features', 'queries'))
+  run.run(verified.path, path, Options(to='hdf5'))
+  run.run(verified.path, tmp_path / 'pairs.txt', Options(to='pairs'))
+  run.run(tmp_path / 'features', features, Options(to='hdf5'))
+  run.run(tmp_path / 'query_features', queries, Options(to='hdf5'))
+  pairs = hloc_oracle.listed_pairs(tmp_path / 'pairs.txt')
   found = {query.query: query.matches for query in match_records.read(verified)}
-  with (
-    h5py.File(tmp_path / 'matches.h5') as matches,
-    h5py.File(tmp_path / 'features.h5') as features,
-    h5py.File(tmp_path / 'queries.h5') as queries,
-  ):
-    assert {f'{query}/{NAMES[m.image_id]}' for query, ms in found.items() for m in ms if len(m)} == {
-      f'{query}/{name}' for query in matches for name in matches[query]
-    }
-    for query, own in found.items():
-      for match in filter(len, own):
-        name = NAMES[match.image_id]
-        group = matches[query][name]
-        chosen = group['matches0'][()]
-        assert_array_equal(group['matching_scores0'][()], (chosen >= 0).astype(float))
-        rows = np.flatnonzero(chosen >= 0)
-        pairs = np.concatenate(
-          [queries[query]['keypoints'][()][rows], features[name]['keypoints'][()][chosen[rows]]], axis=1
-        )
-        expected = np.concatenate([match.query_locations[:, ::-1], match.index_locations[:, ::-1]], axis=1)
-        assert {*map(tuple, pairs.tolist())} == {*map(tuple, expected.tolist())}
+  assert pairs == {query: [NAMES[match.image_id] for match in own] for query, own in found.items()}
+  assert sum(len(match) > 0 for own in found.values() for match in own) >= 4
+  for query, own in found.items():
+    for match in own:
+      name = NAMES[match.image_id]
+      # Whichever comes first in a list of pairs.
+      (rows, columns), scores = hloc_oracle.matches(path, query, name)
+      turned, _ = hloc_oracle.matches(path, name, query)
+      assert_array_equal(turned, [columns, rows])
+      assert_array_equal(scores, np.ones(len(rows)))
+      matched = np.concatenate(
+        [
+          hloc_oracle.colmap_keypoints(queries, query)[rows],
+          hloc_oracle.colmap_keypoints(features, name)[columns],
+        ],
+        axis=1,
+      )
+      expected = np.concatenate([match.query_locations[:, ::-1], match.index_locations[:, ::-1]], axis=1)
+      assert {*map(tuple, matched.tolist())} == {*map(tuple, expected.tolist())}
+
+
+def test_nearest_neighbours_of_the_file_are_those_of_the_features(verified, tmp_path):
+  run.run(tmp_path / 'features', tmp_path / 'f.h5', Options(to='hdf5'))
+  run.run(tmp_path / 'query_features', tmp_path / 'q.h5', Options(to='hdf5'))
+  query = hloc_oracle.matcher_input(tmp_path / 'q.h5', 'q0')
+  image = hloc_oracle.matcher_input(tmp_path / 'f.h5', 'e.jpg')
+  # The first 60 features of that photo are those of the query.
+  assert_array_equal(np.argmax(query['descriptors'].T @ image['descriptors'], axis=1), np.arange(60))
+
+
+def test_pairs_of_rankings_that_are_not_verified(verified, tmp_path):
+  run.run(tmp_path / 'rankings', tmp_path / 'pairs.txt', Options(to='pairs'))
+  stored = ranking_files.load(tmp_path / 'rankings')
+  assert hloc_oracle.listed_pairs(tmp_path / 'pairs.txt') == {
+    ranking.query: [stored.image_names[i] for i in ranking.image_ids] for ranking in stored.rankings
+  }
+
+
+def test_names_that_hloc_cannot_tell_apart(tmp_path):
+  assert hloc_files.format_pairs([]) == ''
+  with pytest.raises(UserError, match=r"'a b\.jpg': hloc takes no spaces"):
+    hloc_files.format_pairs([('q', 'a b.jpg')])
+  pairs = [('q', 'db/a.jpg', np.array([0])), ('q', 'db-a.jpg', np.array([0]))]
+  with pytest.raises(UserError, match=r'q and db-a\.jpg: another pair is q/db-a\.jpg'):
+    hloc_files.write_matches(tmp_path / 'm.h5', pairs)
 
 
 def test_slashes_of_names_become_hyphens_in_pairs(tmp_path):
