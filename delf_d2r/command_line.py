@@ -68,9 +68,9 @@ def define_config(stage: str, default: str | None = None) -> None:
   )
 
 
-def define_output(what: str) -> None:
+def define_output(what: str, *, required: bool = True) -> None:
   """Flags --output and --redo."""
-  flags.DEFINE_string('output', None, f'Directory of {what}; made if missing.', required=True)
+  flags.DEFINE_string('output', None, f'Directory of {what}; made if missing.', required=required)
   flags.DEFINE_bool(
     'redo', False, 'Replace what another config or other inputs made there, instead of refusing.'
   )
@@ -85,13 +85,14 @@ def define_images() -> None:
   flags.DEFINE_string('query_images', None, 'Folder of the query photos; that of --images by default.')
 
 
-def define_workers() -> None:
-  """Flags --workers and --strict."""
+def define_workers(*, skips_photos: bool = True) -> None:
+  """Flags --workers and, of a stage that goes on without photos that it cannot read, --strict."""
   flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
-  flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
+  if skips_photos:
+    flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
 
 
-def define_cluster() -> None:
+def define_cluster(*, skips_photos: bool = True) -> None:
   """Flags --cluster, --cpus_per_worker and --gpus_per_worker, beside those of `define_workers`."""
   flags.DEFINE_string(
     'cluster',
@@ -99,7 +100,9 @@ def define_cluster() -> None:
     'Work on a Ray cluster instead of in processes of this machine: HOST:PORT of its head; auto, for the one'
     ' that this machine belongs to; or local, for one of this machine alone that ends with the command.'
     ' --workers then is their number on all machines, by default as many as there is room for. Photos, models'
-    ' and artefacts must have the same paths everywhere. A photo that kills three workers is left out.',
+    ' and artefacts must have the same paths everywhere.'
+    + skips_photos
+    * ' A photo that kills three workers is left out.',
   )
   flags.DEFINE_float(
     'cpus_per_worker', 1, 'With --cluster: CPUs that each worker has for itself.', lower_bound=0.1
@@ -166,6 +169,16 @@ def define_artefact(name: str, maker: str) -> None:
   flags.DEFINE_string(name, None, f'Directory that {maker} made.', required=True)
 
 
+def define_moved_photos() -> None:
+  """Flag --images of what opens an index."""
+  flags.DEFINE_multi_string(
+    'images',
+    [],
+    'Folder of the indexed photos, if it has moved: names are relative to it. Those given take the place'
+    ' of all that the index was made from; of distractors give the folder that theirs lies in. Repeatable.',
+  )
+
+
 def define_warm() -> None:
   """Flag --warm."""
   flags.DEFINE_bool(
@@ -218,6 +231,10 @@ class _Formatter(python_logging.Formatter):
     return f'{self.formatTime(record, "%H:%M:%S")} {level}{record.getMessage()}'
 
 
+# What absl appends to the help of flags that say so themselves.
+_REPEATABLE = '; repeat this option to specify a list of values'
+
+
 def _help(main: Callable, command: str) -> str:
   """The binary's docstring and its own flags; absl's --helpfull has all others."""
   name = command.removesuffix('.py').rsplit('/', 1)[-1]
@@ -239,7 +256,8 @@ def _value_help(flag: flags.Flag) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-  return textwrap.wrap(' '.join(text.split()), 96, initial_indent='      ', subsequent_indent='      ')
+  text = ' '.join(text.split()).removesuffix(_REPEATABLE)
+  return textwrap.wrap(text, 96, initial_indent='      ', subsequent_indent='      ')
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """Runs the rows of a table of the paper; the paper's numbers stand beside ours.
 
+  d2r reproduce --table=main --list
   d2r reproduce --table=main --dataset=mini --output=out
   d2r reproduce --table=main --dataset=roxford5k --root=DIR --distractors=revisitop1m --output=out
   d2r reproduce --table=ablation --dataset=folder --root=photos --ground_truth=truth.json --output=out
 
-For every other row it says which files are missing, and where to get them. Rows share what they can; run the
-same command again after a kill and it goes on.
+Rows whose files are missing are left out: the table, and --list before a long run, say which these are and
+where to get them. Rows share what they can. The table is written anew after every row; run the same command
+again after a kill and it goes on.
 """
 
 import pathlib
@@ -16,10 +18,12 @@ from absl import flags
 from delf_d2r import command_line
 from delf_d2r.data import benchmarks, distractor_list
 from delf_d2r.data.benchmarks import Benchmark
-from delf_d2r.experiments import experiment, reproduction, reproduction_table
+from delf_d2r.errors import UserError
+from delf_d2r.experiments import experiment, reproduction, reproduction_table, table_rows
 from delf_d2r.stages import progress
 
-flags.DEFINE_string('table', 'main', f'One of {", ".join(reproduction.TABLES)}, or a .pbtxt of that form.')
+flags.DEFINE_bool('list', False, 'Print the rows, and what those need that do not run here; run nothing.')
+flags.DEFINE_string('table', 'main', f'One of {", ".join(table_rows.TABLES)}, or a .pbtxt of that form.')
 flags.DEFINE_enum('dataset', 'mini', benchmarks.NAMES, 'The data set.')
 flags.DEFINE_string(
   'root',
@@ -36,15 +40,27 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string('distractors', None, 'Folder of photos to search among, too; see run_experiment.')
 flags.DEFINE_string('distractors_boxes_file', None, 'Their boxes, for rows whose boxes come from a file.')
-flags.DEFINE_multi_string('row', [], 'Run this row of the table alone. Repeatable.')
+flags.DEFINE_multi_string(
+  'row',
+  [],
+  'Run this row alone, named as in the table or as its folder; the table has no other. Repeatable.',
+)
 flags.DEFINE_multi_string('override', [], 'Change a field of all configs. Repeatable.')
 flags.DEFINE_integer('max_words', None, 'Train no codebook of more words: for few photos.', lower_bound=1)
-command_line.define_output('artefacts, table and page')
+command_line.define_output('artefacts, table and page', required=False)
 command_line.define_workers()
 FLAGS = flags.FLAGS
 
 
 def main(_):
+  table = table_rows.load_table(FLAGS.table)
+  # Before a benchmark is made, or found not to be whole.
+  rows = table_rows.chosen(table, FLAGS.row)
+  if FLAGS.list:
+    print(_listing(table, rows))
+    return
+  if not FLAGS.output:
+    raise UserError('give --output, a directory for artefacts, table and page; or --list to run nothing')
   output = pathlib.Path(FLAGS.output)
   benchmark = benchmarks.locate(
     FLAGS.dataset,
@@ -55,7 +71,7 @@ def main(_):
     progress=progress.callback('scenes'),
   )
   found = reproduction.run(
-    reproduction.load_table(FLAGS.table),
+    table,
     benchmark,
     output,
     reproduction.Choices(
@@ -71,6 +87,17 @@ def main(_):
   print(f'report: {output / "report" / "index.html"}')
   if any(result.error for result in found.results):
     sys.exit(1)
+
+
+def _listing(table, rows) -> str:
+  # Of true boxes only the data set itself knows, which need not be here yet.
+  return table_rows.listing(
+    table,
+    rows,
+    is_revisited=FLAGS.dataset in benchmarks.REVISITED,
+    has_boxes=FLAGS.dataset not in benchmarks.REVISITED,
+    overrides=FLAGS.override,
+  )
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from absl import flags
 
 from delf_d2r import command_line, config
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.report import answers
@@ -32,7 +33,7 @@ flags.DEFINE_integer(
   'Results of --html that can be opened to see why they matched, some 80 kB each; 0 = none.',
   lower_bound=0,
 )
-flags.DEFINE_string('images', None, 'Folder of the indexed photos, for --html, if it has moved.')
+command_line.define_moved_photos()
 flags.DEFINE_string('query_features', None, 'Directory that extract_features --queries made.')
 flags.DEFINE_string('output', None, 'Directory of the rankings of --query_features.')
 flags.DEFINE_string(
@@ -68,7 +69,7 @@ def _answer() -> None:
   answer = engine.search(FLAGS.query, box=box, top_k=FLAGS.top_k)
   if FLAGS.html:
     if FLAGS.images:
-      engine.images_path = pathlib.Path(FLAGS.images)
+      engine.photos = PhotoFolders.of(FLAGS.images)
     answers.write_page(
       engine, answer, pathlib.Path(FLAGS.query), box, pathlib.Path(FLAGS.html), matches=FLAGS.matches
     )

@@ -12,18 +12,17 @@ With --shards the postings are on other servers (see `d2r split_index` and `d2r 
 which of them are missing in it.
 """
 
-import pathlib
-
 from absl import flags
 
 from delf_d2r import command_line
 from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.stages import progress
 
 flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
-flags.DEFINE_string('images', None, 'Folder of the indexed photos, if it has moved.')
+command_line.define_moved_photos()
 flags.DEFINE_string(
   'annotations', None, 'CSV file for boxes drawn on the indexed photos; none: no such page.'
 )
@@ -55,18 +54,18 @@ def main(_):
   if FLAGS.warm:
     engine.warm(progress.callback('index into memory'))
   engine.prepare()
-  images_path = pathlib.Path(FLAGS.images) if FLAGS.images else engine.images_path
+  photos = PhotoFolders.of(FLAGS.images) if FLAGS.images else engine.photos
   annotations = None
   if FLAGS.annotations:
-    if images_path is None:
+    if not photos.folders:
       raise UserError('--annotations needs the indexed photos: give their folder, --images')
-    annotations = Annotations(ImageList.from_folder(images_path), FLAGS.annotations)
+    annotations = Annotations(ImageList.from_folder(photos.folders[0]), FLAGS.annotations)
   options = Options(
     max_upload_bytes=round(1e6 * FLAGS.max_upload_mb),
     max_megapixels=FLAGS.max_megapixels,
     allowed_hosts=server.allowed_hosts(FLAGS.host),
   )
-  app = create_app(engine, options, images_path=images_path, annotations=annotations)
+  app = create_app(engine, options, photos=photos, annotations=annotations)
   server.run(app, host=FLAGS.host, port=FLAGS.port)
 
 

@@ -9,6 +9,7 @@ from absl import logging
 from delf_d2r.data import live_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine.live_index import Snapshot
 from delf_d2r.errors import ArtefactError, ImageError
 from delf_d2r.structures import Boxes, ImageFeatures
@@ -24,13 +25,13 @@ class IndexedFeatures:
     self._stored: tuple[FeatureStore | None] | None = None  # None until it is looked for.
     self._lock = threading.Lock()
 
-  def read(self, snapshot: Snapshot, image_id: int, *, photos: pathlib.Path | None) -> ImageFeatures:
+  def read(self, snapshot: Snapshot, image_id: int, *, photos: PhotoFolders) -> ImageFeatures:
     """The features of one index image.
 
     Args:
       snapshot: the images.
       image_id: one of them.
-      photos: the folder of the indexed photos, for an index whose features are not at hand.
+      photos: the folders of the indexed photos, for an index whose features are not at hand.
 
     Raises:
       ImageError: its features are not at hand, and its photo is not either.
@@ -42,13 +43,14 @@ class IndexedFeatures:
     store = self._get_store()
     if store is not None:
       return store.read(name, position=image_id)
-    if photos is None or not (photos / name).is_file():
-      where = f' and there is no photo {photos / name}' if photos else ', and no folder of photos is known'
+    photo = photos.find(name)
+    if photo is None:
+      where = f', nor is its photo in {photos}' if photos.folders else ', and no folder of photos is known'
       raise ImageError(
         f'{name}: the features that the index was made from are not at hand{where}. Give the folder of the'
         ' photos'
       )
-    return self._extract(name, photos / name, Boxes.from_coordinates(snapshot.boxes(image_id)))
+    return self._extract(name, photo, Boxes.from_coordinates(snapshot.boxes(image_id)))
 
   def _get_store(self) -> FeatureStore | None:
     # Not before it is needed: it reads the length of every record.

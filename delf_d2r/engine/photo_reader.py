@@ -9,6 +9,7 @@ import numpy as np
 from delf_d2r import aggregator
 from delf_d2r.data import codebook_files, images
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.data.records import ImageDescriptors
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import factory, region_source
@@ -99,8 +100,8 @@ class PhotoReader:
     return self._aggregator
 
 
-def named_photos(paths: Iterable[str | pathlib.Path], folder: pathlib.Path | None) -> dict[str, pathlib.Path]:
-  """Photos by their names: relative to the folder of the indexed photos, or the last part of other paths.
+def named_photos(paths: Iterable[str | pathlib.Path], folders: PhotoFolders) -> dict[str, pathlib.Path]:
+  """Photos by their names, see PhotoFolders.name_of.
 
   Raises:
     UserError: two would have one name.
@@ -109,8 +110,7 @@ def named_photos(paths: Iterable[str | pathlib.Path], folder: pathlib.Path | Non
     raise TypeError(f'expected paths, found the string {paths!r}; give [{paths!r}]')
   named: dict[str, pathlib.Path] = {}
   for path in map(pathlib.Path, paths):
-    inside = folder is not None and path.resolve().is_relative_to(folder.resolve())
-    name = path.resolve().relative_to(folder.resolve()).as_posix() if inside else path.name
+    name = folders.name_of(path)
     if name in named:
       raise UserError(f'{named[name]} and {path} would both be called {name}. Give photos by name')
     named[name] = path

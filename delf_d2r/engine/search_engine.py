@@ -16,6 +16,7 @@ from delf_d2r import config as configs
 from delf_d2r.data import artefacts
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.boxes_file import check_box
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine.answer import Answer, SearchResult, results_of
 from delf_d2r.engine.candidates import Candidates
 from delf_d2r.engine.indexed_features import IndexedFeatures
@@ -23,8 +24,8 @@ from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.engine.ranking_engine import RankingEngine
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.index.array_files import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex
-from delf_d2r.index.storage import IndexFormatError
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.sharding import layout
@@ -44,20 +45,18 @@ class SearchEngine(RankingEngine):
   that there were when it began.
 
   Attributes:
-    images_path: the folder of the indexed photos, as it was when they were indexed; None where that is not
-      known. To be set if it has moved.
+    photos: the folders of the indexed photos, as they were when they were indexed. To be set if they moved.
   """
 
   def __init__(self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig):
     """For `load`."""
     super().__init__(live, aggregation)
-    photos = live.artefact.input('images')
-    self.images_path = photos.path if photos else None
+    self.photos = PhotoFolders.of_index(live.artefact)
     self._reader = PhotoReader(live.artefact)
     self._features = IndexedFeatures(live.artefact, self._reader.extract)
     self._candidates = Candidates(
       verification,
-      lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.images_path),
+      lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.photos),
     )
 
   @classmethod
@@ -162,8 +161,8 @@ class SearchEngine(RankingEngine):
     """Indexes more photos, all or, if one of them fails, none. Others may search meanwhile.
 
     Args:
-      photos: by name; or files, whose names then are relative to `images_path`, or the last part of their
-        paths where they lie elsewhere.
+      photos: by name; or files, whose names then are relative to one of the folders `photos`, or the last
+        part of their paths where they lie elsewhere.
       boxes: by name, [R - 1, 4] of those photos that have boxes of their own. Others have what the run's
         grid or detector gives them, or none if the run has no boxes.
 
@@ -172,7 +171,7 @@ class SearchEngine(RankingEngine):
       UserError: a name is in the index already, a box is not within its photo, or the run's boxes came from
         a file and a photo has none of its own.
     """
-    photos = photos if isinstance(photos, Mapping) else named_photos(photos, self.images_path)
+    photos = photos if isinstance(photos, Mapping) else named_photos(photos, self.photos)
     boxes = dict(boxes or {})
     for name, own in boxes.items():
       if name not in photos:
@@ -221,7 +220,7 @@ class SearchEngine(RankingEngine):
       ImageError: neither they nor the photo are at hand.
       ArtefactError: their record is damaged.
     """
-    return self._features.read(self._live.snapshot, image_id, photos=self.images_path)
+    return self._features.read(self._live.snapshot, image_id, photos=self.photos)
 
   def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
     """uint8 [H, W, 3]: a photo decoded as the index's own were; see `data.images.load_image`."""

@@ -83,7 +83,7 @@ def run(
     made['codebook'],
     output / JOINED / 'index',
     distractors=made['distractor_descriptors'],
-    redo=options.redo,
+    **options.building,
   )
   return experiment.scored(
     config,

@@ -60,7 +60,7 @@ class Options:
     workers: processes; None: one for each core.
     strict: stop at the first photo that cannot be decoded.
     redo: replace artefacts of another config.
-    cluster: workers to use instead of processes, in stages that work image by image.
+    cluster: workers to use instead of processes, in all stages from detect_boxes to build_index but training.
   """
 
   workers: int | None = None
@@ -71,7 +71,12 @@ class Options:
   @property
   def extracting(self) -> dict[str, Any]:
     """The options of stages that work image by image."""
-    return {'workers': self.cluster or self.workers, 'strict': self.strict, 'redo': self.redo}
+    return {**self.building, 'strict': self.strict}
+
+  @property
+  def building(self) -> dict[str, Any]:
+    """The options of build_index."""
+    return {'workers': self.cluster or self.workers, 'redo': self.redo}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +149,9 @@ def run(
   descriptors = given.get('descriptors') or aggregate.run(
     config, features, codebook, output / 'descriptors', **options.extracting
   )
-  index = given.get('index') or build_index.run(config, descriptors, codebook, output / 'index', redo=redo)
+  index = given.get('index') or build_index.run(
+    config, descriptors, codebook, output / 'index', **options.building
+  )
   made |= {'codebook': codebook, 'descriptors': descriptors, 'index': index}
   if dataset.queries:
     made['query_features'] = given.get('query_features') or extract.run_queries(
@@ -254,7 +261,6 @@ def scored(
     index,
     _last(made, 'expanded', 'reranked', 'fused', 'rankings'),
     _last(made, *LAST_METRICS.values(), 'metrics'),
-    distractors,
   )
   page = make_report.run(
     reported,

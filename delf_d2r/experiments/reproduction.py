@@ -10,13 +10,10 @@ keep the others from running.
 """
 
 import dataclasses
-import importlib.util
 import pathlib
-import re
 from collections.abc import Sequence
 
 from absl import logging
-from google.protobuf import text_format
 
 import delf_d2r.config as configs
 from delf_d2r.config_values import fingerprint
@@ -24,16 +21,12 @@ from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
-from delf_d2r.errors import ConfigError, UserError
-from delf_d2r.experiments import comparison, distractors, experiment, reproduction_table
+from delf_d2r.errors import UserError
+from delf_d2r.experiments import comparison, distractors, experiment, reproduction_table, table_rows
 from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
 from delf_d2r.experiments.sharing import SharedArtefacts
-from delf_d2r.extractors import factory
 from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
-from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import train_codebook
-
-TABLES = ('main', 'ablation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +50,13 @@ class Choices:
   options: experiment.Options = dataclasses.field(default_factory=experiment.Options)
 
 
-def load_table(path: str | pathlib.Path) -> table_pb2.TableConfig:
-  """Reads a table: a `.pbtxt` file, or the name of one of TABLES.
-
-  Raises:
-    ConfigError: there is none, or it is no table.
-  """
-  place = configs.find(f'configs/tables/{path}.pbtxt' if str(path) in TABLES else path)
-  try:
-    return text_format.Parse(place.read_text(encoding='utf-8'), table_pb2.TableConfig())
-  except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-    raise ConfigError(f'{place}: not a table ({error}). See configs/tables for some') from None
-
-
 def run(
   table: table_pb2.TableConfig, benchmark: Benchmark, output: pathlib.Path, choices: Choices | None = None
 ) -> Reproduction:
   """Runs the rows of a table whose files are at hand, and writes the table.
 
   Args:
-    table: what load_table read.
+    table: what table_rows.load_table read.
     benchmark: the data set.
     output: the folder of all artefacts, of the table and of its page.
     choices: what to run of it, and how.
@@ -86,61 +66,32 @@ def run(
       written. What hinders a single row is said in its result.
   """
   choices = choices or Choices()
-  unknown = set(choices.rows) - {row.name for row in table.rows}
-  if unknown:
-    raise UserError(
-      f'no row {sorted(unknown)[0]!r} in the table. Its rows: {", ".join(row.name for row in table.rows)}'
-    )
-  wanted = [row for row in table.rows if not choices.rows or row.name in choices.rows]
+  wanted = table_rows.chosen(table, choices.rows)
   dataset = benchmark.dataset()
   if dataset.queries is None:
     raise UserError(f'{benchmark.images}: a table needs queries, but there is no ground truth')
-  runner = _Runner(table, benchmark, dataset, output, choices)
+  runner = _Runner(benchmark, dataset, output, choices)
   results: list[RowResult] = []
-  for row in wanted:
-    logging.info('row %s', row.name)
+  for number, row in enumerate(wanted, start=1):
+    logging.info('row %d of %d: %s', number, len(wanted), row.name)
     results.append(runner.run(row))
-    found = Reproduction(table, benchmark, dataset, tuple(results), len(choices.distractors or ()))
+    logging.info('%s: %s', row.name, results[-1].summary)
+    found = Reproduction(
+      table,
+      benchmark,
+      dataset,
+      tuple(results),
+      num_distractors=len(choices.distractors or ()),
+      rows_to_come=len(wanted) - number,
+    )
     reproduction_table.write(found, output)
   return found
-
-
-def row_config(
-  row: table_pb2.TableRow, *, is_revisited: bool, overrides: Sequence[str] = (), max_words: int | None = None
-) -> experiment_pb2.ExperimentConfig:
-  """The experiment of a row; errors as of config.load."""
-  of_size = row.revisited_overrides if is_revisited else ()
-  config = configs.load(row.config_path, experiment.STAGES, overrides=[*row.overrides, *of_size, *overrides])
-  config.name = row.name
-  if max_words and config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN:
-    config.codebook.num_words = min(config.codebook.num_words, max_words)
-  return config
-
-
-def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
-  """Files that an experiment names and that the package does not have: models, their PCA, detectors."""
-  places = []
-  for extraction in (config.extraction, config.verification.extraction, config.fusion.extraction):
-    if factory.uses_network(extraction):
-      places += [path for path in factory.model_files(extraction).values() if path != factory.DEFAULT_DELF]
-  if config.regions.source == RegionsConfig.DETECTOR and config.regions.detector.model_path:
-    places.append(pathlib.Path(config.regions.detector.model_path))
-  # A handle of TensorFlow Hub is no file.
-  return list(dict.fromkeys(str(place) for place in places if ':/' not in str(place)))
 
 
 class _Runner:
   """Runs one row after the other."""
 
-  def __init__(
-    self,
-    table: table_pb2.TableConfig,
-    benchmark: Benchmark,
-    dataset: Dataset,
-    output: pathlib.Path,
-    choices: Choices,
-  ):
-    self._where = {file.path: file.where for file in table.files}
+  def __init__(self, benchmark: Benchmark, dataset: Dataset, output: pathlib.Path, choices: Choices):
     self._benchmark = benchmark
     self._dataset = dataset
     self._output = output
@@ -150,31 +101,22 @@ class _Runner:
   def run(self, row: table_pb2.TableRow) -> RowResult:
     """The result of a row; errors that the user can mend are part of it."""
     try:
-      config = row_config(
+      config = table_rows.row_config(
         row,
         is_revisited=self._benchmark.is_revisited,
         overrides=self._choices.overrides,
         max_words=self._choices.max_words,
       )
-      missing = self._missing(row, config)
+      missing = table_rows.missing(row, config, has_boxes=self._benchmark.boxes is not None)
       return RowResult(row, missing=missing) if missing else self._measure(row, config)
     except UserError as error:
       logging.error('row %s: %s', row.name, error)
       return RowResult(row, error=str(error))
 
-  def _missing(self, row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig) -> tuple[str, ...]:
-    modules = [f'the Python module {name}' for name in row.modules if importlib.util.find_spec(name) is None]
-    files = [path for path in needed_files(config) if not pathlib.Path(path).exists()]
-    described = [f'{path} ({self._where[path]})' if path in self._where else path for path in files]
-    takes_boxes = comparison.takes_boxes_file(config.regions) and not config.regions.file_path
-    if takes_boxes and not self._benchmark.boxes:
-      described.append('boxes of the photos, which the data set does not have')
-    return (*modules, *described)
-
   def _measure(self, row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig) -> RowResult:
     choices, benchmark = self._choices, self._benchmark
     takes_boxes = comparison.takes_boxes_file(config.regions)
-    place = self._output / folder_name(row.name)
+    place = self._output / table_rows.folder_name(row.name)
     given = self._shared.given(config)
     if 'codebook' not in given and benchmark.codebook:
       given |= self._other_codebook(config)
@@ -230,8 +172,3 @@ class _Runner:
       whole, features, place / f'codebook_{fingerprint(config.codebook)}', redo=self._choices.options.redo
     )
     return {'codebook': codebook}
-
-
-def folder_name(row: str) -> str:
-  """The folder of a row: letters, digits and underscores."""
-  return re.sub(r'[^a-z0-9]+', '_', row.lower().replace('*', '_star')).strip('_')

@@ -12,7 +12,8 @@ from delf_d2r import text_table
 from delf_d2r.data import files
 from delf_d2r.data.benchmarks import REVISITED, Benchmark
 from delf_d2r.data.dataset import Dataset
-from delf_d2r.experiments import comparison
+from delf_d2r.experiments import comparison, table_rows
+from delf_d2r.experiments.table_rows import Need
 from delf_d2r.protos import table_pb2
 from delf_d2r.report import make_report, reproduction_page
 from delf_d2r.report.reproduction_page import ReproductionView
@@ -20,6 +21,7 @@ from delf_d2r.report.views import TableView
 
 _SHORT = {'roxford5k': 'ROxf', 'rparis6k': 'RPar'}
 _DASH = '-'
+_PROTOCOLS = (('M', 'medium'), ('H', 'hard'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RowResult:
 
   Attributes:
     row: of the table.
-    missing: what it needs that is not at hand, and where to get it.
+    missing: what it needs that is not at hand.
     error: why it failed.
     alone, among: what was measured, without and among distractors.
     boxes: for each index image.
@@ -50,11 +52,18 @@ class RowResult:
     return 'needs files' if self.missing else 'measured'
 
   @property
-  def remark(self) -> str:
-    """What a reader must know of the row; '' if nothing."""
-    needs = f'Needs {"; ".join(self.missing)}.' if self.missing else ''
+  def summary(self) -> str:
+    """What became of it, in some words."""
+    if self.missing:
+      return f'needs {", ".join(self.missing)}'
+    values = {letter: _mean_average_precision(self.alone, name) for letter, name in _PROTOCOLS}
+    return self.status + ''.join(f', {k} {v:.1f}' for k, v in values.items() if v is not None)
+
+  @property
+  def note(self) -> str:
+    """Where the number differs from the reported one by design, and why the row failed; '' if nothing."""
     failed = f'Failed: {self.error}' if self.error else ''
-    return ' '.join(part for part in (self.row.note, needs, failed) if part)
+    return ' '.join(part for part in (self.row.note, failed) if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Reproduction:
     benchmark, dataset: what it was run on.
     results: of the rows, in their order.
     num_distractors: photos that the columns +1M were measured among.
+    rows_to_come: rows that are not run yet.
   """
 
   table: table_pb2.TableConfig
@@ -73,11 +83,17 @@ class Reproduction:
   dataset: Dataset
   results: tuple[RowResult, ...]
   num_distractors: int = 0
+  rows_to_come: int = 0
 
   @property
   def reported_dataset(self) -> str:
     """The data set whose reported numbers stand beside ours: Oxford's where ours has none."""
     return self.benchmark.name if self.benchmark.is_revisited else REVISITED[0]
+
+  @property
+  def needs(self) -> list[Need]:
+    """What is missing, and where to get it."""
+    return table_rows.needs(self.table, {result.row.name: result.missing for result in self.results})
 
 
 def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
@@ -89,11 +105,12 @@ def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
 
 
 def as_text(found: Reproduction) -> str:
-  """The table for a terminal, then its remarks."""
+  """The table for a terminal, then its notes and what is missing."""
   columns, rows = _table(found)
-  remarks = [f'{result.row.name}: {result.remark}' for result in found.results if result.remark]
+  notes = [f'{result.row.name}: {result.note}' for result in found.results if result.note]
   heading = f'{found.table.title} on {_subtitle(found)}'
-  return '\n'.join([heading, '', text_table.aligned([columns, *rows]), '', *_notes(found), *remarks]) + '\n'
+  parts = [heading, text_table.aligned([columns, *rows]), '\n'.join(_notes(found)), '\n'.join(notes)]
+  return '\n\n'.join(part for part in (*parts, table_rows.needs_text(found.needs)) if part) + '\n'
 
 
 def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
@@ -113,9 +130,18 @@ def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
   view = ReproductionView(
     title=found.table.title,
     subtitle=_subtitle(found),
-    table=TableView(columns, tuple(rows), 'mAP in per cent, Revisited protocol; index in kB for each image.'),
+    table=TableView(
+      columns,
+      tuple(rows),
+      'mAP in per cent, protocols Medium and Hard of Revisited; boxes and kB of the index for each image.',
+    ),
+    needs=TableView(
+      ('missing', 'where', 'for'),
+      tuple((need.what, need.where, ', '.join(need.rows)) for need in found.needs),
+      'Files belong below the folder that the command runs in.',
+    ),
     notes=tuple(_notes(found)),
-    remarks={result.row.name: result.remark for result in found.results if result.remark},
+    row_notes={result.row.name: result.note for result in found.results if result.note},
     pages={
       result.row.name: f'../{result.page.as_posix()}' for result in found.results if result.page is not None
     },
@@ -131,7 +157,11 @@ def _subtitle(found: Reproduction) -> str:
 
 
 def _notes(found: Reproduction) -> list[str]:
-  notes = [f'Reported numbers: {found.table.source}.']
+  notes = []
+  if found.rows_to_come:
+    rows = '1 row is' if found.rows_to_come == 1 else f'{found.rows_to_come} rows are'
+    notes.append(f'Unfinished: {rows} still to come.')
+  notes.append(f'Reported numbers: {found.table.source}.')
   if not found.benchmark.is_revisited:
     notes.append(f'They are those of {found.reported_dataset}: compare the order of rows, not the numbers.')
   if found.num_distractors:
@@ -145,9 +175,9 @@ def _table(found: Reproduction) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
   """Columns, those without any number left out, and rows."""
   paper = f'paper {_SHORT[found.reported_dataset]}'
   columns = ['row']
-  for letter in ('M', 'H'):
+  for letter, _ in _PROTOCOLS:
     columns += [letter, f'{paper} {letter}', f'{letter}+1M', f'{paper} {letter}+1M']
-  columns += ['boxes/image', 'index kB/image', 'index MB', 'status']
+  columns += ['boxes', 'kB/image', 'index MB', 'status']
   rows = [_cells(found, result) for result in found.results]
   used = [c for c in range(len(columns)) if any(row[c] != _DASH for row in rows)]
   return tuple(columns[c] for c in used), [tuple(row[c] for c in used) for row in rows]
@@ -155,7 +185,7 @@ def _table(found: Reproduction) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 def _cells(found: Reproduction, result: RowResult) -> tuple[str, ...]:
   cells = [result.row.name]
-  for protocol in ('medium', 'hard'):
+  for _, protocol in _PROTOCOLS:
     for measured, field in ((result.alone, protocol), (result.among, f'{protocol}_among_distractors')):
       value = _mean_average_precision(measured, protocol)
       paper = reported(result.row, found.reported_dataset, field)
@@ -190,7 +220,8 @@ def _records(found: Reproduction) -> list[dict[str, object]]:
       'index_bytes_per_image': result.alone.index_bytes if result.alone else None,
       'postings_per_image': result.alone.postings if result.alone else None,
       'search_ms': result.alone.search_ms if result.alone else None,
-      'remark': result.remark,
+      'note': result.note,
+      'missing': '; '.join(result.missing),
     }
     records.append(record)
   return records

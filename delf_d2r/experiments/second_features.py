@@ -59,7 +59,15 @@ def other_rankings(
       other, Dataset(distractors), theirs / 'features', boxes=_boxes(distractor_features), **extracting
     )
     more = aggregate.run(other, found, codebook, theirs / 'descriptors', **extracting)
-  index = build_index.run(other, descriptors, codebook, searched / 'index', distractors=more, redo=redo)
+  index = build_index.run(
+    other,
+    descriptors,
+    codebook,
+    searched / 'index',
+    distractors=more,
+    workers=extracting['workers'],
+    redo=redo,
+  )
   return search.run(other, index, queries, searched / 'rankings', redo=redo)
 
 

@@ -80,7 +80,7 @@ def write_page(
   """Writes the answer as one HTML file; photos that are not at hand are named only.
 
   Args:
-    engine: that answered; its `images_path` says where the indexed photos are.
+    engine: that answered; its `photos` says where the indexed photos are.
     answer: what it found.
     query: the query photo.
     box: what was searched of it, None for all.
@@ -95,10 +95,7 @@ def write_page(
     image_path=query,
     box=np.array(box, np.float32) if box else None,
     average_precision={},
-    results=tuple(
-      ResultView.of(result, engine.images_path and engine.images_path / result.name, None)
-      for result in answer.results
-    ),
+    results=tuple(ResultView.of(result, engine.photos.find(result.name), None) for result in answer.results),
     seconds=sum(answer.seconds.values()),
   )
   explained, notes = match_views.of_answer(engine, answer, shown, count=matches)

@@ -141,10 +141,9 @@ def _query_box(query: QueryGroundTruth, path: pathlib.Path, apply_exif_orientati
 
 
 def _result_views(run: Run, engine: SearchEngine, head: Ranking, labels: Labels) -> tuple[ResultView, ...]:
-  found = zip(engine.results(head), head.image_ids.tolist(), labels(head.image_ids), strict=True)
+  found = zip(engine.results(head), labels(head.image_ids), strict=True)
   return tuple(
-    ResultView.of(result, run.photo_path(image_id, result.name), str(label))
-    for result, image_id, label in found
+    ResultView.of(result, run.photo_folders.find(result.name), str(label)) for result, label in found
   )
 
 

@@ -64,7 +64,7 @@ def of_run(run: Run, count: int) -> Matches:
     aggregation=config.aggregation,
     verification=config.verification if config.HasField('verification') else None,
   )
-  engine.images_path = run.dataset.images.root
+  engine.photos = run.photo_folders
   queries = [query for query in ranked_queries(run) if query.ranking is not None]
   choice = match_choice.choose(
     [query.labels(query.ranking.image_ids) for query in queries],
@@ -170,7 +170,7 @@ def _view(
   label = str(query.labels(ranking.image_ids)[0])
   shown = ResultView.of(
     dataclasses.replace(result, rank=place + 1),
-    run.photo_path(int(ranking.image_ids[0]), result.name),
+    run.photo_folders.find(result.name),
     label,
   )
   note = ''

@@ -6,33 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.data import ranking_files
+from delf_d2r.data import photo_folders, ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset, Queries
 from delf_d2r.data.ground_truth import QueryGroundTruth, ResolvedQuery
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.stages import evaluate
 from delf_d2r.structures import Ranking
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The artefacts of one experiment; rankings and metrics are None where there are no queries.
-
-  `distractors` are photos in the index beside those of `dataset`.
-  """
+  """The artefacts of one experiment; rankings and metrics are None where there are no queries."""
 
   name: str
   dataset: Dataset
   index: Artefact
   rankings: Artefact | None = None
   metrics: Artefact | None = None
-  distractors: ImageList | None = None
 
-  def photo_path(self, image_id: int, name: str) -> pathlib.Path:
-    """Where the photo of an index image is."""
-    first_distractor = self.index.counts['images'] - self.index.counts.get('distractors', 0)
-    return (self.dataset.images if image_id < first_distractor else self.distractors).path(name)
+  @property
+  def photo_folders(self) -> PhotoFolders:
+    """Where the photos of the index are: those of the data set, and distractors, which the index knows of."""
+    distractors = self.index.input(photo_folders.DISTRACTOR_IMAGES)
+    return PhotoFolders((self.dataset.images.root, *([distractors.path] if distractors else [])))
 
 
 class Labels:

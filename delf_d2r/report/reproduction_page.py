@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from delf_d2r.report import parts
 from delf_d2r.report.figures import PhotoSheet
-from delf_d2r.report.markup import tag
+from delf_d2r.report.markup import Markup, fragment, tag
 from delf_d2r.report.views import TableView
 
 
@@ -16,30 +16,42 @@ class ReproductionView:
   Attributes:
     title, subtitle: which table, and on what it was run.
     table: a row for each system.
+    needs: what is missing, and where to get it.
     notes: what holds for the whole table.
-    remarks: by row, where numbers differ by design, what is missing or what failed.
+    row_notes: by row, where numbers differ by design, or what failed.
     pages: by row, the address of its own report.
   """
 
   title: str
   subtitle: str
   table: TableView
+  needs: TableView
   notes: tuple[str, ...]
-  remarks: Mapping[str, str]
+  row_notes: Mapping[str, str]
   pages: Mapping[str, str]
 
 
 def render(view: ReproductionView) -> str:
   """One self-contained HTML file, without scripts; the same view gives the same text."""
   rows = tuple(
-    (tag('a', name, href=view.pages[name]) if name in view.pages else name, *cells)
-    for name, *cells in view.table.rows
+    (_whole(tag('a', name, href=view.pages[name]) if name in view.pages else name), *cells, _whole(status))
+    for name, *cells, status in view.table.rows
   )
+  row_notes = tuple((_whole(name), note) for name, note in view.row_notes.items())
   body = tag(
     'main',
     parts.heading(view.title, view.subtitle),
     parts.notes(view.notes),
     parts.table(dataclasses.replace(view.table, rows=rows)),
-    parts.facts(view.remarks),
+    _section('Notes on rows', TableView(('row', 'note'), row_notes)),
+    _section('What is missing', view.needs),
   )
   return parts.page(view.title, body, photos=PhotoSheet())
+
+
+def _section(title: str, table: TableView) -> Markup | None:
+  return fragment(tag('h2', title), parts.table(table)) if table.rows else None
+
+
+def _whole(cell: str) -> Markup:
+  return tag('span', cell, class_='whole')

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving import annotation_routes, problems, schemas, search_routes
 from delf_d2r.serving.annotations import Annotations
@@ -22,7 +23,7 @@ def create_app(
   engine: SearchEngine | None,
   options: Options | None = None,
   *,
-  images_path: pathlib.Path | None = None,
+  photos: PhotoFolders | None = None,
   annotations: Annotations | None = None,
 ) -> FastAPI:
   """The app, for any ASGI server.
@@ -30,7 +31,7 @@ def create_app(
   Args:
     engine: answers the searches; None: the app only draws boxes. Photos may be added and removed meanwhile.
     options: its limits; the defaults are meant for one machine.
-    images_path: the folder of the indexed photos, if it is not where it was when they were indexed.
+    photos: the folders of the indexed photos, if they are not where they were when they were indexed.
     annotations: the boxes to draw; None: the app only searches.
   """
   if engine is None and annotations is None:
@@ -57,9 +58,7 @@ def create_app(
     return schemas.Health(images=0 if engine is None else len(engine))
 
   if engine is not None:
-    app.include_router(
-      search_routes.router(engine, options, work, images_path, annotates=annotations is not None)
-    )
+    app.include_router(search_routes.router(engine, options, work, photos, annotates=annotations is not None))
   if annotations is not None:
     app.include_router(annotation_routes.router(annotations, work))
 

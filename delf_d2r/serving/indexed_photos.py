@@ -15,11 +15,10 @@ class IndexedPhotos:
   photo in its place.
 
   A request names a photo by its id or its name in the index; what is not there is not found, so no request
-  can lead to another file.
+  can lead to another file. The folders are those of the engine.
   """
 
-  def __init__(self, engine: SearchEngine, folder: pathlib.Path | None):
-    self.folder = folder if folder is not None and folder.is_dir() else None
+  def __init__(self, engine: SearchEngine):
     self._engine = engine
     self._lock = threading.Lock()
     self._index = None
@@ -29,6 +28,11 @@ class IndexedPhotos:
 
   def __len__(self) -> int:
     return len(self._engine)
+
+  @property
+  def are_at_hand(self) -> bool:
+    """Whether there is a folder where photos may be."""
+    return any(folder.is_dir() for folder in self._engine.photos.folders)
 
   def id_of(self, name: str) -> int:
     """The id of a name; Problem 404 if the index does not have it (any more)."""
@@ -49,14 +53,12 @@ class IndexedPhotos:
   def path(self, photo: int) -> pathlib.Path:
     """The file of an indexed photo; Problem 404 as of `position`, or if the photo is not at hand."""
     name, _ = self._find(photo)
-    # An index may come from someone else.
-    stays_inside = not name.startswith('/') and '..' not in name.split('/')
-    path = self.folder / name if self.folder and stays_inside else None
-    if path is None or not path.is_file():
+    path = self._engine.photos.find(name)
+    if path is None:
       raise Problem(
         404,
         f'the photo {name} is not at hand',
-        'Start the server with --images=FOLDER, where the photos are now.',
+        'Start the server with --images=FOLDER, where the photos are now; repeat it for several folders.',
       )
     return path
 

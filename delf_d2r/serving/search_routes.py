@@ -1,7 +1,6 @@
 """The API of the search: photos in, ranked index images out, and why they matched."""
 
 import asyncio
-import pathlib
 from typing import Annotated
 
 import numpy as np
@@ -9,6 +8,7 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 
 from delf_d2r.data.boxes_file import check_box
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving import schemas
 from delf_d2r.serving.options import Options
@@ -25,11 +25,11 @@ _JPEG = {200: {'content': {'image/jpeg': {}}, 'description': 'A JPEG.'}}
 
 
 def router(
-  engine: SearchEngine, options: Options, work: Work, images_path: pathlib.Path | None, *, annotates: bool
+  engine: SearchEngine, options: Options, work: Work, folders: PhotoFolders | None, *, annotates: bool
 ) -> APIRouter:
   """The routes of a search engine; arguments as for `create_app`."""
   routes = APIRouter(prefix='/api', tags=['search'])
-  searches = Searches(engine, options, images_path)
+  searches = Searches(engine, options, folders)
   photos = searches.photos
 
   @routes.get('/limits')
@@ -37,7 +37,7 @@ def router(
     """What the server takes and offers."""
     return schemas.Limits(
       images=len(photos),
-      photos_at_hand=photos.folder is not None,
+      photos_at_hand=photos.are_at_hand,
       annotates=annotates,
       max_upload_bytes=options.max_upload_bytes,
       max_megapixels=options.max_megapixels,

@@ -7,6 +7,7 @@ import time
 from typing import BinaryIO
 
 from delf_d2r.data import images
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ImageError
@@ -29,10 +30,10 @@ Photo = bytes | pathlib.Path
 class Searches:
   """Searches, explains and shows photos."""
 
-  def __init__(self, engine: SearchEngine, options: Options, images_path: pathlib.Path | None):
-    if images_path is not None:
-      engine.images_path = images_path
-    self.photos = IndexedPhotos(engine, engine.images_path)
+  def __init__(self, engine: SearchEngine, options: Options, photos: PhotoFolders | None):
+    if photos is not None:
+      engine.photos = photos
+    self.photos = IndexedPhotos(engine)
     self.queries = QueryStore(options.remembered_bytes)
     self._engine = engine
     self._options = options

@@ -5,7 +5,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from delf_d2r.errors import ArtefactError
-from delf_d2r.index.storage import IndexFormatError
+from delf_d2r.index.array_files import IndexFormatError
 from delf_d2r.serving import problems, schemas
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options

@@ -1,6 +1,8 @@
 """Distractors: an index with more photos in it, and nothing of the run made anew."""
 
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from delf_d2r.experiments import distractors, experiment
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import build_index
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ('features', 'codebook', 'descriptors', 'index', 'query_features')
 
 
@@ -165,6 +168,25 @@ def test_the_report_shows_distractors(joined):
   page = joined.page.read_text(encoding='utf-8')
   assert '6 of them distractors' in page
   assert 'revisitop1m/jpg/' in page
+  assert '>no photo<' not in page
+
+
+def test_the_binary_reports_a_run_among_distractors(joined, benchmark, tmp_path):
+  command = [
+    sys.executable,
+    REPOSITORY / 'tools/make_report.py',
+    f'--experiment={joined.page.parent.parent}',
+    f'--images={benchmark.images_dir}',
+    f'--ground_truth={benchmark.ground_truth_path}',
+    f'--query_images={benchmark.queries_dir}',
+    f'--output={tmp_path}',
+    '--matches=2',
+  ]
+  process = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert process.returncode == 0, process.stderr
+  page = (tmp_path / 'index.html').read_text(encoding='utf-8')
+  assert 'revisitop1m/jpg/' in page
+  assert '>no photo<' not in page
 
 
 @pytest.mark.parametrize('kinds', [(), ('features', 'descriptors', 'index'), ('distractor_features',)])

@@ -13,6 +13,7 @@ import pytest
 
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.report import answers, make_report, match_views
@@ -88,7 +89,7 @@ def test_photos_that_are_gone_leave_the_marks(finished, benchmark, tmp_path):
   assert len(found) == 3
   for entry in found:
     assert isinstance(entry['photos'][0], str)
-    assert entry['photos'][1] == {'missing': 'photo not found'}
+    assert entry['photos'][1] == {'missing': 'no photo'}
     assert entry['match']['words']
 
 
@@ -227,13 +228,13 @@ def test_on_a_narrow_screen(open_page, engine, benchmark, tmp_path):
 def test_a_missing_photo_in_a_browser(open_page, engine, benchmark, tmp_path):
   query = benchmark.queries_dir / 'astronaut.jpg'
   answer = engine.search(query, top_k=1)
-  known, engine.images_path = engine.images_path, tmp_path / 'nowhere'
+  known, engine.photos = engine.photos, PhotoFolders((tmp_path / 'nowhere',))
   try:
     answers.write_page(engine, answer, query, None, tmp_path / 'answer.html')
   finally:
-    engine.images_path = known
+    engine.photos = known
   page = open_page((tmp_path / 'answer.html').as_uri())
   page.locator('.results button').click()
   page.wait_for_selector('.match-stage circle')
   assert page.locator('.match-stage image').count() == 1
-  assert page.text_content('.match-stage text') == 'photo not found'
+  assert page.text_content('.match-stage text') == 'no photo'

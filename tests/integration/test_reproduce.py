@@ -15,7 +15,7 @@ from delf_d2r.data import benchmarks, distractor_list
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import reproduction, reproduction_table
+from delf_d2r.experiments import reproduction, reproduction_table, table_rows
 from delf_d2r.experiments.experiment import Options
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -74,41 +74,41 @@ def found(table_path, small, distractor_photos, output):
   choices = reproduction.Choices(
     distractors=distractor_list.load(distractor_photos), options=Options(workers=1)
   )
-  return reproduction.run(reproduction.load_table(table_path), small, output, choices)
+  return reproduction.run(table_rows.load_table(table_path), small, output, choices)
 
 
 def by_name(found):
   return {result.row.name: result for result in found.results}
 
 
-@pytest.mark.parametrize('name', reproduction.TABLES)
+@pytest.mark.parametrize('name', table_rows.TABLES)
 class TestTables:
   """The tables that come with the package."""
 
   def test_every_row_has_a_config_that_fits(self, name):
-    for row in reproduction.load_table(name).rows:
+    for row in table_rows.load_table(name).rows:
       for is_revisited in (False, True):
-        config = reproduction.row_config(row, is_revisited=is_revisited)
+        config = table_rows.row_config(row, is_revisited=is_revisited)
         assert config.name == row.name
         assert config.HasField('extraction')
 
   def test_every_file_is_explained_and_needed(self, name):
-    table = reproduction.load_table(name)
+    table = table_rows.load_table(name)
     needed = {
       path
       for row in table.rows
-      for path in reproduction.needed_files(reproduction.row_config(row, is_revisited=True))
+      for path in table_rows.needed_files(table_rows.row_config(row, is_revisited=True))
     }
     assert {file.path for file in table.files} == needed
     assert all(len(file.where) > 20 for file in table.files)
 
   def test_names_are_distinct_as_names_of_folders(self, name):
-    folders = [reproduction.folder_name(row.name) for row in reproduction.load_table(name).rows]
+    folders = [table_rows.folder_name(row.name) for row in table_rows.load_table(name).rows]
     assert len(set(folders)) == len(folders)
     assert all(re.fullmatch(r'[a-z0-9_]+', folder) for folder in folders)
 
   def test_reported_numbers_are_plausible(self, name):
-    for row in reproduction.load_table(name).rows:
+    for row in table_rows.load_table(name).rows:
       for result in row.reported:
         assert result.dataset in benchmarks.REVISITED
         assert 0 < result.hard < result.medium < 100
@@ -117,15 +117,15 @@ class TestTables:
           assert result.hard_among_distractors < result.hard
 
   def test_some_rows_run_everywhere(self, name):
-    table = reproduction.load_table(name)
-    configs = [reproduction.row_config(row, is_revisited=False) for row in table.rows if not row.modules]
-    assert sum(not reproduction.needed_files(config) for config in configs) >= 5
+    table = table_rows.load_table(name)
+    configs = [table_rows.row_config(row, is_revisited=False) for row in table.rows if not row.modules]
+    assert sum(not table_rows.needed_files(config) for config in configs) >= 5
 
 
 def test_a_table_that_is_none(tmp_path):
   (tmp_path / 'x.pbtxt').write_text('rows { nme: "x" }')
   with pytest.raises(ConfigError, match=r'x\.pbtxt: not a table'):
-    reproduction.load_table(tmp_path / 'x.pbtxt')
+    table_rows.load_table(tmp_path / 'x.pbtxt')
 
 
 def test_rows_are_measured_as_an_experiment_is(found, output):
@@ -159,10 +159,14 @@ def test_what_is_missing_is_said_with_its_source(found):
   assert result.status == 'needs files'
   assert result.missing == (
     'the Python module no_such_module',
-    'nowhere/model (fetch it from the moon)',
+    'nowhere/model',
     'nowhere/detector',
   )
-  assert 'boxes of the photos' in by_name(found)['true boxes'].remark
+  assert by_name(found)['true boxes'].missing == ('boxes of the photos',)
+  assert [(need.what, need.where) for need in found.needs][2:] == [
+    ('nowhere/model', 'fetch it from the moon'),
+    ('nowhere/detector', ''),
+  ]
 
 
 def test_the_table_in_all_its_forms(found, output):
@@ -184,12 +188,14 @@ def test_the_table_in_all_its_forms(found, output):
   for part in ('href="../sift_asmk_star/report/index.html"', 'fetch it from the moon', 'paper ROxf M'):
     assert part in page
   assert (output / 'report' / '../sift_asmk_star/report/index.html').is_file()
+  assert text.count('nowhere/model') == page.count('nowhere/model') == 1
+  assert records[4]['missing'] == 'the Python module no_such_module; nowhere/model; nowhere/detector'
 
 
 def test_columns_without_numbers_are_left_out_of_the_text(table_path, small, output, found):
   del found
   choices = reproduction.Choices(rows=['SIFT-VLAD'], options=Options(workers=1))
-  table = reproduction.load_table(table_path)
+  table = table_rows.load_table(table_path)
   table.title = 'Another'
   text = reproduction_table.as_text(reproduction.run(table, small, output, choices))
   assert '+1M' not in text
@@ -202,33 +208,67 @@ def test_a_second_run_makes_nothing(table_path, small, distractor_photos, output
   choices = reproduction.Choices(
     distractors=distractor_list.load(distractor_photos), options=Options(workers=1)
   )
-  again = reproduction.run(reproduction.load_table(table_path), small, output, choices)
+  again = reproduction.run(table_rows.load_table(table_path), small, output, choices)
   assert before == {file: file.stat().st_mtime_ns for file in output.rglob('*.npy')}
   assert [result.status for result in again.results] == ['measured'] * 3 + ['needs files'] * 2
 
 
 def test_a_row_that_fails_does_not_keep_others_from_running(table_path, small, tmp_path):
-  table = reproduction.load_table(table_path)
+  table = table_rows.load_table(table_path)
   table.rows[0].overrides.append('codebook.num_words: 100000000')
   table.rows[1].overrides.append('aggregation.tau: 7')
   choices = reproduction.Choices(rows=['SIFT-ASMK*+SP', 'DELF'], options=Options(workers=1))
   results = by_name(reproduction.run(table, small, tmp_path, choices))
   assert results['SIFT-ASMK*+SP'].status == 'failed'
-  assert 'tau' in results['SIFT-ASMK*+SP'].remark
+  assert 'tau' in results['SIFT-ASMK*+SP'].note
   assert results['DELF'].status == 'needs files'
 
 
-def test_rows_that_are_not_there(table_path, small, tmp_path):
-  with pytest.raises(UserError, match=r"no row 'nothing' .* SIFT-VLAD"):
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('nothing', r"no row 'nothing' in the table\. Its rows: 'SIFT-ASMK\*', .*'DELF'$"),
+    ('vlad', r"Did you mean 'SIFT-VLAD'\?$"),
+    ('SIFT-AMSK', r"Did you mean 'SIFT-ASMK\*' or "),
+    ('', 'Its rows'),
+  ],
+)
+def test_rows_that_are_not_there(table_path, small, tmp_path, name, message):
+  with pytest.raises(UserError, match=message):
     reproduction.run(
-      reproduction.load_table(table_path), small, tmp_path, reproduction.Choices(rows=['nothing'])
+      table_rows.load_table(table_path), small, tmp_path / 'out', reproduction.Choices(rows=[name])
     )
+  assert not (tmp_path / 'out').exists()
+
+
+def test_rows_by_the_names_of_their_folders(table_path):
+  table = table_rows.load_table(table_path)
+  for names in (['sift_vlad', 'SIFT-ASMK*+SP'], ['sift_asmk_star_sp', 'SIFT-VLAD', 'SIFT-VLAD']):
+    assert [row.name for row in table_rows.chosen(table, names)] == ['SIFT-ASMK*+SP', 'SIFT-VLAD']
+  assert table_rows.chosen(table, []) == list(table.rows)
+
+
+def test_a_table_that_is_not_finished_says_so(table_path, small, output, found, monkeypatch):
+  del found
+  written = []
+  write = reproduction_table.write
+  monkeypatch.setattr(
+    reproduction_table, 'write', lambda found, place: (write(found, place), written.append(found))
+  )
+  choices = reproduction.Choices(rows=['true boxes', 'DELF'], options=Options(workers=1))
+  table = table_rows.load_table(table_path)
+  table.title = 'Two rows'
+  reproduction.run(table, small, output, choices)
+  first, last = map(reproduction_table.as_text, written)
+  assert 'Unfinished: 1 row is still to come.' in first
+  assert 'Unfinished' not in last
+  assert last == (output / 'two_rows.txt').read_text()
 
 
 def test_codebooks_of_other_photos(table_path, small, distractor_photos, tmp_path, benchmark):
   others = Benchmark('folder', benchmark.queries_dir)
   choices = reproduction.Choices(rows=['SIFT-ASMK*', 'SIFT-VLAD'], max_words=32, options=Options(workers=1))
-  table = reproduction.load_table(table_path)
+  table = table_rows.load_table(table_path)
   whole = Benchmark(small.name, small.images, small.ground_truth, small.query_images, codebook=others)
   found = reproduction.run(table, whole, tmp_path, choices)
   assert [result.status for result in found.results] == ['measured', 'measured']
@@ -302,3 +342,22 @@ def test_the_binary(table_path, benchmark, tmp_path):
   )
   assert process.returncode == 1
   assert 'failed' in process.stdout
+
+
+def test_the_list_of_rows_needs_no_data_and_no_output(table_path, tmp_path):
+  command = [sys.executable, REPOSITORY / 'tools/reproduce.py', f'--table={table_path}', '--list']
+  process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+  assert process.returncode == 0, process.stderr
+  lines = [line.split() for line in process.stdout.splitlines()]
+  assert process.stdout.startswith('Small table: 5 rows, 4 of them run here\n')
+  assert ['SIFT-VLAD', 'runs'] in lines
+  assert ['DELF', 'needs', '3'] in lines
+  assert '  nowhere/model\n      for DELF\n      fetch it from the moon\n' in process.stdout
+  process = subprocess.run(
+    [*command, '--dataset=roxford5k', '--row=true boxes'], capture_output=True, text=True, check=False
+  )
+  assert 'boxes of the photos\n      for true boxes\n      boxes.csv' in process.stdout
+  process = subprocess.run(command[:-1], capture_output=True, text=True, check=False, cwd=tmp_path)
+  assert process.returncode == 1
+  assert 'give --output' in process.stderr
+  assert not list(tmp_path.iterdir())

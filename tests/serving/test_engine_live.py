@@ -115,7 +115,7 @@ def test_a_photo_that_comes_back_is_what_it_was(live, query_paths):
   before = answers(live, query_paths, verify=True)
   live.remove([name])
   assert all(name not in [result[0] for result in found] for found in answers(live, query_paths))
-  live.add([live.images_path / name])
+  live.add([live.photos.folders[0] / name])
   assert answers(live, query_paths, verify=True) == before
 
 
@@ -129,7 +129,7 @@ def test_a_photo_comes_back_with_an_entry_for_each_region_or_one(index_dir, quer
   name = live.index.image_names[len(live) - 1]
   before = answers(live, [query_path], verify=True)
   live.remove([name])
-  live.add([live.images_path / name])
+  live.add([live.photos.folders[0] / name])
   assert answers(live, [query_path], verify=True) == before
 
 
@@ -228,7 +228,7 @@ def test_save_and_load(live, live_dir, new_photo, query_paths):
   # Features of b.jpg, which was never saved, go with the next change of another process.
   assert len(list((live_dir / 'index' / 'added').iterdir())) == 2
   again.remove(['a.jpg'])
-  again.add({gone: live.images_path / gone})
+  again.add({gone: live.photos.folders[0] / gone})
   again.save()
   assert sorted(load(live_dir).index.image_names) == sorted(name for name, *_ in untouched[0])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from delf_d2r.data.boxes_file import check_box
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine, attribution
 from delf_d2r.errors import ImageError
 
@@ -58,11 +59,11 @@ def test_features_are_made_anew_where_they_are_gone(index_dir, engine, photos, t
   manifest.write_text(manifest.read_text().replace(str(index_dir), str(tmp_path / 'nowhere')))
   moved = SearchEngine.load(tmp_path / 'index')
   stored = engine.features(3)
-  moved.images_path = photos.images_dir
+  moved.photos = PhotoFolders((photos.images_dir,))
   anew = moved.features(3)
   assert anew.name == stored.name
   np.testing.assert_array_equal(anew.region_offsets, stored.region_offsets)
   np.testing.assert_array_equal(anew.features.descriptors, stored.features.descriptors)
-  moved.images_path = None
+  moved.photos = PhotoFolders()
   with pytest.raises(ImageError, match=r'features .* not at hand.*Give the folder'):
     moved.search(photos.images_dir / stored.name, verify=True)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from serving_support import serving_client
 
+from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.indexed_photos import IndexedPhotos
@@ -183,15 +184,16 @@ def test_no_name_leads_out_of_the_index(client, name):
 
 @pytest.mark.parametrize('name', ['../queries/astronaut.jpg', '/etc/passwd', 'a/../../secret.jpg'])
 def test_an_index_with_odd_names_leads_nowhere(photos, name):
+  folders = PhotoFolders((photos.images_dir, photos.images_dir.parent))
   found = IndexedPhotos(
-    types.SimpleNamespace(index=types.SimpleNamespace(image_names=[name])), photos.images_dir
+    types.SimpleNamespace(index=types.SimpleNamespace(image_names=[name]), photos=folders)
   )
   with pytest.raises(Problem, match='not at hand'):
     found.path(0)
 
 
 def test_photos_that_are_gone(index_dir, tmp_path):
-  with serving_client(create_app(SearchEngine.load(index_dir), images_path=tmp_path)) as client:
+  with serving_client(create_app(SearchEngine.load(index_dir), photos=PhotoFolders((tmp_path,)))) as client:
     assert client.get('/api/limits').json()['photos_at_hand'] is True
     assert 'not at hand' in problem(client.get('/api/photo/0/thumbnail'), 404)
     problem(client.post('/api/search', data={'indexed': 'scene_00000.jpg'}), 404)

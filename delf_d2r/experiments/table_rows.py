@@ -1,0 +1,160 @@
+"""Rows of a table of a paper: their experiments, what they need, and where to get what is not at hand."""
+
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from google.protobuf import text_format
+
+import delf_d2r.config as configs
+from delf_d2r import text_table
+from delf_d2r.errors import ConfigError, UserError
+from delf_d2r.experiments import comparison, experiment
+from delf_d2r.extractors import factory
+from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
+from delf_d2r.protos.regions_pb2 import RegionsConfig
+
+TABLES = ('main', 'ablation')
+_BOXES = 'boxes of the photos'
+_NO_BOXES = 'boxes.csv in the folder of the data set, image,ymin,xmin,ymax,xmax a line'
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+  """Something that rows need and that is not at hand.
+
+  Attributes:
+    what: a file, or what else it is.
+    where: to get it; '' where the table does not say.
+    rows: names of the rows.
+  """
+
+  what: str
+  where: str
+  rows: tuple[str, ...]
+
+
+def load_table(path: str | pathlib.Path) -> table_pb2.TableConfig:
+  """Reads a table: a `.pbtxt` file, or the name of one of TABLES.
+
+  Raises:
+    ConfigError: there is none, or it is no table.
+  """
+  place = configs.find(f'configs/tables/{path}.pbtxt' if str(path) in TABLES else path)
+  try:
+    return text_format.Parse(place.read_text(encoding='utf-8'), table_pb2.TableConfig())
+  except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+    raise ConfigError(f'{place}: not a table ({error}). See configs/tables for some') from None
+
+
+def folder_name(row: str) -> str:
+  """The folder of a row: letters, digits and underscores."""
+  return re.sub(r'[^a-z0-9]+', '_', row.lower().replace('*', '_star')).strip('_')
+
+
+def chosen(table: table_pb2.TableConfig, names: Iterable[str]) -> list[table_pb2.TableRow]:
+  """The rows of some names, or of the names of their folders, in the table's order; all where none is named.
+
+  Raises:
+    UserError: there is no row of a name.
+  """
+  by_folder = {folder_name(row.name): row for row in table.rows}
+  wanted = set()
+  for name in names:
+    if folder_name(name) not in by_folder:
+      raise UserError(f'no row {name!r} in the table. {_hint(folder_name(name), by_folder)}')
+    wanted.add(folder_name(name))
+  return [row for folder, row in by_folder.items() if folder in wanted or not wanted]
+
+
+def _hint(folder: str, by_folder: Mapping[str, table_pb2.TableRow]) -> str:
+  """Rows whose names resemble what was typed; if none does, all of them."""
+  close = [known for known in by_folder if folder and folder in known]
+  close = close or difflib.get_close_matches(folder, by_folder, n=3)
+  names = [repr(by_folder[known].name) for known in close or by_folder]
+  return f'Did you mean {" or ".join(names)}?' if close else f'Its rows: {", ".join(names)}'
+
+
+def row_config(
+  row: table_pb2.TableRow, *, is_revisited: bool, overrides: Sequence[str] = (), max_words: int | None = None
+) -> experiment_pb2.ExperimentConfig:
+  """The experiment of a row; errors as of config.load."""
+  of_size = row.revisited_overrides if is_revisited else ()
+  config = configs.load(row.config_path, experiment.STAGES, overrides=[*row.overrides, *of_size, *overrides])
+  config.name = row.name
+  if max_words and config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN:
+    config.codebook.num_words = min(config.codebook.num_words, max_words)
+  return config
+
+
+def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
+  """Files that an experiment names and that the package does not have: models, their PCA, detectors."""
+  places = []
+  for extraction in (config.extraction, config.verification.extraction, config.fusion.extraction):
+    if factory.uses_network(extraction):
+      places += [path for path in factory.model_files(extraction).values() if path != factory.DEFAULT_DELF]
+  if config.regions.source == RegionsConfig.DETECTOR and config.regions.detector.model_path:
+    places.append(pathlib.Path(config.regions.detector.model_path))
+  # A handle of TensorFlow Hub is no file.
+  return list(dict.fromkeys(str(place) for place in places if ':/' not in str(place)))
+
+
+def missing(
+  row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig, *, has_boxes: bool
+) -> tuple[str, ...]:
+  """What a row needs that is not at hand: modules, files, and boxes unless the data set has them."""
+  modules = [f'the Python module {name}' for name in row.modules if importlib.util.find_spec(name) is None]
+  paths = [path for path in needed_files(config) if not pathlib.Path(path).exists()]
+  takes_boxes = comparison.takes_boxes_file(config.regions) and not config.regions.file_path
+  return (*modules, *paths, *([_BOXES] if takes_boxes and not has_boxes else []))
+
+
+def needs(table: table_pb2.TableConfig, missing_of: Mapping[str, Sequence[str]]) -> list[Need]:
+  """Each missing thing once, with where to get it; `missing_of` has those of each row."""
+  where = {file.path: file.where for file in table.files} | {_BOXES: _NO_BOXES}
+  rows: dict[str, list[str]] = {}
+  for row, names in missing_of.items():
+    for name in names:
+      rows.setdefault(name, []).append(row)
+  return [Need(what, where.get(what, ''), tuple(names)) for what, names in rows.items()]
+
+
+def needs_text(found: Iterable[Need]) -> str:
+  """What is missing, for a terminal; '' if nothing."""
+  lines = []
+  for need in found:
+    lines += [f'  {need.what}', f'      for {", ".join(need.rows)}']
+    if need.where:
+      lines.append(f'      {need.where}')
+  return (
+    '\n'.join(['Missing; files belong below the folder that the command runs in:', *lines]) if lines else ''
+  )
+
+
+def listing(
+  table: table_pb2.TableConfig,
+  rows: Sequence[table_pb2.TableRow],
+  *,
+  is_revisited: bool,
+  has_boxes: bool,
+  overrides: Sequence[str] = (),
+) -> str:
+  """Rows of a table, whether each would run here, and what is missing, for a terminal.
+
+  Raises:
+    UserError: the config of a row does not take the overrides.
+  """
+  missing_of = {
+    row.name: missing(
+      row, row_config(row, is_revisited=is_revisited, overrides=overrides), has_boxes=has_boxes
+    )
+    for row in rows
+  }
+  lines = [(name, f'needs {len(found)}' if found else 'runs') for name, found in missing_of.items()]
+  running = sum(not found for found in missing_of.values())
+  heading = f'{table.title}: {len(rows)} rows, {running} of them run here'
+  parts = [heading, text_table.aligned(lines), needs_text(needs(table, missing_of))]
+  return '\n\n'.join(filter(None, parts))
