@@ -13,9 +13,9 @@ def contents(directory):
       data = file.read_bytes()
       if file.name == 'manifest.pbtxt':
         lines = data.decode().splitlines()
-        # Paths of inputs and sizes of timing.json differ between two runs of one config.
+        # Paths of inputs, size and checksum of timing.json differ between two runs of one config.
         data = '\n'.join(
-          line for line in lines if not line.strip().startswith(('seconds:', 'path:', 'bytes:'))
+          line for line in lines if not line.strip().startswith(('seconds:', 'path:', 'bytes:', 'crc32c:'))
         )
       found[str(file.relative_to(directory))] = data
   return found

@@ -3,6 +3,9 @@ r"""Builds an inverted index of aggregated descriptors: all that a search needs.
   d2r build_index --config_path=configs/experiments/sift_rasmk_star.pbtxt --descriptors=out/descriptors \
     --codebook=out/codebook --output=out/index
 
+Segments of 65,536 entries are built beside each other, by processes of this machine or, with --cluster, by
+workers that see the same folders. A run that was stopped keeps those that are finished.
+
 Config: the part `aggregation` of an experiment, or an AggregationConfig; of it, alpha, tau, normalize and
 use_idf are what searches of this index use unless told otherwise.
 """
@@ -20,10 +23,13 @@ command_line.define_config('aggregation')
 command_line.define_artefact('descriptors', 'aggregate_features')
 command_line.define_artefact('codebook', 'train_codebook')
 command_line.define_output('the index')
+command_line.define_workers(skips_photos=False)
+command_line.define_cluster(skips_photos=False)
 flags.DEFINE_float(
   'sorting_gb',
   DEFAULT_MEMORY_BUDGET / 1e9,
-  'Memory for sorting; with less it takes longer, and the index is the same.',
+  'Memory for sorting: of all processes together, with --cluster of each worker. With less it takes longer,'
+  ' and the index is the same.',
   lower_bound=0.05,
 )
 FLAGS = flags.FLAGS
@@ -35,6 +41,7 @@ def main(_):
     Artefact.open(FLAGS.descriptors, 'descriptors'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
+    workers=command_line.cluster() or FLAGS.workers,
     memory_budget=round(1e9 * FLAGS.sorting_gb),
     redo=FLAGS.redo,
   )

@@ -21,7 +21,7 @@ from typing import TypeVar
 from absl import logging
 from google.protobuf import text_format
 
-from delf_d2r.data import files, tfrecord
+from delf_d2r.data import files, side_files, tfrecord
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.protos import manifest_pb2
@@ -249,7 +249,7 @@ class ArtefactWriter:
     (self.path / PARTIAL_MANIFEST).unlink()
 
   def finish(self, counts: Mapping[str, int] | None = None, *, upstream: Artefact | None = None) -> Artefact:
-    """Adds up the shards, writes `errors.jsonl` and the manifest: the artefact is finished.
+    """Adds up shards and other files, writes `errors.jsonl` and the manifest: the artefact is finished.
 
     Args:
       counts: counts beside those of the shards.
@@ -262,6 +262,9 @@ class ArtefactWriter:
     if errors:
       lines = [json.dumps(error, ensure_ascii=False) + '\n' for error in errors]
       files.write_atomically(self.path / ERRORS, ''.join(lines))
+    manifest.side_files.extend(
+      side_files.listed(self.path, others={MANIFEST, PARTIAL_MANIFEST, *self._accounts})
+    )
     totals = {**self.counts, **(counts or {}), 'failed': len(errors)}
     for name in sorted(totals):
       # A sum of a single boolean is still one.

@@ -36,7 +36,10 @@ _COMPARISON_FREE_KINDS = ('descriptors', 'index')
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """Something that an artefact is made from: its role, fingerprint and place."""
+  """Something that an artefact is made from: its role, fingerprint and place.
+
+  The fingerprint is empty where the input is a part of another one and stands here for its place alone.
+  """
 
   role: str
   fingerprint: str
@@ -61,7 +64,7 @@ class Plan:
   def fingerprint(self) -> str:
     """Equal exactly if kind, layout, config and inputs are."""
     parts = [self.kind, str(FORMAT_VERSION), configs.to_text(self._decisive_config())]
-    parts += [f'{item.role}={item.fingerprint}' for item in self.inputs]
+    parts += [f'{item.role}={item.fingerprint}' for item in self.inputs if item.fingerprint]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
   def _decisive_config(self) -> experiment_pb2.ExperimentConfig:
@@ -96,8 +99,8 @@ class Plan:
       f'{field} is {was} there, {now} here'
       for field, was, now in configs.differences(old, self._decisive_config())
     ]
-    before = {item.role: item for item in manifest.inputs}
-    for item in self.inputs:
+    before = {item.role: item for item in manifest.inputs if item.fingerprint}
+    for item in filter(lambda item: item.fingerprint, self.inputs):
       old_item = before.get(item.role)
       if old_item is None or old_item.fingerprint != item.fingerprint:
         was = f'{old_item.fingerprint} ({old_item.path})' if old_item else 'none'

@@ -3,6 +3,7 @@
 inverted/                       the inverted index (delf_d2r.index)
 codebook.npy                    the codebook, so that photos can be described
 boxes.npy, box_offsets.npy      float32 [sum R, 4] and int64 [M + 1]: the regions of every image
+parts/                          finished segments, while the index is being built
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from delf_d2r.data import files
 from delf_d2r.errors import ArtefactError
 
 INVERTED = 'inverted'
+PARTS = 'parts'
 BOXES = 'boxes.npy'
 BOX_OFFSETS = 'box_offsets.npy'
 

@@ -172,6 +172,22 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
   return ImageDescriptors(record.name, record.array('boxes', 2, 'float32'), descriptors)
 
 
+@dataclasses.dataclass(frozen=True)
+class DescriptorsOutline:
+  """What `ImageDescriptors` says beside the descriptors: the image's name, its boxes, their number."""
+
+  name: str
+  boxes: np.ndarray
+  num_descriptors: int
+
+
+def outline_descriptors(data: bytes) -> DescriptorsOutline:
+  """The outline of what `encode_descriptors` gave, for half of the time that decoding it takes."""
+  record = Record(data)
+  offsets = record.array('descriptor_offsets', 1, 'int64')
+  return DescriptorsOutline(record.name, record.array('boxes', 2, 'float32'), max(len(offsets) - 1, 0))
+
+
 def checked(make: Callable[[], T]) -> T:
   """Runs a constructor of structures.py; what it refuses in a record is damage: ArtefactError."""
   try:

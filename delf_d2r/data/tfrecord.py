@@ -42,8 +42,8 @@ def write_file(path: pathlib.Path, records: Iterable[bytes]) -> int:
   return count
 
 
-def read_file(path: pathlib.Path) -> Iterator[bytes]:
-  """Yields the records of one file in order.
+def read_file(path: pathlib.Path, *, skip: int = 0) -> Iterator[bytes]:
+  """Yields the records of one file in order, after the first `skip`, whose data is not read.
 
   Raises:
     ArtefactError: the file ends within a record or a checksum does not match. The records before the
@@ -51,6 +51,8 @@ def read_file(path: pathlib.Path) -> Iterator[bytes]:
   """
   size = os.path.getsize(path)
   with open(path, 'rb') as file:
+    for _ in range(skip):
+      file.seek(_read_length(file, size, path) + _CRC.size, os.SEEK_CUR)
     while file.tell() < size:
       yield _read_one(file, size, path)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from delf_d2r.data import files, tfrecord
+from delf_d2r.data import files, side_files, tfrecord
 from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
 from delf_d2r.doctor.findings import Finding, error, note, warning
@@ -45,6 +45,13 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
       yield error(path / MANIFEST, 'was edited: its fingerprint is not that of its config and inputs', again)
   for shard in manifest.shards:
     yield from _shard(path / shard.file, shard, again)
+  damaged = []
+  for file in manifest.side_files:
+    try:
+      side_files.check(path, file)
+    except ArtefactError as problem:
+      damaged.append(file.file)
+      yield _of(problem, path / file.file, again)
   named = {shard.file for shard in manifest.shards}
   strangers = sorted(file.name for file in path.glob('*.tfrecord') if file.name not in named)
   if strangers:
@@ -55,15 +62,17 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
       path, f'{len(leftovers)} temporary files of a run that was stopped', f'Delete {leftovers[0]}, ...'
     )
   found = _size(path)
-  if found < manifest.bytes:
+  if found < manifest.bytes and not damaged:
     yield error(
       path,
       f'the manifest says {manifest.bytes} bytes, its files have {found}: some are gone or cut short',
       again,
     )
-  yield from _failures(artefact)
+  if ERRORS not in damaged:
+    yield from _failures(artefact)
   for file in sorted(path.glob('*.npy')):
-    yield from _array(file, again)
+    if file.name not in damaged:
+      yield from _array(file, again)
 
 
 def planned_fingerprint(artefact: Artefact) -> str:
@@ -110,10 +119,15 @@ def _array(path: pathlib.Path, again: str) -> Iterator[Finding]:
   try:
     array = files.load_array(path)
   except ArtefactError as problem:
-    yield error(path, str(problem).removeprefix(f'{path}: '), again)
+    yield _of(problem, path, again)
     return
   if array.dtype.kind == 'f' and not all(np.isfinite(block).all() for block in blocks(array)):
     yield error(path, 'has numbers that are not finite', again)
+
+
+def _of(problem: ArtefactError, path: pathlib.Path, again: str) -> Finding:
+  # Findings name their place and remedy themselves.
+  return error(path, str(problem).removeprefix(f'{path}: ').removesuffix(f'. {again}'), again)
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -34,23 +34,23 @@ class IndexCheck:
   def run(self) -> Iterator[Finding]:
     """Yields what is wrong; IndexFormatError where a file is damaged, naming it."""
     stored_index.verify(str(self._directory))
-    parts = stored_index.read(str(self._directory))
-    self.num_words, self.dimensions = parts.layout.num_words, parts.layout.dimensions
-    for name in parts.images.names:
+    contents, _ = stored_index.read(str(self._directory))
+    self.num_words, self.dimensions = contents.layout.num_words, contents.layout.dimensions
+    for name in contents.images.names:
       self.names.add(name)
-    twice = self.names.twice(lambda: iter(parts.images.names))
+    twice = self.names.twice(lambda: iter(contents.images.names))
     if twice:
       yield error(self._directory, f'images that are there twice: {twice}', self._again)
     lists = np.zeros(self.num_words, np.int64)
     empty, first, broken = Tally(), 0, Tally()
-    for segment in parts.segments:
+    for segment in contents.segments:
       arrays = segment.load()
       lists += np.diff(arrays.offsets.astype(np.int64))
       for entry in np.flatnonzero(arrays.word_counts == 0).tolist():
-        empty.add(_name_of(parts.images, first + entry))
-      if parts.kernel is not Kernel.ASMK_STAR:
+        empty.add(_name_of(contents.images, first + entry))
+      if contents.kernel is not Kernel.ASMK_STAR:
         for rows in blocks(arrays.values):
-          broken.add('values', int(np.count_nonzero(~_sound(rows, parts.kernel))))
+          broken.add('values', int(np.count_nonzero(~_sound(rows, contents.kernel))))
       first += segment.num_entries
       segment.unload()
     if broken:
@@ -60,7 +60,7 @@ class IndexCheck:
         self._again,
       )
     if empty:
-      what = 'regions' if parts.images.is_regional else 'images'
+      what = 'regions' if contents.images.is_regional else 'images'
       yield warning(self._directory, f'{what} without visual words: {empty}', 'No search finds them')
     yield from self._balance(lists)
 

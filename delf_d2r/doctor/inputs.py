@@ -140,7 +140,7 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
 
 
 # Roles of what is no file: which part of a whole an artefact is.
-_NO_FILES = frozenset(('number', 'part', 'split'))
+_NO_FILES = frozenset(('number', 'part', 'split', 'distractor_images'))
 
 # Roles whose fingerprint is that of the bytes of a file or a folder.
 _BY_BYTES = frozenset(

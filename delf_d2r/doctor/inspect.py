@@ -19,7 +19,7 @@ from delf_d2r.doctor.findings import Diagnosis, Finding, error
 from delf_d2r.doctor.inputs import Facts
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
-from delf_d2r.index import storage
+from delf_d2r.index import manifest
 from delf_d2r.sharding import layout
 
 # Directories below the one that is inspected: a run with distractors has its artefacts two below.
@@ -68,7 +68,7 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
 
 def _places(path: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
   """Artefacts and bare indexes at and below `path`, in the order of their names."""
-  if any((path / name).is_file() for name in (MANIFEST, PARTIAL_MANIFEST, storage.MANIFEST)):
+  if any((path / name).is_file() for name in (MANIFEST, PARTIAL_MANIFEST, manifest.MANIFEST)):
     yield path
   elif path.is_dir() and depth:
     for child in sorted(path.iterdir()):
@@ -147,7 +147,7 @@ def _index(artefact: Artefact) -> Iterator[Finding]:
   inverted = artefact.path / index_files.INVERTED
   check = index_checks.IndexCheck(inverted)
   yield from check.run()
-  yield from index_checks.boxes(artefact, len(check.names), storage.read_manifest(inverted)[1])
+  yield from index_checks.boxes(artefact, len(check.names), manifest.read_manifest(inverted)[1])
   own = _centroids(artefact.path)
   for field in ('num_words', 'dimensions'):
     if own[field] != getattr(check, field):

@@ -12,16 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from delf_d2r.index import segments
-from delf_d2r.index.segments import (
-  SEGMENT_ENTRIES,
-  Allocate,
-  Layout,
-  Postings,
-  Segment,
-  count_ascending,
-  in_memory,
-  sort_postings,
-)
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Postings, Segment
+from delf_d2r.index.sorting import Allocate, count_ascending, in_memory, sort_postings
 from delf_d2r.structures import AggregatedDescriptor
 
 DEFAULT_MEMORY_BUDGET = 2 << 30

@@ -56,7 +56,7 @@ def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, 
     alpha is None,
     np.float32(1 if alpha is None else alpha),
     integer_power,
-    np.float32(0 if tau is None else tau),
+    np.float32(tau),
     scores,
   )
 

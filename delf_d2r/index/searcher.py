@@ -1,13 +1,13 @@
 """Answers queries over segments that do not change, and keeps what it derives from them."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from delf_d2r.index.attribution import word_scores
 from delf_d2r.index.builder import check_descriptor
-from delf_d2r.index.images import ImageTable
+from delf_d2r.index.contents import Contents
 from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.search import (
@@ -17,8 +17,7 @@ from delf_d2r.index.search import (
   inverse_norms,
   score_entries,
 )
-from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
-from delf_d2r.index.stored_segment import StoredSegment
+from delf_d2r.index.segments import SEGMENT_ENTRIES
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
@@ -31,24 +30,21 @@ class Searcher:
 
   def __init__(
     self,
-    layout: Layout,
-    kernel: Kernel,
-    images: ImageTable,
-    segments: Sequence[Segment | StoredSegment],
+    contents: Contents,
     check_entry_offsets: Callable[[], None],
     corpus: Corpus | None = None,
   ):
     """For an index.
 
     Args:
-      layout, kernel, images, segments: of the index.
-      check_entry_offsets: raises if what `images` says of entries cannot be; called before it is used.
+      contents: of the index.
+      check_entry_offsets: raises if the images' entries cannot be those; called before they are used.
       corpus: what idf counts; None: these segments.
     """
-    self._layout = layout
-    self._kernel = kernel
-    self._images = images
-    self._segments = segments
+    self._layout = contents.layout
+    self._kernel = contents.kernel
+    self._images = contents.images
+    self._segments = contents.segments
     self._check_entry_offsets = check_entry_offsets
     self._corpus = corpus
     self._derived: dict[str, np.ndarray] = {}

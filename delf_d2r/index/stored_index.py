@@ -1,42 +1,31 @@
-"""All of an index on the disk: from `index.json` to the parts of an `InvertedIndex`, and back."""
+"""All of an index on the disk: from `index.json` to the contents of an `InvertedIndex`, and back."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from delf_d2r.index.images import ImageTable
-from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
-from delf_d2r.index.storage import (
-  FORMAT,
-  MANIFEST,
-  VERSION,
-  Directory,
+from delf_d2r.index.array_files import (
   IndexFormatError,
   array_path,
   check_checksum,
   check_offsets,
   map_array,
-  read_manifest,
   read_through,
-  stems,
 )
+from delf_d2r.index.contents import Contents
+from delf_d2r.index.directory import Directory
+from delf_d2r.index.images import ImageTable
+from delf_d2r.index.manifest import FORMAT, MANIFEST, VERSION, read_manifest, stems
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """What an index consists of; `checksum` is the manifest's."""
-
-  kernel: Kernel
-  layout: Layout
-  images: ImageTable
-  segments: list[StoredSegment]
-  checksum: int
-
-
-def read(directory: str) -> Parts:
+def read(directory: str) -> tuple[Contents, int]:
   """Opens an index: reads the manifest, checks the sizes of all files and maps the table of images.
+
+  Returns:
+    What it consists of, and the checksum of its manifest.
 
   Raises:
     IndexFormatError: a file is missing, not of its size, or of another version.
@@ -73,24 +62,19 @@ def read(directory: str) -> Parts:
   for segment in segments:
     segment.check_sizes()
   images = ImageTable.from_arrays({name: map_array(paths[name], *types[name]) for name in types})
-  return Parts(kernel, layout, images, segments, checksum)
+  return Contents(kernel, layout, images, tuple(segments)), checksum
 
 
-def write(
-  directory: Directory,
-  kernel: Kernel,
-  layout: Layout,
-  images: ImageTable,
-  segments: Sequence[Segment | StoredSegment],
-) -> Parts:
-  """Writes what is not yet in the directory, then makes it the index there."""
-  stored = [store(directory, number, layout, segment) for number, segment in enumerate(segments)]
+def write(directory: Directory, contents: Contents) -> tuple[Contents, int]:
+  """Writes what is not yet in the directory, then makes it the index there; returns that as `read` does."""
+  layout, images = contents.layout, contents.images
+  stored = [store(directory, number, layout, segment) for number, segment in enumerate(contents.segments)]
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
   checksum = directory.commit(
     {
       'format': FORMAT,
       'version': VERSION,
-      'kernel': kernel.name,
+      'kernel': contents.kernel.name,
       'num_words': layout.num_words,
       'dimensions': layout.dimensions,
       'num_images': len(images.names),
@@ -100,7 +84,7 @@ def write(
       'segments': [segment.manifest() for segment in stored],
     }
   )
-  return Parts(kernel, layout, images, stored, checksum)
+  return dataclasses.replace(contents, segments=tuple(stored)), checksum
 
 
 def store(
@@ -119,13 +103,13 @@ def verify(directory: str) -> None:
   Raises:
     IndexFormatError: naming the damaged file.
   """
-  parts = read(directory)
+  contents, _ = read(directory)
   manifest, _ = read_manifest(directory)
   for name, checksum in manifest['arrays'].items():
     check_checksum(array_path(directory, name, checksum), checksum)
-  for segment in parts.segments:
+  for segment in contents.segments:
     segment.verify()
-  images = parts.images
+  images = contents.images
   check_offsets(images.names.offsets, len(images.names.utf8), f'{directory}: names_offsets')
   check_entry_offsets(images, directory)
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from delf_d2r.index.segments import Layout, Segment
-from delf_d2r.index.storage import (
-  Directory,
+from delf_d2r.index.array_files import (
   IndexFormatError,
   array_path,
   check_checksum,
   check_offsets,
   check_size,
   map_array,
-  segment_stem,
 )
+from delf_d2r.index.directory import Directory
+from delf_d2r.index.manifest import segment_stem
+from delf_d2r.index.segments import Layout, Segment
 
 
 class StoredSegment:

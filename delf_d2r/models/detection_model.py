@@ -70,6 +70,11 @@ class DetectionModel:
         f' {error.message.splitlines()[0] if error.message else ""}). If memory is what lacks, lower'
         ' regions.detector.max_image_size or batch_size'
       ) from error
+    except Exception as error:  # A damaged graph raises nearly any exception.
+      raise UserError(
+        f'{self.path}: failed on images of shape {images.shape} ({type(error).__name__}: {error}). The'
+        ' SavedModel is damaged; fetch or export it again'
+      ) from error
     boxes, scores, classes = (self._checked(name, outputs[name], len(images)) for name in _OUTPUTS)
     rows = np.full(len(images), boxes.shape[1])
     if _COUNT in outputs:

@@ -1,4 +1,8 @@
-"""What a SavedModel is, read from its `saved_model.pb` without loading it."""
+"""What a SavedModel is, read from its `saved_model.pb` without loading it.
+
+TensorFlow refuses damaged variables by their checksums. A graph has none: nearly all damage to it is refused
+by some exception, but a graph changed on purpose can end the process. Load models from sources you trust.
+"""
 
 import os
 import pathlib
@@ -19,11 +23,27 @@ def load_by_form(path: str, load_tf1: Callable, load_tf2: Callable):
     load_tf1, load_tf2: called with `path`, its directory and its graph.
 
   Raises:
-    UserError: nothing is there, or what the function raises.
+    UserError: nothing is there, it is damaged, or what the function raises.
   """
   directory = directory_of(path)
   graph = read_graph(directory)
-  return (load_tf1 if is_tf1(graph) else load_tf2)(path, directory, graph)
+  try:
+    return (load_tf1 if is_tf1(graph) else load_tf2)(path, directory, graph)
+  except UserError:
+    raise
+  except Exception as error:  # A damaged graph or variable raises nearly any exception.
+    raise UserError(
+      f'{path}: TensorFlow cannot use this SavedModel ({type(error).__name__}: {_reason(error)}).'
+      ' It is damaged or incomplete; fetch or export it again'
+    ) from error
+
+
+def _reason(error: Exception) -> str:
+  """What TensorFlow says of an error, without the trace of the graph around it."""
+  lines = [line for line in str(error).splitlines() if line.strip()]
+  # The last line of an error of execution names the graph's function.
+  reasons = [line for line in lines if not line.startswith(('Graph execution error', 'Detected at node'))]
+  return (reasons or lines or ['no reason given'])[0].strip().rstrip('.')
 
 
 def directory_of(path: str) -> str:

@@ -8,11 +8,12 @@ from delf_d2r import text_table
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.planning.rates import Rates
 from delf_d2r.planning.stage_rate import Rate
-from delf_d2r.protos import codebook_pb2, experiment_pb2
+from delf_d2r.protos import experiment_pb2
 from delf_d2r.stages.train_codebook import most_descriptors
 
-# Sampled parts, their concatenation and the sample that is trained on lie beside each other for a while.
-_TRAINING_COPIES = 3
+# The parts of the sample and their concatenation lie beside each other for a while, later the sample and what
+# is left of it when some is held out.
+_TRAINING_COPIES = 2
 # Names in a list and in a set, while an index is built.
 _NAME_BYTES = 250
 # What a process that builds or searches holds beside the index.
@@ -148,7 +149,7 @@ def _plan_codebook(
 ) -> StagePlan:
   codebook = config.codebook
   bytes_of_words = 4.0 * codebook.num_words * rates.dimensions
-  if codebook.source == codebook_pb2.CodebookConfig.ORIGIN:
+  if rates.training is None:
     return StagePlan('codebook', 0.0, 0.0, bytes_of_words, _BASE_MEMORY)
   available = rates.features * images
   descriptors = min(most_descriptors(codebook) or available, available)
@@ -159,9 +160,11 @@ def _plan_codebook(
     if fitting >= 10 * codebook.num_words:
       descriptors = fitting
       options['codebook'] = f"--override='codebook.max_descriptors: {fitting}'"
-  rounds = descriptors * codebook.iterations
-  seconds, cpu = rates.training.seconds * rounds, rates.training.cpu_seconds * rounds
-  return StagePlan('codebook', seconds, cpu, bytes_of_words, _BASE_MEMORY + descriptors * each)
+  cost = rates.training.total(
+    images=images, descriptors=descriptors, words=codebook.num_words, iterations=codebook.iterations
+  )
+  memory_needed = _BASE_MEMORY + descriptors * each
+  return StagePlan('codebook', cost.seconds, cost.cpu_seconds, bytes_of_words, memory_needed)
 
 
 def to_json(plan: RunPlan) -> str:

@@ -5,11 +5,10 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from delf_d2r import codebook as codebooks
 from delf_d2r.aggregator import kernel
 from delf_d2r.data import index_files
 from delf_d2r.data.artefacts import Artefact
@@ -18,10 +17,11 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.planning import made
-from delf_d2r.planning.costs import Cost, Line, measure
+from delf_d2r.planning.costs import Line, measure
 from delf_d2r.planning.photo_rates import of_photos
 from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
 from delf_d2r.planning.synthetic import DescriptorGenerator
+from delf_d2r.planning.training_rates import TrainingRates, measure_training
 from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.stages import aggregate, build_index, extract, parallel
 from delf_d2r.structures import ImageFeatures
@@ -33,9 +33,6 @@ _AGGREGATED_DISTANCES = 8e8
 _BUILT_BYTES = 200e6  # of postings in the larger of two indexes
 _BUILT_MOST = 20_000
 _QUERIES = 100
-_TRAINED_WORDS = 2048  # exact assignment costs as many times more as there are more words
-_TRAINED_PER_WORD = 8
-_TRAINED_ITERATIONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Rates:
     words: visual words of an indexed descriptor, on average.
     entries: indexed descriptors of an image.
     dimensions: D.
-    training: of one iteration of k-means for one descriptor, memory left out; 0 where nothing is trained.
+    training: of the codebook; None where nothing is trained.
     search: seconds of CPU that a query takes by the number of images.
   """
 
@@ -57,7 +54,7 @@ class Rates:
   words: float
   entries: int
   dimensions: int
-  training: Cost
+  training: TrainingRates | None
   search: Line
 
 
@@ -100,13 +97,17 @@ def measure_rates(
   stages['index'], search = _of_index(
     config, work, words=max(round(words), 1), entries=entries, dimensions=dimensions
   )
+  trains = config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN
+  training = (
+    measure_training(config.codebook, Artefact.open(work / 'made_few', 'features')) if trains else None
+  )
   return Rates(
     stages,
     float(np.mean([len(image.region(0)) for image in sample])),
     words,
     entries,
     dimensions,
-    _training(config, sample),
+    training,
     search,
   )
 
@@ -159,26 +160,3 @@ def _query_seconds(index: pathlib.Path, config, *, words: int, dimensions: int) 
     engine.rank(query, top_k=100)
     times.append(time.thread_time() - started)
   return float(np.median(times))
-
-
-def _training(config, sample: Sequence[ImageFeatures]) -> Cost:
-  """Of one iteration of k-means for one descriptor."""
-  options = config.codebook
-  if options.source == codebook_pb2.CodebookConfig.ORIGIN:
-    return Cost(0, 0, 0)
-  descriptors = np.concatenate([image.region(0).descriptors for image in sample])
-  num_words = min(options.num_words, _TRAINED_WORDS, len(descriptors))
-  descriptors = descriptors[: _TRAINED_PER_WORD * num_words]
-  name = codebook_pb2.CodebookConfig.Assignment.Name(options.assignment).lower()
-  walls, cpus = [], []
-  for iterations in (1, 1 + _TRAINED_ITERATIONS):
-    wall, cpu = time.perf_counter(), time.process_time()
-    codebooks.train(
-      descriptors, num_words=num_words, iterations=iterations, seed=options.seed, assignment=name
-    )
-    walls.append(time.perf_counter() - wall)
-    cpus.append(time.process_time() - cpu)
-  is_exact = options.assignment == codebook_pb2.CodebookConfig.EXACT
-  more_words = options.num_words / num_words if is_exact else 1
-  each = more_words / (_TRAINED_ITERATIONS * len(descriptors))
-  return Cost(*(max(last - first, 0) * each for first, last in (walls, cpus)), 0)

@@ -6,9 +6,9 @@ import numpy as np
 
 from delf_d2r.data import files, index_files
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.index.array_files import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.search import Corpus
-from delf_d2r.index.storage import IndexFormatError
 from delf_d2r.sharding.layout import LIST_SIZES, load_split
 from delf_d2r.sharding.messages import Answer, Question
 

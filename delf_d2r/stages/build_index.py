@@ -2,24 +2,28 @@
 
 The artefact holds all that a search needs: `inverted/` (delf_d2r.index), the codebook, the configs (in the
 manifest) and the boxes of every image, for people to look at.
+
+Workers make its segments, which are put together at the end (index.joining): the index has the same bytes
+however many they are, and wherever. A run that is killed keeps its finished segments.
 """
 
-import itertools
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 from absl import logging
 
 from delf_d2r import aggregator
-from delf_d2r.data import artefact_writer, codebook_files, index_files, records
+from delf_d2r.data import artefact_writer, codebook_files, index_files, photo_folders
 from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
-from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.errors import UserError
+from delf_d2r.index import joining
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
-from delf_d2r.stages import progress
+from delf_d2r.stages import index_segments, parallel, progress
 from delf_d2r.stages.compatibility import require_same_making
 
 
@@ -30,6 +34,7 @@ def run(
   output: pathlib.Path,
   *,
   distractors: Artefact | None = None,
+  workers: parallel.Workers = None,
   memory_budget: int = DEFAULT_MEMORY_BUDGET,
   redo: bool = False,
 ) -> Artefact:
@@ -41,26 +46,29 @@ def run(
     codebook: the codebook that it used.
     output: the artefact directory.
     distractors: aggregated descriptors of photos that no ground truth names; they follow the others.
-    memory_budget: bytes for sorting, without effect on the result; see index.builder.SegmentBuilder.
+    workers: processes (None: one for each segment, at most one for each core), or those of a cluster.
+    memory_budget: bytes for sorting, without effect on the result: of all processes of this machine together,
+      of each worker of a cluster; see index.builder.SegmentBuilder.
     redo: replace what another config made.
 
   Raises:
-    UserError: the distractors were aggregated differently, or the output cannot be written.
+    UserError: the distractors were aggregated differently, a shard is damaged, workers died, or the output
+      cannot be written.
   """
   merged = with_comparison(descriptors.config, config.aggregation)
   inputs = (descriptors.as_input('descriptors'), codebook.as_input('codebook'), descriptors.input('images'))
-  parts = [descriptors]
+  artefacts = [descriptors]
   if distractors:
     require_same_making(descriptors, distractors)
-    inputs += (distractors.as_input('distractors'),)
-    parts.append(distractors)
+    inputs += (distractors.as_input('distractors'), *photo_folders.of_distractors(distractors))
+    artefacts.append(distractors)
   plan = Plan('index', merged, inputs)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
       logging.info('index: %s is up to date, skipped', output)
       return Artefact.open(output, 'index')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
-    index = _build(parts, codebook, merged.aggregation, output, memory_budget)
+    index = _build(artefacts, codebook, merged.aggregation, output, workers, memory_budget)
     codebook_files.copy(codebook.path, output)
     logging.info('index: %r', index)
     counts = {
@@ -74,33 +82,63 @@ def run(
 
 
 def _build(
-  parts: Sequence[Artefact],
+  artefacts: Sequence[Artefact],
   codebook: Artefact,
   config: aggregation_pb2.AggregationConfig,
   output: pathlib.Path,
+  workers: parallel.Workers,
   memory_budget: int,
 ) -> InvertedIndex:
   # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
-  names, boxes, entries_of_image = [], [], []
-  for image in _read(parts):
-    names.append(image.name)
-    boxes.append(image.boxes)
-    entries_of_image.append(len(image.descriptors))
-  index_files.save_boxes(boxes, output)
-  is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
+  survey = index_segments.Survey.of(artefacts)
+  index_files.save_boxes(survey.boxes, output)
   num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
-  images = progress.track(_read(parts), total=len(names), what='index', unit='images')
-  return InvertedIndex.build(
-    itertools.chain.from_iterable(image.descriptors for image in images),
-    names,
-    num_words=num_words,
-    dimensions=dimensions,
-    kernel=aggregator.kernel(config),
-    entry_images=np.repeat(np.arange(len(names)), entries_of_image) if is_regional else None,
+  sizes = {'num_words': num_words, 'dimensions': dimensions, 'kernel': aggregator.kernel(config)}
+  parts = output / index_files.PARTS
+  jobs = index_segments.jobs(survey, parts)
+  _make_segments(jobs, parts, sizes, workers, memory_budget)
+  is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
+  index = joining.join(
+    [job.part for job in jobs],
+    survey.names,
+    entry_images=np.repeat(np.arange(len(survey.names)), survey.entries) if is_regional else None,
     directory=output / index_files.INVERTED,
-    memory_budget=memory_budget,
+    **sizes,
   )
+  shutil.rmtree(parts)
+  return index
 
 
-def _read(parts: Sequence[Artefact]) -> Iterator[ImageDescriptors]:
-  return map(records.decode_descriptors, itertools.chain.from_iterable(part.records() for part in parts))
+def _make_segments(
+  jobs: Sequence[index_segments.Job],
+  parts: pathlib.Path,
+  sizes: Mapping[str, Any],
+  workers: parallel.Workers,
+  memory_budget: int,
+) -> None:
+  """Has every segment made that no earlier run has finished."""
+  parts.mkdir(exist_ok=True)
+  missing = [job for job in jobs if not joining.is_built(job.part)]
+  for leftover in set(parts.iterdir()) - {job.part for job in jobs} | {job.part for job in missing}:
+    shutil.rmtree(leftover, ignore_errors=True)
+  if workers is None or isinstance(workers, int):
+    workers = max(min(workers or parallel.available_cores(), len(missing)), 1)
+    memory_budget //= workers
+  made = parallel.map_groups(
+    index_segments.Maker(memory_budget=memory_budget, **sizes),
+    [[job] for job in missing],
+    num_groups=len(missing),
+    workers=workers,
+    lost=_lost,
+  )
+  total, left = (sum(job.entries for job in some) for some in (jobs, missing))
+  with progress.bar(total=total, what='index', unit='entries', done=total - left) as bar:
+    for job, _ in zip(missing, made, strict=True):
+      bar.update(job.entries)
+
+
+def _lost(job: index_segments.Job, reason: str) -> NoReturn:
+  raise UserError(
+    f'segment {job.number} of the index, {job.entries} entries, {reason}. Give each worker more of a machine'
+    ' by --cpus_per_worker, or have it sort in less by --sorting_gb; finished segments are kept'
+  )

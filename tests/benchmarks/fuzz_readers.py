@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from absl import logging  # noqa: E402
-from fuzzing import foreign_files, material, own_files, served  # noqa: E402
+from fuzzing import foreign_files, material, model_files, own_files, served  # noqa: E402
 from fuzzing.campaign import campaign  # noqa: E402
 
 # Of one reader's process, beyond what it has when it starts.
@@ -48,7 +48,12 @@ def main():
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as loops:
     folder = pathlib.Path(folder)
     made = material.make(folder / 'made')
-    readers = [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made, loops)]
+    readers = [
+      *own_files.readers(made),
+      *foreign_files.readers(made),
+      *model_files.readers(folder / 'models'),
+      *served.readers(made, loops),
+    ]
     print(f'seed {options.seed}, {options.inputs} inputs for each reader')
     print(f'{"reader":<24}{"inputs":>8}{"refused":>9}{"read":>8}{"failed":>8}{"seconds":>9}', flush=True)
     for number, reader in enumerate(reader for reader in readers if options.reader in reader.name):

@@ -1,9 +1,9 @@
-"""What the tests cost and what they reach: seconds of each file, the slowest ten, coverage of each module.
+"""What the tests cost and reach: seconds of files, tests and README.md's commands, coverage of each module.
 
   .venv/bin/pip install pytest-cov
   .venv/bin/python tests/benchmarks/measure_tests.py [--output=FOLDER] [PYTEST_ARGUMENTS ...]
 
-Runs all tests once, with branches counted, and prints three tables in Markdown; results.xml and coverage.json
+Runs all tests once, with branches counted, and prints four tables in Markdown; results.xml and coverage.json
 stay in FOLDER. Processes that tests start, such as binaries, are counted unless they are killed. Compiled
 functions are seen only where a test runs them as plain Python: coverage is a lower bound. On a busy machine
 seconds are an upper one.
@@ -72,6 +72,26 @@ def print_times(seconds: dict[tuple[str, str], float]) -> None:
   )
 
 
+def print_commands(results: pathlib.Path, seconds: dict[tuple[str, str], float]) -> None:
+  """README.md's commands: run as they are on a few photos, or by the test that does what they do."""
+  rows = []
+  for case in ElementTree.parse(results).iter('testcase'):
+    found = {item.get('name'): item.get('value') for item in case.iter('property')}
+    if 'command' not in found:
+      continue
+    how, time = 'on a few photos', found.get('seconds', '')
+    if 'test' in found:
+      file, _, name = found['test'].partition('::')
+      times = [
+        time
+        for (other, test), time in seconds.items()
+        if other == f'tests/{file}' and name in ('', test.partition('[')[0])
+      ]
+      how, time = f'`{found["test"]}`', f'{sum(times):.1f}' if times else 'not run'
+    rows.append((f'`{found["command"]}`'.replace('|', '\\|'), time, how))
+  print_table(f"README.md's {len(rows)} commands", ('command', 's', 'run'), rows)
+
+
 def print_coverage(coverage: pathlib.Path) -> None:
   """Lines and branches that ran, least first."""
 
@@ -103,7 +123,9 @@ def main() -> None:
   options, arguments = parser.parse_known_args()
   folder = options.output or pathlib.Path(tempfile.mkdtemp(prefix='tests_'))
   code = run(folder.resolve(), arguments)
-  print_times(seconds_by_test(folder / 'results.xml'))
+  seconds = seconds_by_test(folder / 'results.xml')
+  print_times(seconds)
+  print_commands(folder / 'results.xml', seconds)
   print_coverage(folder / 'coverage.json')
   print(f'\nin {folder}')
   sys.exit(code)

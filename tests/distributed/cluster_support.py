@@ -57,13 +57,13 @@ class Disturbed:
     pool: the workers.
     log: a folder that receives a file for each item that is begun.
     seconds: that each item takes longer.
-    deadly: name of a photo that kills whoever looks at it.
+    deadly: name of a photo, or number of a segment, that kills whoever looks at it.
   """
 
   pool: parallel.Pool
   log: pathlib.Path
   seconds: float = 0
-  deadly: str = ''
+  deadly: str | int = ''
 
   def map_groups(self, make_function, groups, **options):
     disturbance = _Disturbance(make_function, self.log, self.seconds, self.deadly)
@@ -93,7 +93,7 @@ class _Disturbance:
   make_function: Callable
   log: pathlib.Path
   seconds: float
-  deadly: str
+  deadly: str | int
 
   def __call__(self):
     function = self.make_function()
@@ -101,7 +101,7 @@ class _Disturbance:
     def disturbed(group):
       for item in group:
         (self.log / f'{os.getpid()}.{time.time_ns()}').touch()
-        if getattr(item, 'name', None) == self.deadly:
+        if self.deadly in (getattr(item, 'name', None), getattr(item, 'number', None)):
           os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
       return function(group)

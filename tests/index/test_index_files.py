@@ -12,8 +12,8 @@ import pytest
 from oracles.index_inputs import random_descriptors
 
 from delf_d2r.index import IndexFormatError, InvertedIndex
+from delf_d2r.index.array_files import array_header, array_path
 from delf_d2r.index.images import NameTable
-from delf_d2r.index.storage import array_header, array_path
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
 

@@ -99,7 +99,7 @@ def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monk
   names = [str(m) for m in range(21)]
   roomy = InvertedIndex.build(descriptors, names, num_words=12, kernel=kernel)
   roomy.save(tmp_path / 'roomy')
-  layout = roomy._layout
+  layout = roomy._contents.layout
   monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 10 * layout.posting_bytes)
   monkeypatch.setattr('delf_d2r.index.builder.BATCH', 2)
   monkeypatch.setattr('delf_d2r.index.builder._DESCRIPTOR_BYTES', 0)
@@ -170,8 +170,8 @@ def test_numpy_and_compiled_sort_agree(monkeypatch):
   monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 700)
   segments = []
   for compiled in (False, True):
-    monkeypatch.setattr('delf_d2r.index.segments.HAVE_NUMBA', compiled)
-    segments.append(InvertedIndex.build(descriptors, names, **BUILD)._segments[0])
+    monkeypatch.setattr('delf_d2r.index.sorting.HAVE_NUMBA', compiled)
+    segments.append(InvertedIndex.build(descriptors, names, **BUILD)._contents.segments[0])
   for name, array in segments[0].arrays.items():
     np.testing.assert_array_equal(array, segments[1].arrays[name])
 

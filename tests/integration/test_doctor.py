@@ -83,10 +83,21 @@ def far_away(image):
   return image
 
 
+def restamp(path):
+  """Has the manifest name the present content of a file, as if it had been written so."""
+  manifest = read_manifest(path.parent / MANIFEST)
+  (file,) = (file for file in manifest.side_files if file.file == path.name)
+  manifest.bytes += path.stat().st_size - file.bytes
+  file.bytes, file.crc32c = path.stat().st_size, files.crc32c(path)
+  write_manifest(path.parent, manifest)
+
+
 def change_array(path, change):
+  """Changes an array, and the manifest with it."""
   array = np.array(np.load(path))
   change(array)
   files.save_array(path, array)
+  restamp(path)
 
 
 def flip_bit(path, position=-40):
@@ -141,6 +152,13 @@ def copied_words(run_dir):
 def empty_words(run_dir):
   report = run_dir / 'codebook' / 'report.json'
   report.write_text(json.dumps({**json.loads(report.read_text()), 'empty_words': 200}, indent=1) + '\n')
+  restamp(report)
+
+
+def damaged_metrics(run_dir):
+  metrics = run_dir / 'metrics' / 'metrics.json'
+  metrics.write_text('{"a": ' + ' ' * 900)
+  restamp(metrics)
 
 
 # name: (what is done to the run, severity, where, what is said)
@@ -228,7 +246,19 @@ DEFECTS = {
     lambda run: cut(run / 'rankings' / 'scores.npy'),
     Severity.ERROR,
     'rankings/scores.npy',
-    'missing or damaged',
+    'bytes, found',
+  ),
+  'bit of an array flipped': (
+    lambda run: flip_bit(run / 'rankings' / 'scores.npy'),
+    Severity.ERROR,
+    'rankings/scores.npy',
+    'expected checksum',
+  ),
+  'list that is gone': (
+    lambda run: (run / 'rankings' / 'queries.json').unlink(),
+    Severity.ERROR,
+    'rankings/queries.json',
+    'No such file',
   ),
   'NaN in scores': (
     lambda run: change_array(
@@ -261,7 +291,7 @@ DEFECTS = {
     'all scores 0: 1 (astronaut)',
   ),
   'damaged metrics': (
-    lambda run: (run / 'metrics' / 'metrics.json').write_text('{"a": ' + ' ' * 900),
+    damaged_metrics,
     Severity.ERROR,
     'metrics',
     'metrics.json',
@@ -303,6 +333,16 @@ def test_sound_run_passes(finished_dir):
   kinds = ('boxes', 'codebook', 'descriptors', 'features', 'index', 'metrics', 'query_features', 'rankings')
   assert [path.name for path, _ in diagnosis.inspected] == list(kinds)
   assert diagnosis.to_text().endswith('\n\nsound')
+
+
+def test_a_run_of_before_side_files_were_listed_passes(run_dir):
+  for path in run_dir.glob(f'*/{MANIFEST}'):
+    manifest = read_manifest(path)
+    del manifest.side_files[:]
+    write_manifest(path.parent, manifest)
+  assert found(run_dir) == []
+  cut(run_dir / 'rankings' / 'scores.npy')
+  assert any('missing or damaged' in finding.problem for finding in found(run_dir, Severity.ERROR))
 
 
 @pytest.mark.parametrize('defect', DEFECTS)
@@ -468,6 +508,7 @@ def split_dir(finished, tmp_path):
 def test_split_index(split_dir):
   assert found(split_dir, Severity.WARNING) == []
   shutil.copy(split_dir / 'shard-00000-of-00003' / 'split.json', split_dir / 'shard-00002-of-00003')
+  restamp(split_dir / 'shard-00002-of-00003' / 'split.json')
   flip_bit(next((split_dir / 'shard-00001-of-00003' / 'inverted').glob('*-values-*')))
   change_array(split_dir / 'front' / 'boxes.npy', lambda array: array.__setitem__((0, 2), -1))
   problems = {os.path.basename(f.place): f.problem for f in found(split_dir, Severity.ERROR)}

@@ -44,7 +44,7 @@ MOMENTS = {
   'third shard of features': lambda out: len([*(out / 'features').glob('features-*.tfrecord')]) >= 3,
   'codebook begun': lambda out: (out / 'codebook' / 'manifest.partial.pbtxt').exists(),
   'descriptors begun': lambda out: any((out / 'descriptors').glob('.*')),
-  'index begun': lambda out: (out / 'index' / 'inverted').exists(),
+  'index begun': lambda out: (out / 'index' / 'parts').exists(),
   'rankings begun': lambda out: (out / 'rankings').exists(),
 }
 

@@ -7,6 +7,9 @@ A new command that fails here needs one of
   ELSEWHERE   the test that runs the binary, or what it calls
 
 README.md's flags that none of these know (`--input=FILE`) are asked for by name.
+
+How each command was run, and its seconds, are properties of the results that pytest writes (--junitxml), from
+which tests/benchmarks/measure_tests.py makes a table.
 """
 
 import ast
@@ -17,6 +20,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 
 import commands_support
 import dependencies_page
@@ -190,6 +194,9 @@ ELSEWHERE_BY_FLAG = {
   'shards': ('serving/test_serving_shards.py::test_a_front_answers_while_a_shard_is_replaced', '--shards='),
 }
 
+# Experiments of configs/ whose models have to be fetched.
+MADE_MODELS = 'integration/test_rows_with_made_weights.py'
+
 # Overrides for experiments of configs/.
 SMALL = (
   'extraction { max_features: 100 min_image_size: 128 max_image_size: 256 min_crop_size: 128'
@@ -328,7 +335,10 @@ def elsewhere(command: Command) -> tuple[str, str] | None:
 
 
 @pytest.mark.parametrize('command', [c for c in README_COMMANDS if is_run(c)], ids=str)
-def test_command_works(command, shell, flags_of, material, tmp_path):
+def test_command_works(command, shell, flags_of, material, tmp_path, request):
+  # As record_property does, but for its warning that not every form of results has a place for them.
+  account = request.node.user_properties
+  account.append(('command', str(command)))
   if command.name:
     assert command.name in COMMANDS, f'{name_of(command)}: d2r has no such command'
   name = command.name or 'run_experiment'
@@ -337,15 +347,22 @@ def test_command_works(command, shell, flags_of, material, tmp_path):
   test = elsewhere(command)
   if name not in TINY or any(flag in ELSEWHERE_BY_FLAG for flag, _ in command.flags):
     assert test, f'{name_of(command)}: say how to run it on a few photos: TINY[{name!r}] in {__file__}'
+    account.append(('test', test[0]))
     return
   arguments, missing = arranged(command, {**material, 'new': tmp_path / 'out'})
   if missing:
     assert test, f'{name_of(command)}: {missing} have no value: add it to TINY[{name!r}] in {__file__}'
+    account.append(('test', test[0]))
     return
   if absent_files(command):
-    # That it loads is what can be tested: tests/integration/test_rows_with_made_weights.py runs made models.
+    # That it loads is what can be tested here; there, made models are run.
+    account.append(('test', MADE_MODELS))
     return
+  if name in HANDED_ON:
+    account.append(('test', test[0]))
+  started = time.monotonic()
   done = shell.run([name, *arguments], folder=tmp_path, replaced=HANDED_ON.get(name, ()))
+  account.append(('seconds', round(time.monotonic() - started, 1)))
   assert done.returncode == 0, f'{name_of(command)}, run as {arguments}: {done.stderr or done.stdout}'
 
 

@@ -5,7 +5,7 @@
 
 cosmic-ray says where a module can be changed and how. Each of those places is changed once, by an operator
 that is drawn by lot, and the tests of the module run in a fork that imports the changed source; no file is
-touched. Compiled kernels run as plain Python, beside their NumPy twins. Prints what no test noticed.
+touched. Compiled loops run as plain Python, beside their NumPy twins. Prints what no test noticed.
 """
 
 import argparse
@@ -17,11 +17,19 @@ import random
 import signal
 import sys
 import time
+import types
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / 'delf_d2r'
 AGGREGATION = ('tests/kernels/test_kernels_aggregation.py', 'tests/kernels/test_kernels_similarity.py')
-# Modules and the tests that answer for them.
+ASSIGNMENT = ('tests/kernels/test_kernels_assignment.py',)
+# Without what runs in processes of its own, where no change is seen, and what takes long.
+BUILDING = (
+  'tests/index/test_index_updates.py',
+  'tests/index/test_inverted_index.py',
+  '-k=memory_budget or any_order or refused or two_real_segments',
+)
+# Modules and the tests that answer for them, as arguments of pytest.
 MODULES = {
   'kernels/vlad.py': AGGREGATION,
   'kernels/asmk.py': AGGREGATION,
@@ -29,16 +37,31 @@ MODULES = {
   'kernels/binarization.py': AGGREGATION,
   'kernels/aggregation.py': AGGREGATION,
   'kernels/similarity.py': AGGREGATION[::-1],
+  'kernels/activation_regions.py': ('tests/kernels/test_kernels_activation_regions.py',),
+  'kernels/approximate_assignment.py': ASSIGNMENT,
+  'kernels/assignment.py': ASSIGNMENT,
+  'kernels/pca.py': ('tests/kernels/test_kernels_pca.py',),
+  'kernels/product_scan.py': ASSIGNMENT,
+  'kernels/regional_maxima.py': ('tests/kernels/test_kernels_regional_maxima.py',),
+  'kernels/whitening.py': ('tests/kernels/test_kernels_whitening.py',),
   'evaluation/average_precision.py': ('tests/evaluation/test_average_precision.py',),
   'evaluation/protocol.py': ('tests/evaluation/test_protocol.py',),
   'evaluation/significance.py': ('tests/evaluation/test_significance.py',),
   'index/attribution.py': ('tests/index/test_word_scores.py',),
   'index/ranking.py': ('tests/index/test_index_ranking.py',),
+  'index/scan.py': (
+    'tests/index/test_index_scan.py',
+    'tests/index/test_inverted_index.py::test_lists_of_any_length_take_the_same_scores',
+  ),
+  'index/segments.py': ('tests/index/test_index_sorting.py',),
+  'index/sorting.py': ('tests/index/test_index_sorting.py',),
+  'index/builder.py': BUILDING,
 }
 # Imported once, before the forks: everything that is not ours.
-IMPORTED = ('hypothesis', 'numpy', 'pytest', 'scipy', 'google.protobuf.text_format')
-# A change that loops for ever counts as noticed.
-SECONDS = 120
+IMPORTED = ('faiss', 'hypothesis', 'numpy', 'pytest', 'scipy.ndimage', 'google.protobuf.text_format')
+# A change that takes so many times longer than the unchanged module loops for ever, and counts as noticed.
+PATIENCE = 2
+LEAST_SECONDS = 10
 
 
 def mutants(source: str, generator: random.Random) -> list[tuple[int, str, str]]:
@@ -62,12 +85,14 @@ def mutants(source: str, generator: random.Random) -> list[tuple[int, str, str]]
   return chosen
 
 
-def is_noticed(file: pathlib.Path, source: str, tests: tuple[str, ...]) -> bool:
-  """Whether a test fails, or none ends in time, with `source` in the place of what `file` holds."""
+def is_noticed(file: pathlib.Path, source: str, tests: tuple[str, ...], *, seconds: float) -> bool:
+  """Whether a test fails, or they take longer than `seconds`, with `source` in the place of the content."""
   child = os.fork()
   if child:
     return os.waitpid(child, 0)[1] != 0
-  signal.alarm(SECONDS)
+  # Of its own time, since others may use the machine, too; and what waits for ever ends as well.
+  signal.setitimer(signal.ITIMER_PROF, seconds)
+  signal.alarm(int(60 * seconds))
   code = 1
   try:
     code = _run_tests(file, source, tests)
@@ -85,15 +110,30 @@ def _run_tests(file: pathlib.Path, source: str, tests: tuple[str, ...]) -> int:
     return compile(source, str(file), 'exec') if loader.path == str(file) else get_code(loader, name)
 
   importlib.machinery.SourceFileLoader.get_code = changed
-  if file.parent.name == 'kernels':
-    from delf_d2r.kernels import compiled
-
-    # The loops are taken, and run as they are written. Those of the index are too slow for that.
-    compiled.HAVE_NUMBA = True
-    compiled.njit = lambda function=None, **_: function or (lambda inner: inner)
+  if file.parent.name in ('kernels', 'index'):
+    _interpret_loops()
   import pytest
 
   return pytest.main(['-x', '-q', '--assert=plain', *tests])
+
+
+def _interpret_loops() -> None:
+  """Has compiled loops taken, as with numba, and run as they are written."""
+  import numpy as np
+
+  from delf_d2r.kernels import compiled
+
+  compiled.HAVE_NUMBA = True
+  compiled.njit = lambda function=None, **_: function or (lambda inner: inner)
+  instructions = types.ModuleType('delf_d2r.index.intrinsics')
+  instructions.popcount = np.bitwise_count
+  instructions.prefetch = lambda array, index: None
+  sys.modules[instructions.__name__] = instructions
+
+
+def _seconds_of_children() -> float:
+  times = os.times()
+  return times.children_user + times.children_system
 
 
 def main() -> int:
@@ -112,11 +152,18 @@ def main() -> int:
   for module in options.module or MODULES:
     file, tests, started = PACKAGE / module, MODULES[module], time.monotonic()
     source = file.read_text(encoding='utf-8')
-    if is_noticed(file, source, tests):
+    before = _seconds_of_children()
+    if is_noticed(file, source, tests, seconds=600):
       print(f'{module}: the tests fail without any change')
       return 1
+    seconds = max(LEAST_SECONDS, PATIENCE * (_seconds_of_children() - before))
     every = mutants(source, random.Random(f'{options.seed} {module}'))
-    alive = [mutant for mutant in every if not is_noticed(file, mutant[2], tests)]
+    alive = []
+    for number, mutant in enumerate(every):
+      print(f'\r{module} {number}/{len(every)}', end='', file=sys.stderr, flush=True)
+      if not is_noticed(file, mutant[2], tests, seconds=seconds):
+        alive.append(mutant)
+    print('\r', end='', file=sys.stderr)
     seconds = time.monotonic() - started
     print(f'| {module} | {len(every)} | {len(every) - len(alive)} | {seconds:.0f} |', flush=True)
     survivors += [(module, source, *mutant) for mutant in alive]

@@ -1,0 +1,42 @@
+"""The files of an artefact beside its shards: arrays, lists, reports, weights, each with its checksum.
+
+They lie in the artefact's own folder. Folders below it hold what names its own checksums (the inverted index,
+features of added images) or what no later step reads (checkpoints of a training).
+"""
+
+import pathlib
+from collections.abc import Collection, Iterator
+
+from delf_d2r.data import files
+from delf_d2r.errors import ArtefactError
+from delf_d2r.protos import manifest_pb2
+
+
+def listed(folder: pathlib.Path, *, others: Collection[str]) -> Iterator[manifest_pb2.SideFile]:
+  """Name, size and CRC-32C of each, by name.
+
+  Args:
+    folder: the artefact.
+    others: names of files that are none: manifests and shards.
+  """
+  for path in sorted(folder.iterdir()):
+    if path.is_file() and path.name not in others:
+      yield manifest_pb2.SideFile(file=path.name, bytes=path.stat().st_size, crc32c=files.crc32c(path))
+
+
+def check(folder: pathlib.Path, file: manifest_pb2.SideFile) -> None:
+  """Reads one of them.
+
+  Raises:
+    ArtefactError: it is missing, cannot be read, or is not what it was.
+  """
+  path = files.below(folder, file.file)
+  remedy = f'Delete {folder} and run its stage again'
+  try:
+    size, checksum = path.stat().st_size, files.crc32c(path)
+  except OSError as error:
+    raise ArtefactError(f'{path}: {error.strerror}. {remedy}') from None
+  if size != file.bytes:
+    raise ArtefactError(f'{path}: expected {file.bytes} bytes, found {size}. {remedy}')
+  if checksum != file.crc32c:
+    raise ArtefactError(f'{path}: expected checksum {file.crc32c:08x}, found {checksum:08x}. {remedy}')

@@ -1,0 +1,118 @@
+"""What training a codebook takes, measured on some features: k-means, and what comes before and after it."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from delf_d2r import codebook as codebooks
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.kernels.assignment import ExactAssigner
+from delf_d2r.planning.costs import Cost
+from delf_d2r.protos import codebook_pb2
+from delf_d2r.stages import extract
+
+_IMAGES = 64
+_WORDS = 4096  # measured with at most so many
+_PER_WORD = 16  # descriptors
+_ITERATIONS = 3
+_COMPARED = 300_000_000  # pairs of descriptors and words
+_COMPARED_LEAST = 1024  # descriptors
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRates:
+  """Times of the stage train_codebook; memory is left out.
+
+  Attributes:
+    reading: of one image: the features of all are read, whatever part of them is trained on.
+    comparing: of one descriptor with one word, all words being compared.
+    moving: of one descriptor in one iteration of k-means with the words of the run.
+    is_approximate: whether an iteration also compares the words with each other, to know which are near.
+  """
+
+  reading: Cost
+  comparing: Cost
+  moving: Cost
+  is_approximate: bool
+
+  def total(self, *, images: float, descriptors: float, words: float, iterations: float) -> Cost:
+    """Of a whole training. Its report on quality compares every descriptor with every word once."""
+    compared = descriptors + (iterations * words if self.is_approximate else 0)
+    parts = (
+      (self.reading, images),
+      (self.comparing, compared * words),
+      (self.moving, descriptors * iterations),
+    )
+    return Cost(
+      sum(cost.seconds * times for cost, times in parts),
+      sum(cost.cpu_seconds * times for cost, times in parts),
+      0.0,
+    )
+
+
+def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -> TrainingRates:
+  """Measures with descriptors of some features.
+
+  Args:
+    options: of the run, whose words are trained.
+    features: of some images; at least one descriptor.
+  """
+  images = []
+  reading = _timed(
+    lambda: images.extend(itertools.islice(extract.read(features), _IMAGES)),
+    1 / min(features.counts['images'], _IMAGES),
+  )
+  descriptors = np.concatenate([image.region(0).descriptors for image in images])
+  comparing = _comparing(descriptors, options.num_words)
+  is_approximate = options.assignment == codebook_pb2.CodebookConfig.APPROXIMATE
+  num_words = min(options.num_words, _WORDS, len(descriptors))
+  descriptors = descriptors[: _PER_WORD * num_words]
+
+  def train(iterations: int) -> Cost:
+    return _timed(
+      lambda: codebooks.train(
+        descriptors,
+        num_words=num_words,
+        iterations=iterations,
+        seed=options.seed,
+        assignment='approximate' if is_approximate else 'exact',
+      )
+    )
+
+  few, many = train(1), train(1 + _ITERATIONS)
+  more_words = options.num_words / num_words
+  if is_approximate:
+    # Of K words about sqrt(K) share their candidates (codebook.py): a descriptor meets so many times more.
+    more_words = math.sqrt(more_words)
+
+  def each(few: float, many: float, comparing: float) -> float:
+    iteration = max(many - few, 0.0) / _ITERATIONS
+    words_with_words = comparing * num_words**2 if is_approximate else 0.0
+    return more_words * max(iteration - words_with_words, 0.0) / len(descriptors)
+
+  moving = Cost(
+    each(few.seconds, many.seconds, comparing.seconds),
+    each(few.cpu_seconds, many.cpu_seconds, comparing.cpu_seconds),
+    0.0,
+  )
+  return TrainingRates(reading, comparing, moving, is_approximate)
+
+
+def _comparing(descriptors: np.ndarray, num_words: int) -> Cost:
+  """Of one descriptor with one of many words."""
+  words = descriptors[:num_words]
+  some = descriptors[: max(_COMPARED // len(words), _COMPARED_LEAST)]
+  assigner = ExactAssigner(words)
+  assigner(some[:_COMPARED_LEAST])  # Threads have started.
+  return _timed(lambda: assigner(some), 1 / (len(some) * len(words)))
+
+
+def _timed(function: Callable[[], object], share: float = 1.0) -> Cost:
+  """What a share of calling the function costs, in this process and without its memory."""
+  wall, cpu = time.perf_counter(), time.process_time()
+  function()
+  return Cost(share * (time.perf_counter() - wall), share * (time.process_time() - cpu), 0.0)
