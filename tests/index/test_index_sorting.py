@@ -118,6 +118,12 @@ def test_words_of_each_descriptor_ascend_below_their_number(path, words, stops, 
     assert sizes.tolist() == expected.tolist()
 
 
+def test_one_word_alone(path):
+  sizes = np.zeros(1, np.int64)
+  assert sorting.count_ascending(np.array([0, 0], np.int32), np.array([1, 2]), sizes)
+  assert sizes.tolist() == [2]
+
+
 @pytest.mark.parametrize('layout', [BINARY, FLOAT])
 @pytest.mark.parametrize('most', [1, 4, 1000])
 def test_a_segment_gives_its_postings_back_in_blocks(layout, most, monkeypatch):
