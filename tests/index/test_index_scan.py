@@ -8,13 +8,13 @@ from delf_d2r.index.segments import Segment
 from delf_d2r.kernels.compiled import HAVE_NUMBA
 
 PATHS = [False, True] if HAVE_NUMBA else [False]
-NUM_WORDS, ENTRIES = 300, 40
+NUM_WORDS, ENTRIES = 300, 60
 
 
 def make_segment(columns, *, seed=0, num_words=NUM_WORDS):
-  """A segment whose words have 0 to 9 postings each; one column of codes or more, or 3 floats for None."""
+  """A segment whose words have 0 to 49 postings each; one column of codes or more, or 3 floats for None."""
   rng = np.random.default_rng(seed)
-  lists = [np.sort(rng.choice(ENTRIES, rng.integers(0, 10), replace=False)) for _ in range(num_words)]
+  lists = [np.sort(rng.choice(ENTRIES, rng.integers(0, 50), replace=False)) for _ in range(num_words)]
   offsets = np.cumsum([0, *map(len, lists)]).astype(np.uint32)
   ids = np.concatenate(lists).astype(np.uint16)
   if columns is None:
@@ -58,6 +58,19 @@ def test_each_word_has_its_own_weight_from_the_first_on(columns, first, compiled
   expected = expected_scores(segment, words, weights, similarity_of)
   found = scanned_binary(segment, words, codes, weights, table, compiled)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('compiled', PATHS)
+@pytest.mark.parametrize('columns', [1, 2, 3])
+def test_as_many_words_as_one_path_has_columns(columns, compiled):
+  segment = make_segment(columns)
+  words, weights = np.array([7, 9], np.uint32), np.ones(2, np.float32)
+  table = np.arange(64 * columns + 1, dtype=np.float32)
+  found = scanned_binary(segment, words, np.zeros((2, columns), np.uint64), weights, table, compiled)
+  expected = expected_scores(
+    segment, words, weights, lambda _, posting: np.bitwise_count(segment.values[:, posting]).sum()
+  )
+  np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.parametrize('compiled', PATHS)

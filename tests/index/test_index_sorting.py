@@ -155,6 +155,18 @@ def test_a_block_has_a_posting_however_large(monkeypatch):
   assert FLOAT.block_postings == 1
 
 
+@pytest.mark.parametrize(
+  'dimensions, columns', [(1, 1), (63, 1), (64, 1), (65, 2), (126, 2), (128, 2), (129, 3)]
+)
+def test_codes_take_columns_of_64_bits(dimensions, columns):
+  assert Layout(NUM_WORDS, dimensions, True).columns == columns
+  assert Layout(NUM_WORDS, dimensions, False).columns == dimensions
+
+
+def test_one_descriptor_is_packed_alone():
+  np.testing.assert_array_equal(FLOAT.pack([np.ones((2, 3), np.float32)]), np.ones((2, 3)))
+
+
 def test_codes_are_padded_with_zeros():
   codes = [np.full((2, 9), 255, np.uint8), np.full((1, 9), 1, np.uint8)]
   packed = BINARY.pack(codes)

@@ -46,3 +46,8 @@ def test_dead_channels_have_no_regions():
   found = activation_regions.find(activations, threshold=0.5, most=2)
   assert (found.channels.tolist(), found.centers.tolist()) == ([1], [[1.5, 2.5]])
   assert (found.areas.tolist(), found.strengths.tolist()) == ([1], [3])
+
+
+def test_a_channel_that_is_nowhere_positive_has_no_regions():
+  found = activation_regions.find(np.full((3, 3, 2), [-1, 0], np.float32), threshold=1, most=5)
+  assert found.channels.shape == (0,)

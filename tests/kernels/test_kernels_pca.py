@@ -79,3 +79,19 @@ def test_normalize():
   assert_array_equal(normalize(x)[1], [0, 0])
   assert np.isfinite(normalize(x)).all()
   assert normalize(x[:0]).shape == (0, 2)
+
+
+def test_first_components_keep_their_variances():
+  pca = Pca(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), np.array([3, 2, 1], np.float32))
+  shorter = pca.truncated(2)
+  assert (shorter.input_dimensions, shorter.dimensions) == (3, 2)
+  assert shorter.variances.tolist() == [3, 2]
+  assert Pca(pca.mean, pca.components).truncated(2).variances is None
+
+
+def test_two_descriptors_have_a_covariance():
+  covariance = Covariance(2)
+  covariance.add(np.array([[0, 0], [2, 0]], np.float32))
+  pca = covariance.pca()
+  assert pca.variances.tolist() == [2, 0]
+  assert pca.components[0].tolist() == [1, 0]
