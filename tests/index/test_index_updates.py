@@ -337,3 +337,14 @@ def test_layout_bytes():
   assert Layout(65536, 100, True).posting_bytes == 18
   assert Layout(65536, 5, True).posting_bytes == 10
   assert Layout(65536, 40, False).posting_bytes == 162
+
+
+def test_an_odd_number_of_images_and_then_more_than_a_batch(tmp_path):
+  """Of descriptors so long that no two numbers for their length are one object."""
+  descriptors = random_descriptors(11, 200, **{**OPTIONS, 'dimensions': int('300')})
+  names, build = list(map(str, range(200))), {**BUILD, 'dimensions': int('300')}
+  index = InvertedIndex.build(descriptors[:65], names[:65], **build)
+  index.add(descriptors[65:], names[65:])
+  index.save(tmp_path / 'added')
+  InvertedIndex.build(descriptors, names, **build, directory=tmp_path / 'fresh')
+  assert directory_bytes(tmp_path / 'added') == directory_bytes(tmp_path / 'fresh')
