@@ -22,10 +22,10 @@ from delf_d2r.data import (
   legacy_features,
   legacy_mapping,
 )
-from delf_d2r.data.artefact_writer import ShardWriter
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.dataset import Dataset, Queries
 from delf_d2r.data.legacy_mapping import MappedImage
+from delf_d2r.data.shard_accounts import ShardWriter
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig

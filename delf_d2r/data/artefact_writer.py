@@ -1,37 +1,31 @@
 """Making an artefact directory: resumable, shard by shard, the manifest last.
 
-While work goes on the directory holds `manifest.partial.pbtxt` and, for every finished shard, its account
-under `.progress/`. A shard is written under a temporary name, synced and renamed; its account comes first,
-so that a shard under its final name is always accounted for. Two processes cannot write one directory.
+While work goes on the directory holds `manifest.partial.pbtxt` and accounts of the finished shards
+(shard_accounts.py). Two processes cannot write one directory.
 """
 
 import contextlib
-import dataclasses
 import fcntl
-import itertools
 import json
 import os
 import pathlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
 from absl import logging
 from google.protobuf import text_format
 
-from delf_d2r.data import files, side_files, tfrecord
+from delf_d2r.data import files, side_files
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
+from delf_d2r.data.shard_accounts import ShardAccounts, ShardRange, ShardWriter
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.protos import manifest_pb2
 from delf_d2r.version import VERSION
 
 PARTIAL_MANIFEST = 'manifest.partial.pbtxt'
 ERRORS = 'errors.jsonl'
-_PROGRESS = '.progress'
-
-Item = TypeVar('Item')
 
 
 @contextlib.contextmanager
@@ -59,44 +53,6 @@ def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['
       yield writer
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardRange:
-  """A shard that is still to be written: its number and the items it holds."""
-
-  number: int
-  file: str
-  items: range
-
-
-def held_by(shards: Iterable[ShardRange], items: Iterable[Item]) -> Iterator[Item]:
-  """Yields those of all items that some shards, in order, hold; the others are passed over."""
-  items = iter(items)
-  position = 0
-  for shard in shards:
-    yield from itertools.islice(items, shard.items.start - position, shard.items.stop - position)
-    position = shard.items.stop
-
-
-class ShardWriter:
-  """Collects the records, counts and errors of one shard."""
-
-  def __init__(self, file):
-    self._file = file
-    self.records = 0
-    self.counts: Counter[str] = Counter()
-    self.errors: list[dict[str, str]] = []
-
-  def add(self, record: bytes, **counts: int) -> None:
-    """Appends a record and adds to the counts."""
-    tfrecord.write_record(self._file, record)
-    self.records += 1
-    self.counts.update(counts)
-
-  def add_error(self, name: str, reason: str) -> None:
-    """Notes an item that could not be used."""
-    self.errors.append({'name': name, 'error': reason})
-
-
 class ArtefactWriter:
   """The directory while it is being made; see `writing`."""
 
@@ -106,7 +62,7 @@ class ArtefactWriter:
     self.finished = False
     self.resumed = False
     self._started = time.monotonic()
-    self._accounts: dict[str, dict] = {}
+    self._shards = ShardAccounts(path, plan.kind)
 
   def _begin(self, redo: bool) -> None:
     name = next((name for name in (MANIFEST, PARTIAL_MANIFEST) if (self.path / name).exists()), None)
@@ -137,9 +93,7 @@ class ArtefactWriter:
         return
     if not self.resumed:
       self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest())
-    (self.path / _PROGRESS).mkdir(exist_ok=True)
-    for leftover in [*self.path.glob('.*.tmp'), *self.path.glob(f'{_PROGRESS}/.*.tmp')]:
-      leftover.unlink()
+    self._shards.begin()
 
   def _require_empty(self) -> None:
     # A kill while the very first file was written leaves nothing but that one's temporary name.
@@ -166,7 +120,7 @@ class ArtefactWriter:
     A kill on the way thus leaves what looks like unfinished work of the old config, never like a finished
     artefact or like work of the new one.
     """
-    shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
+    self._shards.remove()
     if (self.path / MANIFEST).exists():
       os.replace(self.path / MANIFEST, self.path / PARTIAL_MANIFEST)
     for child in self.path.iterdir():
@@ -180,68 +134,29 @@ class ArtefactWriter:
     # Asked first: on a read-only file system even removing what is not there is an error.
     if (self.path / PARTIAL_MANIFEST).exists():
       (self.path / PARTIAL_MANIFEST).unlink()
-    if (self.path / _PROGRESS).exists():
-      shutil.rmtree(self.path / _PROGRESS, ignore_errors=True)
+    self._shards.remove()
 
   def missing_shards(self, num_items: int, items_per_shard: int) -> Iterator[ShardRange]:
     """Yields the shards that are still to be written. At least one shard exists, be it empty."""
-    num_shards = max(1, -(-num_items // items_per_shard))
-    for number in range(num_shards):
-      file = f'{self.plan.kind}-{number:05d}-of-{num_shards:05d}.tfrecord'
-      first = number * items_per_shard
-      account = self._read_account(file)
-      if account is not None:
-        self._accounts[file] = account
-      else:
-        yield ShardRange(number, file, range(first, min(first + items_per_shard, num_items)))
+    return self._shards.missing(num_items, items_per_shard)
 
-  def _read_account(self, file: str) -> dict | None:
-    shard, account = self.path / file, self.path / _PROGRESS / f'{file}.json'
-    if not (shard.is_file() and account.is_file()):
-      return None
-    try:
-      found = files.parse_json(account.read_text(encoding='utf-8'))
-      return found if found['bytes'] == shard.stat().st_size else None
-    except (ValueError, KeyError, TypeError):
-      # Damaged by something else than a kill: the shard is written again.
-      return None
-
-  @contextlib.contextmanager
-  def shard(self, shard: ShardRange) -> Iterator[ShardWriter]:
+  def shard(self, shard: ShardRange) -> contextlib.AbstractContextManager[ShardWriter]:
     """Writes one shard; it takes its final name when the body ends, and never if it raises."""
-    with files.replacing(self.path / shard.file) as temporary:
-      with open(temporary, 'wb') as file:
-        writer = ShardWriter(file)
-        yield writer
-      account = {
-        'records': writer.records,
-        'bytes': temporary.stat().st_size,
-        'crc32c': files.crc32c(temporary),
-        'counts': dict(writer.counts),
-        'errors': writer.errors,
-      }
-      files.write_atomically(
-        self.path / _PROGRESS / f'{shard.file}.json', json.dumps(account, ensure_ascii=False)
-      )
-    self._accounts[shard.file] = account
+    return self._shards.shard(shard)
 
   @property
   def counts(self) -> Counter[str]:
     """The counts of all shards that stand."""
-    total: Counter[str] = Counter()
-    for account in self._accounts.values():
-      total.update(account['counts'])
-    return total
+    return self._shards.counts
 
   @property
   def errors(self) -> list[dict[str, str]]:
     """The errors of all shards that stand, in order."""
-    return [error for file in sorted(self._accounts) for error in self._accounts[file]['errors']]
+    return self._shards.errors
 
   def records(self) -> Iterator[bytes]:
     """Yields the records of all shards that stand, in order."""
-    for file in sorted(self._accounts):
-      yield from tfrecord.read_file(self.path / file)
+    return self._shards.records()
 
   def discard(self) -> None:
     """Removes all that was written: the work turned out to be of no use."""
@@ -256,15 +171,14 @@ class ArtefactWriter:
       upstream: the artefact that this one was made from; what failed there is missing here too.
     """
     manifest = self.plan.to_manifest()
-    for file, account in sorted(self._accounts.items()):
+    for file, account in self._shards.items():
       manifest.shards.add(file=file, **{key: account[key] for key in ('records', 'bytes', 'crc32c')})
     errors = [*read_errors(upstream), *self.errors]
     if errors:
       lines = [json.dumps(error, ensure_ascii=False) + '\n' for error in errors]
       files.write_atomically(self.path / ERRORS, ''.join(lines))
-    manifest.side_files.extend(
-      side_files.listed(self.path, others={MANIFEST, PARTIAL_MANIFEST, *self._accounts})
-    )
+    shards = (file for file, _ in self._shards.items())
+    manifest.side_files.extend(side_files.listed(self.path, others={MANIFEST, PARTIAL_MANIFEST, *shards}))
     totals = {**self.counts, **(counts or {}), 'failed': len(errors)}
     for name in sorted(totals):
       # A sum of a single boolean is still one.
@@ -278,11 +192,10 @@ class ArtefactWriter:
     return Artefact(self.path, manifest)
 
   def _size(self) -> int:
-    hidden = (self.path / _PROGRESS, self.path / PARTIAL_MANIFEST)
     return sum(
       file.stat().st_size
       for file in self.path.rglob('*')
-      if file.is_file() and not any(file.is_relative_to(path) for path in hidden)
+      if file.is_file() and file != self.path / PARTIAL_MANIFEST and not self._shards.holds(file)
     )
 
   def _write_manifest(self, name: str, manifest: manifest_pb2.Manifest) -> None:

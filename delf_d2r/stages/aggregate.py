@@ -9,9 +9,9 @@ import numpy as np
 from absl import logging
 
 from delf_d2r.aggregator import Aggregator, assigner
-from delf_d2r.data import artefact_writer, codebook_files, records
-from delf_d2r.data.artefact_writer import ShardWriter
+from delf_d2r.data import artefact_writer, codebook_files, records, shard_accounts
 from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.shard_accounts import ShardWriter
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.stages import parallel, progress, unreadable
 from delf_d2r.stages.compatibility import require_same_dimensions, require_same_extractor
@@ -71,7 +71,7 @@ def run(
     left = sum(len(shard.items) for shard in shards)
     outcomes = parallel.map_groups(
       _Maker(options, codebook.path),
-      _groups(artefact_writer.held_by(shards, features.records())),
+      _groups(shard_accounts.held_by(shards, features.records())),
       num_groups=-(-left // _AT_ONCE),
       workers=workers or min(parallel.available_cores(), -(-left // _IMAGES_PER_PROCESS)),
       lost=_lost,

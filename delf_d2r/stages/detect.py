@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from delf_d2r.data import artefact_writer, records
-from delf_d2r.data.artefact_writer import ERRORS, ArtefactWriter, ShardRange, ShardWriter
+from delf_d2r.data.artefact_writer import ERRORS, ArtefactWriter
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.shard_accounts import ShardRange, ShardWriter
 from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.stages import box_sources, parallel, progress, unreadable

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer, contact_sheet, detection_examples, files, tfrecord
+from delf_d2r.data import artefact_writer, contact_sheet, detection_examples, files, shard_accounts, tfrecord
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.stages import parallel, progress, unreadable
 
@@ -123,7 +123,7 @@ def write(
   return artefact
 
 
-def _keep(outcome: Outcome, file: artefact_writer.ShardWriter, *, strict: bool) -> None:
+def _keep(outcome: Outcome, file: shard_accounts.ShardWriter, *, strict: bool) -> None:
   for error in outcome.errors:
     unreadable.leave_out(file, outcome.name, error, strict=strict)
   if outcome.record:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer, files, images, records
+from delf_d2r.data import artefact_writer, files, images, records, shard_accounts
 from delf_d2r.data.artefact_writer import ERRORS
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.dataset import Dataset, Queries
@@ -146,7 +146,7 @@ def _extract(
     note = ''
     outcomes = parallel.map_groups(
       _Maker(config.extraction),
-      ([job] for job in artefact_writer.held_by(shards, jobs)),
+      ([job] for job in shard_accounts.held_by(shards, jobs)),
       num_groups=left,
       workers=options.workers,
       lost=lambda job, reason: _Outcome(job.name, error=f'{job.path}: {reason}'),
@@ -175,7 +175,7 @@ def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
   return [Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config).items()]
 
 
-def _keep(outcome: _Outcome, file: artefact_writer.ShardWriter, strict: bool) -> None:
+def _keep(outcome: _Outcome, file: shard_accounts.ShardWriter, strict: bool) -> None:
   if outcome.error:
     unreadable.leave_out(file, outcome.name, outcome.error, strict=strict)
     return
@@ -247,7 +247,7 @@ def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) 
   )
 
 
-def add(file: artefact_writer.ShardWriter, image: ImageFeatures) -> None:
+def add(file: shard_accounts.ShardWriter, image: ImageFeatures) -> None:
   """Appends the features of an image to a shard, with the counts of an artefact of features."""
   file.add(
     records.encode_features(image),

@@ -2,11 +2,11 @@
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer
+from delf_d2r.data import artefact_writer, shard_accounts
 from delf_d2r.errors import ImageError, UserError
 
 
-def leave_out(file: artefact_writer.ShardWriter, name: str, error: str, *, strict: bool) -> None:
+def leave_out(file: shard_accounts.ShardWriter, name: str, error: str, *, strict: bool) -> None:
   """Notes a photo in `errors.jsonl`; with `strict` raises ImageError instead."""
   if strict:
     raise ImageError(f'{error} (stopped, because of --strict)')

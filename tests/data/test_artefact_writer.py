@@ -14,9 +14,10 @@ import google_crc32c
 import pytest
 
 from delf_d2r import config as configs
-from delf_d2r.data import artefact_writer, files, tfrecord
-from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST, ShardRange
+from delf_d2r.data import artefact_writer, files, shard_accounts, tfrecord
+from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, Plan, read_manifest
+from delf_d2r.data.shard_accounts import ShardRange
 from delf_d2r.errors import ArtefactError, UserError
 
 NUM_ITEMS = 10
@@ -443,7 +444,7 @@ def test_partial_manifest_tells_the_plan(path):
 
 def test_items_that_missing_shards_hold():
   shards = [ShardRange(number, '', range(3 * number, min(3 * number + 3, 8))) for number in range(3)]
-  assert list(artefact_writer.held_by(shards, iter(range(8)))) == list(range(8))
-  assert list(artefact_writer.held_by([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
-  assert list(artefact_writer.held_by(shards[1:2], range(100))) == [3, 4, 5]
-  assert list(artefact_writer.held_by([], range(8))) == []
+  assert list(shard_accounts.held_by(shards, iter(range(8)))) == list(range(8))
+  assert list(shard_accounts.held_by([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
+  assert list(shard_accounts.held_by(shards[1:2], range(100))) == [3, 4, 5]
+  assert list(shard_accounts.held_by([], range(8))) == []
