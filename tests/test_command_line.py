@@ -16,10 +16,10 @@ SCRIPT = textwrap.dedent('''
 
   from absl import flags
 
-  from delf_d2r import command_line
+  from delf_d2r import command_line, common_flags
   from delf_d2r.errors import ImageError
 
-  command_line.define_workers()
+  common_flags.define_workers()
   flags.DEFINE_string('raise', '', 'What happens.')
 
   def main(_):

@@ -39,6 +39,7 @@ LAYERS = {
   'planning': 7,
   'experiments': 7,
   'command_line': 8,
+  'common_flags': 8,
   'tools': 9,
 }
 

@@ -10,16 +10,16 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import aggregate
 
-command_line.define_config('aggregation')
-command_line.define_artefact('features', 'extract_features')
-command_line.define_artefact('codebook', 'train_codebook')
-command_line.define_output('the aggregated descriptors')
-command_line.define_workers()
-command_line.define_cluster()
+common_flags.define_config('aggregation')
+common_flags.define_artefact('features', 'extract_features')
+common_flags.define_artefact('codebook', 'train_codebook')
+common_flags.define_output('the aggregated descriptors')
+common_flags.define_workers()
+common_flags.define_cluster()
 FLAGS = flags.FLAGS
 
 
@@ -29,7 +29,7 @@ def main(_):
     Artefact.open(FLAGS.features, 'features'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
-    workers=command_line.cluster() or FLAGS.workers,
+    workers=common_flags.cluster() or FLAGS.workers,
     strict=FLAGS.strict,
     redo=FLAGS.redo,
   )

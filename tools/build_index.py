@@ -14,17 +14,17 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.stages import build_index
 
-command_line.define_config('aggregation')
-command_line.define_artefact('descriptors', 'aggregate_features')
-command_line.define_artefact('codebook', 'train_codebook')
-command_line.define_output('the index')
-command_line.define_workers(skips_photos=False)
-command_line.define_cluster(skips_photos=False)
+common_flags.define_config('aggregation')
+common_flags.define_artefact('descriptors', 'aggregate_features')
+common_flags.define_artefact('codebook', 'train_codebook')
+common_flags.define_output('the index')
+common_flags.define_workers(skips_photos=False)
+common_flags.define_cluster(skips_photos=False)
 flags.DEFINE_float(
   'sorting_gb',
   DEFAULT_MEMORY_BUDGET / 1e9,
@@ -41,7 +41,7 @@ def main(_):
     Artefact.open(FLAGS.descriptors, 'descriptors'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
-    workers=command_line.cluster() or FLAGS.workers,
+    workers=common_flags.cluster() or FLAGS.workers,
     memory_budget=round(1e9 * FLAGS.sorting_gb),
     redo=FLAGS.redo,
   )

@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.experiments import comparison, experiment
@@ -29,8 +29,8 @@ EXPERIMENTS = (
   'd2r_rasmk_star',
 )
 
-command_line.define_output('photos, artefacts and report')
-command_line.define_workers()
+common_flags.define_output('photos, artefacts and report')
+common_flags.define_workers()
 flags.DEFINE_integer('seed', 0, 'Seed of the benchmark.', lower_bound=0)
 flags.DEFINE_multi_string('override', [], 'Change a field of all configs. Repeatable.')
 FLAGS = flags.FLAGS

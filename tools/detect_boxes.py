@@ -14,16 +14,16 @@ import pathlib
 
 from absl import flags, logging
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data import legacy_boxes, records
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.stages import detect
 
-command_line.define_config('regions')
-command_line.define_images()
-command_line.define_output('the boxes')
-command_line.define_workers()
-command_line.define_cluster()
+common_flags.define_config('regions')
+common_flags.define_images()
+common_flags.define_output('the boxes')
+common_flags.define_workers()
+common_flags.define_cluster()
 flags.DEFINE_string(
   'boxes_file',
   None,
@@ -41,7 +41,7 @@ def main(_):
     dataset,
     pathlib.Path(FLAGS.output),
     boxes_path=FLAGS.boxes_file,
-    workers=command_line.cluster() or FLAGS.workers,
+    workers=common_flags.cluster() or FLAGS.workers,
     strict=FLAGS.strict,
     redo=FLAGS.redo,
   )

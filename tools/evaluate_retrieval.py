@@ -9,11 +9,11 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import evaluate
 
-command_line.define_artefact('rankings', 'search_index --query_features or rerank_results')
+common_flags.define_artefact('rankings', 'search_index --query_features or rerank_results')
 flags.DEFINE_string(
   'rankings_before',
   None,
@@ -24,7 +24,7 @@ flags.DEFINE_string('config_path', None, 'Experiment or EvaluationConfig; k of 1
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'evaluation.ks: [1, 100]'. Repeatable."
 )
-command_line.define_output('the metrics')
+common_flags.define_output('the metrics')
 FLAGS = flags.FLAGS
 
 

@@ -11,19 +11,19 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import expand
 
-command_line.define_artefact('rankings', 'rerank_results')
-command_line.define_artefact('index', 'build_index')
-command_line.define_artefact('features', 'extract_features')
-command_line.define_artefact('query_features', 'extract_features --queries')
+common_flags.define_artefact('rankings', 'rerank_results')
+common_flags.define_artefact('index', 'build_index')
+common_flags.define_artefact('features', 'extract_features')
+common_flags.define_artefact('query_features', 'extract_features --queries')
 flags.DEFINE_string('config_path', None, 'Experiment or QueryExpansionConfig; its defaults are used without.')
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'expansion.num_images: 3'. Repeatable."
 )
-command_line.define_output('the rankings of the expanded queries')
+common_flags.define_output('the rankings of the expanded queries')
 FLAGS = flags.FLAGS
 
 

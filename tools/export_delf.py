@@ -12,13 +12,13 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import export_delf
 
 flags.DEFINE_string('trained', None, 'Directory that train_delf made.')
-command_line.define_config('training', default='')
+common_flags.define_config('training', default='')
 flags.DEFINE_string(
   'weights', '', 'File .weights.h5 for the network of --config_path; none: as its backbone_weights say.'
 )

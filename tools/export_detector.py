@@ -11,13 +11,13 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import export_detector
 
 flags.DEFINE_string('trained', None, 'Directory that train_detector made.')
-command_line.define_config('detector_training', default='')
+common_flags.define_config('detector_training', default='')
 flags.DEFINE_string('weights', '', 'File .weights.npz for the network of --config_path.')
 flags.DEFINE_string('output', None, 'Directory of the SavedModel; must not exist.', required=True)
 flags.DEFINE_string('name', 'Landmark detector', 'Name of the model on its card.')

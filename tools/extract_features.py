@@ -13,18 +13,18 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line
+from delf_d2r import command_line, common_flags
 from delf_d2r.data import legacy_config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.stages import extract
 
-command_line.define_config('extraction')
-command_line.define_images()
-command_line.define_output('the features')
-command_line.define_workers()
-command_line.define_cluster()
+common_flags.define_config('extraction')
+common_flags.define_images()
+common_flags.define_output('the features')
+common_flags.define_workers()
+common_flags.define_cluster()
 flags.DEFINE_string('boxes', None, 'Directory that detect_boxes made; whole images alone by default.')
 flags.DEFINE_bool('queries', False, 'Extract the query images of --ground_truth, cut to their boxes.')
 FLAGS = flags.FLAGS
@@ -33,7 +33,7 @@ FLAGS = flags.FLAGS
 def main(_):
   loaded = legacy_config.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  workers = command_line.cluster() or FLAGS.workers
+  workers = common_flags.cluster() or FLAGS.workers
   options = {'workers': workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
   output = pathlib.Path(FLAGS.output)
   if not FLAGS.queries:

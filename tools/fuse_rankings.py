@@ -12,15 +12,15 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import fuse
 
-command_line.define_artefact('rankings', 'search_index --query_features')
-command_line.define_artefact('other', 'search_index --query_features')
+common_flags.define_artefact('rankings', 'search_index --query_features')
+common_flags.define_artefact('other', 'search_index --query_features')
 flags.DEFINE_string('config_path', None, 'Experiment or FusionConfig; its defaults are used without.')
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'fusion.weight: 0.3'. Repeatable.")
-command_line.define_output('the rankings')
+common_flags.define_output('the rankings')
 FLAGS = flags.FLAGS
 
 

@@ -16,20 +16,20 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.stages import make_detection_records
 from delf_d2r.stages.detection_writing import Options
 
-command_line.define_config('detection_records', default='')
+common_flags.define_config('detection_records', default='')
 flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
 flags.DEFINE_string('boxes', None, 'File of their boxes.', required=True)
 flags.DEFINE_string(
   'validation_boxes', None, 'File of boxes of other photos, to validate on; by default a share of --boxes.'
 )
 flags.DEFINE_string('landmarks', None, "Google Landmarks' train.csv, which tells the landmark of each id.")
-command_line.define_output('train and validation')
-command_line.define_workers()
+common_flags.define_output('train and validation')
+common_flags.define_workers()
 FLAGS = flags.FLAGS
 
 

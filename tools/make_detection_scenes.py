@@ -15,12 +15,12 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.stages import make_detection_scenes
 from delf_d2r.stages.detection_writing import Options
 
-command_line.define_config('detection_scenes', default='')
+common_flags.define_config('detection_scenes', default='')
 flags.DEFINE_string('objects', None, 'Folder of photos of objects, subfolders included.', required=True)
 flags.DEFINE_string(
   'boxes', None, 'File of their boxes: any that make_detection_records reads. Photos without are not used.'
@@ -28,8 +28,8 @@ flags.DEFINE_string(
 flags.DEFINE_multi_string(
   'backgrounds', None, 'Folder of photos without objects, subfolders included. Repeatable.', required=True
 )
-command_line.define_output('train and validation')
-command_line.define_workers()
+common_flags.define_output('train and validation')
+common_flags.define_workers()
 FLAGS = flags.FLAGS
 
 

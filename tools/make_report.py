@@ -7,13 +7,13 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.report import make_report
 
 flags.DEFINE_string('experiment', None, 'Directory that run_experiment made.', required=True)
-command_line.define_images()
+common_flags.define_images()
 flags.DEFINE_string('output', None, 'Folder for index.html; made if missing.', required=True)
 flags.DEFINE_integer(
   'matches',

@@ -14,13 +14,13 @@ import tempfile
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment
 from delf_d2r.planning import plan, rates
 
-command_line.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
+common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
 flags.DEFINE_integer('images', None, 'Number of photos to plan for.', lower_bound=1, required=True)
 flags.DEFINE_string('sample', None, 'Folder of photos like those of the run; none: made features.')
 flags.DEFINE_integer('sample_photos', 64, 'Photos of --sample to measure.', lower_bound=8)

@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from delf_d2r import command_line
+from delf_d2r import command_line, common_flags
 from delf_d2r.data import benchmarks, distractor_list
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.errors import UserError
@@ -47,8 +47,8 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_multi_string('override', [], 'Change a field of all configs. Repeatable.')
 flags.DEFINE_integer('max_words', None, 'Train no codebook of more words: for few photos.', lower_bound=1)
-command_line.define_output('artefacts, table and page', required=False)
-command_line.define_workers()
+common_flags.define_output('artefacts, table and page', required=False)
+common_flags.define_workers()
 FLAGS = flags.FLAGS
 
 

@@ -11,20 +11,20 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import rerank
 
-command_line.define_artefact('rankings', 'search_index --query_features')
-command_line.define_artefact('features', 'extract_features')
-command_line.define_artefact('query_features', 'extract_features --queries')
+common_flags.define_artefact('rankings', 'search_index --query_features')
+common_flags.define_artefact('features', 'extract_features')
+common_flags.define_artefact('query_features', 'extract_features --queries')
 flags.DEFINE_string('config_path', None, 'Experiment or VerificationConfig; its defaults are used without.')
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'verification.num_images: 200'. Repeatable."
 )
 flags.DEFINE_string('ground_truth', None, 'What is junk; only for verification.junk.')
 flags.DEFINE_integer('workers', None, 'Threads; one for each core by default.', lower_bound=1)
-command_line.define_output('the verified rankings')
+common_flags.define_output('the verified rankings')
 FLAGS = flags.FLAGS
 
 

@@ -14,17 +14,17 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data import distractor_list
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.experiments import distractors, experiment
 
-command_line.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
-command_line.define_images()
-command_line.define_output('the whole run')
-command_line.define_workers()
-command_line.define_cluster()
+common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
+common_flags.define_images()
+common_flags.define_output('the whole run')
+common_flags.define_workers()
+common_flags.define_cluster()
 flags.DEFINE_string(
   'boxes_file',
   None,
@@ -47,7 +47,7 @@ def main(_):
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
   more = distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None
   output = pathlib.Path(FLAGS.output)
-  options = experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo, command_line.cluster())
+  options = experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo, common_flags.cluster())
   outcome = experiment.run(
     loaded,
     dataset,

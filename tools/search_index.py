@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
@@ -33,7 +33,7 @@ flags.DEFINE_integer(
   'Results of --html that can be opened to see why they matched, some 80 kB each; 0 = none.',
   lower_bound=0,
 )
-command_line.define_moved_photos()
+common_flags.define_moved_photos()
 flags.DEFINE_string('query_features', None, 'Directory that extract_features --queries made.')
 flags.DEFINE_string('output', None, 'Directory of the rankings of --query_features.')
 flags.DEFINE_string(
@@ -41,7 +41,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'search.top_k: 100'. Repeatable.")
 flags.DEFINE_bool('redo', False, 'Replace rankings that another config made.')
-command_line.define_warm()
+common_flags.define_warm()
 FLAGS = flags.FLAGS
 
 

@@ -14,7 +14,7 @@ which of them are missing in it.
 
 from absl import flags
 
-from delf_d2r import command_line
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
@@ -22,7 +22,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.stages import progress
 
 flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
-command_line.define_moved_photos()
+common_flags.define_moved_photos()
 flags.DEFINE_string(
   'annotations', None, 'CSV file for boxes drawn on the indexed photos; none: no such page.'
 )
@@ -39,7 +39,7 @@ flags.DEFINE_string(
 flags.DEFINE_float(
   'shard_seconds', 5, 'How long a search waits for shards.', lower_bound=0.01, upper_bound=600
 )
-command_line.define_warm()
+common_flags.define_warm()
 FLAGS = flags.FLAGS
 
 

@@ -10,13 +10,13 @@ same address, or name its address in the file of --shards; then stop the old one
 
 from absl import flags
 
-from delf_d2r import command_line
+from delf_d2r import command_line, common_flags
 from delf_d2r.stages import progress
 
 flags.DEFINE_string('index', None, 'Directory of a shard.', required=True)
 flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
 flags.DEFINE_integer('port', 8801, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
-command_line.define_warm()
+common_flags.define_warm()
 FLAGS = flags.FLAGS
 
 

@@ -11,15 +11,15 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.experiments import experiment, threshold_curve
 
-command_line.define_config('of every stage')
-command_line.define_images()
-command_line.define_output('all runs, the picture and the table')
-command_line.define_workers()
+common_flags.define_config('of every stage')
+common_flags.define_images()
+common_flags.define_output('all runs, the picture and the table')
+common_flags.define_workers()
 flags.DEFINE_multi_float('threshold', [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9], 'A score in [0, 1]. Repeatable.')
 flags.DEFINE_string('boxes_file', None, 'Boxes for source: FILE or RANDOM; see d2r detect_boxes --help.')
 flags.DEFINE_string('codebook', None, 'Use the codebook that train_codebook made there.')

@@ -11,13 +11,13 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import train_codebook
 
-command_line.define_config('codebook')
-command_line.define_artefact('features', 'extract_features')
-command_line.define_output('the codebook')
+common_flags.define_config('codebook')
+common_flags.define_artefact('features', 'extract_features')
+common_flags.define_output('the codebook')
 FLAGS = flags.FLAGS
 
 

@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data import training_examples
 from delf_d2r.stages import train_delf
 
@@ -23,7 +23,7 @@ _FORMS = (
   'a folder with a subfolder for each class, a .csv file with the header path,label, or a quoted pattern of'
   ' TFRecord shards in the form of the Google Landmarks data (image/encoded, image/class/label, image/id)'
 )
-command_line.define_config('training')
+common_flags.define_config('training')
 flags.DEFINE_string('photos', None, f'What to train on: {_FORMS}.', required=True)
 flags.DEFINE_string(
   'validation_photos', None, f'For choosing the best checkpoint; none by default: {_FORMS}.'
@@ -33,8 +33,8 @@ flags.DEFINE_string(
   None,
   'Text file with the class names, one a line in the order of their numbers; others are refused.',
 )
-command_line.define_output('the trained network')
-command_line.define_training_cluster()
+common_flags.define_output('the trained network')
+common_flags.define_training_cluster()
 FLAGS = flags.FLAGS
 
 
@@ -49,7 +49,7 @@ def main(_):
     classes=training_examples.read_classes(FLAGS.classes) if FLAGS.classes else (),
     redo=FLAGS.redo,
   )
-  command_line.run_training(train, loaded.training.strategy)
+  common_flags.run_training(train, loaded.training.strategy)
 
 
 if __name__ == '__main__':

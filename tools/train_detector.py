@@ -17,10 +17,10 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.stages import train_detector
 
-command_line.define_config('detector_training')
+common_flags.define_config('detector_training')
 flags.DEFINE_multi_string(
   'records',
   None,
@@ -30,8 +30,8 @@ flags.DEFINE_multi_string(
 flags.DEFINE_multi_string(
   'validation_records', [], 'The same, for choosing the best checkpoint; none by default.'
 )
-command_line.define_output('the trained detector')
-command_line.define_training_cluster()
+common_flags.define_output('the trained detector')
+common_flags.define_training_cluster()
 FLAGS = flags.FLAGS
 
 
@@ -45,7 +45,7 @@ def main(_):
     validation_records=FLAGS.validation_records,
     redo=FLAGS.redo,
   )
-  command_line.run_training(train, loaded.detector_training.strategy)
+  common_flags.run_training(train, loaded.detector_training.strategy)
 
 
 if __name__ == '__main__':

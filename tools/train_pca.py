@@ -10,12 +10,12 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import train_pca
 
-command_line.define_artefact('features', 'extract_features')
-command_line.define_output('the PCA')
+common_flags.define_artefact('features', 'extract_features')
+common_flags.define_output('the PCA')
 FLAGS = flags.FLAGS
 
 

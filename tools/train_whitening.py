@@ -12,11 +12,11 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, config
+from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.stages import train_whitening
 
-command_line.define_artefact('features', 'extract_features')
+common_flags.define_artefact('features', 'extract_features')
 flags.DEFINE_string(
   'labels',
   None,
@@ -27,7 +27,7 @@ flags.DEFINE_string('config_path', None, 'Experiment or WhiteningConfig; its def
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'whitening.shrinkage: 0.01'. Repeatable."
 )
-command_line.define_output('the whitening')
+common_flags.define_output('the whitening')
 FLAGS = flags.FLAGS
 
 

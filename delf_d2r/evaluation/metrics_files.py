@@ -1,8 +1,7 @@
 """Metrics on disk.
 
 `metrics.json` holds the means of each protocol and `per_query.json` each query's values, both as fractions
-in full precision, `null` where there is no value. `metrics.txt` is the file of the research code, in
-percent with two decimals (reference 4.6).
+in full precision, `null` where there is no value. `metrics.txt` is that of metrics_text.py.
 """
 
 import dataclasses
@@ -10,8 +9,7 @@ import json
 import math
 import os
 import pathlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -23,23 +21,6 @@ from delf_d2r.evaluation.protocol import Metrics, ProtocolMetrics, QueryMetrics
 T = TypeVar('T')
 
 VERSION = 1
-AFTER_VERIFICATION = '_after_gv'
-
-# What NumPy prints by default, whatever the caller has set; lines are never wrapped.
-_PRINT_OPTIONS = {
-  'precision': 8,
-  'threshold': 10**6,
-  'linewidth': 10**6,
-  'suppress': False,
-  'sign': '-',
-  'floatmode': 'maxprec',
-  'nanstr': 'nan',
-  'formatter': None,
-  'legacy': False,
-}
-_SECTION = re.compile(
-  r'(\S+)\n  mAP=(\S+)\n  mP@k\[([^\]]*)\] \[([^\]]*)\]\n  mR@k\[([^\]]*)\] \[([^\]]*)\]\n'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,84 +153,6 @@ def read_per_query(path: str | os.PathLike) -> Metrics:
   return _read_json(path, parse)
 
 
-def write_metrics_txt(
-  path: str | os.PathLike,
-  metrics: Metrics,
-  *,
-  after_verification: Metrics | None = None,
-  protocols: Sequence[str] = ('medium', 'hard'),
-) -> None:
-  """Writes the research code's `metrics.txt`, character for character.
-
-  Args:
-    path: of the file.
-    metrics: of the rankings by aggregated descriptors.
-    after_verification: of the same rankings after spatial verification; written with `_after_gv`.
-    protocols: to write; the research code writes medium and hard.
-  """
-  sections = {protocol: Summary.of(metrics, protocol) for protocol in protocols}
-  if after_verification is not None:
-    for protocol in protocols:
-      sections[protocol + AFTER_VERIFICATION] = Summary.of(after_verification, protocol)
-  write_atomically(pathlib.Path(path), format_metrics_txt(sections))
-
-
-def format_metrics_txt(sections: Mapping[str, Summary]) -> str:
-  """The text of `metrics.txt`, sections sorted by key."""
-  with np.printoptions(**_PRINT_OPTIONS):
-    return ''.join(
-      f'{key}\n'
-      f'  mAP={_percent(summary.mean_average_precision)}\n'
-      f'  mP@k{np.array(summary.ks)} {_percent(summary.mean_precision)}\n'
-      f'  mR@k{np.array(summary.ks)} {_percent(summary.mean_recall)}\n'
-      for key, summary in sorted(sections.items())
-    )
-
-
-def read_metrics_txt(path: str | os.PathLike) -> dict[str, Summary]:
-  """The sections of a `metrics.txt`, as fractions (of percents with two decimals).
-
-  Spaces within the brackets are as NumPy of any version prints them.
-
-  Raises:
-    UserError: the file cannot be read, not of that form, or repeats a section.
-  """
-  text = _read_text(path)
-  sections: dict[str, Summary] = {}
-  position = 0
-  while position < len(text):
-    section = _SECTION.match(text, position)
-    try:
-      if section is None:
-        raise ValueError('expected a key, mAP=, mP@k[..] [..] and mR@k[..] [..]')
-      key, summary = _parse_section(*section.groups())
-      if key in sections:
-        raise ValueError(f'{key} stands twice')
-    except ValueError as error:
-      line = text.count('\n', 0, position) + 1
-      raise UserError(f'{path}, line {line}: {error}; is it a metrics.txt, whole and unedited?') from error
-    sections[key] = summary
-    position = section.end()
-  return sections
-
-
-def _parse_section(
-  key: str, mean_ap: str, ks: str, precision: str, recall_ks: str, recall: str
-) -> tuple[str, Summary]:
-  ranks = tuple(map(int, ks.split()))
-  values = [tuple(float(value) / 100 for value in texts.split()) for texts in (precision, recall)]
-  if recall_ks.split() != ks.split() or any(len(value) != len(ranks) for value in values):
-    raise ValueError(
-      f'{key}: expected the same ks and one value for each, found {ks.split()} with {len(values[0])} and'
-      f' {recall_ks.split()} with {len(values[1])}'
-    )
-  return key, Summary(ranks, float(mean_ap) / 100, *values)
-
-
-def _percent(fractions: float | Sequence[float]) -> np.ndarray | np.float64:
-  return np.around(np.asarray(fractions, np.float64) * 100, decimals=2)[()]
-
-
 def _null_for_nan(value):
   """JSON has no NaN: None in its place, arrays as lists."""
   if np.ndim(value):
@@ -269,7 +172,7 @@ def _json(document: dict) -> str:
 
 
 def _read_json(path: str | os.PathLike, parse: Callable[[dict], T]) -> T:
-  text = _read_text(path)
+  text = read_text(path)
   try:
     document = parse_json(text)
     if document['version'] != VERSION:
@@ -280,7 +183,8 @@ def _read_json(path: str | os.PathLike, parse: Callable[[dict], T]) -> T:
     raise UserError(f'{path}: not the metrics that were written ({reason}); evaluate again') from error
 
 
-def _read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike) -> str:
+  """The text of a file of metrics; UserError if it cannot be read."""
   try:
     return pathlib.Path(path).read_text(encoding='utf-8')
   except OSError as error:

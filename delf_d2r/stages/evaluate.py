@@ -11,7 +11,7 @@ from delf_d2r.data import artefact_writer, ground_truth, ranking_files
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.ground_truth import ResolvedQuery
 from delf_d2r.data.ranking_files import StoredRankings
-from delf_d2r.evaluation import metrics_files, protocol
+from delf_d2r.evaluation import metrics_files, metrics_text, protocol
 from delf_d2r.protos import experiment_pb2
 
 METRICS = 'metrics.json'
@@ -69,9 +69,9 @@ def run(
     metrics_files.write_per_query(output / PER_QUERY, metrics)
     if before:
       metrics_before = score(ranking_files.load(before.path), queries, ks)
-      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
+      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
     else:
-      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics)
+      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics)
     for name, values in metrics.protocols.items():
       logging.info(
         'metrics: %s mAP %.2f over %d queries', name, 100 * values.mean_average_precision, values.num_queries
