@@ -10,28 +10,23 @@ import dataclasses
 import functools
 import pathlib
 from collections import defaultdict
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from delf_d2r.data import pasting
-from delf_d2r.data.images import load_image
+from delf_d2r.data import pasting, scene_pieces
 from delf_d2r.data.landmark_boxes import PhotoBoxes
 from delf_d2r.protos import detection_data_pb2
 
 Config = detection_data_pb2.DetectionScenesConfig
 
-# Pixels of a piece's shorter side: long and thin ones are made larger than the lot says. And the least of an
-# object that is labelled.
+# Pixels of a piece's shorter side: long and thin ones are made larger than the lot says.
 _MIN_SIDE = 16
-_MIN_SEEN = 4
 # A piece gets its place by lot, and is left out where all these lots would hide too much of an object.
 _MAX_LOTS = 20
 _MAX_OVERLAP = 0.25
 # Photos are kept at a few times the scene's size: objects are pasted smaller, and many fit into memory.
 _PHOTO_FACTOR = 4
-_KEPT_PHOTOS = 64
 # A part of a background: its share of each side, and bounds of its width over its height.
 _BACKGROUND_PART = (0.6, 1.0)
 _BACKGROUND_ASPECT = (0.6, 1.7)
@@ -121,7 +116,7 @@ class _Composer:
     )
 
   def _load(self, path: pathlib.Path) -> np.ndarray:
-    return _load(path, _PHOTO_FACTOR * self._config.image_size)
+    return scene_pieces.load(path, _PHOTO_FACTOR * self._config.image_size)
 
   def _background(self) -> np.ndarray:
     """A part of a background, mirrored or not, at the size of a scene: float32 [H, W, 3]."""
@@ -183,7 +178,9 @@ class _Composer:
     for is_object in rng.permutation([True] * num_objects + [False] * num_decoys):
       if is_object:
         photo, box = self._draw_object()
-        pixels, inner = _with_margin(self._load(photo.path), photo.boxes[box], rng.uniform(0, _MARGIN))
+        pixels, inner = scene_pieces.with_margin(
+          self._load(photo.path), photo.boxes[box], rng.uniform(0, _MARGIN)
+        )
       else:
         pixels, inner = self._part(_DECOY_PART), None
       quad = self._place(canvas.shape, pixels, seen, is_object)
@@ -192,12 +189,12 @@ class _Composer:
       coverage = self._paste(canvas, pixels, quad)
       seen = [mask * (1 - coverage) for mask in seen]
       if is_object:
-        shown = _transformed(inner, quad)
+        shown = scene_pieces.transformed(inner, quad)
         hidden = self._occlude(canvas, shown)
         seen = [mask * (1 - hidden) for mask in seen]
         seen.append(coverage * pasting.cover(canvas.shape, shown) * (1 - hidden))
         groups.append(photo.groups[box])
-    boxes = [_box_around(mask) for mask in seen]
+    boxes = [scene_pieces.box_around(mask) for mask in seen]
     kept = [number for number, box in enumerate(boxes) if box is not None]
     return canvas, [boxes[number] for number in kept], [groups[number] for number in kept]
 
@@ -245,7 +242,9 @@ class _Composer:
       pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(min(0.2, config.max_blur), config.max_blur))
     opacity = None
     if rng.uniform() < config.feather_share:
-      opacity = _soft_edges(pixels.shape, exponent=rng.uniform(4, 16), width=rng.uniform(*_FEATHER))
+      opacity = scene_pieces.soft_edges(
+        pixels.shape, exponent=rng.uniform(4, 16), width=rng.uniform(*_FEATHER)
+      )
     return pasting.paste(canvas, pixels, quad, opacity=opacity)
 
   def _developed(self, canvas: np.ndarray) -> np.ndarray:
@@ -258,60 +257,3 @@ class _Composer:
       noise = rng.normal(0, 255 * rng.uniform(0, config.max_noise), pixels.shape)
       pixels = np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
     return pixels
-
-
-@functools.lru_cache(maxsize=_KEPT_PHOTOS)
-def _load(path: pathlib.Path, long_side: int) -> np.ndarray:
-  """A photo, read-only, scaled down to a long side."""
-  pixels = load_image(path)
-  factor = long_side / max(pixels.shape[:2])
-  if factor < 1:
-    pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-  pixels = np.ascontiguousarray(pixels)
-  pixels.setflags(write=False)
-  return pixels
-
-
-def _with_margin(pixels: np.ndarray, box: Sequence[float], margin: float) -> tuple[np.ndarray, np.ndarray]:
-  """A box's pixels and some around it, as far as the photo goes.
-
-  Returns:
-    uint8 [h, w, 3], and the box in it: `[top, left, bottom, right]` as shares of its sides.
-  """
-  size = np.array(pixels.shape[:2])
-  low, high = np.reshape(box, (2, 2)) * size
-  sides = high - low
-  outer_low = np.floor(np.maximum(low - margin * sides, 0)).astype(int)
-  outer_high = np.ceil(np.minimum(high + margin * sides, size)).astype(int)
-  extent = outer_high - outer_low
-  inner = np.concatenate([(low - outer_low) / extent, (high - outer_low) / extent])
-  return pixels[outer_low[0] : outer_high[0], outer_low[1] : outer_high[1]], inner
-
-
-def _transformed(inner: np.ndarray, quad: np.ndarray) -> np.ndarray:
-  """The corners in the scene of a box inside a piece that goes to `quad`."""
-  top, left, bottom, right = inner
-  corners = np.array([[(left, top), (right, top), (right, bottom), (left, bottom)]])
-  return cv2.perspectiveTransform(corners, pasting.homography((1, 1), quad))[0]
-
-
-def _soft_edges(shape: tuple[int, ...], *, exponent: float, width: float) -> np.ndarray:
-  """float32 [h, w]: opacity that falls to 0 at the edges of a superellipse |x|^p + |y|^p = 1.
-
-  Args:
-    shape: of the piece.
-    exponent: p; a large one is nearly a rectangle.
-    width: of the slope, as a share of half a side.
-  """
-  y, x = (np.abs((np.arange(side) + 0.5) / side * 2 - 1) for side in shape[:2])
-  radius = (x[None] ** exponent + y[:, None] ** exponent) ** (1 / exponent)
-  return ((1 - radius) / width).clip(0, 1).astype(np.float32)
-
-
-def _box_around(mask: np.ndarray) -> tuple[float, float, float, float] | None:
-  """The smallest box around pixels covered by half at least; None if hardly any are."""
-  rows, columns = (np.flatnonzero((mask >= 0.5).any(axis=axis)) for axis in (1, 0))
-  if len(rows) < _MIN_SEEN or len(columns) < _MIN_SEEN:
-    return None
-  height, width = mask.shape
-  return rows[0] / height, columns[0] / width, (rows[-1] + 1) / height, (columns[-1] + 1) / width

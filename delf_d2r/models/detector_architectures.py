@@ -3,11 +3,9 @@
 Boxes are `[ymin, xmin, ymax, xmax]` in pixels of the square that the network sees. Class 0 is the background.
 """
 
-import functools
-
 import tensorflow as tf
 
-from delf_d2r.models import detector_backbones, official
+from delf_d2r.models import detector_backbones, detector_sampling, official
 from delf_d2r.protos import detector_pb2
 
 CLASSES = ('landmark',)
@@ -155,13 +153,15 @@ class FasterRcnn(_Architecture):
     )
     task_config = configs.MaskRCNNTask(model=model)
     super().__init__(config, official.load('tasks.maskrcnn').MaskRCNNTask(task_config))
-    self._regions = _RegionSampler(second.sampled_regions)
+    self._regions = detector_sampling.RegionSampler(second.sampled_regions)
     self.network.roi_sampler[0]._sampler = self._regions
 
   def targets(self, boxes: tf.Tensor, seed: tf.Tensor) -> dict:
     """What the losses of one photo need, from its boxes [R, 4] and the seed int [2] of its sample."""
     labels = tf.ones((tf.shape(boxes)[0], 1))
-    scores, offsets = _seeded_anchor_labeler()(seed).label_anchors(self.anchors, boxes, labels)
+    scores, offsets = detector_sampling.seeded_anchor_labeler()(seed).label_anchors(
+      self.anchors, boxes, labels
+    )
     return {'rpn_score_targets': dict(scores), 'rpn_box_targets': dict(offsets), 'seed': seed}
 
   def losses(self, batch) -> dict[str, tf.Tensor]:
@@ -222,70 +222,3 @@ def _detections(config: Config) -> dict:
 
 def _float32(outputs):
   return tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.float32), outputs)
-
-
-# Samples of the two stages of Faster R-CNN.
-
-
-def balanced_sample(
-  positive: tf.Tensor, candidates: tf.Tensor, *, count: int, fraction: float, seed: tf.Tensor
-) -> tf.Tensor:
-  """A random choice among candidates, filled up with negative ones.
-
-  Args:
-    positive: bool [N].
-    candidates: bool [N]: what may be chosen.
-    count: how many are chosen, where there are enough.
-    fraction: positive ones are at most this share of `count`.
-    seed: int [2].
-
-  Returns:
-    bool [N].
-  """
-  noise = tf.random.stateless_uniform(tf.shape(positive), seed)
-
-  def choose(allowed, number):
-    # A rank that begins with what is allowed.
-    rank = tf.argsort(tf.argsort(tf.where(allowed, noise, 2.0), stable=True), stable=True)
-    return allowed & (rank < number)
-
-  chosen = choose(positive & candidates, int(count * fraction))
-  left = count - tf.reduce_sum(tf.cast(chosen, tf.int32))
-  return chosen | choose(~positive & candidates, left)
-
-
-class _RegionSampler:
-  """Takes the place of the official BoxSampler; `seeds` int [B, 2] are set before each call."""
-
-  def __init__(self, count: int):
-    self._count = count
-    self.seeds = None
-
-  def __call__(self, positive, negative, ignored):
-    def sample(arguments):
-      photo_positive, photo_candidates, seed = arguments
-      # Another choice than that of the anchors.
-      seed = tf.random.split(seed, 1)[0]
-      return balanced_sample(photo_positive, photo_candidates, count=self._count, fraction=0.25, seed=seed)
-
-    candidates = (positive | negative) & ~ignored
-    chosen = tf.map_fn(sample, (positive, candidates, self.seeds), fn_output_signature=tf.bool)
-    return tf.math.top_k(tf.cast(chosen, tf.int32), self._count).indices
-
-
-@functools.cache
-def _seeded_anchor_labeler():
-  """The official RpnAnchorLabeler with `balanced_sample` for its choice of anchors; made when it is there."""
-
-  class Labeler(official.load('ops.anchor').RpnAnchorLabeler):
-    def __init__(self, seed):
-      super().__init__()
-      self._seed = seed
-
-    def _get_rpn_samples(self, match_results):
-      positive = match_results > -1
-      chosen = balanced_sample(positive, match_results > -2, count=256, fraction=0.5, seed=self._seed)
-      targets = tf.where(chosen, tf.cast(positive, tf.int32), -1)
-      return targets, positive & chosen, ~positive & chosen
-
-  return Labeler

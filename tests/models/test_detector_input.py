@@ -7,7 +7,13 @@ import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_d2r.data.detection_records import DetectionRecords
-from delf_d2r.models import detector, detector_architectures, detector_backbones, detector_input
+from delf_d2r.models import (
+  detector,
+  detector_architectures,
+  detector_backbones,
+  detector_input,
+  detector_sampling,
+)
 from delf_d2r.protos import detector_pb2
 
 support.require_official()
@@ -165,16 +171,12 @@ def test_samples_are_balanced(positives, expected):
   positive = tf.range(100) < positives
   candidates = tf.range(100) < 90
   first, again, other = (
-    detector_architectures.balanced_sample(
-      positive, candidates, count=20, fraction=0.25, seed=tf.constant(seed)
-    )
+    detector_sampling.balanced_sample(positive, candidates, count=20, fraction=0.25, seed=tf.constant(seed))
     for seed in ((1, 2), (1, 2), (1, 3))
   )
   assert (np.sum(first & positive), np.sum(first)) == (expected, 20)
   assert not np.any(first & ~candidates)
   assert_array_equal(first, again)
   assert not np.array_equal(first, other)
-  few = detector_architectures.balanced_sample(
-    positive, tf.range(100) < 4, count=20, fraction=0.25, seed=(1, 2)
-  )
+  few = detector_sampling.balanced_sample(positive, tf.range(100) < 4, count=20, fraction=0.25, seed=(1, 2))
   assert np.sum(few) <= 4
