@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+import tf1_support
 
 OUTPUTS = ('detection_boxes', 'detection_scores', 'detection_classes', 'num_detections')
 ROWS = 4
@@ -48,15 +49,7 @@ def write_tf1(
   with tf.Graph().as_default(), v1.Session() as session:
     images = v1.placeholder(dtype, shape, name=feed)
     found = compute(tf.cast(images, tf.uint8))
-    variable = v1.get_variable('offset', [], initializer=v1.zeros_initializer())
-    found['detection_scores'] += variable
-    for name in outputs:
-      tf.identity(found[name], name=name)
-    session.run(v1.global_variables_initializer())
-    builder = v1.saved_model.builder.SavedModelBuilder(str(path))
-    builder.add_meta_graph_and_variables(session, ['serve'])
-    builder.save()
-  return str(path)
+    return tf1_support.save(session, path, found, outputs=outputs, moved='detection_scores')
 
 
 def write_tf2(

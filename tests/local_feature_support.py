@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+import tf1_support
 
 CELL, DIMENSIONS = 16, 6
 KERNEL = np.random.default_rng(0).normal(size=(CELL, CELL, 3, DIMENSIONS)).astype(np.float32)
@@ -45,15 +46,7 @@ def write_tf1(path, *, with_global=False, outputs=('boxes', 'features', 'scales'
       tf.gather(tf.ones((len(SCALES), 4)), chosen, name='global_descriptors')
       # As in the research code's models, every output waits for all inputs.
       found['boxes'] += tf.cast(tf.reduce_sum(chosen), tf.float32)
-    variable = v1.get_variable('offset', [], initializer=v1.zeros_initializer())
-    found['features'] += variable
-    for name in outputs:
-      tf.identity(found[name], name=name)
-    session.run(v1.global_variables_initializer())
-    builder = v1.saved_model.builder.SavedModelBuilder(str(path))
-    builder.add_meta_graph_and_variables(session, [tag])
-    builder.save()
-  return str(path)
+    return tf1_support.save(session, path, found, outputs=outputs, moved='features', tag=tag)
 
 
 class Exported(tf.Module):
