@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 
-from delf_d2r import config_rules
+from delf_d2r import config_rules, config_text
 from delf_d2r.config_values import Message, differences, fingerprint, resolve, to_text
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
@@ -185,26 +185,13 @@ def _merge_override(config: experiment_pb2.ExperimentConfig, override: str) -> N
   """Merges `a.b.c: value` or plain text format; a repeated field is replaced, not appended to."""
   change = experiment_pb2.ExperimentConfig()
   try:
-    text_format.Parse(_nested(override), change)
+    text_format.Parse(config_text.nested(override), change)
   except text_format.ParseError as error:
     raise ConfigError(
       f"--override {override!r}: {_explain(error)}. Write it like 'aggregation.alpha: 2'"
     ) from None
   _clear_repeated(config, change)
   config.MergeFrom(change)
-
-
-def _nested(override: str) -> str:
-  """`a.b.c: value` as `a { b { c: value } }`; plain text format as it is."""
-  text = override.strip()
-  dotted = re.match(r'^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*(:?)\s*(.*)$', text, re.DOTALL)
-  if not dotted:
-    return text
-  *parents, leaf = dotted[1].split('.')
-  opening = ''.join(f'{parent} {{ ' for parent in parents)
-  # On a line of their own, so that a comment after the value does not swallow the brackets.
-  closing = '\n' + '}' * len(parents)
-  return f'{opening}{leaf}{dotted[2]} {dotted[3]}{closing}'
 
 
 def _clear_repeated(config: Message, change: Message) -> None:
@@ -218,42 +205,7 @@ def _clear_repeated(config: Message, change: Message) -> None:
 def _validate(config: Message, path: pathlib.Path, text: str, overrides: Sequence[str]) -> None:
   problems = list(config_rules.problems(config))
   if problems:
-    lines = [f'{_place(problem.field, path, text, overrides)}: {problem.text}' for problem in problems]
+    lines = [
+      f'{config_text.place(problem.field, path, text, overrides)}: {problem.text}' for problem in problems
+    ]
     raise ConfigError('\n'.join(lines))
-
-
-def _place(field: str, path: pathlib.Path, text: str, overrides: Sequence[str]) -> str:
-  """Where a field was set: the override or `file:line`; else the message around it, or the file alone."""
-  for override in reversed(overrides):
-    if field in _lines(_nested(override)):
-      return f'--override {override!r}'
-  lines = _lines(text)
-  parts = field.split('.')
-  for end in range(len(parts), 0, -1):
-    # A file of one stage alone does not name the stage.
-    for start in (0, 1):
-      line = lines.get('.'.join(parts[start:end]))
-      if line:
-        return f'{path}:{line}'
-  return str(path)
-
-
-_TOKEN = re.compile(
-  r"""\#.* | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | (?P<close>[}>])
-  | (?P<field>[A-Za-z_]\w*) \s* (?: (?P<open>:?\s*[{<]) | : )""",
-  re.VERBOSE,
-)
-
-
-def _lines(text: str) -> dict[str, int]:
-  """The line of each field that a text sets, by its dotted path: protobuf's parser does not tell."""
-  lines: dict[str, int] = {}
-  parents: list[str] = []
-  for token in _TOKEN.finditer(text):
-    if token['field']:
-      lines['.'.join([*parents, token['field']])] = text.count('\n', 0, token.start()) + 1
-      if token['open']:
-        parents.append(token['field'])
-    elif token['close'] and parents:
-      parents.pop()
-  return lines

@@ -5,6 +5,7 @@ import pytest
 
 from delf_d2r import codebook
 from delf_d2r.codebook import Codebook, quality_report, train
+from delf_d2r.kernels import kmeans
 from delf_d2r.kernels.assignment import assign
 
 
@@ -60,8 +61,8 @@ def test_neighbors_restrict_the_moves_but_reach_the_nearest_word(monkeypatch):
   x = blobs(2000)
   centroids = x[:80].copy()
   start = assign(x, centroids + np.float32(0.01))[:, 0]
-  monkeypatch.setattr(codebook, 'NEIGHBORS', 80)
-  words, error = codebook._assign_to_neighbors(x, centroids, start, seed=0)
+  monkeypatch.setattr(kmeans, 'NEIGHBORS', 80)
+  words, error = kmeans._assign_to_neighbors(x, centroids, start, seed=0)
   np.testing.assert_array_equal(words, assign(x, centroids)[:, 0])
   assert error == pytest.approx(np.square(x - centroids[words]).sum(axis=1).mean(), rel=1e-4)
 
@@ -69,7 +70,7 @@ def test_neighbors_restrict_the_moves_but_reach_the_nearest_word(monkeypatch):
 def test_empty_words_take_half_of_a_populous_one():
   centroids = np.array([[1, 1], [5, 5], [9, 9]], np.float32)
   counts = np.array([0, 1, 11])
-  codebook._split_into_empty_words(centroids, counts, np.random.default_rng(0))
+  kmeans._split_into_empty_words(centroids, counts, np.random.default_rng(0))
   assert counts.tolist() == [5, 1, 6]
   np.testing.assert_allclose(centroids, [[9, 9], [5, 5], [9, 9]], rtol=2e-3)
   assert len(np.unique(centroids, axis=0)) == 3

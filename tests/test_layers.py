@@ -15,6 +15,7 @@ LAYERS = {
   'text_table': 0,
   'version': 0,
   'protos': 0,
+  'config_text': 0.1,
   'config_values': 0.1,
   'config_rules': 0.1,
   'config': 0.2,

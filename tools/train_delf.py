@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data import training_examples
+from delf_d2r.data import class_names
 from delf_d2r.stages import train_delf
 
 _FORMS = (
@@ -46,7 +46,7 @@ def main(_):
     FLAGS.photos,
     pathlib.Path(FLAGS.output),
     validation_photos=FLAGS.validation_photos,
-    classes=training_examples.read_classes(FLAGS.classes) if FLAGS.classes else (),
+    classes=class_names.read(FLAGS.classes) if FLAGS.classes else (),
     redo=FLAGS.redo,
   )
   common_flags.run_training(train, loaded.training.strategy)

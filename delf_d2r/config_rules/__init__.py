@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from delf_d2r.config_rules import delf_training, detector_training, features, retrieval
+from delf_d2r.config_rules import boxes, delf_training, detector_training, features, retrieval
 from delf_d2r.config_rules.rules import Problem
 from delf_d2r.protos import aggregation_pb2, codebook_pb2, experiment_pb2, extraction_pb2, regions_pb2
 
@@ -109,7 +109,7 @@ def _for_global_descriptors(config) -> Iterator[Problem]:
 
 
 _RULES: dict[str, Callable[..., Iterator[Problem]]] = {
-  'regions': features.regions,
+  'regions': boxes.regions,
   'extraction': features.extraction,
   'codebook': retrieval.codebook,
   'aggregation': retrieval.aggregation,

@@ -108,7 +108,7 @@ class _Composer:
     else:
       kind, (canvas, boxes, groups) = 'pasted', self._pasted()
     return Scene(
-      pixels=self._developed(canvas),
+      pixels=scene_pieces.developed(canvas, config, rng),
       boxes=np.array(boxes, np.float32).reshape(-1, 4),
       groups=tuple(groups),
       kind=kind,
@@ -123,7 +123,8 @@ class _Composer:
     pixels = self._part(_BACKGROUND_PART)
     height, width = pixels.shape[:2]
     aspect = np.clip(width / height, *_BACKGROUND_ASPECT)
-    return self._at_scene_size(pixels, aspect)[:, :: self._rng.choice((-1, 1))].copy()
+    scene = scene_pieces.resized(pixels, aspect, self._config.image_size)
+    return scene[:, :: self._rng.choice((-1, 1))].copy()
 
   def _part(self, share: tuple[float, float]) -> np.ndarray:
     """A random part of a random background: uint8 [h, w, 3]."""
@@ -133,13 +134,6 @@ class _Composer:
     sides = np.maximum(size * rng.uniform(*share, 2), 2).astype(int)
     top, left = rng.integers(0, size - sides, endpoint=True)
     return pixels[top : top + sides[0], left : left + sides[1]]
-
-  def _at_scene_size(self, pixels: np.ndarray, aspect: float) -> np.ndarray:
-    side = self._config.image_size
-    size = (side, max(round(side / aspect), 2)) if aspect >= 1 else (max(round(side * aspect), 2), side)
-    shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(pixels, size, interpolation=interpolation).astype(np.float32)
 
   def _photo(self):
     """A photo of an object as it is, cut at random around all its boxes."""
@@ -155,7 +149,9 @@ class _Composer:
     boxes = (photo.boxes * (height, width, height, width) - np.tile(window[:2], 2)) / np.tile(
       window[2:] - window[:2], 2
     )
-    canvas = self._at_scene_size(pixels[top:bottom, left:right], (right - left) / (bottom - top))
+    canvas = scene_pieces.resized(
+      pixels[top:bottom, left:right], (right - left) / (bottom - top), self._config.image_size
+    )
     return canvas, boxes.clip(0, 1), photo.groups
 
   def _draw_object(self) -> tuple[PhotoBoxes, int]:
@@ -246,14 +242,3 @@ class _Composer:
         pixels.shape, exponent=rng.uniform(4, 16), width=rng.uniform(*_FEATHER)
       )
     return pasting.paste(canvas, pixels, quad, opacity=opacity)
-
-  def _developed(self, canvas: np.ndarray) -> np.ndarray:
-    """The scene as a camera would have taken it: light, blur, noise."""
-    rng, config = self._rng, self._config
-    pixels = pasting.relight(rng, np.rint(canvas).clip(0, 255).astype(np.uint8), strength=config.relight)
-    if config.max_blur and rng.uniform() < 0.5:
-      pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.1, 1) * config.max_blur)
-    if config.max_noise and rng.uniform() < 0.5:
-      noise = rng.normal(0, 255 * rng.uniform(0, config.max_noise), pixels.shape)
-      pixels = np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
-    return pixels

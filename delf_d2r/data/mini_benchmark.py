@@ -38,16 +38,11 @@ __all__ = ['MiniBenchmark', 'generate', 'label_scene', 'object_photos']
 _MANIFEST = 'mini_benchmark.json'
 _VERSION = 1  # To be raised with every change that moves a byte of the output.
 _QUERY_JPEG_QUALITY = 92
-_AREAS = (0.1, 0.6)
 
 # Thresholds of the labels, on shares of the scene's area and of the object's.
 EASY_MIN_AREA = 0.2
 EASY_MAX_HIDDEN = 0.25
 JUNK_MIN_HIDDEN = 0.65
-
-# Ranges that the occluded share is drawn from, one for each scene of an object in turn. From 6 scenes on,
-# every object has easy scenes, hard ones and junk.
-_HIDDEN_RANGES = ((0, 0), (0.1, 0.4), (0, 0), (0.1, 0.4), (0, 0), (0.7, 0.8), (0, 0), (0.1, 0.4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,12 +190,13 @@ def _write_index_images(
   numbers = np.random.default_rng(settings['seed']).permutation(len(shown_in))
   folder.mkdir(parents=True)
   index_images = []
+  per_object = settings['scenes_per_object']
   for n, shown in enumerate(shown_in):
     rng = np.random.default_rng([settings['seed'], n])
     if shown is None:
-      scene = _distractor_scene(rng)
+      scene = scenes.distractor_scene(rng)
     else:
-      scene = _object_scene(rng, shown, n % settings['scenes_per_object'], settings['scenes_per_object'])
+      scene = scenes.object_scene(rng, shown, n % per_object, per_object)
     label = label_scene(visible_area=scene.visible_area, hidden=scene.hidden)
     index_images.append(_IndexImage(f'scene_{numbers[n]:05d}.jpg', scene.box, label, shown))
     (folder / index_images[-1].name).write_bytes(pasting.encode_jpeg(scene.pixels, scene.jpeg_quality))
@@ -238,29 +234,4 @@ def _query(shown: ObjectPhoto, index_images: list[_IndexImage]) -> ground_truth.
     easy=named('easy'),
     hard=named('hard'),
     junk=named('junk'),
-  )
-
-
-def _object_scene(rng, shown: ObjectPhoto, k: int, per_object: int) -> scenes.Scene:
-  """Scene k of an object; the areas of an object's scenes are stratified, on a logarithmic scale."""
-  low, high = _AREAS
-  area = low * (high / low) ** ((k + rng.uniform()) / per_object)
-  return scenes.compose_scene(
-    rng,
-    photos.crop(photos.load_photo(shown.scene_photo), shown.scene_box),
-    area=area,
-    hidden=rng.uniform(*_HIDDEN_RANGES[k % len(_HIDDEN_RANGES)]),
-  )
-
-
-def _distractor_scene(rng) -> scenes.Scene:
-  """A scene like the others, of a crop of a clutter photo."""
-  low, high = _AREAS
-  photo = photos.clutter_photos()[rng.integers(len(photos.clutter_photos()))]
-  (top, left), (height, width) = rng.uniform(0, 0.35, 2), rng.uniform(0.5, 0.65, 2)
-  return scenes.compose_scene(
-    rng,
-    photos.crop(photos.load_photo(photo), (top, left, top + height, left + width)),
-    area=low * (high / low) ** rng.uniform(),
-    hidden=rng.uniform(*_HIDDEN_RANGES[rng.integers(len(_HIDDEN_RANGES))]),
   )

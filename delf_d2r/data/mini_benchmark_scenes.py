@@ -24,6 +24,11 @@ _TILT = 12.0
 _PERSPECTIVE = 0.09
 _BLUR_SIGMA = (0.4, 1.4)
 _JPEG_QUALITY = (45, 90)
+# Share of the scene that its object is to cover.
+_AREAS = (0.1, 0.6)
+# Ranges that the occluded share is drawn from, one for each scene of an object in turn. From 6 scenes on,
+# every object has easy scenes, hard ones and junk.
+_HIDDEN_RANGES = ((0, 0), (0.1, 0.4), (0, 0), (0.1, 0.4), (0, 0), (0.7, 0.8), (0, 0), (0.1, 0.4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,31 @@ class Scene:
       float((rows[-1] + 1) / SCENE_HEIGHT),
       float((columns[-1] + 1) / SCENE_WIDTH),
     )
+
+
+def object_scene(rng: np.random.Generator, shown: photos.ObjectPhoto, k: int, per_object: int) -> Scene:
+  """Scene k of an object; the areas of an object's scenes are stratified, on a logarithmic scale."""
+  low, high = _AREAS
+  area = low * (high / low) ** ((k + rng.uniform()) / per_object)
+  return compose_scene(
+    rng,
+    photos.crop(photos.load_photo(shown.scene_photo), shown.scene_box),
+    area=area,
+    hidden=rng.uniform(*_HIDDEN_RANGES[k % len(_HIDDEN_RANGES)]),
+  )
+
+
+def distractor_scene(rng: np.random.Generator) -> Scene:
+  """A scene like the others, of a crop of a clutter photo."""
+  low, high = _AREAS
+  photo = photos.clutter_photos()[rng.integers(len(photos.clutter_photos()))]
+  (top, left), (height, width) = rng.uniform(0, 0.35, 2), rng.uniform(0.5, 0.65, 2)
+  return compose_scene(
+    rng,
+    photos.crop(photos.load_photo(photo), (top, left, top + height, left + width)),
+    area=low * (high / low) ** rng.uniform(),
+    hidden=rng.uniform(*_HIDDEN_RANGES[rng.integers(len(_HIDDEN_RANGES))]),
+  )
 
 
 def compose_scene(rng: np.random.Generator, pixels, *, area: float, hidden: float) -> Scene:

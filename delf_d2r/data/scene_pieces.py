@@ -1,4 +1,4 @@
-"""What scenes are composed of: parts of photos, how their edges fade, and the boxes of what can be seen."""
+"""What scenes are composed of: parts of photos, their edges, the boxes of what is seen, and the camera."""
 
 import functools
 import pathlib
@@ -9,6 +9,7 @@ import numpy as np
 
 from delf_d2r.data import pasting
 from delf_d2r.data.images import load_image
+from delf_d2r.protos import detection_data_pb2
 
 _KEPT_PHOTOS = 64
 # Pixels of each side that an object must show to be labelled.
@@ -25,6 +26,15 @@ def load(path: pathlib.Path, long_side: int) -> np.ndarray:
   pixels = np.ascontiguousarray(pixels)
   pixels.setflags(write=False)
   return pixels
+
+
+def resized(pixels: np.ndarray, aspect: float, long_side: int) -> np.ndarray:
+  """Scaled to a long side and to `aspect`, width over height: float32 [H, W, 3]."""
+  width, height = (long_side, long_side / aspect) if aspect >= 1 else (long_side * aspect, long_side)
+  size = max(round(width), 2), max(round(height), 2)
+  shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
+  interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+  return cv2.resize(pixels, size, interpolation=interpolation).astype(np.float32)
 
 
 def with_margin(pixels: np.ndarray, box: Sequence[float], margin: float) -> tuple[np.ndarray, np.ndarray]:
@@ -70,3 +80,25 @@ def box_around(mask: np.ndarray) -> tuple[float, float, float, float] | None:
     return None
   height, width = mask.shape
   return rows[0] / height, columns[0] / width, (rows[-1] + 1) / height, (columns[-1] + 1) / width
+
+
+def developed(
+  canvas: np.ndarray, config: detection_data_pb2.DetectionScenesConfig, rng: np.random.Generator
+) -> np.ndarray:
+  """A scene as a camera would have taken it: light, blur, noise.
+
+  Args:
+    canvas: float32 [H, W, 3], RGB from 0 to 255.
+    config: how strong each may be.
+    rng: how strong each is.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
+  pixels = pasting.relight(rng, np.rint(canvas).clip(0, 255).astype(np.uint8), strength=config.relight)
+  if config.max_blur and rng.uniform() < 0.5:
+    pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.1, 1) * config.max_blur)
+  if config.max_noise and rng.uniform() < 0.5:
+    noise = rng.normal(0, 255 * rng.uniform(0, config.max_noise), pixels.shape)
+    pixels = np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
+  return pixels

@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
-from delf_d2r.data import images, record_shards
+from delf_d2r.data import class_names, images, record_shards
 from delf_d2r.data.artefacts import Input
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.data.record_shards import RecordShards
@@ -174,22 +174,6 @@ def load(
   return found
 
 
-def read_classes(path: str | pathlib.Path) -> tuple[str, ...]:
-  """Class names from a text file, one a line.
-
-  Raises:
-    UserError: it cannot be read, is empty or names a class twice.
-  """
-  try:
-    names = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: cannot be read as a list of classes ({error})') from None
-  if not names or len(set(names)) < len(names):
-    what = 'names no class' if not names else f'names {max(names, key=names.count)!r} twice'
-    raise UserError(f'{path}: {what}; expected distinct class names, one a line')
-  return tuple(names)
-
-
 def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: bool) -> PhotoFiles:
   photos = ImageList.from_folder(folder)
   names = [name.rpartition('/')[0] for name in photos.names]
@@ -202,7 +186,7 @@ def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: boo
     raise UserError(
       f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class'
     )
-  labels, classes = _numbered(names, photos.names, classes, folder)
+  labels, classes = class_names.numbered(names, photos.names, classes, folder)
   return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
 
 
@@ -233,25 +217,10 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
     )
   if not names:
     raise UserError(f'{file}: lists no photos')
-  labels, classes = _numbered([row['label'] for row in rows], names, classes, file)
+  labels, classes = class_names.numbered([row['label'] for row in rows], names, classes, file)
   photos = ImageList(file.parent, tuple(names)).fingerprint
   digest = hashlib.sha256('\n'.join([photos, *classes, *map(str, labels)]).encode()).hexdigest()[:16]
   return PhotoFiles(file, names, [file.parent / name for name in names], labels, classes, digest)
-
-
-def _numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
-  """int64 [n] class numbers of class names, and the names by number."""
-  classes = tuple(classes) or tuple(sorted(set(labels)))
-  numbers = {name: number for number, name in enumerate(classes)}
-  unknown = sorted(set(labels) - numbers.keys())
-  if unknown:
-    photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])
-    raise UserError(
-      f'{source}: {len(unknown)} unknown classes, for example {unknown[0]!r} of {photo}; there are'
-      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels or'
-      ' the list of classes'
-    )
-  return np.array([numbers[label] for label in labels], np.int64), classes
 
 
 def _decode(image: Image.Image, min_side: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
-from delf_d2r.experiments import experiment
+from delf_d2r.experiments import experiment, scoring
 from delf_d2r.experiments.second_features import DISTRACTORS, JOINED
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.stages import aggregate, build_index
@@ -85,7 +85,7 @@ def run(
     distractors=made['distractor_descriptors'],
     **options.building,
   )
-  return experiment.scored(
+  return scoring.scored(
     config,
     dataset,
     made | {'joined_index': made['index']},

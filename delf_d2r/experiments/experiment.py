@@ -9,95 +9,24 @@
 A stage whose artefact stands already and is valid is skipped, so that a run resumes where it was stopped.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
-from absl import logging
-
-import delf_d2r.config as configs
 from delf_d2r.config_rules import runs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import ConfigError
-from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import second_features
+from delf_d2r.experiments import scoring
+from delf_d2r.experiments.run_options import Options
+from delf_d2r.experiments.scoring import Outcome, summary
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.report import make_report
-from delf_d2r.stages import (
-  aggregate,
-  build_index,
-  detect,
-  evaluate,
-  expand,
-  extract,
-  fuse,
-  parallel,
-  rerank,
-  search,
-  train_codebook,
-)
+from delf_d2r.stages import aggregate, build_index, detect, extract, train_codebook
 from delf_d2r.stages.compatibility import require_same_extractor
 
+__all__ = ['STAGES', 'Options', 'Outcome', 'extracted', 'run', 'summary']
+
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
-CONFIG = 'config.pbtxt'
-# What scores a run in the end: by part of the config, the first that there is; without any `metrics`.
-LAST_METRICS = {
-  'expansion': 'expanded_metrics',
-  'verification': 'reranked_metrics',
-  'fusion': 'fused_metrics',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """How to run, without effect on the results.
-
-  Attributes:
-    workers: processes; None: one for each core.
-    strict: stop at the first photo that cannot be decoded.
-    redo: replace artefacts of another config.
-    cluster: workers to use instead of processes, in all stages from detect_boxes to build_index but training.
-  """
-
-  workers: int | None = None
-  strict: bool = False
-  redo: bool = False
-  cluster: parallel.Pool | None = None
-
-  @property
-  def extracting(self) -> dict[str, Any]:
-    """The options of stages that work image by image."""
-    return {**self.building, 'strict': self.strict}
-
-  @property
-  def building(self) -> dict[str, Any]:
-    """The options of build_index."""
-    return {'workers': self.cluster or self.workers, 'redo': self.redo}
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What a run made: its artefacts by kind, what its report was made of, and the page itself."""
-
-  artefacts: Mapping[str, Artefact]
-  reported: make_report.Run
-  page: pathlib.Path
-
-
-def summary(outcome: Outcome) -> str:
-  """A few lines for a terminal: what is in the index and, with queries, how good it is."""
-  lines = [f'{name}: {value}' for name, value in make_report.facts(outcome.reported).items()]
-  if outcome.reported.metrics:
-    metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate.METRICS)
-    lines += [
-      f'mAP {name}: {make_report.percent(values.mean_average_precision) or "no query has positives"}'
-      for name, values in metrics.items()
-    ]
-  return '\n'.join(lines)
 
 
 def run(
@@ -157,7 +86,7 @@ def run(
     made['query_features'] = given.get('query_features') or extract.run_queries(
       config, dataset.queries, output / 'query_features', **options.extracting
     )
-  return scored(config, dataset, made, output, ground_truth=ground_truth, options=options)
+  return scoring.scored(config, dataset, made, output, ground_truth=ground_truth, options=options)
 
 
 def extracted(
@@ -177,102 +106,3 @@ def extracted(
   )
   features = extract.run(config, dataset, output / 'features', boxes=boxes, **options.extracting)
   return {'boxes': boxes, 'features': features}
-
-
-def scored(
-  config: experiment_pb2.ExperimentConfig,
-  dataset: Dataset,
-  described: Mapping[str, Artefact],
-  output: pathlib.Path,
-  *,
-  ground_truth: str | pathlib.Path | None,
-  options: Options,
-  distractors: ImageList | None = None,
-) -> Outcome:
-  """Searches the index and says how good the answers are: every stage after build_index.
-
-  Args:
-    config: a resolved config with all stages.
-    dataset: photos and, if there is ground truth, queries.
-    described: features, codebook, index, with queries query_features, with distractors distractor_features.
-    output: the folder of the artefacts, with distractors one in the folder of the run.
-    ground_truth: the file that `dataset` has its queries from.
-    options: how to run.
-    distractors: photos in the index beside those of `dataset`.
-  """
-  made, redo = dict(described), options.redo
-  index, features, more = made['index'], made['features'], made.get('distractor_features')
-  # Second features of the run are not made anew for its distractors.
-  home = output.parent if distractors else output
-  if dataset.queries:
-    queries = made['query_features']
-    rankings = search.run(config, index, queries, output / 'rankings', redo=redo)
-    metrics = evaluate.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
-    made |= {'rankings': rankings, 'metrics': metrics}
-    if config.HasField('fusion'):
-      other = second_features.other_rankings(
-        config,
-        dataset,
-        features,
-        home,
-        extracting=options.extracting,
-        distractors=distractors,
-        distractor_features=more,
-      )
-      rankings = fuse.run(config, rankings, other, output / 'fused', redo=redo)
-      made['fused'] = rankings
-      made['fused_metrics'] = evaluate.run(
-        config, rankings, ground_truth, output / 'fused_metrics', redo=redo
-      )
-    if config.HasField('verification'):
-      to_verify = features, queries, more
-      if config.verification.HasField('extraction'):
-        to_verify = second_features.to_verify(
-          config, dataset, distractors, home, extracting=options.extracting
-        )
-      reranked = rerank.run(
-        config,
-        rankings,
-        *to_verify[:2],
-        output / 'reranked',
-        distractors=to_verify[2],
-        ground_truth_path=ground_truth,
-        workers=options.workers,
-        redo=redo,
-      )
-      made['reranked'] = reranked
-      made['reranked_metrics'] = evaluate.run(
-        config, reranked, ground_truth, output / 'reranked_metrics', before=rankings, redo=redo
-      )
-    if config.HasField('expansion'):
-      expanded = expand.run(
-        config, reranked, index, features, queries, output / 'expanded', distractors=more, redo=redo
-      )
-      made['expanded'] = expanded
-      made['expanded_metrics'] = evaluate.run(
-        config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
-      )
-  # Last, so that a run that is refused leaves the config of what stands there.
-  with files.explained('cannot write', output):
-    files.write_atomically(output / CONFIG, configs.to_text(config))
-  reported = make_report.Run(
-    config.name or output.name,
-    dataset,
-    index,
-    _last(made, 'expanded', 'reranked', 'fused', 'rankings'),
-    _last(made, *LAST_METRICS.values(), 'metrics'),
-  )
-  page = make_report.run(
-    reported,
-    output / 'report',
-    results_per_query=config.report.results_per_query,
-    max_queries=config.report.max_queries,
-    matches=config.report.matches,
-  )
-  logging.info('report: %s', page)
-  return Outcome(made, reported, page)
-
-
-def _last(made: Mapping[str, Artefact], *kinds: str) -> Artefact | None:
-  """Of several kinds the first that was made."""
-  return next((made[kind] for kind in kinds if kind in made), None)

@@ -17,7 +17,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import Metrics
-from delf_d2r.experiments import experiment
+from delf_d2r.experiments import scoring
 from delf_d2r.report import make_report, paired_page
 from delf_d2r.report.paired_page import PairedView, RunView
 from delf_d2r.stages import evaluate
@@ -64,19 +64,19 @@ def open_run(path: str | pathlib.Path, *, ground_truth: str | pathlib.Path | Non
     return _of_rankings(name, Artefact.open(path, 'rankings'), ground_truth)
   metrics = Artefact.open(path, 'metrics')
   run = path.resolve().parent
-  is_reported = (run / experiment.CONFIG).is_file() and _last_metrics(run) == path.resolve().name
+  is_reported = (run / scoring.CONFIG).is_file() and _last_metrics(run) == path.resolve().name
   return _of_metrics(name, metrics, run if is_reported else None)
 
 
 def _last_metrics(run: pathlib.Path) -> str:
   """The metrics that the report of an experiment shows; others may be left from another config."""
-  if not (run / experiment.CONFIG).is_file():
+  if not (run / scoring.CONFIG).is_file():
     raise UserError(
-      f'{run}: no run there ({experiment.CONFIG} is missing). Give a directory that run_experiment,'
+      f'{run}: no run there ({scoring.CONFIG} is missing). Give a directory that run_experiment,'
       ' evaluate_retrieval or search_index made'
     )
-  config = configs.load(run / experiment.CONFIG)
-  present = (kind for part, kind in experiment.LAST_METRICS.items() if config.HasField(part))
+  config = configs.load(run / scoring.CONFIG)
+  present = (kind for part, kind in scoring.LAST_METRICS.items() if config.HasField(part))
   return next(present, 'metrics')
 
 

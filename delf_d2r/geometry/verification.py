@@ -8,14 +8,12 @@ import cv2
 import numpy as np
 
 from delf_d2r.errors import UserError
-from delf_d2r.geometry import transforms
+from delf_d2r.geometry import refinement, transforms
 from delf_d2r.geometry.significance import least_inliers
 from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Model
 
 # Probability of having met a sample without outliers before the search stops early.
 _CONFIDENCE = 0.999
-# Rounds of fitting anew to the inliers; few pairs of images need more than five.
-_MAX_POLISHES = 10
 
 
 class Estimator(enum.Enum):
@@ -114,7 +112,7 @@ def verify(
     chosen = np.flatnonzero(usable)
     places = _places(query, index, chosen)
     agree = transforms.residuals(matrix, *places) <= options.max_residual
-    inliers = _inliers(matrix, *places, agree, options)
+    inliers = refinement.inliers(matrix, *places, agree, options.limits)
     if not is_one_plane:
       # Of several planes another one may have more matches in all. Few pairs of images come so far.
       other, more = _best(_searches(options)[:1], *places, options, len(inliers) + 1)
@@ -141,11 +139,11 @@ def _best(
     found = search(*turned, options)
     if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
       continue
-    matrix, agree = _polish(_as_matrix(found), source, target, options)
+    matrix, agree = refinement.polish(_as_matrix(found), source, target, options.model, options.max_residual)
     least = max(needed, len(most) + 1)
     if np.count_nonzero(agree) < least:
       continue
-    inliers = _inliers(matrix, source, target, agree, options)
+    inliers = refinement.inliers(matrix, source, target, agree, options.limits)
     if len(inliers) >= least and transforms.have_extent(source[inliers], target[inliers], options.limits):
       best, most = matrix, inliers
     if 2 * len(most) >= len(source):
@@ -218,41 +216,3 @@ def _as_matrix(found: np.ndarray) -> np.ndarray:
   matrix = np.eye(3)
   matrix[: len(found)] = found
   return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
-
-
-def _polish(
-  matrix: np.ndarray, source: np.ndarray, target: np.ndarray, options: Options
-) -> tuple[np.ndarray, np.ndarray]:
-  """The transform fitted to its own inliers for as long as that is better, and bool [P], which these are."""
-  residuals = transforms.residuals(matrix, source, target)
-  agree = residuals <= options.max_residual
-  goodness = _goodness(residuals, agree, options)
-  for _ in range(_MAX_POLISHES):
-    candidate = transforms.fit(options.model, source[agree], target[agree])
-    if candidate is None:
-      break
-    residuals = transforms.residuals(candidate, source, target)
-    nearer = residuals <= options.max_residual
-    previous, goodness = goodness, _goodness(residuals, nearer, options)
-    if goodness <= previous:
-      break
-    matrix, agree = candidate, nearer
-  return matrix, agree
-
-
-def _goodness(residuals: np.ndarray, agree: np.ndarray, options: Options) -> tuple[int, float]:
-  """More inliers are better, then nearer ones: the cost of MSAC (Torr, Zisserman, CVIU 2000)."""
-  limited = np.minimum(residuals, options.max_residual)
-  return int(np.count_nonzero(agree)), -float(limited @ limited)
-
-
-def _inliers(
-  matrix: np.ndarray, source: np.ndarray, target: np.ndarray, agree: np.ndarray, options: Options
-) -> np.ndarray:
-  """int64 [I], ascending: the matches that `agree` where the transform is plausible, of a pixel the first."""
-  inliers = np.flatnonzero(agree & transforms.plausible(matrix, source, options.limits))
-  for points in (source, target):
-    rows, columns = np.floor(points[inliers]).astype(np.int64).T
-    _, first = np.unique(rows * 2**31 + columns, return_index=True)
-    inliers = inliers[np.sort(first)]
-  return inliers

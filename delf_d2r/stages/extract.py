@@ -2,43 +2,20 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer, files, images, records, shard_accounts
+from delf_d2r.data import artefact_writer, files, records, shard_accounts
 from delf_d2r.data.artefact_writer import ERRORS
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.dataset import Dataset, Queries
-from delf_d2r.data.ground_truth import QueryGroundTruth
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import factory
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.stages import parallel, progress, unreadable
+from delf_d2r.stages.extraction_jobs import Job, Maker, Outcome
 from delf_d2r.structures import Boxes, ImageFeatures
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-  """One photo to extract: with the boxes of an index image, or as the photo of a query."""
-
-  name: str
-  path: pathlib.Path
-  boxes: Boxes | None = None
-  query: QueryGroundTruth | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-  """The record of one photo, or the reason why there is none."""
-
-  name: str
-  record: bytes = b''
-  features: int = 0
-  whole_features: int = 0
-  regions: int = 0
-  error: str = ''
-  note: str = ''
 
 
 def run(
@@ -75,7 +52,7 @@ def run(
     merged.regions.CopyFrom(boxes.config.regions)
     inputs.append(boxes.as_input('boxes'))
   jobs = (
-    _Job(name, photos.path(name), boxes=found)
+    Job(name, photos.path(name), boxes=found)
     for name, found in zip(photos.names, _boxes_of(photos.names, boxes), strict=True)
   )
   options = _Options('index images', workers=workers, strict=strict, redo=redo)
@@ -96,7 +73,7 @@ def run_queries(
   Arguments and errors as of `run`.
   """
   merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
-  jobs = [_Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
+  jobs = [Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
   inputs = [queries.as_input()]
   options = _Options('query images', workers=workers, strict=strict, redo=redo)
   return _extract(merged, inputs, jobs, len(jobs), output, options)
@@ -127,7 +104,7 @@ class _Options:
 def _extract(
   config: experiment_pb2.ExperimentConfig,
   inputs: Sequence[Input],
-  jobs: Iterable[_Job],
+  jobs: Iterable[Job],
   total: int,
   output: pathlib.Path,
   options: _Options,
@@ -145,11 +122,11 @@ def _extract(
       logging.info('features of %s: going on, %d of %d are done', what, done, total)
     note = ''
     outcomes = parallel.map_groups(
-      _Maker(config.extraction),
+      Maker(config.extraction),
       ([job] for job in shard_accounts.held_by(shards, jobs)),
       num_groups=left,
       workers=options.workers,
-      lost=lambda job, reason: _Outcome(job.name, error=f'{job.path}: {reason}'),
+      lost=lambda job, reason: Outcome(job.name, error=f'{job.path}: {reason}'),
       uses_network=factory.uses_network(config.extraction),
     )
     with progress.bar(total=total, what=f'features of {what}', unit='images', done=done) as bar:
@@ -175,7 +152,7 @@ def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
   return [Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config).items()]
 
 
-def _keep(outcome: _Outcome, file: shard_accounts.ShardWriter, strict: bool) -> None:
+def _keep(outcome: Outcome, file: shard_accounts.ShardWriter, strict: bool) -> None:
   if outcome.error:
     unreadable.leave_out(file, outcome.name, outcome.error, strict=strict)
     return
@@ -211,40 +188,6 @@ def _tell(artefact: Artefact, what: str) -> None:
   )
   if artefact.counts['failed']:
     logging.warning('%d photos could not be read: %s', artefact.counts['failed'], artefact.path / ERRORS)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Maker:
-  """Makes the function that a worker runs; picklable, unlike the extractor."""
-
-  config: extraction_pb2.ExtractionConfig
-
-  def __call__(self) -> Callable[[Sequence[_Job]], list[_Outcome]]:
-    extractor = factory.build(self.config)
-    return lambda jobs: [_extract_one(extractor, self.config, job) for job in jobs]
-
-
-def _extract_one(extractor, config: extraction_pb2.ExtractionConfig, job: _Job) -> _Outcome:
-  try:
-    pixels = images.load_image(
-      job.path,
-      apply_exif_orientation=config.apply_exif_orientation,
-      max_megapixels=config.max_megapixels,
-    )
-    if job.query:
-      found = extractor.extract_query(job.name, pixels, job.query.box_for(*pixels.shape[:2]))
-    else:
-      found = extractor.extract(job.name, pixels, job.boxes)
-  except UserError as error:
-    return _Outcome(job.name, error=str(error))
-  return _Outcome(
-    job.name,
-    record=records.encode_features(found),
-    features=len(found.features),
-    whole_features=int(found.region_offsets[1]),
-    regions=found.num_regions,
-    note='' if len(found.features) else extractor.note,
-  )
 
 
 def add(file: shard_accounts.ShardWriter, image: ImageFeatures) -> None:

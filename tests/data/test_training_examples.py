@@ -7,7 +7,7 @@ import pytest
 import training_support as support
 from PIL import Image
 
-from delf_d2r.data import training_examples
+from delf_d2r.data import class_names, training_examples
 from delf_d2r.data.training_examples import UNLABELLED
 from delf_d2r.errors import ImageError, UserError
 
@@ -180,7 +180,7 @@ def test_large_jpeg_is_decoded_at_a_fraction(tmp_path):
 def test_list_of_classes(tmp_path):
   file = tmp_path / 'classes.txt'
   file.write_text('b\na\n', encoding='utf-8')
-  assert training_examples.read_classes(file) == ('b', 'a')
+  assert class_names.read(file) == ('b', 'a')
   file.write_text('b\nb\n', encoding='utf-8')
   with pytest.raises(UserError, match="names 'b' twice"):
-    training_examples.read_classes(file)
+    class_names.read(file)

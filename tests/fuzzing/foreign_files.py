@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from delf_d2r.conversion import single_files
 from delf_d2r.data import (
   boxes_file,
+  class_names,
   datum,
   distractor_list,
   ground_truth,
@@ -195,7 +196,7 @@ def _csv_files(photos: ImageList) -> list[Reader]:
     Reader('annotations', (annotated,), read_annotations),
     Reader('training CSV', (training,), lambda folder: training_examples.load(folder / 'x.csv')),
     single('labels CSV', 'x.csv', [training['x.csv']], read_labels, _csv(('path', 'label'))),
-    single('list of classes', 'x.txt', [b'a\nb\n'], training_examples.read_classes),
+    single('list of classes', 'x.txt', [b'a\nb\n'], class_names.read),
     single('list of distractors', 'x.txt', [b'0.jpg\n1.jpg\n'], distractor_list.read_list),
   ]
 

@@ -1,0 +1,39 @@
+"""Class names: read from a list, and turned into the numbers that a classifier trains with."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_d2r.errors import UserError
+
+
+def read(path: str | pathlib.Path) -> tuple[str, ...]:
+  """Class names from a text file, one a line.
+
+  Raises:
+    UserError: it cannot be read, is empty or names a class twice.
+  """
+  try:
+    names = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'{path}: cannot be read as a list of classes ({error})') from None
+  if not names or len(set(names)) < len(names):
+    what = 'names no class' if not names else f'names {max(names, key=names.count)!r} twice'
+    raise UserError(f'{path}: {what}; expected distinct class names, one a line')
+  return tuple(names)
+
+
+def numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
+  """int64 [n] class numbers of class names, and the names by number."""
+  classes = tuple(classes) or tuple(sorted(set(labels)))
+  numbers = {name: number for number, name in enumerate(classes)}
+  unknown = sorted(set(labels) - numbers.keys())
+  if unknown:
+    photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])
+    raise UserError(
+      f'{source}: {len(unknown)} unknown classes, for example {unknown[0]!r} of {photo}; there are'
+      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels or'
+      ' the list of classes'
+    )
+  return np.array([numbers[label] for label in labels], np.int64), classes
