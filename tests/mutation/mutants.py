@@ -40,6 +40,7 @@ MODULES = {
   'kernels/activation_regions.py': ('tests/kernels/test_kernels_activation_regions.py',),
   'kernels/approximate_assignment.py': ASSIGNMENT,
   'kernels/assignment.py': ASSIGNMENT,
+  'kernels/kmeans.py': ('tests/test_codebook.py',),
   'kernels/pca.py': ('tests/kernels/test_kernels_pca.py',),
   'kernels/product_scan.py': ASSIGNMENT,
   'kernels/regional_maxima.py': ('tests/kernels/test_kernels_regional_maxima.py',),
