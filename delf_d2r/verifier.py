@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delf_d2r.config_rules import runs
+from delf_d2r.errors import ConfigError
 from delf_d2r.geometry import channels, matching, research_rule, verification
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.geometry.transforms import Limits, Model
 from delf_d2r.geometry.verification import Estimator, Options, Verification
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
 
@@ -20,10 +23,30 @@ _MODELS = {
 _ESTIMATORS = {VerificationConfig.USAC: Estimator.USAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
 
 
+def unmatchable(extractor: ExtractionConfig.Extractor.ValueType, config: VerificationConfig) -> str:
+  """Why features of an extractor cannot be verified as a config says; empty if they can."""
+  if extractor == ExtractionConfig.GLOBAL:
+    return (
+      'global descriptors have no places that could agree. Give local features of the same photos, for'
+      ' example of extractor: ROOT_SIFT'
+    )
+  is_channel = extractor == ExtractionConfig.ACTIVATION_REGIONS
+  if is_channel != (config.matching == VerificationConfig.SAME_CHANNEL):
+    return (
+      f'features of {ExtractionConfig.Extractor.Name(extractor)} cannot be matched by'
+      f' {VerificationConfig.Matching.Name(config.matching)}. Set verification.matching:'
+      f' {"SAME_CHANNEL" if is_channel else "DESCRIPTORS"}'
+    )
+  return ''
+
+
 class Verifier:
   """Matches the features of two images and says which matches agree. Threads may share it."""
 
   def __init__(self, config: VerificationConfig):
+    """Takes how to verify; ConfigError if a package that it takes is not installed."""
+    for problem in runs.missing_estimator(config):
+      raise ConfigError(problem.text)
     self._config = config
     self._options = Options(
       model=_MODELS[config.model],

@@ -2,11 +2,12 @@
 
   d2r search_index --index=out --query=photo.jpg
   d2r search_index --index=out --query=photo.jpg --box=0.1,0.2,0.8,0.9 --format=json
-  d2r search_index --index=out --query=photo.jpg --html=answer.html
+  d2r search_index --index=out --query=photo.jpg --verify --html=answer.html
   d2r search_index --index=out/index --query_features=out/query_features --output=out/rankings
 
---index is the directory of build_index or of run_experiment. With --query the answer is printed; with
---query_features all queries of a data set are ranked and written to --output.
+--index is the directory of build_index or of run_experiment. With --query the answer is printed, verified if
+the run's config has a verification; its fusion and expansion are for data sets. With --query_features all
+queries of a data set are ranked and written to --output, for rerank_results, fuse_rankings, expand_queries.
 """
 
 import pathlib
@@ -24,6 +25,12 @@ from delf_d2r.stages import search
 flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
 flags.DEFINE_string('query', None, 'A photo.')
 flags.DEFINE_string('box', None, 'ymin,xmin,ymax,xmax in [0, 1]: search for what is inside.')
+flags.DEFINE_bool(
+  'verify',
+  None,
+  'Put first what one transform between the photos confirms, most inliers ahead. By default where the config'
+  ' of the run has a verification.',
+)
 flags.DEFINE_integer('top_k', 10, 'Results for --query; 0 = all.', lower_bound=0)
 flags.DEFINE_enum('format', 'text', ['text', 'json'], 'How the answer to --query is printed.')
 flags.DEFINE_string('html', None, 'Also write the answer to this HTML file, with thumbnails and boxes.')
@@ -66,10 +73,11 @@ def main(_):
 def _answer() -> None:
   engine = SearchEngine.load(FLAGS.index, one_photo=True, warm=FLAGS.warm)
   box = answers.parse_box(FLAGS.box) if FLAGS.box else None
-  answer = engine.search(FLAGS.query, box=box, top_k=FLAGS.top_k)
+  if FLAGS.images:
+    engine.photos = PhotoFolders.of(FLAGS.images)
+  verify = engine.verifies if FLAGS.verify is None else FLAGS.verify
+  answer = engine.search(FLAGS.query, box=box, top_k=FLAGS.top_k, verify=verify)
   if FLAGS.html:
-    if FLAGS.images:
-      engine.photos = PhotoFolders.of(FLAGS.images)
     answers.write_page(
       engine, answer, pathlib.Path(FLAGS.query), box, pathlib.Path(FLAGS.html), matches=FLAGS.matches
     )

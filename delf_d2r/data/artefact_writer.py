@@ -5,6 +5,7 @@ While work goes on the directory holds `manifest.partial.pbtxt` and accounts of 
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,7 @@ from delf_d2r.version import VERSION
 
 PARTIAL_MANIFEST = 'manifest.partial.pbtxt'
 ERRORS = 'errors.jsonl'
+_NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ class ArtefactWriter:
         self._remove_traces()
         return
     if not self.resumed:
-      self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest())
+      self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest(self.path))
     self._shards.begin()
 
   def _require_empty(self) -> None:
@@ -106,13 +108,23 @@ class ArtefactWriter:
       )
 
   def _refresh(self, found: manifest_pb2.Manifest) -> None:
-    """Brings fields up to date that are no part of the fingerprint: alpha, tau, paths."""
-    fresh = self.plan.to_manifest()
+    """Brings fields up to date that are no part of the fingerprint: alpha, tau, paths.
+
+    Where nothing can be written the artefact serves as it is.
+    """
+    fresh = self.plan.to_manifest(self.path)
     if found.config != fresh.config or found.inputs != fresh.inputs:
       found.config.CopyFrom(fresh.config)
       del found.inputs[:]
       found.inputs.extend(fresh.inputs)
-      self._write_manifest(MANIFEST, found)
+      try:
+        self._write_manifest(MANIFEST, found)
+      except OSError as error:
+        if error.errno not in _NOT_OURS_TO_WRITE:
+          raise
+        logging.info(
+          '%s: left as it is, though made with other paths or options (%s)', self.path, error.strerror
+        )
 
   def _remove_contents(self) -> None:
     """Empties the directory but for the partial manifest, which until the end is that of the old contents.
@@ -170,7 +182,7 @@ class ArtefactWriter:
       counts: counts beside those of the shards.
       upstream: the artefact that this one was made from; what failed there is missing here too.
     """
-    manifest = self.plan.to_manifest()
+    manifest = self.plan.to_manifest(self.path)
     for file, account in self._shards.items():
       manifest.shards.add(file=file, **{key: account[key] for key in ('records', 'bytes', 'crc32c')})
     errors = [*read_errors(upstream), *self.errors]

@@ -79,13 +79,15 @@ class Plan:
           aggregation.ClearField(field)
     return config
 
-  def to_manifest(self) -> manifest_pb2.Manifest:
-    """The manifest of this plan, without what only the finished work tells."""
+  def to_manifest(self, place: pathlib.Path = pathlib.Path()) -> manifest_pb2.Manifest:
+    """The manifest in the directory `place` of this plan, without what only the finished work tells."""
     manifest = manifest_pb2.Manifest(
       kind=self.kind, format_version=FORMAT_VERSION, fingerprint=self.fingerprint, config=self.config
     )
     for item in self.inputs:
-      manifest.inputs.add(role=item.role, fingerprint=item.fingerprint, path=_utf8(item.path))
+      manifest.inputs.add(
+        role=item.role, fingerprint=item.fingerprint, path=_utf8(_recorded(item.path, place))
+      )
     return manifest
 
   def differences(self, manifest: manifest_pb2.Manifest) -> list[str]:
@@ -108,6 +110,15 @@ class Plan:
     for role in before.keys() - {item.role for item in self.inputs}:
       found.append(f'input {role} is {before[role].fingerprint} there, none here')
     return found or [f'its fingerprint is {manifest.fingerprint} there, {self.fingerprint} here']
+
+
+def _recorded(path: pathlib.Path, place: pathlib.Path) -> pathlib.Path:
+  """How the manifest in `place` calls an input.
+
+  What lies beside it is called from there, so that a run may be moved, or asked from another folder.
+  """
+  place, path = (pathlib.Path(os.path.abspath(each)) for each in (place, path))
+  return pathlib.Path(os.path.relpath(path, place)) if path.is_relative_to(place.parent) else path
 
 
 def _utf8(path: pathlib.Path) -> str:
@@ -172,8 +183,14 @@ class Artefact:
     """The input of that role, as it was when the artefact was made."""
     for item in self.manifest.inputs:
       if item.role == role:
-        return Input(role, item.fingerprint, pathlib.Path(item.path))
+        return Input(role, item.fingerprint, self._place_of(pathlib.Path(item.path)))
     return None
+
+  def _place_of(self, recorded: pathlib.Path) -> pathlib.Path:
+    """Where an input of the manifest lies, the other way round than `_recorded`."""
+    place = pathlib.Path(os.path.normpath(self.path / recorded))
+    # Manifests of 2026-11-24 and before call it from the folder that the command ran in.
+    return recorded if recorded.exists() and not place.exists() else place
 
   def as_input(self, role: str) -> Input:
     """This artefact as the input of another."""
@@ -193,11 +210,21 @@ def read_manifest(path: pathlib.Path, *, any_version: bool = False) -> manifest_
       ' finish it by running the same command again'
     )
   try:
-    manifest = text_format.Parse(path.read_text(encoding='utf-8'), manifest_pb2.Manifest())
-  except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+    text = path.read_text(encoding='utf-8')
+    manifest = text_format.Parse(text, manifest_pb2.Manifest())
+  except OSError as error:
+    raise ArtefactError(
+      f'{path}: cannot be read ({error.strerror}). Nothing is known to be wrong with it'
+    ) from None
+  except (UnicodeDecodeError, text_format.ParseError) as error:
     raise ArtefactError(
       f'{path}: damaged or not a manifest ({error}). Delete {path.parent} and run its stage again'
     ) from None
+  if not text.strip():
+    raise ArtefactError(
+      f'{path}: empty, as a full disk or a copy cut short leaves it. Delete {path.parent} and run its stage'
+      ' again'
+    )
   if not any_version and manifest.format_version != FORMAT_VERSION:
     raise ArtefactError(
       f'{path}: format version {manifest.format_version}, this library ({FORMAT_VERSION}) reads only its'

@@ -78,11 +78,14 @@ def read_rows(
 
 def check_box(box, place: str) -> None:
   """Raises UserError unless `box` is [ymin, xmin, ymax, xmax] within [0, 1] and has an area."""
-  ymin, xmin, ymax, xmax = box
+  try:
+    ymin, xmin, ymax, xmax = map(float, box)
+  except (TypeError, ValueError):
+    raise UserError(f'{place}: expected four numbers ymin, xmin, ymax, xmax, found {box!r}') from None
   # Written so that NaN fails.
   if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
     raise UserError(
-      f'{place}: box ymin,xmin,ymax,xmax = {",".join(f"{value:g}" for value in box)} must satisfy'
+      f'{place}: ymin,xmin,ymax,xmax = {",".join(f"{value:g}" for value in box)} must satisfy'
       ' 0 <= min < max <= 1: coordinates are shares of height and width, not pixels'
     )
 

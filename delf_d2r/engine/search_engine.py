@@ -46,16 +46,19 @@ class SearchEngine(RankingEngine):
 
   Attributes:
     photos: the folders of the indexed photos, as they were when they were indexed. To be set if they moved.
+    verifies: whether the run that made the index verifies its results, so that a user expects it of a search.
   """
 
   def __init__(self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig):
     """For `load`."""
     super().__init__(live, aggregation)
+    self.verifies = False
     self.photos = PhotoFolders.of_index(live.artefact)
     self._reader = PhotoReader(live.artefact)
     self._features = IndexedFeatures(live.artefact, self._reader.extract)
     self._candidates = Candidates(
       verification,
+      live.artefact.config.extraction,
       lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.photos),
     )
 
@@ -85,9 +88,10 @@ class SearchEngine(RankingEngine):
       ArtefactError: there is no finished index, or a file of it is damaged.
     """
     directory = pathlib.Path(directory)
+    run = directory / _RUN_CONFIG
+    verifies = verification is None and run.is_file() and configs.load(run).HasField('verification')
     if verification is None:
-      run = directory / _RUN_CONFIG
-      config = configs.load(run, ['verification']) if run.is_file() else configs.default('verification')
+      config = configs.load(run) if verifies else configs.default('verification')
       verification = config.verification
     if not (directory / artefacts.MANIFEST).is_file() and (directory / 'index').is_dir():
       directory = directory / 'index'
@@ -99,6 +103,7 @@ class SearchEngine(RankingEngine):
       merged.aggregation.query_assignment = AggregationConfig.EXACT
     try:
       engine = cls(LiveIndex(artefact, index), merged.aggregation, verification)
+      engine.verifies = verifies and not engine.cannot_verify
       if warm:
         engine.warm()
       return engine
@@ -121,15 +126,15 @@ class SearchEngine(RankingEngine):
     Raises:
       ImageError: the photo cannot be decoded; or, to verify, neither features nor photo of an index image
         are at hand.
-      UserError: the box is not within the photo.
+      UserError: the box is not within the photo, the array is no photo, or `cannot_verify` says why not.
     """
     if box is not None:
-      check_box(box, '--box')
+      check_box(box, 'box')
     if top_k < 0:
       raise UserError(f'top_k is {top_k}; it must be at least 0')
     marks = [('', time.perf_counter())]
     snapshot = self._live.snapshot
-    pixels = photo if isinstance(photo, np.ndarray) else self.load_photo(photo)
+    pixels = _checked(photo) if isinstance(photo, np.ndarray) else self.load_photo(photo)
     marks.append(('decode', time.perf_counter()))
     features = self._reader.query_features(pixels, box)
     marks.append(('extract', time.perf_counter()))
@@ -183,7 +188,7 @@ class SearchEngine(RankingEngine):
 
     def describe(name: str):
       photo = photos[name]
-      pixels = photo if isinstance(photo, np.ndarray) else self.load_photo(photo, name=name)
+      pixels = _checked(photo) if isinstance(photo, np.ndarray) else self.load_photo(photo, name=name)
       own = Boxes.from_coordinates(boxes[name]) if name in boxes else None
       return self._reader.index_image(name, pixels, own)
 
@@ -209,6 +214,11 @@ class SearchEngine(RankingEngine):
 
   # Parts ---------------------------------------------------------------------------------------------
 
+  @property
+  def cannot_verify(self) -> str:
+    """Why a search with `verify` is refused; empty if it is not."""
+    return self._candidates.refusal
+
   def prepare(self) -> None:
     """Makes the extractor now instead of at the first photo: a network takes seconds to load."""
     self._reader.prepare()
@@ -225,3 +235,9 @@ class SearchEngine(RankingEngine):
   def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
     """uint8 [H, W, 3]: a photo decoded as the index's own were; see `data.images.load_image`."""
     return self._reader.load(photo, name=name)
+
+
+def _checked(photo: np.ndarray) -> np.ndarray:
+  if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+    raise UserError(f'photo: expected uint8 [H, W, 3] RGB, found {photo.dtype} {list(photo.shape)}')
+  return photo

@@ -72,8 +72,8 @@ class Directory:
   def _check_unchanged(self, expected: int | None) -> None:
     if os.path.exists(os.path.join(self.path, MANIFEST)) and read_manifest(self.path)[1] != expected:
       raise ValueError(
-        f'{self.path}: holds another index than the one loaded from there; load it to change it, save to'
-        ' another directory, or pass overwrite=True'
+        f'{self.path}: holds another index than the one loaded from there; load it again and repeat'
+        ' the changes, or save to another directory'
       )
 
   def scratch(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -42,7 +42,8 @@ def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
   if not answer.num_features:
     lines.append(_NO_FEATURES)
   lines += [
-    f'{result.rank:>4}  {result.score:10.4f}  {result.name}{_region(result)}' for result in answer.results
+    f'{result.rank:>4}  {result.score:10.4f}  {result.name}{_inliers(result)}{_region(result)}'
+    for result in answer.results
   ]
   return '\n'.join(lines)
 
@@ -59,6 +60,7 @@ def to_json(answer: Answer, query: str, box: Sequence[float] | None) -> str:
         'rank': result.rank,
         'name': result.name,
         'score': result.score,
+        'inliers': result.inliers,
         'boxes': result.boxes.tolist(),
         'best_region': None if result.best_region < 0 else result.best_region,
       }
@@ -116,6 +118,10 @@ def write_page(
 
 def _box_text(box: Sequence[float]) -> str:
   return ','.join(f'{value:g}' for value in box)
+
+
+def _inliers(result) -> str:
+  return '' if result.inliers is None else f'  ({result.inliers} inliers)'
 
 
 def _region(result) -> str:

@@ -9,20 +9,18 @@ import numpy as np
 from absl import logging
 from threadpoolctl import threadpool_limits
 
-from delf_d2r.data import artefact_writer, ground_truth, match_records, ranking_files
-from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data import artefact_writer, match_records, ranking_files
+from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.data.feature_store import FeatureStore
 from delf_d2r.data.match_records import QueryMatches
 from delf_d2r.data.ranking_files import StoredRankings
 from delf_d2r.errors import UserError
-from delf_d2r.evaluation import protocol
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.stages import evaluate, parallel, progress
+from delf_d2r.stages import parallel, progress, skipped_junk
 from delf_d2r.stages.compatibility import is_same_extractor, require_same_extractor
 from delf_d2r.structures import LocalFeatures, Match, Ranking
-from delf_d2r.verifier import Verifier, features_to_match, reordered
+from delf_d2r.verifier import Verifier, features_to_match, reordered, unmatchable
 
 # Index images whose features are kept between queries: some 2 MB each.
 _CACHED_IMAGES = 256
@@ -54,16 +52,22 @@ def run(
       extractor, as global descriptors need, of the same images and queries.
     output: the artefact directory.
     distractors: what extract_features made of the distractors in the rankings.
-    ground_truth_path: where `verification.junk` has junk skipped: what is junk.
+    ground_truth_path: where `verification.junk` has junk skipped: what is junk. SKIP_EACH is the run's
+      business, which asks for either protocol's.
     workers: threads, which share out the images of a ranking; None: one for each core.
     redo: replace what another config made.
 
   Raises:
-    UserError: features and rankings do not belong together, or the output cannot be written.
+    UserError: the estimator is not installed, features and rankings do not belong together, or the output
+      cannot be written.
   """
   options = config.verification
+  verifier = Verifier(options)
+  skipped_junk.require_one_choice(options)
   _require_belonging(rankings, features, query_features)
-  _require_matchable(features, options)
+  problem = unmatchable(features.config.extraction.extractor, options)
+  if problem:
+    raise UserError(f'{features.path}: {problem}')
   stored = ranking_files.load(rankings.path)
   inputs = [
     rankings.as_input('rankings'),
@@ -77,8 +81,8 @@ def run(
     stores.append(distractors)
   junk = {}
   if options.junk != VerificationConfig.LIKE_OTHERS:
-    inputs.append(_ground_truth_input(ground_truth_path))
-    junk = _junk(ground_truth_path, options.junk, rankings, stored)
+    inputs.append(skipped_junk.ground_truth_input(ground_truth_path))
+    junk = skipped_junk.of_queries(ground_truth_path, options.junk, rankings, stored)
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.verification.CopyFrom(options)
@@ -90,6 +94,7 @@ def run(
       return Artefact.open(output, 'rankings')
     stage = _Stage(
       options,
+      verifier,
       stored,
       FeatureStore(*stores),
       FeatureStore(query_features),
@@ -134,6 +139,7 @@ class _Stage:
   def __init__(
     self,
     options: VerificationConfig,
+    verifier: Verifier,
     stored: StoredRankings,
     images: FeatureStore,
     queries: FeatureStore,
@@ -146,7 +152,7 @@ class _Stage:
     self._junk = junk
     self._queries = queries
     self._images = images
-    self._verifier = Verifier(options)
+    self._verifier = verifier
     self._threads = threads
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(self._read_features)
 
@@ -205,38 +211,6 @@ def _require_belonging(rankings: Artefact, features: Artefact, query_features: A
       f'{rankings.path}: made from query features {expected.fingerprint} ({expected.path}), found'
       f' {found.fingerprint} ({found.path}). Give the query features that the rankings were made from'
     )
-
-
-def _require_matchable(features: Artefact, options: VerificationConfig) -> None:
-  extractor = features.config.extraction.extractor
-  if extractor == ExtractionConfig.GLOBAL:
-    raise UserError(
-      f'{features.path}: global descriptors have no places that could agree. Give local features of the same'
-      ' photos, for example of extractor: ROOT_SIFT'
-    )
-  is_channel = extractor == ExtractionConfig.ACTIVATION_REGIONS
-  if is_channel != (options.matching == VerificationConfig.SAME_CHANNEL):
-    raise UserError(
-      f'{features.path}: features of {ExtractionConfig.Extractor.Name(extractor)} cannot be matched by'
-      f' {VerificationConfig.Matching.Name(options.matching)}. Set verification.matching:'
-      f' {"SAME_CHANNEL" if is_channel else "DESCRIPTORS"}'
-    )
-
-
-def _ground_truth_input(path: str | pathlib.Path | None) -> Input:
-  if path is None:
-    raise UserError(
-      'verification.junk has junk skipped, but without --ground_truth nothing is known to be junk. Give it,'
-      ' or set verification.junk: LIKE_OTHERS'
-    )
-  return evaluate.ground_truth_input(path)
-
-
-def _junk(path, choice: int, rankings: Artefact, stored: StoredRankings) -> dict[str, np.ndarray]:
-  """The image ids that are junk for each query under the protocol of choice."""
-  name = {VerificationConfig.SKIP_MEDIUM: 'medium', VerificationConfig.SKIP_HARD: 'hard'}[choice]
-  queries = evaluate.resolved_queries(rankings, stored, ground_truth.load(path))
-  return {query.name: protocol.positives_and_junk(query, name)[1] for query in queries}
 
 
 def _save(writer: artefact_writer.ArtefactWriter, stored: StoredRankings, milliseconds: list[float]) -> None:

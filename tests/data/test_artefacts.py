@@ -166,3 +166,37 @@ def test_manifest_states_kind_config_and_inputs():
   assert (manifest.kind, manifest.format_version) == ('descriptors', 1)
   assert manifest.config == plan().config
   assert list(manifest.inputs) == [manifest_pb2.Input(role='images', fingerprint='f00d', path='/photos')]
+
+
+# Where inputs lie
+
+
+def test_an_input_beside_is_called_from_the_artefact(tmp_path, monkeypatch):
+  run = tmp_path / 'run'
+  run.mkdir()
+  monkeypatch.chdir(tmp_path)
+  beside, elsewhere = (
+    Input('features', 'a', pathlib.Path('run/features')),
+    Input('images', 'b', tmp_path / 'x'),
+  )
+  planned = plan(inputs=(beside, elsewhere)).to_manifest(pathlib.Path('run/codebook'))
+  assert [item.path for item in planned.inputs] == ['../features', str(tmp_path / 'x')]
+  monkeypatch.chdir('/')
+  found = Artefact(run / 'codebook', planned)
+  assert found.input('features').path == run / 'features'
+  assert found.input('images').path == tmp_path / 'x'
+
+
+def test_an_input_called_from_the_working_directory_is_found_there(tmp_path, monkeypatch):
+  (tmp_path / 'run' / 'features').mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  manifest = manifest_pb2.Manifest()
+  manifest.inputs.add(role='features', path='run/features')
+  found = Artefact(pathlib.Path('run/codebook'), manifest)
+  assert found.input('features').path == pathlib.Path('run/features')
+
+
+def test_an_empty_manifest_is_called_so(tmp_path):
+  (tmp_path / MANIFEST).write_text('')
+  with pytest.raises(ArtefactError, match='empty, as a full disk'):
+    Artefact.open(tmp_path, 'features')

@@ -1,47 +1,70 @@
-"""The default extractor gives the same bytes on any number of workers.
+"""The demo twice, on one worker and on two: the same bytes of boxes, features, indexes, rankings and metrics.
 
-Of RootSIFT, test_run_experiment.py compares whole runs on one worker and on two, test_faults.py those with
-verification and expansion that were killed and went on; what follows the features is the same for all.
+All its experiments, with the default networks, on fewer and smaller photos. What RootSIFT alone does is in
+test_run_experiment.py, runs that were killed and went on are in test_faults.py.
 """
 
+import pathlib
 import subprocess
 import sys
 import textwrap
 
 import pytest
-from fuzzing import material
 from integration_files import contents
 
 pytest.importorskip('tensorflow')
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 # In a process of its own: TensorFlow keeps the threads that it starts with.
 SCRIPT = textwrap.dedent("""
   import pathlib, sys
   from delf_d2r import config
+  from delf_d2r.data import mini_benchmark
   from delf_d2r.data.dataset import Dataset
-  from delf_d2r.stages import extract
+  from delf_d2r.experiments import comparison, experiment
+  sys.path.append(sys.argv[2])
+  import demo
 
   if __name__ == '__main__':
-    folder = pathlib.Path(sys.argv[1])
-    loaded = config.load_or_default(None, ['extraction'], overrides=[
-      'extraction { extractor: ROOT_SIFT_AND_DELF max_features: 60 images_per_shard: 1 }',
-      'extraction.delf.image_scales: [1.0]',
-    ])
-    photos = Dataset.load(folder / 'photos')
-    for workers in (1, 2):
-      extract.run(loaded, photos, folder / str(workers), boxes=None, workers=workers)
+    output = pathlib.Path('demo')
+    made = mini_benchmark.generate(output / 'photos', seed=3, scenes_per_object=1, num_distractors=0)
+    configs = [
+      config.load(f'configs/experiments/mini/{name}.pbtxt', experiment.STAGES, overrides=[
+        'extraction { max_features: 60 max_image_size: 240 max_crop_size: 160 min_image_size: 0 }',
+        'extraction { min_crop_size: 0 images_per_shard: 5 delf { image_scales: [1.0] } }',
+        'regions.max_boxes: 2',
+        'codebook { num_words: 128 iterations: 3 }',
+        *(['regions.random.like: "demo/d2r_regional_search/boxes"'] if 'random' in name else []),
+      ])
+      for name in demo.EXPERIMENTS
+    ]
+    comparison.run(
+      configs,
+      Dataset.load(made.images_dir, ground_truth=made.ground_truth_path, query_images=made.queries_dir),
+      output,
+      ground_truth=made.ground_truth_path,
+      boxes_path=made.boxes_path,
+      options=experiment.Options(workers=int(sys.argv[1])),
+    )
 """)
 
 
-def test_one_worker_and_two(tmp_path):
-  (tmp_path / 'photos').mkdir()
-  for number in range(3):
-    material.photo(number, 200).save(tmp_path / 'photos' / f'{number}.jpg', quality=90)
-  (tmp_path / 'script.py').write_text(SCRIPT)
-  subprocess.run(
-    [sys.executable, tmp_path / 'script.py', tmp_path], capture_output=True, timeout=300, check=True
-  )
-  one, two = contents(tmp_path / '1'), contents(tmp_path / '2')
+def test_the_demo_twice(tmp_path):
+  found = []
+  for workers in (1, 2):
+    (tmp_path / str(workers)).mkdir()
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    subprocess.run(
+      [sys.executable, tmp_path / 'script.py', str(workers), REPOSITORY / 'tools'],
+      cwd=tmp_path / str(workers),
+      capture_output=True,
+      timeout=600,
+      check=True,
+    )
+    found.append(contents(tmp_path / str(workers) / 'demo'))
+  one, two = found
   assert one.keys() == two.keys()
   assert [name for name in one if one[name] != two[name]] == []
-  assert len([name for name in one if name.endswith('.tfrecord')]) == 3
+  kinds = {name.split('/')[1] for name in one if name.endswith('manifest.pbtxt')}
+  assert kinds >= {'boxes', 'features', 'codebook', 'descriptors', 'index', 'rankings', 'metrics'}

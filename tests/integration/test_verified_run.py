@@ -1,6 +1,7 @@
 """Spatial verification in a whole run, and by the binaries."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 
@@ -41,6 +44,39 @@ def test_what_is_reported_is_after(verified):
   assert verified.reported.metrics == made['reranked_metrics']
   assert f'{100 * mean_average_precision(made["reranked_metrics"]):.2f}' in experiment.summary(verified)
   assert verified.page.is_file()
+
+
+def test_a_moved_run_is_verified_from_anywhere_by_its_stored_features(
+  load, dataset, finished, benchmark, tmp_path, monkeypatch
+):
+  """`--output=run`, as README has it; then the folder is moved and asked from another one."""
+  monkeypatch.chdir(tmp_path)
+  given = {kind: finished.artefacts[kind] for kind in ('features', 'codebook')}
+  (tmp_path / 'first').mkdir()
+  shutil.copytree(given['features'].path, tmp_path / 'first' / 'features')
+  given['features'] = Artefact.open('first/features', 'features')
+  options = {'ground_truth': benchmark.ground_truth_path, 'options': experiment.Options(workers=1)}
+  experiment.run(load(VERIFICATION), dataset, pathlib.Path('first'), given=given, **options)
+  (tmp_path / 'first').rename(tmp_path / 'second')
+  monkeypatch.chdir('/')
+  engine = SearchEngine.load(tmp_path / 'second')
+  assert engine.verifies
+  engine.photos = PhotoFolders()  # so that nothing can be extracted anew
+  name = dataset.images.names[0]
+  (best,) = engine.search(dataset.images.path(name), top_k=1, verify=True).results
+  assert best.name == name
+  assert best.inliers > 20
+
+
+def test_a_single_photo_is_verified_as_the_run_is(verified, finished, dataset):
+  photo = dataset.images.path(dataset.images.names[0])
+  where = verified.artefacts['index'].path.parent
+  unverified = finished.artefacts['index'].path.parent
+  found = [
+    binary('search_index', f'--index={index}', f'--query={photo}', *more).stdout
+    for index, more in ((where, ()), (where, ['--noverify']), (unverified, ()), (unverified, ['--verify']))
+  ]
+  assert [' inliers)' in text for text in found] == [True, False, False, True], found
 
 
 def test_without_verification_there_is_none(finished):

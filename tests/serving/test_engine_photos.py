@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from odd_photos import REFUSED, encoded, kinds
 from PIL import Image
@@ -59,3 +60,17 @@ def test_a_box_without_features_scores_nothing(engine, photo):
 def test_a_box_outside_empty_or_inverted_is_refused(engine, photo, box):
   with pytest.raises(UserError, match='0 <= min < max <= 1'):
     engine.search(encoded(photo, 'PNG'), box=box)
+
+
+@pytest.mark.parametrize('box', [(0, 0, 1), 'abcd', 0.5, (0, 0, 1, None)])
+def test_a_box_that_is_not_four_numbers_is_refused(engine, photo, box):
+  with pytest.raises(UserError, match='box: expected four numbers'):
+    engine.search(encoded(photo, 'PNG'), box=box)
+
+
+@pytest.mark.parametrize('like', [np.zeros((20, 20)), np.zeros((20, 20, 4), np.uint8), np.ones((9, 9, 3))])
+def test_an_array_that_is_no_photo_is_refused(engine, like):
+  with pytest.raises(UserError, match=r'expected uint8 \[H, W, 3\] RGB, found'):
+    engine.search(like)
+  with pytest.raises(UserError, match='expected uint8'):
+    engine.add({'new.jpg': like})
