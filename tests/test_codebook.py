@@ -68,12 +68,19 @@ def test_neighbors_restrict_the_moves_but_reach_the_nearest_word(monkeypatch):
 
 
 def test_empty_words_take_half_of_a_populous_one():
-  centroids = np.array([[1, 1], [5, 5], [9, 9]], np.float32)
+  centroids = np.array([4 * [1], 4 * [5], 4 * [9]], np.float32)
   counts = np.array([0, 1, 11])
   kmeans._split_into_empty_words(centroids, counts, np.random.default_rng(0))
   assert counts.tolist() == [5, 1, 6]
-  np.testing.assert_allclose(centroids, [[9, 9], [5, 5], [9, 9]], rtol=2e-3)
-  assert len(np.unique(centroids, axis=0)) == 3
+  nudge = 1 + np.array([1, -1, 1, -1]) / 1024
+  np.testing.assert_allclose(centroids, [9 * nudge, 4 * [5], 9 / nudge], rtol=3e-7)
+
+
+def test_words_of_one_descriptor_are_not_split():
+  for seed in range(10):
+    counts = np.array([0, 1, 1, 1, 2])
+    kmeans._split_into_empty_words(np.ones((5, 2), np.float32), counts, np.random.default_rng(seed))
+    assert counts.tolist() == [1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize('assignment', ['exact', 'approximate'])

@@ -195,7 +195,9 @@ def _scan_float_numpy(segment: Segment, words, values, weights, alpha, tau, scor
   starts, lengths = _lists(segment, words)
   for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
     own = slice(start, start + length)
-    u = segment.values[own] @ values[i]
+    # OpenBLAS now and then reports an invalid operation where all numbers are finite (numpy issue 24067).
+    with np.errstate(invalid='ignore'):
+      u = segment.values[own] @ values[i]
     if alpha is not None:
       u = np.where(u > tau, np.sign(u) * np.abs(u) ** np.float32(alpha), np.float32(0))
     scores[segment.entry_ids[own]] += weights[i] * u

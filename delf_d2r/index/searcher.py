@@ -132,6 +132,6 @@ class Searcher:
   def _buffer(self, segments: int) -> np.ndarray:
     """The thread's array of scores, float32 [segments, 65536]."""
     buffer = getattr(self._buffers, 'scores', None)
-    if buffer is None or len(buffer) != segments:
+    if buffer is None:
       buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES), np.float32)
     return buffer

@@ -102,8 +102,8 @@ class ApproximateAssigner:
     return float(np.mean(self(descriptors) == self._exact(descriptors)))
 
   def _prepared(self, vectors: np.ndarray) -> np.ndarray:
-    """Without gaps, and with an even number of dimensions: two of them make one 4-bit code."""
-    vectors = self._gaps.close(vectors)
+    """Without wide gaps, and with an even number of dimensions: two of them make one 4-bit code."""
+    vectors = self._gaps.narrow(vectors)
     return np.pad(vectors, ((0, 0), (0, 1))) if vectors.shape[1] % 2 else vectors
 
   def __repr__(self) -> str:
@@ -117,16 +117,17 @@ class Gaps:
   """Wide empty intervals of single coordinates, where words of two kinds of features lie apart.
 
   extractors/joined.py moves one kind away by a constant. The tables of distances that are scanned have 8
-  bits, which the constant would use up: recall@1 fell from 1.00 to 0.63 on 8,192 words. Closing a gap
-  keeps all distances within a kind, and what comes near from the other kind is only proposed.
+  bits, which the constant would use up: recall@1 fell from 1.00 to 0.63 on 8,192 words. Narrowing a gap
+  keeps all distances within a kind. It stays as wide as the rest of its coordinate's range: where it was
+  closed, 6 of 3,000 descriptors found the other kind's words only.
 
   Attributes:
     middles: float32 [D], where the largest gap of each coordinate is.
-    widths: float32 [D], how wide; 0 where it is no wider than half of the coordinate's range.
+    excess: float32 [D], how much wider it is than the rest of the coordinate's range; 0 where it is not.
   """
 
   middles: np.ndarray
-  widths: np.ndarray
+  excess: np.ndarray
 
   @classmethod
   def between(cls, vectors: np.ndarray) -> 'Gaps':
@@ -136,14 +137,14 @@ class Gaps:
     largest = steps.argmax(axis=1)[:, None]
     widths = np.take_along_axis(steps, largest, axis=1)
     middles = np.take_along_axis(values, largest, axis=1) + widths / 2
-    wide = widths > (values[:, -1:] - values[:, :1]) / 2
-    return cls(middles[:, 0], np.where(wide, widths, 0)[:, 0])
+    rests = values[:, -1:] - values[:, :1] - widths
+    return cls(middles[:, 0], np.maximum(widths - rests, 0)[:, 0])
 
-  def close(self, vectors: np.ndarray) -> np.ndarray:
-    """Float32 [N, D] with the gaps left out; the array itself if there is none."""
-    if not self.widths.any():
+  def narrow(self, vectors: np.ndarray) -> np.ndarray:
+    """Float32 [N, D] without the gaps' excess; the array itself if there is none."""
+    if not self.excess.any():
       return vectors
-    return vectors - self.widths * (vectors > self.middles)
+    return vectors - self.excess * (vectors > self.middles)
 
 
 @contextlib.contextmanager

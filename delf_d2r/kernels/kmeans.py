@@ -91,7 +91,7 @@ def _move_to_means(sample, centroids, words) -> None:
 
 
 def _split_into_empty_words(centroids, counts, rng) -> None:
-  """Gives each empty word half of a populous one: two centroids 1 / 1024 apart, as faiss does.
+  """Gives each empty word half of a populous one: both move by 1 / 1024, oppositely, as in faiss.
 
   The word to split is drawn with a probability proportional to its count less one.
   """

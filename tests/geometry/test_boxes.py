@@ -103,6 +103,7 @@ def test_select_thresholds_are_inclusive():
   some = boxes(SQUARES, [0.25, 0.5, 0.75, 1])
   assert_allclose(geometry.select(some, min_score=0.5).scores, [1, 0.75, 0.5])
   assert_allclose(geometry.select(some, min_area=0.25).scores, [0.75, 0.25])
+  assert_allclose(geometry.select(boxes(SQUARES, [-0.1, 0, 1, -1])).scores, [1, 0])
 
 
 def test_select_drops_near_duplicates_of_better_boxes():
@@ -198,9 +199,9 @@ def test_whole_pixels_survive_normalisation_in_either_precision(data):
 
 
 def test_contains_its_edges():
-  locations = np.array([[25, 50], [75, 150], [24.9, 50], [25, 150.1], [50, 100]], np.float32)
-  inside = geometry.contains((0.25, 0.25, 0.75, 0.75), locations, 100, 200)
-  assert_array_equal(inside, [True, True, False, False, True])
+  locations = np.array([[25, 20], [75, 100], [24.9, 50], [75.1, 50], [25, 100.1], [50, 60]], np.float32)
+  inside = geometry.contains((0.25, 0.1, 0.75, 0.5), locations, 100, 200)
+  assert_array_equal(inside, [True, True, False, False, False, True])
 
 
 def test_contains_of_no_locations():

@@ -43,14 +43,14 @@ def scene(shared=30, others=70, seed=0):
 
 def test_all_pairs_of_a_channel_strongest_first():
   query = features(np.zeros((3, 2)), [1, 1, 1], [5, 2, 5], [3, 1, 2])
-  index = features(np.zeros((4, 2)), [1, 1, 1, 1], [5, 9, 5, 2], [1, 9, 4, 1])
+  index = features(np.zeros((4, 2)), [1, 1, 1, 1], [5, 9, 5, 2], [1, 9, 4, 5])
   found = channels.match(query, index)
   assert list(zip(found.query.tolist(), found.index.tolist(), strict=True)) == [
     (0, 2),
     (2, 2),
+    (1, 3),
     (0, 0),
     (2, 0),
-    (1, 3),
   ]
   assert found.credible.all()
   nothing = features(np.zeros((0, 2)), [], [])
@@ -76,10 +76,20 @@ def slow(query, index, matches, max_residual):
 
 def test_the_best_single_match_is_found(monkeypatch):
   query, index = scene()
-  matches, found = agreeing(query, index)
-  assert found.sum() == slow(query, index, matches, 6) > 15
-  monkeypatch.setattr(channels, '_CHUNK', 300)
-  np.testing.assert_array_equal(agreeing(query, index)[1], found)
+  for residual, least in ((6, 15), (2, 5)):
+    with monkeypatch.context() as context:
+      matches, found = agreeing(query, index, max_residual=residual)
+      assert found.sum() == slow(query, index, matches, residual) > least
+      context.setattr(channels, '_CHUNK', 300)
+      np.testing.assert_array_equal(agreeing(query, index, max_residual=residual)[1], found)
+
+
+@pytest.mark.parametrize('chunk', [1, 1000])
+def test_of_equally_good_matches_the_first_is_taken(monkeypatch, chunk):
+  monkeypatch.setattr(channels, '_CHUNK', chunk)
+  query = features([[0, 0], [90, 10]], [1, 1], [5, 6], [2, 1])
+  index = features([[0, 0], [10, 90]], [1, 1], [5, 6], [2, 1])
+  assert agreeing(query, index)[1].tolist() == [True, False]
 
 
 def test_sizes_too_different_tell_nothing():

@@ -1,5 +1,8 @@
 """Putative matches against loops over all pairs; ties, NaN, nothing to match, joined kinds of features."""
 
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +107,7 @@ def test_what_is_not_finite_matches_nothing(value):
 def test_nothing_to_match(n, m):
   found = match(unit_vectors(n, 8, 0), unit_vectors(m, 8, 1), ratio=0.8)
   assert len(found) == 0
+  assert len(found.distances) == len(found.credible) == 0
   assert found.query.dtype == found.index.dtype == np.int64
 
 
@@ -121,6 +125,17 @@ def test_joined_kinds_match_as_each_would_alone():
   assert pairs(found) == expected
 
 
-def test_different_dimensions_are_refused():
-  with pytest.raises(ValueError, match=r'found \(2, 8\) and \(2, 4\)'):
-    match(unit_vectors(2, 8, 0), unit_vectors(2, 4, 0))
+@pytest.mark.parametrize(('query', 'index'), [((2, 8), (2, 4)), ((2, 8), (8,)), ((2, 8, 1), (2, 8))])
+def test_different_dimensions_are_refused(query, index):
+  with pytest.raises(ValueError, match=re.escape(f'found {query} and {index}')):
+    match(np.zeros(query, np.float32), np.zeros(index, np.float32))
+
+
+def test_many_features_take_no_more_memory():
+  query, index = unit_vectors(4000, 8, 0), unit_vectors(4000, 8, 1)
+  tracemalloc.start()
+  match(query, index)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  # All products would be 64 MB.
+  assert peak < 32e6

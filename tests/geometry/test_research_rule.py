@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from oracles import matching_oracle
+from skimage import measure, transform
 
 from delf_d2r.geometry import research_rule
 
@@ -43,6 +44,23 @@ def test_inliers_are_what_the_model_takes_within_the_residual():
   agree = matching_oracle.affine_agreements(query, index, found.matrix, max_residual=10)
   np.testing.assert_array_equal(found.inliers, np.flatnonzero(agree))
   assert set(range(40)) <= set(found.inliers.tolist())
+
+
+def test_samples_of_three_are_drawn():
+  """So few that what they find depends on which they are."""
+  query, index = places(20, 60)
+  found = research_rule.verify(query, index, max_residual=10, trials=5, seed=1)
+  model, _ = measure.ransac(
+    (index, query), transform.AffineTransform, min_samples=3, residual_threshold=10, max_trials=5, rng=1
+  )
+  np.testing.assert_array_equal(found.matrix, model.params)
+
+
+def test_matches_of_one_place_agree_on_nothing():
+  query, index = places(10, 0)
+  found = research_rule.verify(query, np.zeros_like(index), max_residual=10, trials=20, seed=0)
+  assert len(found) == 0
+  np.testing.assert_array_equal(found.matrix, np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize('count', range(5))

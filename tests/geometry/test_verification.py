@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
+from delf_d2r import config as configs
 from delf_d2r.errors import UserError
 from delf_d2r.geometry import transforms
 from delf_d2r.geometry.transforms import Limits, Model
-from delf_d2r.geometry.verification import Estimator, Options, verify
+from delf_d2r.geometry.verification import Estimator, Options, Verification, verify
 
 MODELS = list(Model)
 TRUE_MATRICES = {
@@ -58,6 +59,84 @@ def test_search_among_the_credible_and_count_all():
   alone = verify(query[credible], index[credible], Options())
   np.testing.assert_array_equal(found.matrix, alone.matrix)
   assert {5 * i for i in alone.inliers.tolist()} <= set(found.inliers.tolist())
+
+
+# The first changes shape more than what begins with a similarity could be fitted to.
+PLANES = np.array([[0.5, 0, 200], [0.3, 1.3, 30], [0, 0, 1]]), TRUE_MATRICES[Model.SIMILARITY]
+
+
+def two_planes(counts, *, seed=0):
+  """Matched places of so many matches of each plane and of none, in any order, and the plane of each."""
+  rng = np.random.default_rng(seed)
+  plane = rng.permutation(np.repeat([0, 1, 2], counts))
+  index = rng.uniform(0, 1000, (len(plane), 2))
+  query = rng.uniform(-200, 1200, index.shape)
+  for number, matrix in enumerate(PLANES):
+    query[plane == number] = transforms.apply(matrix, index[plane == number])
+  return query, index, plane
+
+
+def planes_of(found, plane):
+  return np.bincount(plane[found.inliers], minlength=3).tolist()
+
+
+@pytest.mark.parametrize(
+  ('counts', 'expected'),
+  [
+    ((40, 35, 25), [0, 235, 0]),  # Neither is most of what is credible: the one of more matches in all.
+    ((60, 20, 20), [60, 0, 0]),
+  ],
+)
+def test_of_two_planes_that_are_credible(counts, expected):
+  """The second has 200 more matches that are not credible."""
+  query, index, plane = two_planes(np.add(counts, (0, 200, 0)))
+  credible = np.ones(len(plane), bool)
+  credible[np.random.default_rng(0).permutation(np.flatnonzero(plane == 1))[:200]] = False
+  assert planes_of(verify(query, index, Options(max_residual=2), credible=credible), plane) == expected
+
+
+def test_the_plane_of_more_matches_is_found_whichever_search_meets_it():
+  # Samples of three find the first, those of two the second.
+  query, index, plane = two_planes((40, 20, 45))
+  assert planes_of(verify(query, index, Options(max_residual=2)), plane) == [40, 0, 0]
+  # The nearest are of the first, so that samples of three end there.
+  query, index, plane = two_planes((15, 22, 250))
+  order = np.argsort(plane != 0, kind='stable')
+  found = verify(query[order], index[order], Options(max_residual=2))
+  assert planes_of(found, plane[order]) == [0, 22, 0]
+
+
+def test_samples_of_two_find_what_those_of_three_miss():
+  """One of 4,600 samples of three matches is free of outliers, and one of 280 of two; 1,000 are drawn."""
+  query, index = problem(Model.SIMILARITY, inliers=12, outliers=188, noise=0)
+  found = verify(query[::-1], index[::-1], Options(max_residual=3))
+  assert (found.inliers >= 188).sum() == 12
+
+
+def test_samples_of_four_find_what_is_in_strong_perspective():
+  """One corner of the plane is six times as far away as another: similarities are no beginning."""
+  rng = np.random.default_rng(0)
+  index = rng.uniform(0, 1000, (160, 2))
+  matrix = np.array([[1, 0, 0], [0, 1, 0], [2e-3, -5e-4, 1]])
+  query = transforms.apply(matrix, index)
+  query[40:] = rng.uniform(0, 500, (120, 2))
+  options = Options(model=Model.HOMOGRAPHY, max_residual=1)
+  # Where it is nearest and farthest no photos are like that.
+  assert (verify(query, index, options).inliers < 40).sum() >= 20
+
+
+def test_nothing_has_no_inliers_and_no_transform():
+  nothing = Verification.nothing()
+  assert len(nothing) == 0
+  np.testing.assert_array_equal(nothing.matrix, np.zeros((3, 3)))
+
+
+def test_defaults_are_those_of_the_configuration():
+  config, options = configs.default('verification').verification, Options()
+  for name in ('max_residual', 'trials', 'min_inliers', 'max_false_alarms', 'seed'):
+    assert getattr(options, name) == pytest.approx(getattr(config, name))
+  for name in ('max_scale', 'max_anisotropy', 'min_spread'):
+    assert getattr(options.limits, name) == getattr(config, name)
 
 
 def test_without_enough_credible_inliers_no_others_count():

@@ -1,5 +1,6 @@
 """Damaged files are refused, by name, and never crash the process."""
 
+import io
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from oracles.index_inputs import random_descriptors
 
 from delf_d2r.index import IndexFormatError, InvertedIndex
-from delf_d2r.index.array_files import array_header, array_path
+from delf_d2r.index.array_files import array_header, array_path, check_checksum, check_offsets, read_through
 from delf_d2r.index.images import NameTable
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
@@ -108,8 +109,39 @@ def test_missing_truncated_and_altered_files(tmp_path, name):
     if damage in ('missing', 'truncated', 'longer', 'empty'):
       with pytest.raises(IndexFormatError, match=path.name):
         InvertedIndex.load(tmp_path / damage)
+    if damage == 'dtype':
+      with pytest.raises(IndexFormatError, match=f'{path.name}: the header is not that of'):
+        InvertedIndex.load(tmp_path / damage).search(query)
     with pytest.raises(IndexFormatError, match=path.name):
       InvertedIndex.load(tmp_path / damage, verify=True)
+
+
+@pytest.mark.parametrize('digits', range(1, 13))
+def test_arrays_begin_at_multiples_of_64_bytes(digits):
+  shape = (10 ** (digits - 1), 0)
+  header = array_header(np.dtype('<f4'), shape)
+  assert len(header) in (64, 128)
+  assert np.load(io.BytesIO(header)).shape == shape
+
+
+@pytest.mark.parametrize(
+  ('offsets', 'message'),
+  [
+    ([1, 2, 5], 'found 1 to 5 with 0 descents'),
+    ([0, 2, 4], 'found 0 to 4 with 0 descents'),
+    ([0, 4, 2, 5], 'found 0 to 5 with 1 descents'),
+  ],
+)
+def test_offsets_rise_from_0_to_the_end(offsets, message):
+  with pytest.raises(IndexFormatError, match=f'some file: expected offsets that rise from 0 to 5, {message}'):
+    check_offsets(np.array(offsets, np.uint64), 5, 'some file')
+  check_offsets(np.array([0, 2, 2, 5], np.uint64), 5, 'some file')
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path):
+  for read in (lambda path: check_checksum(path, 0), lambda path: list(read_through([path]))):
+    with pytest.raises(IndexFormatError, match='nowhere: No such file'):
+      read(str(tmp_path / 'nowhere'))
 
 
 def test_offsets_that_fall_are_refused_before_any_list_is_read(tmp_path):
@@ -127,21 +159,27 @@ def test_offsets_that_fall_are_refused_before_any_list_is_read(tmp_path):
     ('segment-00000-entry_ids', lambda a: a.__setitem__(-1, 65535), 'expected ids below 20, found 65535'),
     ('segment-00000-entry_ids', lambda a: a.__setitem__(1, 0), 'ids do not ascend'),
     ('segment-00000-word_counts', lambda a: a.__setitem__(0, 9999), 'word counts differ'),
-    ('entry_offsets', lambda a: a.__setitem__(1, 99), 'entry_offsets: expected offsets that rise'),
-    ('names_offsets', lambda a: a.__setitem__(1, 9999), 'names_offsets: expected offsets that rise'),
+    ('entry_offsets', lambda a: a.__setitem__(1, 99), 'expected offsets that rise'),
+    ('names_offsets', lambda a: a.__setitem__(1, 9999), 'expected offsets that rise'),
   ],
 )
 def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
   """With right checksums: only the content tells."""
   query = save_index(tmp_path / 'x')
   replace_array(tmp_path / 'x', stem, change)
+  message = f'{stem}.*: {message}'
   with pytest.raises(IndexFormatError, match=message):
     InvertedIndex.load(tmp_path / 'x', verify=True)
   index = InvertedIndex.load(tmp_path / 'x')
+  with pytest.raises(IndexFormatError, match=message):
+    index.verify()
   for compiled in PATHS:
     if stem == 'entry_offsets':
       with pytest.raises(IndexFormatError, match=message):
         index.search(query, compiled=compiled)
+      for change in (lambda: InvertedIndex.merge([index]), lambda: index.part(range(2))):
+        with pytest.raises(IndexFormatError, match=message):
+          change()
     else:
       index.search(query, compiled=compiled, use_idf=True)  # no crash
   list(index.image_names)
@@ -160,6 +198,7 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
     (lambda m: m.update(dimensions=1000), 'expected .* bytes, found'),
     (lambda m: m.update(num_images=9), 'expected .* bytes, found'),
     (lambda m: m.update(regional=False), '8 images, 20 entries'),
+    (lambda m: m.update(regional=False, num_images=21), '21 images, 20 entries'),
     (lambda m: m.update(segments=m['segments'] * 2), 'not full'),
     (lambda m: m['segments'][0].update(entries=70000), 'entries: expected an integer from 0 to 65536'),
     (lambda m: m['segments'][0].update(entries=19), 'expected .* bytes, found'),
@@ -280,6 +319,21 @@ def test_an_open_index_goes_on_after_an_update(tmp_path):
   assert before.scores.tobytes() == after.scores.tobytes()
 
 
+def test_what_is_closed_is_not_mapped_any_more(tmp_path):
+  if not os.path.exists('/proc/self/maps'):
+    pytest.skip('what is mapped is known on Linux')
+  query = save_index(tmp_path / 'x')
+
+  def is_mapped():
+    with open('/proc/self/maps') as maps:
+      return str(tmp_path / 'x' / 'segment-') in maps.read()
+
+  with InvertedIndex.load(tmp_path / 'x') as index:
+    index.search(query)
+    assert is_mapped()
+  assert not is_mapped()
+
+
 def test_names_are_decoded_when_asked_for():
   names = ['', 'a b', 'ä/ö.jpg', 'not utf8 \udcff', '写真']
   table = NameTable.from_names(names)
@@ -306,6 +360,8 @@ def test_warming_reads_every_byte_and_tells_how_far_it_is(tmp_path):
     index.warm()
 
 
-def test_an_index_in_memory_has_nothing_to_warm():
+def test_an_index_in_memory_has_nothing_to_warm_or_verify():
   descriptors = random_descriptors(1, 3, **OPTIONS)
-  assert InvertedIndex.build(descriptors, ['a', 'b', 'c'], num_words=9, kernel=OPTIONS['kernel']).warm() == 0
+  with InvertedIndex.build(descriptors, ['a', 'b', 'c'], num_words=9, kernel=OPTIONS['kernel']) as index:
+    assert index.warm() == 0
+    index.verify()

@@ -1,5 +1,6 @@
 """add, remove and merge give the bytes of a fresh build; an update is atomic."""
 
+import errno
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from oracles.index_inputs import directory_bytes, random_descriptor, random_desc
 
 from delf_d2r.index import IndexFormatError, InvertedIndex
 from delf_d2r.index.builder import SegmentBuilder
+from delf_d2r.index.directory import Directory
 from delf_d2r.index.segments import Layout
 from delf_d2r.kernels.aggregation import Kernel
 
@@ -209,6 +211,13 @@ def test_changes_reach_the_disk_with_save_alone(tmp_path):
   assert directory_bytes(tmp_path / 'x') == directory_bytes(tmp_path / 'fresh')
 
 
+def test_saving_what_has_not_changed_changes_nothing(tmp_path):
+  InvertedIndex.build(random_descriptors(3, 4, **OPTIONS), list('abcd'), **BUILD, directory=tmp_path / 'x')
+  before = directory_bytes(tmp_path / 'x')
+  InvertedIndex.load(tmp_path / 'x').save()
+  assert directory_bytes(tmp_path / 'x') == before
+
+
 def test_an_unchanged_segment_is_not_written_again(small_segments, tmp_path):
   descriptors = random_descriptors(4, 20, **OPTIONS)
   index = InvertedIndex.build(
@@ -260,9 +269,118 @@ def test_names_that_are_wrong_change_nothing():
     index.add(random_descriptors(8, 1, **OPTIONS), ['b'])
   with pytest.raises(ValueError, match='expected none as in the index, found some'):
     index.add(random_descriptors(8, 1, **OPTIONS), ['c'], entry_images=[0])
+  with_regions = InvertedIndex.build([], [], **BUILD, entry_images=[])
+  with pytest.raises(ValueError, match='expected some as in the index, found none'):
+    with_regions.add(random_descriptors(8, 1, **OPTIONS), ['c'])
   assert list(index.image_names) == ['a', 'b']
   with pytest.raises(ValueError, match='has no directory'):
     index.save()
+
+
+def test_of_too_many_descriptors_a_single_one_is_read():
+  index = InvertedIndex.build([], [], **BUILD)
+  descriptors = iter(random_descriptors(8, 9, **OPTIONS))
+  with pytest.raises(ValueError, match='expected 3 descriptors, one for each entry, found more'):
+    index.add(descriptors, list('abc'))
+  assert len(list(descriptors)) == 5
+  with pytest.raises(ValueError, match='expected 3 descriptors, one for each entry, found 2'):
+    index.add(random_descriptors(8, 2, **OPTIONS), list('abc'))
+
+
+@pytest.mark.parametrize('is_regional', [False, True])
+@pytest.mark.parametrize('images', [range(0), range(3), range(2, 21), range(9, 30), range(30)])
+def test_a_part_has_the_bytes_of_a_fresh_build(small_segments, tmp_path, is_regional, images):
+  counts = np.random.default_rng(0).integers(0, 3, 30) if is_regional else np.ones(30, int)
+  descriptors = random_descriptors(9, counts.sum(), **OPTIONS)
+  names = [str(m) for m in range(30)]
+  index = InvertedIndex.build(descriptors, names, **BUILD, **regional(counts, is_regional))
+  part = index.part(images, directory=tmp_path / 'part')
+  chosen = slice(images.start, images.stop)
+  owned = np.repeat(np.arange(30), counts)
+  InvertedIndex.build(
+    [own for own, image in zip(descriptors, owned, strict=True) if image in images],
+    names[chosen],
+    **BUILD,
+    **regional(counts[chosen], is_regional),
+    directory=tmp_path / 'built',
+  )
+  assert directory_bytes(tmp_path / 'part') == directory_bytes(tmp_path / 'built')
+  InvertedIndex.merge([part], directory=tmp_path / 'merged')
+  assert directory_bytes(tmp_path / 'merged') == directory_bytes(tmp_path / 'built')
+
+
+@pytest.mark.parametrize('images', [range(2, 4), range(0, 3, 2), range(-1, 2), range(2, 1)])
+def test_there_is_no_part_of_images_that_there_are_not(images):
+  index = InvertedIndex.build(random_descriptors(9, 3, **OPTIONS), list('abc'), **BUILD)
+  with pytest.raises(ValueError, match='images: expected consecutive ones of 0 to 3, found range'):
+    index.part(images)
+
+
+def test_searches_go_on_while_a_fork_is_changed_and_saved(tmp_path):
+  descriptors = random_descriptors(9, 4, **OPTIONS)
+  InvertedIndex.build(descriptors, list('abcd'), **BUILD, directory=tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  fork = index.fork()
+  fork.remove(['a'])
+  fork.save()
+  assert index.search(descriptors[0], top_k=1).image_ids.tolist() == [0]
+  assert (len(index), len(fork), len(InvertedIndex.load(tmp_path / 'x'))) == (4, 3, 3)
+
+
+def test_files_are_readable_to_whom_other_files_are(tmp_path):
+  umask = os.umask(0o020)
+  try:
+    InvertedIndex.build(random_descriptors(9, 2, **OPTIONS), list('ab'), **BUILD, directory=tmp_path / 'x')
+  finally:
+    os.umask(umask)
+  assert {path.stat().st_mode & 0o777 for path in (tmp_path / 'x').iterdir()} == {0o646}
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+  InvertedIndex.build(random_descriptors(9, 3, **OPTIONS), list('abc'), **BUILD, directory=tmp_path / 'x')
+  before = directory_bytes(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as context:
+    context.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+      index.remove(['a'])
+  assert directory_bytes(tmp_path / 'x') == before
+
+
+@pytest.mark.parametrize('shape', [(0, 5), (1, 5), (3000, 2)])
+def test_scratch_is_in_a_file_without_a_name(tmp_path, shape):
+  directory = Directory(str(tmp_path))
+  array = directory.scratch('some', np.dtype(np.float32), shape)
+  assert (array.shape, array.dtype) == (shape, np.float32)
+  array[:] = 7
+  assert list(tmp_path.iterdir()) == []
+  if array.size and os.path.exists('/proc/self/maps'):
+    with open('/proc/self/maps') as maps:
+      assert str(tmp_path) in maps.read()
+  directory.close()
+
+
+def test_bytes_are_counted_alike_in_memory_and_on_the_disk(small_segments, tmp_path):
+  index = InvertedIndex.build(random_descriptors(9, 20, **OPTIONS), list(map(str, range(20))), **BUILD)
+  in_memory = index.nbytes
+  index.save(tmp_path / 'x')
+  assert index.nbytes == in_memory > 0
+
+
+def test_the_checksum_is_that_of_what_lies_on_the_disk(tmp_path):
+  index = InvertedIndex.build(random_descriptors(9, 3, **OPTIONS), list('abc'), **BUILD)
+  assert index.checksum is None
+  index.save(tmp_path / 'x')
+  saved = index.checksum
+  assert saved == json.loads((tmp_path / 'x' / 'index.json').read_text())['checksum']
+  index.remove(['a'])
+  assert index.checksum == InvertedIndex.load(tmp_path / 'x').checksum == saved
+  index.save()
+  assert index.checksum == InvertedIndex.load(tmp_path / 'x').checksum != saved
 
 
 def test_indexes_of_different_kinds_do_not_merge():

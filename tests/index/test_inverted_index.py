@@ -2,6 +2,8 @@
 
 import functools
 import math
+import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -18,7 +20,7 @@ from delf_d2r.kernels.similarity import similarity
 from delf_d2r.structures import AggregatedDescriptor
 
 PATHS = [False, True] if HAVE_NUMBA else [False]
-DIMENSIONS = [5, 8, 40, 64, 100, 128, 130]
+DIMENSIONS = [5, 8, 9, 40, 64, 100, 128, 130]
 
 
 def build(descriptors, num_words, kernel, **options):
@@ -247,8 +249,27 @@ def test_batch_equals_single_searches_in_any_number_of_threads():
       assert a.query == b.query
       np.testing.assert_array_equal(a.image_ids, b.image_ids)
       assert a.scores.tobytes() == b.scores.tobytes()
-  with pytest.raises(ValueError, match='20 queries, found 1'):
-    index.search_batch(queries, names=['q'])
+  assert [ranking.query for ranking in index.search_batch(queries[:2])] == ['', '']
+  for wrong in (names[:1], [*names, 'q20']):
+    with pytest.raises(ValueError, match=f'20 queries, found {len(wrong)}'):
+      index.search_batch(queries, names=wrong)
+
+
+def test_a_batch_takes_no_more_threads_than_it_may(monkeypatch):
+  options = {'num_words': 10, 'dimensions': 16, 'kernel': Kernel.ASMK_STAR}
+  index = build(random_descriptors(12, 5, **options), 10, Kernel.ASMK_STAR)
+  used = set()
+  monkeypatch.setattr(
+    index, 'search', lambda query, **_: (time.sleep(0.002), used.add(threading.get_ident()))
+  )
+  index.search_batch(random_descriptors(13, 20, **options), threads=1)
+  assert len(used) == 1
+
+
+def test_a_ranking_has_100_images_by_default():
+  options = {'num_words': 10, 'dimensions': 16, 'kernel': Kernel.ASMK_STAR}
+  index = build(random_descriptors(12, 120, **options), 10, Kernel.ASMK_STAR)
+  assert len(index.search(random_descriptors(13, 1, **options)[0])) == 100
 
 
 def test_regions_are_named_as_given_and_the_first_of_equal_ones_wins():
@@ -276,9 +297,11 @@ def test_inspection():
   np.testing.assert_array_equal(index.list_sizes(), sizes)
   assert index.imbalance == pytest.approx(10 * (sizes**2).sum() / sizes.sum() ** 2)
   assert index.num_postings == sizes.sum()
-  assert index.nbytes == 18 * sizes.sum() + 4 * 11 + 4 * 20 + index.image_names.nbytes
-  assert repr(index).startswith(
-    f'InvertedIndex(ASMK_STAR, 20 images, 20 entries, {sizes.sum()} postings, K=10'
+  of_names = index.image_names.nbytes
+  assert of_names == 8 * 21 + len(''.join(index.image_names))
+  assert index.nbytes == 18 * sizes.sum() + 4 * 11 + 4 * 20 + of_names
+  assert repr(index) == (
+    f'InvertedIndex(ASMK_STAR, 20 images, 20 entries, {sizes.sum()} postings, K=10, D=128, 0.0 MB)'
   )
   assert index.image_names[3] == index.image_names[-17] == 'image 3'
   assert index.image_names[1:3] == ['image 1', 'image 2']
@@ -327,6 +350,8 @@ def test_words_out_of_order_or_range_are_refused(words, message):
     ({'image_names': ['a', 'b', 'c']}, 'expected 3 descriptors, one for each entry, found 2'),
     ({'image_names': ['a'], 'entry_images': [0, 1]}, 'ascending images below 1'),
     ({'image_names': ['a', 'b'], 'entry_images': [1, 0]}, 'with 1 descents'),
+    ({'image_names': ['a', 'b'], 'entry_images': [-1, 1]}, 'found -1 to 1 with 0 descents'),
+    ({'image_names': ['a', 'b', 'c'], 'entry_images': [0, 1, 2, 1]}, 'found 0 to 2 with 1 descents'),
     ({'image_names': ['a', 'b'], 'entry_regions': [1, 0]}, 'need entry_images'),
     ({'image_names': ['a'], 'entry_images': [0, 0], 'entry_regions': [1]}, 'expected 2, one for each'),
   ],

@@ -67,8 +67,10 @@ def test_regional_search_explains_the_region_that_scored():
       _, terms = index.word_scores(query, image, region=region)
       np.testing.assert_allclose(terms.sum(), score, rtol=2e-5, atol=2e-6)
   assert explained == 3
-  with pytest.raises(IndexError, match='no region 2'):
+  with pytest.raises(IndexError, match='no region 2 among its 1 entries'):
     index.word_scores(query, 1, region=2)
+  with pytest.raises(IndexError, match='no region -1'):
+    index.word_scores(query, 0)
 
 
 def test_empty_descriptors_and_unknown_images():

@@ -22,12 +22,38 @@ import types
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / 'delf_d2r'
 AGGREGATION = ('tests/kernels/test_kernels_aggregation.py', 'tests/kernels/test_kernels_similarity.py')
-ASSIGNMENT = ('tests/kernels/test_kernels_assignment.py',)
+ASSIGNMENT = ('tests/kernels/test_kernels_assignment.py', '-k=not recall and not two_kinds')
+APPROXIMATION = (
+  'tests/kernels/test_kernels_assignment.py',
+  '-k=not definition and not best_words and not equally_far',
+)
 # Without what runs in processes of its own, where no change is seen, and what takes long.
 BUILDING = (
   'tests/index/test_index_updates.py',
   'tests/index/test_inverted_index.py',
   '-k=memory_budget or any_order or odd_number or refused or two_real_segments',
+)
+UPDATING = (
+  'tests/index/test_index_updates.py',
+  'tests/index/test_inverted_index.py::test_an_index_without_images',
+  'tests/index/test_inverted_index.py::test_entries_that_disagree_are_refused',
+  'tests/index/test_inverted_index.py::test_inspection',
+  'tests/index/test_inverted_index.py::test_regions_are_named_as_given_and_the_first_of_equal_ones_wins',
+  'tests/index/test_index_files.py::test_arrays_that_contradict_each_other',
+  '-k=not memory_budget and not larger_than_memory and not a_kill',
+)
+SEARCHING = (
+  'tests/index/test_inverted_index.py',
+  'tests/index/test_word_scores.py',
+  'tests/index/test_index_files.py',
+  'tests/index/test_index_updates.py::test_what_a_search_remembers_does_not_outlive_an_update',
+  'tests/index/test_index_updates.py::test_the_checksum_is_that_of_what_lies_on_the_disk',
+  '-k=not allocates_little and not two_real_segments and not mutated_files',
+)
+STORING = (
+  'tests/index/test_index_files.py',
+  'tests/index/test_index_updates.py',
+  '-k=not mutated_files and not larger_than_memory and not a_kill',
 )
 # Modules and the tests that answer for them, as arguments of pytest.
 MODULES = {
@@ -38,7 +64,7 @@ MODULES = {
   'kernels/aggregation.py': AGGREGATION,
   'kernels/similarity.py': AGGREGATION[::-1],
   'kernels/activation_regions.py': ('tests/kernels/test_kernels_activation_regions.py',),
-  'kernels/approximate_assignment.py': ASSIGNMENT,
+  'kernels/approximate_assignment.py': APPROXIMATION,
   'kernels/assignment.py': ASSIGNMENT,
   'kernels/kmeans.py': ('tests/test_codebook.py',),
   'kernels/pca.py': ('tests/kernels/test_kernels_pca.py',),
@@ -48,18 +74,45 @@ MODULES = {
   'evaluation/average_precision.py': ('tests/evaluation/test_average_precision.py',),
   'evaluation/protocol.py': ('tests/evaluation/test_protocol.py',),
   'evaluation/significance.py': ('tests/evaluation/test_significance.py',),
+  'geometry/matching.py': ('tests/geometry/test_matching.py',),
+  'geometry/transforms.py': ('tests/geometry/test_transforms.py', 'tests/geometry/test_verification.py'),
+  'geometry/significance.py': ('tests/geometry/test_geometry_significance.py',),
+  'geometry/refinement.py': ('tests/geometry/test_refinement.py', 'tests/geometry/test_verification.py'),
+  'geometry/verification.py': ('tests/geometry/test_verification.py',),
+  'geometry/merging.py': ('tests/geometry/test_merging.py',),
+  'geometry/research_rule.py': ('tests/geometry/test_research_rule.py',),
+  'geometry/boxes.py': ('tests/geometry/test_boxes.py',),
+  'geometry/channels.py': ('tests/geometry/test_channels.py',),
+  'index/array_files.py': STORING,
   'index/attribution.py': ('tests/index/test_word_scores.py',),
+  'index/contents.py': SEARCHING,
+  'index/directory.py': STORING,
+  'index/home.py': STORING,
+  'index/images.py': UPDATING,
+  'index/inverted_index.py': UPDATING,
+  'index/joining.py': (
+    'tests/index/test_index_joining.py',
+    'tests/stages/test_stage_build_index.py',
+    '-k=test_index_joining or follow or few_images',
+  ),
+  'index/manifest.py': STORING,
   'index/ranking.py': ('tests/index/test_index_ranking.py',),
   'index/scan.py': (
     'tests/index/test_index_scan.py',
     'tests/index/test_inverted_index.py::test_lists_of_any_length_take_the_same_scores',
   ),
+  'index/search.py': SEARCHING,
+  'index/searchable_index.py': SEARCHING,
+  'index/searcher.py': SEARCHING,
   'index/segments.py': ('tests/index/test_index_sorting.py',),
   'index/sorting.py': ('tests/index/test_index_sorting.py',),
+  'index/stored_index.py': STORING,
+  'index/stored_segment.py': STORING,
+  'index/updates.py': UPDATING,
   'index/builder.py': BUILDING,
 }
 # Imported once, before the forks: everything that is not ours.
-IMPORTED = ('faiss', 'hypothesis', 'numpy', 'pytest', 'scipy.ndimage', 'google.protobuf.text_format')
+IMPORTED = ('cv2', 'faiss', 'hypothesis', 'numpy', 'pytest', 'scipy.ndimage', 'google.protobuf.text_format')
 # A change that takes so many times longer than the unchanged module loops for ever, and counts as noticed.
 PATIENCE = 2
 LEAST_SECONDS = 10
