@@ -15,8 +15,9 @@ SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
 
+# On all cores, a file of tests on one of them; at most four, since each may hold networks of its own.
 test: $(VENV)/installed-for-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 # The reference of the library, from its docstrings.
 docs: $(VENV)/installed-for-tests

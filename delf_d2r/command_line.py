@@ -3,12 +3,16 @@
 `d2r X ...` runs the binary `tools/X.py`; so does `python tools/X.py ...` in a checkout.
 """
 
+import contextlib
+import difflib
 import importlib
 import logging as python_logging
+import os
 import pkgutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
@@ -59,31 +63,66 @@ def takes_arguments(main: Callable) -> Callable:
   return main
 
 
+def answers_by_exit_code(main: Callable) -> Callable:
+  """Marks a binary's main whose exit codes 1 and 2 are answers: it fails with those of sysexits.h instead."""
+  main.answers_by_exit_code = True
+  return main
+
+
 def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
   """Runs a binary's main: help on request, messages without tracebacks for what a user can mend."""
   arguments = list(sys.argv if arguments is None else arguments)
   if any(argument in ('--help', '-help', '-h', '-?', '--helpshort') for argument in arguments[1:]):
-    print(_help(main, arguments[0]))
+    with _reader_may_leave():
+      print(_help(main, arguments[0]))
     sys.exit(0)
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().setFormatter(_Formatter())
-  app.run(lambda rest: _guarded(main, rest), argv=arguments)
+  app.run(lambda rest: _guarded(main, rest), argv=arguments, flags_parser=lambda given: _parsed(main, given))
+
+
+def _parsed(main: Callable, arguments: list[str]) -> list[str]:
+  """What is left of the arguments without flags."""
+  try:
+    return flags.FLAGS(arguments)
+  except flags.Error as error:
+    print(f'error: {error}\nSee --help', file=sys.stderr)
+    sys.exit(_failure(main, os.EX_USAGE))
+
+
+def _failure(main: Callable, code: int) -> int:
+  """The exit code of a failure that sysexits.h gives `code`."""
+  return code if getattr(main, 'answers_by_exit_code', False) else 1
 
 
 def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
   try:
     if len(rest) > 1 and not getattr(main, 'takes_arguments', False):
       raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
-    main(rest)
+    with _reader_may_leave():
+      main(rest)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
-    sys.exit(1)
+    sys.exit(_failure(main, os.EX_USAGE))
   except KeyboardInterrupt:
     print('stopped; run the same command again to go on', file=sys.stderr)
     sys.exit(130)
+  except Exception:
+    if _failure(main, os.EX_SOFTWARE) == 1:
+      raise  # Python's own exit code.
+    traceback.print_exc()
+    sys.exit(os.EX_SOFTWARE)
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+  """Ends without an error when the reader of our output (head, less) has left."""
+  try:
+    yield
+    sys.stdout.flush()
   except BrokenPipeError:
-    # The reader of our output (head, less) has left.
-    sys.stderr.close()
+    # What is still in the buffer is written at the end of the process, and has to go somewhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
@@ -131,13 +170,20 @@ def main() -> None:
   if command == '--version':
     print(f'delf_d2r {VERSION}')
   elif command in ('--help', '-h', 'help'):
-    print(_overview())
+    with _reader_may_leave():
+      print(_overview())
   elif command not in COMMANDS:
-    print(f'error: no command {command!r}. There are: {", ".join(COMMANDS)}', file=sys.stderr)
+    print(f'error: no command {command!r}. {_hint(command)}', file=sys.stderr)
     sys.exit(2)
   else:
     module = importlib.import_module(f'delf_d2r.tools.{command}')
     run(module.main, [f'd2r {command}', *arguments[1:]])
+
+
+def _hint(command: str) -> str:
+  """The command that resembles what was typed; if none does, all of them."""
+  close = difflib.get_close_matches(command.lower().replace('-', '_'), COMMANDS, n=1)
+  return f'Did you mean {close[0]}?' if close else f'There are: {", ".join(COMMANDS)}'
 
 
 def _overview() -> str:

@@ -1,11 +1,30 @@
 """Flags that binaries share, of one name and meaning, and what some of them ask for."""
 
+import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
 from delf_d2r.errors import UserError
+
+
+class CountParser(flags.IntegerParser):
+  """A number of things, at least one: 1000000, 1,000,000, 1_000_000 or 1e6."""
+
+  def __init__(self):
+    super().__init__(lower_bound=1)
+
+  def convert(self, argument: int | str) -> int:
+    text = str(argument)
+    if re.fullmatch(r'\d{1,3}(,\d{3})+', text):
+      text = text.replace(',', '')
+    with contextlib.suppress(ValueError, OverflowError):
+      number = float(text)
+      if number == int(number):
+        return int(number)
+    raise ValueError('expected a whole number, such as 1000000, 1,000,000 or 1e6')
 
 
 def define_config(stage: str, default: str | None = None) -> None:
@@ -46,6 +65,24 @@ def define_workers(*, skips_photos: bool = True) -> None:
     flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
 
 
+def define_sorting() -> None:
+  """Flag --sorting_gb of what builds an index."""
+  from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
+
+  flags.DEFINE_float(
+    'sorting_gb',
+    DEFAULT_MEMORY_BUDGET / 1e9,
+    'Memory for sorting the index: of all processes together, with --cluster of each worker. With less it'
+    ' takes longer, and the index is the same.',
+    lower_bound=0.05,
+  )
+
+
+def sorting_bytes() -> int:
+  """What `define_sorting`'s flag says."""
+  return round(1e9 * flags.FLAGS.sorting_gb)
+
+
 def define_cluster(*, skips_photos: bool = True) -> None:
   """Flags --cluster, --cpus_per_worker and --gpus_per_worker, beside those of `define_workers`."""
   flags.DEFINE_string(
@@ -70,8 +107,13 @@ def define_cluster(*, skips_photos: bool = True) -> None:
 
 
 def cluster() -> Any:
-  """The workers (stages.parallel.Pool) that `define_cluster`'s flags ask for; None without --cluster."""
+  """The workers (stages.parallel.Pool) that `define_cluster`'s flags ask for; None without --cluster.
+
+  Raises:
+    UserError: there is no cluster at the address, or flags of one are given without --cluster.
+  """
   if flags.FLAGS.cluster is None:
+    _refuse_without_cluster('cpus_per_worker', 'gpus_per_worker')
     return None
   from delf_d2r.distributed import cluster as clusters
 
@@ -98,8 +140,13 @@ def define_training_cluster() -> None:
 
 
 def run_training(train: Callable[[], Any], strategy: int) -> None:
-  """Trains by a strategy of the config here, or where `define_training_cluster`'s flags say."""
+  """Trains by a strategy of the config here, or where `define_training_cluster`'s flags say.
+
+  Raises:
+    UserError: as `cluster`, or as `train`.
+  """
   if flags.FLAGS.cluster is None:
+    _refuse_without_cluster('workers', 'cpus_per_worker', 'gpus_per_worker')
     train()
     return
   from delf_d2r.distributed import cluster as clusters
@@ -116,6 +163,15 @@ def run_training(train: Callable[[], Any], strategy: int) -> None:
     cpus_per_worker=flags.FLAGS.cpus_per_worker,
     gpus_per_worker=flags.FLAGS.gpus_per_worker,
   )
+
+
+def _refuse_without_cluster(*names: str) -> None:
+  given = [f'--{name}' for name in names if flags.FLAGS[name].present]
+  if given:
+    raise UserError(
+      f'{" and ".join(given)}: only with --cluster. Give that, too (--cluster=local: this machine alone), or'
+      ' leave this out'
+    )
 
 
 def define_artefact(name: str, maker: str) -> None:

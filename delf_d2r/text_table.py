@@ -1,6 +1,10 @@
-"""Tables for a terminal."""
+"""Tables and names for a terminal."""
 
+import unicodedata
 from collections.abc import Sequence
+
+# Control characters, and what else begins a line.
+_MOVING = ('Cc', 'Zl', 'Zp')
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -12,4 +16,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
       for column, (cell, width) in enumerate(zip(line, widths, strict=True))
     ).rstrip()
     for line in lines
+  )
+
+
+def one_line(name: str) -> str:
+  """A name with its control characters written out: file names may hold line ends and escape sequences."""
+  return ''.join(
+    letter.encode('unicode_escape').decode() if unicodedata.category(letter) in _MOVING else letter
+    for letter in name
   )

@@ -6,6 +6,10 @@ import textwrap
 
 import pytest
 
+from delf_d2r import command_line
+
+D2R = [sys.executable, '-c', 'from delf_d2r.command_line import main; main()']
+
 SCRIPT = textwrap.dedent('''
   """Does what the test wants.
 
@@ -112,3 +116,27 @@ def test_reader_that_leaves_is_no_error(tmp_path, lines):
   with process:
     assert process.stderr.read() == b''
     assert process.wait() == 0
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['plan', '--help']])
+def test_reader_of_help_that_leaves_is_no_error(arguments):
+  process = subprocess.Popen([*D2R, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  process.stdout.close()
+  with process:
+    assert process.stderr.read() == b''
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+  ('typed', 'hint'),
+  [
+    ('serach_index', 'Did you mean search_index?'),
+    ('search-index', 'Did you mean search_index?'),
+    ('Serve', 'Did you mean serve?'),
+    ('xyz', f'There are: {", ".join(command_line.COMMANDS)}'),
+  ],
+)
+def test_unknown_command(typed, hint):
+  process = subprocess.run([*D2R, typed], capture_output=True, text=True, encoding='utf-8', check=False)
+  assert process.returncode == 2
+  assert process.stderr == f'error: no command {typed!r}. {hint}\n'

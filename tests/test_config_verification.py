@@ -1,9 +1,15 @@
 """What VerificationConfig may say."""
 
+import importlib.machinery
+import sys
+import types
+
 import pytest
 
 from delf_d2r import config
+from delf_d2r.config_rules import runs
 from delf_d2r.errors import ConfigError
+from delf_d2r.verifier import Verifier
 
 
 def load(text):
@@ -40,6 +46,24 @@ def test_what_is_legal():
   assert load('compat: true max_residual: 20 max_distance: 1').compat
 
 
+@pytest.mark.parametrize('is_installed', [False, True])
+def test_an_estimator_that_is_not_installed_is_said_before_anything_runs(monkeypatch, is_installed):
+  found = types.ModuleType('pydegensac')
+  found.__spec__ = importlib.machinery.ModuleSpec('pydegensac', None)
+  monkeypatch.setitem(sys.modules, 'pydegensac', found if is_installed else None)
+  loaded = config.load_or_default(
+    None, ['verification'], overrides=['verification { estimator: DEGENSAC model: HOMOGRAPHY }']
+  )
+  problems = [problem.text for problem in runs.problems(loaded)]
+  if is_installed:
+    assert not problems
+    Verifier(loaded.verification)
+  else:
+    assert ['pip install pydegensac' in problem for problem in problems] == [True]
+    with pytest.raises(ConfigError, match='pip install pydegensac'):
+      Verifier(loaded.verification)
+
+
 def test_packaged_experiment():
   loaded = config.load('configs/experiments/sift_asmk_star_sp_qe.pbtxt', ['search'])
   assert loaded.verification == config.default('verification').verification
@@ -62,3 +86,15 @@ def test_expansion_needs_verification():
     config.load_or_default(None, stages, overrides=['expansion { }'])
   config.load_or_default(None, stages, overrides=['expansion { }', 'verification { }'])
   config.load_or_default(None, ['expansion'])
+
+
+def test_expansion_of_two_verified_rankings():
+  texts = ['verification.junk: SKIP_EACH', 'expansion { }']
+  problems = [
+    [
+      problem.field
+      for problem in runs.problems(config.load_or_default(None, ['search'], overrides=overrides))
+    ]
+    for overrides in (texts, texts[:1])
+  ]
+  assert problems == [['expansion'], []]

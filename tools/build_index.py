@@ -16,7 +16,6 @@ from absl import flags
 
 from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts import Artefact
-from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.stages import build_index
 
 common_flags.define_config('aggregation')
@@ -25,13 +24,7 @@ common_flags.define_artefact('codebook', 'train_codebook')
 common_flags.define_output('the index')
 common_flags.define_workers(skips_photos=False)
 common_flags.define_cluster(skips_photos=False)
-flags.DEFINE_float(
-  'sorting_gb',
-  DEFAULT_MEMORY_BUDGET / 1e9,
-  'Memory for sorting: of all processes together, with --cluster of each worker. With less it takes longer,'
-  ' and the index is the same.',
-  lower_bound=0.05,
-)
+common_flags.define_sorting()
 FLAGS = flags.FLAGS
 
 
@@ -42,7 +35,7 @@ def main(_):
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),
     workers=common_flags.cluster() or FLAGS.workers,
-    memory_budget=round(1e9 * FLAGS.sorting_gb),
+    memory_budget=common_flags.sorting_bytes(),
     redo=FLAGS.redo,
   )
 

@@ -3,8 +3,12 @@ r"""Inspects a run, artefact or index: what is damaged, stale or odd, and what t
   d2r doctor OUT
   d2r doctor OUT/index OUT/features --format=json
 
-Reads every byte and changes nothing. Exit code, the worst of all directories: 0 sound (notes do not count),
-1 warnings, 2 errors.
+Reads every byte of artefacts and indexes, those behind links too, and changes nothing. In the folder of a
+run it also compares config.pbtxt with the artefacts, and looks whether all results and the report are there;
+what is written in the report it does not read.
+
+Exit code, the worst of all directories: 0 sound (notes do not count), 1 warnings, 2 errors. 64: the command
+line is wrong; 70: the doctor itself failed.
 """
 
 import json
@@ -21,6 +25,7 @@ flags.DEFINE_enum('format', 'text', ['text', 'json'], 'Of the findings on standa
 FLAGS = flags.FLAGS
 
 
+@command_line.answers_by_exit_code
 @command_line.takes_arguments
 def main(arguments):
   if len(arguments) < 2:

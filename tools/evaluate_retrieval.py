@@ -19,6 +19,11 @@ flags.DEFINE_string(
   None,
   'The rankings that --rankings verifies: metrics.txt shows both, mAP before and after.',
 )
+flags.DEFINE_string(
+  'rankings_hard',
+  None,
+  'Scored in the place of --rankings by the hard protocol: the same verified with junk: SKIP_HARD.',
+)
 flags.DEFINE_string('ground_truth', None, "Own .json, or Revisited's gnd_*.pkl or .mat.", required=True)
 flags.DEFINE_string('config_path', None, 'Experiment or EvaluationConfig; k of 1, 5, 10 by default.')
 flags.DEFINE_multi_string(
@@ -35,6 +40,7 @@ def main(_):
     FLAGS.ground_truth,
     pathlib.Path(FLAGS.output),
     before=Artefact.open(FLAGS.rankings_before, 'rankings') if FLAGS.rankings_before else None,
+    hard=Artefact.open(FLAGS.rankings_hard, 'rankings') if FLAGS.rankings_hard else None,
     redo=FLAGS.redo,
   )
   print((artefact.path / evaluate.METRICS_TXT).read_text(encoding='utf-8'), end='')

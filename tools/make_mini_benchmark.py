@@ -7,6 +7,7 @@ The same seed gives the same bytes.
 """
 
 import pathlib
+import shlex
 
 from absl import flags
 
@@ -23,10 +24,13 @@ def main(_):
   made = mini_benchmark.generate(
     pathlib.Path(FLAGS.output), seed=FLAGS.seed, progress=progress.callback('scenes')
   )
-  print(
-    f'--images={made.images_dir} --query_images={made.queries_dir} --ground_truth={made.ground_truth_path}'
-  )
-  print(f'--boxes_file={made.boxes_path}')
+  places = {
+    'images': made.images_dir,
+    'query_images': made.queries_dir,
+    'ground_truth': made.ground_truth_path,
+  }
+  print(shlex.join(f'--{flag}={place}' for flag, place in places.items()))
+  print(shlex.quote(f'--boxes_file={made.boxes_path}'))
 
 
 if __name__ == '__main__':

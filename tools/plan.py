@@ -5,8 +5,8 @@
   d2r plan --images=1000000 --features=600 --override='codebook.num_words: 65536'
 
 Runs the stages of the config on some photos of --sample, or on made features, at two sizes; that takes a few
-minutes. Quiet machines give the best predictions. With --memory the table is followed by the options that fit
-into so much.
+minutes. Quiet machines give the best predictions. With --memory the table is followed by the commands that
+fit into so much.
 """
 
 import pathlib
@@ -15,13 +15,14 @@ import tempfile
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
+from delf_d2r.data import files
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import plan, rates
+from delf_d2r.planning import advice, plan, rates
 
 common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
-flags.DEFINE_integer('images', None, 'Number of photos to plan for.', lower_bound=1, required=True)
+flags.DEFINE(common_flags.CountParser(), 'images', None, 'Number of photos to plan for.', required=True)
 flags.DEFINE_string('sample', None, 'Folder of photos like those of the run; none: made features.')
 flags.DEFINE_integer('sample_photos', 64, 'Photos of --sample to measure.', lower_bound=8)
 flags.DEFINE_integer(
@@ -33,7 +34,9 @@ flags.DEFINE_float('memory', None, 'Memory of the machine, in GB.', lower_bound=
 flags.DEFINE_float('price_per_hour', None, 'Of the machine.', lower_bound=0)
 flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
 flags.DEFINE_enum('format', 'text', ['text', 'json'], 'How the plan is printed.')
-flags.DEFINE_string('work', None, 'Folder for what is made while measuring; a temporary one by default.')
+flags.DEFINE_string(
+  'work', None, 'Folder for what is made while measuring, made if missing; a temporary one by default.'
+)
 FLAGS = flags.FLAGS
 
 
@@ -46,7 +49,11 @@ def main(_):
       raise UserError(f'{FLAGS.sample}: expected at least 8 photos, found {len(every)}')
     step = max(1, len(every) // FLAGS.sample_photos)
     photos = ImageList(every.root, every.names[::step][: FLAGS.sample_photos])
-  with tempfile.TemporaryDirectory(dir=FLAGS.work) as work:
+  parent = pathlib.Path(FLAGS.work or tempfile.gettempdir())
+  with files.explained('cannot write', parent):
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(dir=parent)
+  with folder as work:
     measured = rates.measure_rates(
       loaded,
       pathlib.Path(work),
@@ -62,6 +69,10 @@ def main(_):
     images=FLAGS.images,
     memory=1e9 * FLAGS.memory if FLAGS.memory else None,
     price_per_hour=FLAGS.price_per_hour,
+    config_flags=[
+      advice.flag('config_path', FLAGS.config_path),
+      *(advice.flag('override', override) for override in FLAGS.override),
+    ],
   )
   print({'text': plan.to_text, 'json': plan.to_json}[FLAGS.format](made))
 

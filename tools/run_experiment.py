@@ -11,6 +11,7 @@ are then asked among these, too, in out/with_distractors; all that was made befo
 """
 
 import pathlib
+import shlex
 
 from absl import flags
 
@@ -25,6 +26,7 @@ common_flags.define_images()
 common_flags.define_output('the whole run')
 common_flags.define_workers()
 common_flags.define_cluster()
+common_flags.define_sorting()
 flags.DEFINE_string(
   'boxes_file',
   None,
@@ -46,8 +48,17 @@ def main(_):
   loaded = config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
   more = distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None
+  if more:
+    # Now, not after all stages.
+    distractor_list.require_apart(more, dataset)
   output = pathlib.Path(FLAGS.output)
-  options = experiment.Options(FLAGS.workers, FLAGS.strict, FLAGS.redo, common_flags.cluster())
+  options = experiment.Options(
+    FLAGS.workers,
+    FLAGS.strict,
+    FLAGS.redo,
+    common_flags.cluster(),
+    sorting_bytes=common_flags.sorting_bytes(),
+  )
   outcome = experiment.run(
     loaded,
     dataset,
@@ -71,7 +82,7 @@ def main(_):
     )
     print(f'\namong {len(more):,} distractors\n{experiment.summary(joined)}')
     print(f'report: {joined.page}')
-  print(f'search: d2r search_index --index={output} --query=PHOTO')
+  print(f'search: {shlex.join(["d2r", "search_index", f"--index={output}", "--query=PHOTO"])}')
 
 
 if __name__ == '__main__':

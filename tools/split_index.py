@@ -13,10 +13,13 @@ from absl import flags
 
 from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts import Artefact
+from delf_d2r.sharding.layout import MOST_SHARDS
 from delf_d2r.stages import split_index
 
 common_flags.define_artefact('index', 'build_index')
-flags.DEFINE_integer('shards', None, 'Number of shards.', lower_bound=1, upper_bound=10_000, required=True)
+flags.DEFINE_integer(
+  'shards', None, 'Number of shards.', lower_bound=1, upper_bound=MOST_SHARDS, required=True
+)
 common_flags.define_output('the shards and their front')
 FLAGS = flags.FLAGS
 

@@ -6,11 +6,12 @@ come back byte by byte as they were read, those of crops to 1e-4 pixels.
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from delf_d2r.conversion import foreign_files
-from delf_d2r.data import legacy_boxes, legacy_features, legacy_mapping
+from delf_d2r.data import legacy_boxes, legacy_features, legacy_mapping, records
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.legacy_mapping import MappedImage
 from delf_d2r.geometry import boxes as box_geometry
@@ -38,9 +39,10 @@ def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> in
     How many `.delf` files.
 
   Raises:
-    UserError: two images differ in their extension alone, or a file of other contents stands there.
+    UserError: two images differ in their extension alone, which is said before anything is written, or a file
+      of other contents stands there.
   """
-  writer = foreign_files.Writer(output, redo=redo)
+  writer = foreign_files.Writer(output, _files(features), redo=redo)
   mapped = []
   for image in progress.track(
     extract.read(features), total=features.counts['images'], what='.delf files', unit='images'
@@ -49,10 +51,8 @@ def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> in
     for r, box in enumerate(image.boxes):
       own = image.region(r)
       moved = dataclasses.replace(own, locations=own.locations - crop_origin(box, image.height, image.width))
-      part = f'_{r - 1}' if r else ''
-      names.append(
-        writer.add(image.name, legacy_features.EXTENSION, legacy_features.encode(moved), part=part)
-      )
+      data = legacy_features.encode(moved)
+      names.append(writer.add(image.name, legacy_features.EXTENSION, data, part=_part(r)))
     mapped.append(MappedImage(names[0], tuple(names[1:])))
     if len(names) > 1:
       boxes = Boxes.from_coordinates(image.boxes[1:])
@@ -60,3 +60,13 @@ def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> in
   if features.input('queries') is None:
     foreign_files.put(output / MAPPING, legacy_mapping.encode(mapped), redo=redo)
   return sum(1 + len(image.boxes) for image in mapped)
+
+
+def _files(features: Artefact) -> Iterator[tuple[str, list[str]]]:
+  """The images and their parts, see foreign_files.Writer."""
+  for record in map(records.Record, features.records()):
+    yield record.name, [_part(r) for r in range(len(record.array('boxes', 2, 'float32')))]
+
+
+def _part(region: int) -> str:
+  return f'_{region - 1}' if region else ''

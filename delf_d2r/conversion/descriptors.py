@@ -121,7 +121,8 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
   kernel: Kernel = aggregator.kernel(options)
   regional = options.regions == Aggregation.REGIONAL_AGGREGATION
   extension = legacy_descriptors.extension(kernel, regional=regional)
-  writer = foreign_files.Writer(output, redo=redo)
+  names = (records.Record(data).name for data in descriptors.records())
+  writer = foreign_files.Writer(output, ((name, ['']) for name in names), redo=redo)
   total = descriptors.counts['images']
   for image in progress.track(
     map(records.decode_descriptors, descriptors.records()), total=total, what=extension, unit='images'

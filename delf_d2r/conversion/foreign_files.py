@@ -1,7 +1,7 @@
 """Folders with a file for each image, named as the research code does: as the photo, without extension."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from delf_d2r.data import files, name_matching
@@ -47,30 +47,45 @@ def of_images(found: Mapping[str, T], image_names: Sequence[str], *, source: str
 class Writer:
   """Writes files into a folder so that a run that was stopped goes on, and nothing else is overwritten."""
 
-  def __init__(self, folder: pathlib.Path, *, redo: bool):
-    """Takes the folder, made if missing; with `redo`, files that stand there are replaced."""
+  def __init__(self, folder: pathlib.Path, images: Iterable[tuple[str, Sequence[str]]], *, redo: bool):
+    """Takes the folder, made when the first file is.
+
+    Args:
+      folder: where to write.
+      images: every image and the parts that have a file each, '' for the image itself.
+      redo: replace files of other contents that stand there.
+
+    Raises:
+      UserError: two of them would have one file, or a name leads out of the folder.
+    """
     self.folder = folder
     self._redo = redo
-    self._image_of: dict[str, str] = {}
+    image_of: dict[str, str] = {}
+    for image, parts in images:
+      for part in parts:
+        name = _stem(image) + part
+        files.below(folder, name)
+        if name in image_of:
+          raise UserError(
+            f'{folder / name}: would be the file of {image_of[name]!r} and of {image!r}, for the research'
+            ' code leaves out the extension of a photo. Nothing was written; rename one of the two'
+          )
+        image_of[name] = image
 
   def add(self, image: str, extension: str, data: bytes, *, part: str = '') -> str:
     """Writes the file of an image, or of a part of it; returns its name without the extension.
 
     Raises:
-      UserError: the name leads out of the folder, another image has a file of that name, or a file of other
-        contents stands there.
+      UserError: a file of other contents stands there.
     """
-    path = pathlib.PurePosixPath(image)
-    stem = str(path.with_suffix('') if path.suffix.lower() in EXTENSIONS else path) + part
-    name = stem + extension
-    if name in self._image_of:
-      raise UserError(
-        f'{self.folder / name}: would be that of {self._image_of[name]!r} and of {image!r}, for the research'
-        ' code leaves out the extension. Rename one of the photos'
-      )
-    self._image_of[name] = image
-    put(files.below(self.folder, name), data, redo=self._redo)
-    return stem
+    name = _stem(image) + part
+    put(files.below(self.folder, name + extension), data, redo=self._redo)
+    return name
+
+
+def _stem(image: str) -> str:
+  path = pathlib.PurePosixPath(image)
+  return str(path.with_suffix('') if path.suffix.lower() in EXTENSIONS else path)
 
 
 def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:

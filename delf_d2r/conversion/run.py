@@ -9,6 +9,7 @@ from absl import logging
 from delf_d2r import config as configs
 from delf_d2r.conversion import delf_files, descriptors, features, foreign_files, hloc, single_files
 from delf_d2r.data import legacy_boxes, legacy_config, legacy_features, records
+from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.errors import UserError
@@ -77,7 +78,7 @@ def run(source: str | pathlib.Path, output: str | pathlib.Path, options: Options
       given, it is damaged, or another conversion's output stands at `output`.
   """
   source, output, options = pathlib.Path(source), pathlib.Path(output), options or Options()
-  if (source / MANIFEST).is_file():
+  if (source / MANIFEST).is_file() or (source / PARTIAL_MANIFEST).is_file():
     _from_artefact(source, output, options)
   elif source.is_dir() and not _is_checkpoint(source):
     _from_folder(source, output, options)
@@ -100,6 +101,7 @@ def _is_checkpoint(path: pathlib.Path) -> bool:
 
 def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
   redo = options.redo
+  _require_no_artefacts(source)
   if next(source.rglob(f'*{legacy_features.EXTENSION}'), None):
     if options.queries:
       _read_queries(source, output, options)
@@ -123,6 +125,18 @@ def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -
     logging.info('%d %s files converted', count, extension)
 
 
+def _require_no_artefacts(folder: pathlib.Path) -> None:
+  """UserError where a run is taken for a folder of files, which its arrays would be."""
+  kind_of = {path.parent: read_manifest(path).kind for path in sorted(folder.rglob(MANIFEST))}
+  if kind_of:
+    known = {kind for kind, _ in _OF_ARTEFACTS}
+    names = [str(place.relative_to(folder)) for place, kind in kind_of.items() if kind in known]
+    raise UserError(
+      f'{folder}: a run, and one of its artefacts is converted at a time. Give'
+      f' {folder}/NAME, with NAME one of {", ".join(names) or "(none here can be converted)"}'
+    )
+
+
 def _read_queries(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
   dataset = options.dataset()
   if dataset.queries is None:
@@ -140,7 +154,8 @@ def _from_artefact(source: pathlib.Path, output: pathlib.Path, options: Options)
 
 
 def _write_boxes(boxes: Artefact, output: pathlib.Path, *, redo: bool) -> None:
-  writer = foreign_files.Writer(output, redo=redo)
+  names = (records.Record(data).name for data in boxes.records())
+  writer = foreign_files.Writer(output, ((name, ['']) for name in names), redo=redo)
   for name, found in map(records.decode_boxes, boxes.records()):
     writer.add(name, legacy_boxes.EXTENSION, legacy_boxes.encode(found))
 

@@ -214,7 +214,7 @@ def read_manifest(path: pathlib.Path, *, any_version: bool = False) -> manifest_
     manifest = text_format.Parse(text, manifest_pb2.Manifest())
   except OSError as error:
     raise ArtefactError(
-      f'{path}: cannot be read ({error.strerror}). Nothing is known to be wrong with it'
+      f'{path}: cannot be read ({error.strerror}). Mend its permissions or its disk'
     ) from None
   except (UnicodeDecodeError, text_format.ParseError) as error:
     raise ArtefactError(

@@ -9,8 +9,12 @@ Any other folder of photos serves as it is.
 """
 
 import collections
+import functools
+import os
 import pathlib
+from collections.abc import Iterator
 
+from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
 
@@ -33,6 +37,39 @@ def load(folder: str | pathlib.Path) -> ImageList:
     photos = ImageList.from_folder(folder)
   prefix = photos.root.relative_to(folder.parent).as_posix()
   return ImageList(folder.parent, tuple(f'{prefix}/{name}' for name in photos.names))
+
+
+def require_apart(distractors: ImageList, dataset: Dataset) -> None:
+  """Makes sure that no distractor is a photo of a data set, under whatever name, or has the name of one.
+
+  Raises:
+    UserError: some are or have. Right answers, or the queries themselves, would count as wrong ones.
+  """
+  folder = distractors.root / pathlib.PurePosixPath(distractors.names[0]).parts[0]
+  shared = sorted(set(distractors.names) & set(dataset.images.names))
+  if shared:
+    raise UserError(
+      f'{len(shared)} distractors have the names of photos that are searched, {shared[0]!r} for one. Rename'
+      f' the folder {folder}'
+    )
+  for photos in (dataset.images, *([dataset.queries.images] if dataset.queries else [])):
+    files = set(_files(photos))
+    both = [file for file in _files(distractors) if file in files]
+    if both:
+      raise UserError(
+        f'{folder}: {len(both)} of these distractors are photos of the data set in {photos.root}, {both[0]}'
+        ' for one: its right answers would count as wrong. Give a folder of other photos, neither that one'
+        ' nor one around or within it'
+      )
+
+
+def _files(photos: ImageList) -> Iterator[str]:
+  """Where each photo is, wherever links lead; folders are asked once, since there may be a million photos."""
+  real_folder = functools.cache(os.path.realpath)
+  for name in photos.names:
+    folder, file = os.path.split(photos.path(name))
+    place = os.path.join(real_folder(folder), file)
+    yield os.path.realpath(place) if os.path.islink(place) else place
 
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:

@@ -21,6 +21,12 @@ def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def update(path: pathlib.Path, text: str) -> None:
+  """As `write_atomically`; a file of this very text is left alone, since its place may be read-only."""
+  if not path.is_file() or path.read_bytes() != text.encode():
+    write_atomically(path, text)
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Gives a temporary path to write to; on leaving, it is synced and takes the place of `path`.

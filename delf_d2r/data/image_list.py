@@ -47,7 +47,7 @@ class ImageList:
     """
     root = pathlib.Path(root)
     if not root.is_dir():
-      raise UserError(f'{root}: no such folder of photos. Check --images')
+      raise UserError(f'{root}: no such folder of photos. Check the path')
     names, others = [], Counter()
     for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
       subfolders[:] = sorted(
@@ -69,12 +69,12 @@ class ImageList:
         else:
           others[extension or '(none)'] += 1
     if not names and not others:
-      raise UserError(f'{root}: the folder is empty. Check --images')
+      raise UserError(f'{root}: the folder is empty. Give one with photos')
     if not names:
       found = ', '.join(f'{count} {extension}' for extension, count in others.most_common(5))
       raise UserError(
         f'{root}: no photos in it (found files of type {found}; photos are {" ".join(sorted(EXTENSIONS))}).'
-        ' Check --images'
+        ' Give a folder with photos'
       )
     return cls(root, tuple(sorted(names)))
 

@@ -28,7 +28,7 @@ class PhotoFolders:
     found = tuple(map(pathlib.Path, folders))
     for folder in found:
       if not folder.is_dir():
-        raise UserError(f'{folder}: no such folder of photos. Check --images')
+        raise UserError(f'{folder}: no such folder of photos. Check the path')
     return cls(found)
 
   @classmethod

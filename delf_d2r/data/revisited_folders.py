@@ -5,8 +5,8 @@
     DIR/revisitop1m.txt, DIR/jpg/     the distractors
 
 DIR may also be the folder around such a folder of the data set's name. Addresses are those of the data sets'
-own pages and of the benchmark's code (Radenovic et al., CVPR 2018; github.com/filipradenovic/revisitop).
-Nothing here fetches anything.
+own pages and of the benchmark's code (Radenovic et al., CVPR 2018; github.com/filipradenovic/revisitop). The
+archives of photos had others before, which stand beside. Nothing here fetches anything.
 """
 
 import dataclasses
@@ -16,16 +16,18 @@ from delf_d2r.data import distractor_list
 from delf_d2r.errors import UserError
 
 _ANNOTATIONS = 'http://cmp.felk.cvut.cz/revisitop/data/datasets'
+_PHOTOS = 'www.robots.ox.ac.uk/~vgg/data'
 _DISTRACTORS = 'http://ptak.felk.cvut.cz/revisitop/revisitop1m'
 PHOTOS = 'jpg'
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Files to fetch: their address, and what becomes of them below DIR."""
+  """Files to fetch: their address, what becomes of them below DIR, and the address that they had before."""
 
   address: str
   becomes: str
+  former_address: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,10 @@ class RevisitedFolder:
     """What to fetch and where to put it, for people."""
     lines = [f'{self.name}: put below one folder DIR']
     for source in self.sources:
-      lines += [f'  {source.address}', f'      -> {source.becomes}']
+      lines.append(f'  {source.address}')
+      if source.former_address:
+        lines.append(f'      (before: {source.former_address})')
+      lines.append(f'      -> {source.becomes}')
     if self.num_images:
       lines.append(f'  expected: {self.num_images:,} index images and {self.num_queries} query images')
     if self.note:
@@ -86,6 +91,12 @@ class RevisitedFolder:
     return folder / PHOTOS if (folder / PHOTOS).is_dir() else folder
 
 
+def _photos(archive: str) -> Source:
+  return Source(
+    f'https://{_PHOTOS}/{archive}-v1.tgz', 'unpack in DIR/jpg/', f'http://{_PHOTOS}/{archive}.tgz'
+  )
+
+
 def _annotations(name: str) -> Source:
   return Source(f'{_ANNOTATIONS}/{name}/gnd_{name}.pkl (or .mat)', f'DIR/gnd_{name}.pkl (or .mat)')
 
@@ -95,18 +106,15 @@ FOLDERS = {
   for folder in (
     RevisitedFolder(
       'roxford5k',
-      (
-        Source('http://www.robots.ox.ac.uk/~vgg/data/oxbuildings/oxbuild_images.tgz', 'unpack in DIR/jpg/'),
-        _annotations('roxford5k'),
-      ),
+      (_photos('oxbuildings/oxbuild_images'), _annotations('roxford5k')),
       num_images=4993,
       num_queries=70,
     ),
     RevisitedFolder(
       'rparis6k',
       (
-        Source('http://www.robots.ox.ac.uk/~vgg/data/parisbuildings/paris_1.tgz', 'unpack in DIR/jpg/'),
-        Source('http://www.robots.ox.ac.uk/~vgg/data/parisbuildings/paris_2.tgz', 'unpack in DIR/jpg/'),
+        _photos('parisbuildings/paris_1'),
+        _photos('parisbuildings/paris_2'),
         _annotations('rparis6k'),
       ),
       num_images=6322,

@@ -25,7 +25,7 @@ _SEVERAL_MACHINES = 'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'
 def pool(
   address: str, *, workers: int | None = None, cpus_per_worker: float = 1, gpus_per_worker: float = 0
 ) -> parallel.Pool:
-  """Workers of a cluster, for the stages; it is connected to when the first work comes.
+  """Workers of a cluster, for the stages; it is joined, or started, when the first work comes.
 
   Args:
     address: as for `connect`.
@@ -34,9 +34,10 @@ def pool(
     gpus_per_worker: see `RayPool`.
 
   Raises:
-    UserError: Ray is not installed.
+    UserError: Ray is not installed, or nobody answers at the address.
   """
   _prepare_import(address)
+  _require_listener(address)
   from delf_d2r.distributed.pool import RayPool
 
   return RayPool(address, workers, cpus_per_worker, gpus_per_worker)
@@ -65,19 +66,15 @@ def connect(address: str, *, cpus: float = 1) -> None:
 
   if ray.is_initialized():
     return
+  _require_listener(address)
   options = {'logging_level': logging.ERROR, 'log_to_driver': False}
+  if address == LOCAL:
+    cores = math.ceil(max(parallel.available_cores(), cpus))
+    options |= {'num_cpus': cores, 'object_store_memory': _LOCAL_STORE_BYTES, 'include_dashboard': False}
   try:
-    if address == LOCAL:
-      cores = math.ceil(max(parallel.available_cores(), cpus))
-      options |= {'num_cpus': cores, 'object_store_memory': _LOCAL_STORE_BYTES, 'include_dashboard': False}
-    elif address != AUTO:
-      _require_listener(address)
     ray.init(address=address, **options)
   except (OSError, RuntimeError, ValueError) as error:
-    raise UserError(
-      f'--cluster={address}: {error}. Start a cluster by `ray start --head` on one machine and `ray start'
-      ' --address=HOST:PORT` on the others, with one version of Python, Ray and delf_d2r everywhere'
-    ) from error
+    raise _no_cluster(address, error) from error
 
 
 def room(*, cpus: float, gpus: float) -> int:
@@ -124,16 +121,27 @@ def _prepare_import(address: str) -> None:
 
 
 def _require_listener(address: str) -> None:
-  """Raises OSError, or ValueError, if nobody listens there: Ray itself would try for ten minutes."""
+  """UserError if that is no address, or nobody listens there: Ray itself would try for ten minutes."""
+  if address in (AUTO, LOCAL):
+    return
   host, _, port = address.rpartition(':')
-  if not host or not port.isdecimal():
-    raise ValueError(f'expected HOST:PORT, {AUTO} or {LOCAL}')
+  if not host or not port.isdecimal() or int(port) >= 1 << 16:
+    raise _no_cluster(address, f'expected HOST:PORT, {AUTO} or {LOCAL}')
   import ray
 
+  place = address
   if host in ('localhost', '127.0.0.1'):
     # As Ray does it.
     host = ray.util.get_node_ip_address()
+    place += f', which Ray takes for {host}:{port}'
   try:
     socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
   except OSError as error:
-    raise ConnectionError(f'nobody answers at {host}:{port} ({error})') from None
+    raise _no_cluster(address, f'nobody answers at {place} ({error})') from None
+
+
+def _no_cluster(address: str, problem: object) -> UserError:
+  return UserError(
+    f'--cluster={address}: {problem}. Start a cluster by `ray start --head` on one machine and `ray start'
+    ' --address=HOST:PORT` on the others, with one version of Python, Ray and delf_d2r everywhere'
+  )

@@ -10,26 +10,42 @@ import numpy as np
 from delf_d2r.data import files, side_files, tfrecord
 from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
-from delf_d2r.doctor.findings import Finding, error, note, warning
+from delf_d2r.doctor.findings import Finding, Tally, error, note, stopped, warning
 from delf_d2r.errors import ArtefactError
 
 _BLOCK = 1 << 20
 
 
+def forbidden(path: pathlib.Path) -> Iterator[Finding]:
+  """Of files that this user may not read: readers would call them damaged."""
+  files_there = Tally()
+  for folder, _, names in os.walk(path, onerror=lambda problem: files_there.add(problem.filename)):
+    for name in names:
+      try:
+        open(os.path.join(folder, name), 'rb').close()
+      except PermissionError as problem:
+        files_there.add(problem.filename)
+      except OSError:
+        pass  # Those who read it say what is wrong.
+  if files_there:
+    yield error(
+      path,
+      f'files that may not be read: {files_there}',
+      'Mend the permissions, or ask as another user; nothing is known to be wrong with it',
+    )
+
+
 def unfinished(path: pathlib.Path) -> Iterator[Finding]:
   """Of a directory that has no manifest yet."""
-  manifest = read_manifest(path / PARTIAL_MANIFEST)
-  shards = len(list(path.glob(f'{manifest.kind}-*.tfrecord')))
+  kind = read_manifest(path / PARTIAL_MANIFEST).kind
+  shards = len(list(path.glob(f'{kind}-*.tfrecord')))
+  done = f' ({shards} shards stand)' if shards else ''
   if _is_locked(path):
-    yield note(
-      path,
-      f'another process is making these {manifest.kind} right now ({shards} shards stand)',
-      'Wait for it',
-    )
+    yield note(path, f'unfinished {kind}: another process is at work right now{done}', 'Wait for it')
     return
   yield warning(
     path,
-    f'unfinished: the work on these {manifest.kind} was stopped ({shards} shards stand)',
+    f'unfinished {kind}: the work was stopped{done}',
     'Run the same command again: it goes on where it was',
   )
 
@@ -51,7 +67,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
       side_files.check(path, file)
     except ArtefactError as problem:
       damaged.append(file.file)
-      yield _of(problem, path / file.file, again)
+      yield stopped(path / file.file, problem, remedy=again)
   named = {shard.file for shard in manifest.shards}
   strangers = sorted(file.name for file in path.glob('*.tfrecord') if file.name not in named)
   if strangers:
@@ -119,15 +135,10 @@ def _array(path: pathlib.Path, again: str) -> Iterator[Finding]:
   try:
     array = files.load_array(path)
   except ArtefactError as problem:
-    yield _of(problem, path, again)
+    yield stopped(path, problem, remedy=again)
     return
   if array.dtype.kind == 'f' and not all(np.isfinite(block).all() for block in blocks(array)):
     yield error(path, 'has numbers that are not finite', again)
-
-
-def _of(problem: ArtefactError, path: pathlib.Path, again: str) -> Finding:
-  # Findings name their place and remedy themselves.
-  return error(path, str(problem).removeprefix(f'{path}: ').removesuffix(f'. {again}'), again)
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 
@@ -44,6 +45,34 @@ def warning(place: object, problem: str, remedy: str) -> Finding:
 def error(place: object, problem: str, remedy: str) -> Finding:
   """A finding that makes answers wrong or impossible."""
   return Finding(Severity.ERROR, str(place), problem, remedy)
+
+
+# Between what a message says and the remedy that it ends with.
+_THEN = re.compile(r'\. (?=[A-Z])|; (?=build the index|evaluate again)')
+
+
+def stopped(place: object, problem: Exception, *, remedy: str) -> Finding:
+  """The error that stopped the reading of `place`; where it names a file there or a remedy, these count.
+
+  Args:
+    place: what was read.
+    problem: what was raised.
+    remedy: what to do where the error does not say.
+  """
+  if isinstance(problem, OSError):
+    is_missing = isinstance(problem, FileNotFoundError)
+    return error(
+      problem.filename or place,
+      problem.strerror or str(problem),
+      remedy if is_missing else 'Mend permissions or disk; nothing is known to be wrong with it',
+    )
+  head, colon, text = str(problem).partition(': ')
+  if not colon or not f'{head}/'.startswith(f'{place}/'):
+    head, text = str(place), str(problem)
+  *_, last = [None, *_THEN.finditer(text)]
+  if last:
+    text, remedy = text[: last.start()], text[last.end()].upper() + text[last.end() + 1 :]
+  return error(head, text, remedy)
 
 
 class Tally:

@@ -1,18 +1,22 @@
-"""What artefacts were made from: has it changed since, and do those of one run belong together?"""
+"""What artefacts were made from: has it changed since, and do those of one run belong together?
+
+What is gone is in missing.py.
+"""
 
 import dataclasses
 import hashlib
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from delf_d2r.data import files, ground_truth
 from delf_d2r.data.artefact_writer import read_errors
 from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
 from delf_d2r.data.dataset import Queries
 from delf_d2r.data.image_list import ImageList
+from delf_d2r.doctor import missing
 from delf_d2r.doctor.findings import Finding, error, note, warning
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ArtefactError, UserError
 
 _AGAIN = 'Run the same command again with --redo, or with another --output'
 
@@ -35,19 +39,24 @@ class Facts:
   centroids: str = ''
 
 
-def stale(artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str]) -> Iterator[Finding]:
+def stale(
+  artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str], gone: Collection[pathlib.Path] = ()
+) -> Iterator[Finding]:
   """Inputs that are not what they were when the artefact was made.
 
   Args:
     artefact: what was made.
     siblings: artefacts of the same run, which may have been moved since.
     names: the names of its images, if it is the first that read them.
+    gone: what missing.py speaks of.
   """
   for item in artefact.manifest.inputs:
     if item.role in _NO_FILES:
       continue
     was = artefact.input(item.role)
-    place = _place(was, siblings)
+    place = missing.place_of(artefact, was, siblings)
+    if place in gone:
+      continue
     if (place / MANIFEST).is_file():
       yield from _artefact_input(artefact, was, place)
     elif not place.exists():
@@ -56,19 +65,18 @@ def stale(artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str]
       yield from _photos(artefact, was, names)
     elif item.role == 'queries':
       yield from _queries(artefact, was, siblings)
-    elif item.role != 'images':
+    elif item.role in _BY_BYTES:
       yield from _files(artefact, was)
 
 
-def _place(was: Input, siblings: Sequence[Artefact]) -> pathlib.Path:
-  """Where an input is now: where it was, or in the run that it has moved with."""
-  if was.path.exists():
-    return was.path
-  return next((other.path for other in siblings if other.path.name == was.path.name), was.path)
-
-
 def _artefact_input(artefact: Artefact, was: Input, place: pathlib.Path) -> Iterator[Finding]:
-  found = read_manifest(place / MANIFEST).fingerprint
+  try:
+    found = read_manifest(place / MANIFEST).fingerprint
+  except ArtefactError:
+    yield warning(
+      artefact.path, f'its input {was.role} cannot be read to be compared', f'Mend {place}, if it is needed'
+    )
+    return
   if found != was.fingerprint:
     yield error(
       artefact.path,
@@ -78,14 +86,14 @@ def _artefact_input(artefact: Artefact, was: Input, place: pathlib.Path) -> Iter
 
 
 def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Finding]:
+  known = [*names, *(failure['name'] for failure in read_errors(artefact))]
   try:
-    folder = ImageList.from_folder(was.path)
+    folder = _folder(artefact, was.path, known)
   except UserError as problem:
     yield error(artefact.path, f'stale: {problem}', _AGAIN)
     return
   if folder.fingerprint == was.fingerprint:
     return
-  known = [*names, *(failure['name'] for failure in read_errors(artefact))]
   gone = sorted(name for name in known if not folder.path(name).is_file())
   if gone:
     yield error(
@@ -104,8 +112,18 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
       yield note(
         artefact.path,
         f'{len(new)} photos of {was.path} are not in it, for example {new[0]}',
-        'Nothing, if the ground truth leaves them out; if they are new, run the command again with --redo',
+        'Nothing, if a ground truth or a list leaves them out; if they are new, run the command again with'
+        ' --redo',
       )
+
+
+def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> ImageList:
+  """The photos below `root`; of distractors, which `root` is the parent of, those in their own folder."""
+  tops = sorted({name.partition('/')[0] for name in known})
+  if not missing.are_distractors(artefact) or len(tops) != 1:
+    return ImageList.from_folder(root)
+  own = ImageList.from_folder(root / tops[0])
+  return ImageList(root, tuple(f'{tops[0]}/{name}' for name in own.names))
 
 
 def _queries(artefact: Artefact, was: Input, siblings: Sequence[Artefact]) -> Iterator[Finding]:
@@ -135,7 +153,7 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
   known = {files.fingerprint(was.path)}
   if was.path.is_file():
     known.add(hashlib.sha256(was.path.read_bytes()).hexdigest()[:16])
-  if was.role in _BY_BYTES and was.fingerprint not in known:
+  if was.fingerprint not in known:
     yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
 
 
@@ -192,12 +210,13 @@ def _mismatch(child: Artefact, ours: Facts, parent: Artefact, theirs: Facts, rol
 
 def changed_copies(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
   """Artefacts of one run that were made from the photos of different moments."""
-  seen: dict[str, Artefact] = {}
+  seen: dict[tuple[str, bool], Artefact] = {}
   for artefact in artefacts:
     images = artefact.input('images')
     if images is None:
       continue
-    other = seen.setdefault(str(images.path), artefact)
+    # Distractors are called from the folder that theirs lies in, which may be that of the other photos.
+    other = seen.setdefault((str(images.path), missing.are_distractors(artefact)), artefact)
     if other.input('images').fingerprint != images.fingerprint:
       yield warning(
         artefact.path,

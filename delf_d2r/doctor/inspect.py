@@ -6,24 +6,30 @@ image and a count for each visual word.
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from absl import logging
 
 from delf_d2r.data import codebook_files, index_files, ranking_files, records
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
-from delf_d2r.doctor import artefact_files, findings, index_checks, inputs, result_checks
+from delf_d2r.doctor import (
+  artefact_files,
+  findings,
+  index_checks,
+  inputs,
+  missing,
+  places,
+  result_checks,
+  run_folder,
+)
 from delf_d2r.doctor.findings import Diagnosis, Finding, error
 from delf_d2r.doctor.inputs import Facts
+from delf_d2r.doctor.places import State
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
 from delf_d2r.index import manifest
 from delf_d2r.sharding import layout
-
-# Directories below the one that is inspected: a run with distractors has its artefacts two below.
-_DEPTH = 3
 
 
 def diagnose(path: str | pathlib.Path) -> Diagnosis:
@@ -33,22 +39,21 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
   findings.
   """
   path = pathlib.Path(path)
-  found: list[Finding] = []
+  there = places.find(path)
+  found = list(there.findings)
   inspected: list[tuple[pathlib.Path, str]] = []
   artefacts: list[Artefact] = []
-  for place in _places(path, _DEPTH):
+  for place, state in there.found:
     logging.info('%s', place)
-    if (place / MANIFEST).is_file():
-      artefact = _opened(place, found)
-      inspected.append((place, _summary(artefact) if artefact else 'damaged'))
-      artefacts += [artefact] if artefact else []
-    elif (place / PARTIAL_MANIFEST).is_file():
-      found += _guarded(place, artefact_files.unfinished(place))
-      inspected.append((place, 'unfinished'))
-    else:
-      found += _guarded(place, index_checks.IndexCheck(place).run())
-      inspected.append((place, 'inverted index'))
-  if not inspected:
+    what, artefact = _entered(place, state, found)
+    inspected.append((place, what))
+    artefacts += [artefact] if artefact else []
+  gone = missing.inputs(artefacts)
+  found += missing.in_runs(gone)
+  found += _guarded(path, missing.shards(artefacts))
+  for folder in there.runs:
+    found += _guarded(folder, run_folder.check(folder, artefacts, places=[place for place, _ in inspected]))
+  if not inspected and not found:
     found.append(
       error(
         path, 'no artefact, run or index there', 'Give the --output of a command, or a directory of several'
@@ -60,28 +65,30 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
     found += _guarded(artefact.path, artefact_files.finished(artefact))
     if any(finding.severity is findings.Severity.ERROR for finding in found[before:]):
       continue  # What is damaged tells nothing of its content.
-    found += _guarded(artefact.path, _content(artefact, artefacts, facts))
+    found += _guarded(artefact.path, _content(artefact, artefacts, facts, gone))
   found += _guarded(path, inputs.belonging(facts, artefacts))
   found += _guarded(path, inputs.changed_copies(artefacts))
   return findings.make(path, inspected, found)
 
 
-def _places(path: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
-  """Artefacts and bare indexes at and below `path`, in the order of their names."""
-  if any((path / name).is_file() for name in (MANIFEST, PARTIAL_MANIFEST, manifest.MANIFEST)):
-    yield path
-  elif path.is_dir() and depth:
-    for child in sorted(path.iterdir()):
-      if child.is_dir() and not child.is_symlink() and not child.name.startswith('.'):
-        yield from _places(child, depth - 1)
-
-
-def _opened(place: pathlib.Path, found: list[Finding]) -> Artefact | None:
-  try:
-    return Artefact.open(place, read_manifest(place / MANIFEST).kind)
-  except (UserError, OSError) as problem:
-    found.append(_as_finding(place, problem))
-    return None
+def _entered(place: pathlib.Path, state: State, found: list[Finding]) -> tuple[str, Artefact | None]:
+  """What is in a place, in words, and the artefact if it is a finished one that can be opened."""
+  forbidden = list(artefact_files.forbidden(place))
+  found += forbidden
+  if forbidden:
+    return 'may not be read', None
+  if state is State.FINISHED:
+    try:
+      artefact = Artefact.open(place, read_manifest(place / MANIFEST).kind)
+    except (UserError, OSError) as problem:
+      found.append(_as_finding(place, problem))
+      return 'damaged', None
+    return _summary(artefact), artefact
+  if state is State.UNFINISHED:
+    found += _guarded(place, artefact_files.unfinished(place))
+  elif state is State.INDEX:
+    found += _guarded(place, index_checks.IndexCheck(place).run())
+  return state.value, None
 
 
 def _summary(artefact: Artefact) -> str:
@@ -98,22 +105,20 @@ def _guarded(place: pathlib.Path, checks: Iterator[Finding]) -> Iterator[Finding
 
 
 def _as_finding(place: pathlib.Path, problem: Exception) -> Finding:
-  # Messages of readers name the file and end with a remedy of their own.
-  return error(
-    place,
-    str(problem).removeprefix(f'{place}: '),
-    f'Delete {place} and run its stage again, or restore a copy',
-  )
+  return findings.stopped(place, problem, remedy=f'Delete {place} and run its stage again, or restore a copy')
 
 
 def _content(
-  artefact: Artefact, siblings: list[Artefact], facts: dict[pathlib.Path, Facts]
+  artefact: Artefact,
+  siblings: list[Artefact],
+  facts: dict[pathlib.Path, Facts],
+  gone: Collection[pathlib.Path],
 ) -> Iterator[Finding]:
   """Looks into an artefact and notes its facts for `inputs.belonging`."""
   look = _CHECKS.get(artefact.manifest.kind)
   if look:
     facts[artefact.path] = yield from look(artefact)
-  yield from inputs.stale(artefact, siblings, _image_names(artefact))
+  yield from inputs.stale(artefact, siblings, _image_names(artefact), gone)
 
 
 def _image_names(artefact: Artefact) -> list[str]:

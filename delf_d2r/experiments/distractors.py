@@ -10,10 +10,10 @@ own, and its query features ask again.
 import pathlib
 from collections.abc import Mapping
 
+from delf_d2r.data import distractor_list
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
-from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment, scoring
 from delf_d2r.experiments.second_features import DISTRACTORS, JOINED
 from delf_d2r.protos import experiment_pb2
@@ -38,7 +38,7 @@ def run(
   Args:
     config: that of the run.
     base: the run.
-    photos: the distractors, of names that the run's photos do not have (distractor_list.load).
+    photos: the distractors, none of which the run has (distractor_list.load).
     output: the folder of the run.
     ground_truth: the file that the run's queries come from.
     boxes_path: boxes of the distractors, for regions.source FILE or RANDOM.
@@ -51,17 +51,12 @@ def run(
     `metrics` in their place, and those of the distractors under the names of `given`.
 
   Raises:
-    UserError: a name is that of a photo of the run, or whatever a stage cannot work with.
+    UserError: one of them is a photo of the run or has the name of one, or whatever a stage cannot work with.
   """
   options = options or experiment.Options()
   given = dict(given or {})
   dataset = base.reported.dataset
-  shared = sorted(set(photos.names) & set(dataset.images.names))
-  if shared:
-    raise UserError(
-      f'{len(shared)} distractors have the names of photos that are searched, {shared[0]!r} for one. Rename'
-      f' the folder {photos.root / pathlib.PurePosixPath(shared[0]).parts[0]}'
-    )
+  distractor_list.require_apart(photos, dataset)
   own = output / DISTRACTORS
   found = experiment.extracted(
     config,

@@ -2,7 +2,7 @@
 
     boxes/ features/ codebook/ descriptors/ index/ query_features/ rankings/ metrics/ report/index.html
     other/ fused/ fused_metrics/   with a part `fusion` in the config (second_features.py)
-    reranked/ reranked_metrics/    with a part `verification`
+    reranked/ reranked_metrics/    with a part `verification`; with junk: SKIP_EACH also reranked_hard/
     expanded/ expanded_metrics/    with a part `expansion`, too
     distractors/ with_distractors/ with distractors (distractors.py)
 

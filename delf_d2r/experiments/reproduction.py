@@ -11,22 +11,31 @@ keep the others from running.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from absl import logging
 
 import delf_d2r.config as configs
 from delf_d2r.config_values import fingerprint
+from delf_d2r.data import distractor_list
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.benchmarks import Benchmark
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.errors import UserError
-from delf_d2r.experiments import comparison, distractors, experiment, reproduction_table, table_rows
+from delf_d2r.experiments import (
+  comparison,
+  distractors,
+  experiment,
+  reproduction_table,
+  standing_runs,
+  table_rows,
+)
+from delf_d2r.experiments.former_table import FormerTable
 from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
 from delf_d2r.experiments.sharing import SharedArtefacts
 from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
-from delf_d2r.stages import train_codebook
+from delf_d2r.stages import evaluate, train_codebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +71,21 @@ def run(
     choices: what to run of it, and how.
 
   Raises:
-    UserError: there is no row of a name that is asked for, the data set is not whole, or the output cannot be
-      written. What hinders a single row is said in its result.
+    UserError: there is no row of a name that is asked for, the data set is not whole, distractors are photos
+      of it, another config or other photos made what stands in a row's folder, or the output cannot be
+      written. What else hinders a single row is said in its result.
   """
   choices = choices or Choices()
   wanted = table_rows.chosen(table, choices.rows)
   dataset = benchmark.dataset()
   if dataset.queries is None:
     raise UserError(f'{benchmark.images}: a table needs queries, but there is no ground truth')
+  if choices.distractors:
+    distractor_list.require_apart(choices.distractors, dataset)
   runner = _Runner(benchmark, dataset, output, choices)
+  if not choices.options.redo:
+    runner.require_own_output(wanted)
+  former = FormerTable.read(table, output)
   results: list[RowResult] = []
   for number, row in enumerate(wanted, start=1):
     logging.info('row %d of %d: %s', number, len(wanted), row.name)
@@ -84,6 +99,8 @@ def run(
       num_distractors=len(choices.distractors or ()),
       rows_to_come=len(wanted) - number,
     )
+    if results[-1].alone is None and row.name in former.measured:
+      former = former.set_aside()
     reproduction_table.write(found, output)
   return found
 
@@ -101,17 +118,57 @@ class _Runner:
   def run(self, row: table_pb2.TableRow) -> RowResult:
     """The result of a row; errors that the user can mend are part of it."""
     try:
-      config = table_rows.row_config(
-        row,
-        is_revisited=self._benchmark.is_revisited,
-        overrides=self._choices.overrides,
-        max_words=self._choices.max_words,
-      )
-      missing = table_rows.missing(row, config, has_boxes=self._benchmark.boxes is not None)
+      config, missing = self._planned(row)
       return RowResult(row, missing=missing) if missing else self._measure(row, config)
     except UserError as error:
       logging.error('row %s: %s', row.name, error)
       return RowResult(row, error=str(error))
+
+  def require_own_output(self, rows: Iterable[table_pb2.TableRow]) -> None:
+    """UserError, before any row runs, if stages would refuse what stands in the folders of some."""
+    photos = self._choices.distractors
+    inputs = (
+      self._dataset.images.as_input(),
+      self._dataset.queries.as_input(),
+      evaluate.ground_truth_input(self._benchmark.ground_truth),
+    )
+    refused, made = [], set()
+    for row in rows:
+      try:
+        config, missing = self._planned(row)
+      except UserError:
+        continue  # Said in its result.
+      if missing:
+        continue
+      keys = self._shared.keys(config)
+      given = {kind for kind, key in keys.items() if key in made}
+      made |= set(keys.values())
+      place = self._output / table_rows.folder_name(row.name)
+      found = standing_runs.differences(
+        config,
+        inputs,
+        place,
+        distractors=photos.as_input() if photos else None,
+        given=given | ({'codebook'} if self._benchmark.codebook else set()),
+      )
+      if found:
+        refused.append(f'row {row.name}: {place} was made by another run: {"; ".join(found)}')
+    if refused:
+      raise UserError(
+        '\n'.join(
+          [*refused, 'Nothing was run. Choose another --output, or give --redo to replace what differs']
+        )
+      )
+
+  def _planned(self, row: table_pb2.TableRow) -> tuple[experiment_pb2.ExperimentConfig, tuple[str, ...]]:
+    """The config of a row and what it needs that is not at hand."""
+    config = table_rows.row_config(
+      row,
+      is_revisited=self._benchmark.is_revisited,
+      overrides=self._choices.overrides,
+      max_words=self._choices.max_words,
+    )
+    return config, table_rows.missing(row, config, has_boxes=self._benchmark.boxes is not None)
 
   def _measure(self, row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig) -> RowResult:
     choices, benchmark = self._choices, self._benchmark

@@ -113,19 +113,25 @@ def as_text(found: Reproduction) -> str:
   return '\n\n'.join(part for part in (*parts, table_rows.needs_text(found.needs)) if part) + '\n'
 
 
+def places(table: table_pb2.TableConfig, output: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The files of a table in a folder by their extension."""
+  stem = table.title.lower().replace(' ', '_')
+  return {extension: output / f'{stem}{extension}' for extension in ('.txt', '.csv', '.json')}
+
+
 def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
   """Writes the table in all its forms into a folder, and returns its page.
 
   Raises:
     UserError: they cannot be written.
   """
-  stem = found.table.title.lower().replace(' ', '_')
+  text, table, document = places(found.table, output).values()
   with files.explained('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output / f'{stem}.txt', as_text(found))
+    files.write_atomically(text, as_text(found))
     records = _records(found)
-    files.write_atomically(output / f'{stem}.csv', _csv(records))
-    files.write_atomically(output / f'{stem}.json', json.dumps(records, indent=1, ensure_ascii=False) + '\n')
+    files.write_atomically(table, _csv(records))
+    files.write_atomically(document, json.dumps(records, indent=1, ensure_ascii=False) + '\n')
   columns, rows = _table(found)
   view = ReproductionView(
     title=found.table.title,

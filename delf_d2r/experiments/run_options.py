@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.stages import parallel
 
 
@@ -15,19 +16,22 @@ class Options:
     strict: stop at the first photo that cannot be decoded.
     redo: replace artefacts of another config.
     cluster: workers to use instead of processes, in all stages from detect_boxes to build_index but training.
+    sorting_bytes: memory for sorting the index, of all processes of this machine together.
   """
 
   workers: int | None = None
   strict: bool = False
   redo: bool = False
   cluster: parallel.Pool | None = None
+  sorting_bytes: int = DEFAULT_MEMORY_BUDGET
 
   @property
   def extracting(self) -> dict[str, Any]:
     """The options of stages that work image by image."""
-    return {**self.building, 'strict': self.strict}
+    return {'workers': self.cluster or self.workers, 'strict': self.strict, 'redo': self.redo}
 
   @property
   def building(self) -> dict[str, Any]:
     """The options of build_index."""
-    return {'workers': self.cluster or self.workers, 'redo': self.redo}
+    workers = self.cluster or self.workers
+    return {'workers': workers, 'memory_budget': self.sorting_bytes, 'redo': self.redo}

@@ -18,10 +18,13 @@ from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import second_features
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.report import make_report
 from delf_d2r.stages import evaluate, expand, fuse, rerank, search
 
 CONFIG = 'config.pbtxt'
+# Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each.
+HARD = 'reranked_hard'
 # What scores a run in the end: by part of the config, the first that there is; without any `metrics`.
 LAST_METRICS = {
   'expansion': 'expanded_metrics',
@@ -102,19 +105,33 @@ def scored(
         to_verify = second_features.to_verify(
           config, dataset, distractors, home, extracting=options.extracting
         )
-      reranked = rerank.run(
-        config,
-        rankings,
-        *to_verify[:2],
-        output / 'reranked',
-        distractors=to_verify[2],
-        ground_truth_path=ground_truth,
-        workers=options.workers,
-        redo=redo,
-      )
-      made['reranked'] = reranked
+      protocols = {'reranked': 'medium'}
+      if config.verification.junk == VerificationConfig.SKIP_EACH:
+        protocols[HARD] = 'hard'
+      verified = {
+        name: rerank.run(
+          config,
+          rankings,
+          *to_verify[:2],
+          output / name,
+          distractors=to_verify[2],
+          ground_truth_path=ground_truth,
+          protocol=protocol,
+          workers=options.workers,
+          redo=redo,
+        )
+        for name, protocol in protocols.items()
+      }
+      made |= verified
+      reranked = made['reranked']
       made['reranked_metrics'] = evaluate.run(
-        config, reranked, ground_truth, output / 'reranked_metrics', before=rankings, redo=redo
+        config,
+        reranked,
+        ground_truth,
+        output / 'reranked_metrics',
+        before=rankings,
+        hard=verified.get(HARD),
+        redo=redo,
       )
     if config.HasField('expansion'):
       expanded = expand.run(
@@ -126,7 +143,7 @@ def scored(
       )
   # Last, so that a run that is refused leaves the config of what stands there.
   with files.explained('cannot write', output):
-    files.write_atomically(output / CONFIG, configs.to_text(config))
+    files.update(output / CONFIG, configs.to_text(config))
   reported = make_report.Run(
     config.name or output.name,
     dataset,

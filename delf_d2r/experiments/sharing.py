@@ -32,13 +32,14 @@ class SharedArtefacts:
 
   def given(self, config: experiment_pb2.ExperimentConfig) -> dict[str, Artefact]:
     """By kind, what an experiment need not make."""
-    return {kind: self._known[key] for kind, key in self._keys(config).items() if key in self._known}
+    return {kind: self._known[key] for kind, key in self.keys(config).items() if key in self._known}
 
   def keep(self, config: experiment_pb2.ExperimentConfig, made: Mapping[str, Artefact]) -> None:
     """Takes note of what an experiment made, or was given."""
-    self._known |= {key: made[kind] for kind, key in self._keys(config).items() if kind in made}
+    self._known |= {key: made[kind] for kind, key in self.keys(config).items() if kind in made}
 
-  def _keys(self, config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
+  def keys(self, config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
+    """By kind, what is equal for two experiments exactly if they share it."""
     return {
       kind: f'{kind} {" ".join(configs.fingerprint(getattr(config, part)) for part in _DECISIVE[kind])}'
       for kind in self._kinds

@@ -43,7 +43,12 @@ def load_table(path: str | pathlib.Path) -> table_pb2.TableConfig:
   Raises:
     ConfigError: there is none, or it is no table.
   """
-  place = configs.find(f'configs/tables/{path}.pbtxt' if str(path) in TABLES else path)
+  try:
+    place = configs.find(f'configs/tables/{path}.pbtxt' if str(path) in TABLES else path)
+  except ConfigError:
+    raise ConfigError(
+      f'{path}: no such table. There are {" and ".join(TABLES)}; or give a .pbtxt of that form'
+    ) from None
   try:
     return text_format.Parse(place.read_text(encoding='utf-8'), table_pb2.TableConfig())
   except (OSError, UnicodeDecodeError, text_format.ParseError) as error:

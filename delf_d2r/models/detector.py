@@ -54,7 +54,7 @@ class Detector(tf.Module):
     super().__init__(name='detector')
     self.config = config_values.resolve(config)
     losses = config_values.resolve(losses or detector_pb2.DetectorLossConfig())
-    with _precision(mixed_precision), quiet.warnings_only():
+    with _precision(mixed_precision), quiet.warnings_only(), tf.variable_creator_scope(_readable_alone):
       self.architecture = detector_architectures.build(self.config, losses, synchronized=synchronized)
     self.network = self.architecture.network
     # Their order changes with what is frozen, and weights are known by it.
@@ -152,6 +152,18 @@ def fitted(length: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
 def pad(images: tf.Tensor, side: int) -> tf.Tensor:
   """[..., H, W, 3] with zeros at the bottom and on the right, to [..., side, side, 3]."""
   return tf.image.pad_to_bounding_box(images, 0, 0, side, side)
+
+
+def _readable_alone(create, **options):
+  """Creates a variable that a replica reads without the others.
+
+  Of ON_READ, moving averages for one, TensorFlow takes the mean of all replicas, and waits for ever for other
+  machines where only the first validates and saves.
+  """
+  if options.get('synchronization') == tf.VariableSynchronization.ON_READ:
+    options['synchronization'] = tf.VariableSynchronization.ON_WRITE
+    options['aggregation'] = tf.VariableAggregation.NONE
+  return create(**options)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ The official samplers draw from the state of TensorFlow's generators, which no c
 """
 
 import functools
+import threading
 
 import tensorflow as tf
 
@@ -37,8 +38,11 @@ def balanced_sample(
   return chosen | choose(~positive & candidates, left)
 
 
-class RegionSampler:
-  """Takes the place of the official BoxSampler; `seeds` int [B, 2] are set before each call."""
+class RegionSampler(threading.local):
+  """Takes the place of the official BoxSampler; `seeds` int [B, 2] are set before each call.
+
+  They are of the thread that sets them: the replicas of a strategy are threads that take turns within a step.
+  """
 
   def __init__(self, count: int):
     self._count = count

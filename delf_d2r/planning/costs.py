@@ -49,7 +49,18 @@ class Line:
     """
     each = max((many[1] - few[1]) / (many[0] - few[0]), 0.0)
     fixed = many[1] - each * many[0]
-    return cls(fixed, each) if fixed >= 0 else cls(0.0, many[1] / many[0])
+    return cls(fixed, each) if fixed >= 0 else cls.proportional(many)
+
+  @classmethod
+  def rising(cls, few: tuple[float, float], many: tuple[float, float]) -> 'Line':
+    """As `through`, of a value that certainly grows: where noise hides that, more than it really is."""
+    line = cls.through(few, many)
+    return line if line.each > 0 else cls.proportional(many)
+
+  @classmethod
+  def proportional(cls, point: tuple[float, float]) -> 'Line':
+    """The line through the origin and a point."""
+    return cls(0.0, point[1] / point[0])
 
 
 def measure(function: Callable[[], None]) -> Cost:

@@ -14,7 +14,7 @@ from delf_d2r.data.image_list import ImageList
 from delf_d2r.planning.costs import measure
 from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
 from delf_d2r.protos import experiment_pb2, regions_pb2
-from delf_d2r.stages import detect, extract
+from delf_d2r.stages import detect, extract, parallel
 
 _SEED = 0  # of random boxes
 
@@ -48,7 +48,8 @@ def of_photos(
     extracting = functools.partial(extract.run, config, dataset, features, boxes=artefact, workers=workers)
     extraction.append((len(names), measure(Quiet(extracting)), bytes_of(features)))
   measured = {'detection': detection, 'extraction': extraction}
-  return {stage: rate_of(*points, workers=workers) for stage, points in measured.items() if points}
+  pool = {'workers': workers, 'cores': min(workers, parallel.available_cores())}
+  return {stage: rate_of(*points, **pool) for stage, points in measured.items() if points}
 
 
 def _file_of_boxes(names: Sequence[str], count: int, path: pathlib.Path) -> experiment_pb2.ExperimentConfig:

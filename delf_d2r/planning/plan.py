@@ -1,44 +1,19 @@
-"""From rates to a plan: bytes, memory, time and cost of every stage, and the options that fit a memory."""
+"""From rates to a plan: bytes, memory, time and cost of every stage, and the commands that fit a memory."""
 
 import dataclasses
 import json
-import math
+from collections.abc import Iterator, Sequence
 
 from delf_d2r import text_table
-from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
+from delf_d2r.planning import advice, stage_plans
 from delf_d2r.planning.rates import Rates
-from delf_d2r.planning.stage_rate import Rate
+from delf_d2r.planning.stage_plans import StagePlan
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages.train_codebook import most_descriptors
+from delf_d2r.protos.regions_pb2 import RegionsConfig
 
-# The parts of the sample and their concatenation lie beside each other for a while, later the sample and what
-# is left of it when some is held out.
-_TRAINING_COPIES = 2
-# Names in a list and in a set, while an index is built.
-_NAME_BYTES = 250
-# What a process that builds or searches holds beside the index.
-_BASE_MEMORY = 300e6
-_LEAST_SORTING = 100e6  # with less an index is built from many small parts
-
-
-@dataclasses.dataclass(frozen=True)
-class StagePlan:
-  """What a stage will take.
-
-  Attributes:
-    stage: its name.
-    seconds, cpu_seconds: wall time, and time of all cores.
-    disk: bytes that it leaves.
-    memory: bytes at most.
-    cost: of the machine for so long; None without a price.
-  """
-
-  stage: str
-  seconds: float
-  cpu_seconds: float
-  disk: float
-  memory: float
-  cost: float | None = None
+_POOLS = ('detection', 'extraction', 'aggregation')
+# Of the time of a sample, how much has to grow with its images: of less a tenth of noise is half of it.
+_LEAST_GROWTH = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +25,22 @@ class RunPlan:
     stages: in the order of the data flow.
     index_bytes: of the postings, which searches want in memory.
     query_seconds: of CPU for one query, features and words aside.
-    options: what to give to the stages so that they fit the memory, by stage.
-    remarks: what does not fit, and what was assumed.
+    verification_seconds: of CPU for re-ranking one query; None where that is not planned.
+    unplanned: what else the run does, and takes.
+    remarks: what does not fit, and what is doubtful.
+    memory: bytes of the machine; None: as much as it takes.
+    commands: of a shell, for the run and its index to fit the memory; none where they do not.
   """
 
   images: int
   stages: tuple[StagePlan, ...]
   index_bytes: float
   query_seconds: float
-  options: dict[str, str]
-  remarks: tuple[str, ...]
+  verification_seconds: float | None = None
+  unplanned: tuple[str, ...] = ()
+  remarks: tuple[str, ...] = ()
+  memory: float | None = None
+  commands: tuple[str, ...] = ()
 
   @property
   def total(self) -> StagePlan:
@@ -82,6 +63,7 @@ def make_plan(
   images: int,
   memory: float | None = None,
   price_per_hour: float | None = None,
+  config_flags: Sequence[str] = (),
 ) -> RunPlan:
   """Plans a run.
 
@@ -91,80 +73,87 @@ def make_plan(
     images: number of photos.
     memory: bytes of the machine; None: as much as it takes.
     price_per_hour: of the machine.
+    config_flags: the flags that chose the config, for the commands.
   """
-  options: dict[str, str] = {}
-  remarks: list[str] = []
-  stages = []
-  for name in ('detection', 'extraction', 'codebook', 'aggregation', 'index'):
-    if name == 'codebook':
-      stage = _plan_codebook(config, rates, images, memory, options)
-    elif name == 'index':
-      stage = _plan_index(rates.stages[name], images, memory, options)
-    elif name in rates.stages:
-      stage = _plan_stage(name, rates.stages[name], images, memory, options)
-    else:
-      continue
-    if memory is not None and stage.memory > memory:
-      remarks.append(f'{name} needs {_gigabytes(stage.memory)}, more than {_gigabytes(memory)}.')
-    cost = None if price_per_hour is None else stage.seconds / 3600 * price_per_hour
-    stages.append(dataclasses.replace(stage, cost=cost))
-  index_bytes = stages[-1].disk
-  if memory is not None:
-    shards = max(1, math.ceil(index_bytes / max(memory - _BASE_MEMORY, 1)))
-    if shards > 1:
-      options['search'] = f'd2r split_index --shards={shards}, one machine each'
-  if 'extraction' not in rates.stages:
-    remarks.append('Photos were not measured: give --sample, a folder of some.')
-  return RunPlan(images, tuple(stages), index_bytes, rates.search(images), options, tuple(remarks))
-
-
-def _plan_stage(
-  name: str, rate: Rate, images: int, memory: float | None, options: dict[str, str]
-) -> StagePlan:
-  seconds, needed = rate.seconds(images), rate.memory(1)
-  too_much = memory is not None and needed > memory
-  if too_much and rate.workers > 1:
-    workers = max(1, int(memory / (needed / rate.workers)))
-    options[name] = f'--workers={workers}'
-    seconds *= rate.workers / workers
-    needed *= workers / rate.workers
-  return StagePlan(name, seconds, rate.cpu_seconds(images), rate.disk(images), needed)
-
-
-def _plan_index(rate: Rate, images: int, memory: float | None, options: dict[str, str]) -> StagePlan:
-  base = rate.memory.fixed + _NAME_BYTES * images
-  sorting = min(rate.memory.each * min(images, rate.memory_bound), DEFAULT_MEMORY_BUDGET)
-  if memory is not None and base + sorting > memory and memory - base >= _LEAST_SORTING:
-    sorting = memory - base
-    options['index'] = f'd2r build_index --sorting_gb={math.floor(sorting / 1e7) / 100:g}'
-  return StagePlan('index', rate.seconds(images), rate.cpu_seconds(images), rate.disk(images), base + sorting)
-
-
-def _plan_codebook(
-  config: experiment_pb2.ExperimentConfig,
-  rates: Rates,
-  images: int,
-  memory: float | None,
-  options: dict[str, str],
-) -> StagePlan:
-  codebook = config.codebook
-  bytes_of_words = 4.0 * codebook.num_words * rates.dimensions
-  if rates.training is None:
-    return StagePlan('codebook', 0.0, 0.0, bytes_of_words, _BASE_MEMORY)
-  available = rates.features * images
-  descriptors = min(most_descriptors(codebook) or available, available)
-  each = 4 * rates.dimensions * _TRAINING_COPIES
-  if memory is not None and _BASE_MEMORY + descriptors * each > memory:
-    fitting = int((memory - _BASE_MEMORY) / each)
-    # Fewer than ten descriptors a word make a poor codebook; that is for the user to say.
-    if fitting >= 10 * codebook.num_words:
-      descriptors = fitting
-      options['codebook'] = f"--override='codebook.max_descriptors: {fitting}'"
-  cost = rates.training.total(
-    images=images, descriptors=descriptors, words=codebook.num_words, iterations=codebook.iterations
+  pools = {name: rates.stages[name] for name in _POOLS if name in rates.stages}
+  workers = stage_plans.fitting_workers(pools.values(), memory)
+  *before, aggregation = (
+    stage_plans.of_pool(name, rate, images, workers=workers) for name, rate in pools.items()
   )
-  memory_needed = _BASE_MEMORY + descriptors * each
-  return StagePlan('codebook', cost.seconds, cost.cpu_seconds, bytes_of_words, memory_needed)
+  codebook, descriptors = stage_plans.of_codebook(config.codebook, rates, images, memory)
+  index, sorting = stage_plans.of_index(rates.stages['index'], images, memory)
+  stages = (*before, codebook, aggregation, index)
+  if price_per_hour is not None:
+    stages = tuple(dataclasses.replace(stage, cost=stage.seconds / 3600 * price_per_hour) for stage in stages)
+  remarks, commands = list(_doubts(rates)), []
+  if memory is not None:
+    more, shards = _fitting(stages, images, memory)
+    remarks += more
+    if shards:
+      options = {'workers': workers, 'sorting': sorting, 'descriptors': descriptors}
+      commands.append(advice.run_command(config_flags, config.regions, **options))
+    if shards > 1:
+      commands.append(advice.split_command(shards))
+  verification = rates.verification
+  if verification is not None:
+    verification *= min(config.verification.num_images, images)
+  return RunPlan(
+    images,
+    stages,
+    index.disk,
+    rates.search(images),
+    verification,
+    tuple(_unplanned(config, rates)),
+    tuple(remarks),
+    memory,
+    tuple(commands),
+  )
+
+
+def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[list[str], int]:
+  """What does not fit a memory, and the shards with which the index does; 0 where it is not even built."""
+  too_large = [stage for stage in stages if stage.memory > memory]
+  available = _gigabytes(memory)
+  remarks = [f'{stage.stage} needs {_gigabytes(stage.memory)}, more than {available}.' for stage in too_large]
+  index_bytes = stages[-1].disk
+  least = stage_plans.least_to_search(index_bytes, images)
+  if memory < least:
+    own = _gigabytes(stage_plans.BASE_MEMORY)
+    remarks.append(
+      f'{available} do not hold a searcher: it needs {own} for itself, and with the smallest shard'
+      f' {_gigabytes(least)}.'
+    )
+  if too_large:
+    return remarks, 0
+  return remarks, stage_plans.num_shards(index_bytes, memory) if memory >= least else 1
+
+
+def _doubts(rates: Rates) -> Iterator[str]:
+  for name, rate in rates.stages.items():
+    if rate.growth < _LEAST_GROWTH:
+      of_photos = name in ('detection', 'extraction')
+      yield (
+        f'{name}: of the time of the sample {1 - rate.growth:.0%} was start-up or noise. That is too small a'
+        ' sample for a line, and its times may be far off.'
+        f' {"Give more photos: --sample, --sample_photos." if of_photos else "Measure on a quieter machine."}'
+      )
+
+
+def _unplanned(config: experiment_pb2.ExperimentConfig, rates: Rates) -> Iterator[str]:
+  if 'extraction' not in rates.stages:
+    yield 'boxes and extraction (give --sample, a folder of some photos)'
+  elif 'detection' not in rates.stages and config.regions.source != RegionsConfig.NONE:
+    yield 'boxes'
+  yield 'features of queries'
+  if config.HasField('fusion'):
+    yield 'fusion and all stages of its other search'
+  if config.verification.HasField('extraction'):
+    yield 're-ranking and the extraction for it'
+  elif config.HasField('verification') and rates.verification is None:
+    yield 're-ranking'
+  if config.HasField('expansion'):
+    yield 'query expansion'
+  yield from ('evaluation', 'report')
 
 
 def to_json(plan: RunPlan) -> str:
@@ -174,23 +163,28 @@ def to_json(plan: RunPlan) -> str:
 
 
 def to_text(plan: RunPlan) -> str:
-  """The plan as a table."""
+  """The plan as a table, and what there is to say about it."""
   with_cost = plan.total.cost is not None
   rows = [('stage', 'time', 'CPU time', 'disk', 'memory', *(['cost'] if with_cost else []))]
   for stage in (*plan.stages, plan.total):
     times = (_duration(stage.seconds), _duration(stage.cpu_seconds))
     cost = [f'{stage.cost:,.2f}'] if with_cost else []
     rows.append((stage.stage, *times, _gigabytes(stage.disk), _gigabytes(stage.memory), *cost))
+  query = f'a query takes {1e3 * plan.query_seconds:.2f} ms of CPU in it'
+  if plan.verification_seconds is not None:
+    query += f', re-ranking it {_duration(plan.verification_seconds)}'
   lines = [
     f'{plan.images:,} images, on this machine:',
     '',
     text_table.aligned(rows),
     '',
-    f'index: {_gigabytes(plan.index_bytes)}; a query takes {1e3 * plan.query_seconds:.2f} ms of CPU in it',
+    f'index: {_gigabytes(plan.index_bytes)}; {query}',
+    f'Not planned: {", ".join(plan.unplanned)}.',
+    *plan.remarks,
   ]
-  if plan.options:
-    lines += ['', 'To fit the memory:', *(f'  {stage}: {option}' for stage, option in plan.options.items())]
-  return '\n'.join([*lines, *plan.remarks])
+  if plan.commands:
+    lines += ['', f'Within {_gigabytes(plan.memory)}:', *(f'  {command}' for command in plan.commands)]
+  return '\n'.join(lines)
 
 
 def _gigabytes(count: float) -> str:

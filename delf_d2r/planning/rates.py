@@ -4,35 +4,35 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from delf_d2r.aggregator import kernel
+from delf_d2r.config_rules import runs
 from delf_d2r.data import index_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.image_list import ImageList
-from delf_d2r.engine import SearchEngine
+from delf_d2r.errors import ConfigError
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.planning import made
 from delf_d2r.planning.costs import Line, measure
 from delf_d2r.planning.photo_rates import of_photos
+from delf_d2r.planning.query_rates import search_seconds, verification_seconds
 from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
-from delf_d2r.planning.synthetic import DescriptorGenerator
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
 from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.stages import aggregate, build_index, extract, parallel
 from delf_d2r.structures import ImageFeatures
 
-# What is aggregated for each process: images at most and at least, and distances of features to words.
-_AGGREGATED = 1024
-_AGGREGATED_LEAST = 32
+# What is aggregated for each process: as many distances of features to words, within these limits.
+_AGGREGATED = 8192  # images at most
+_AGGREGATED_BYTES = 500e6  # of descriptors, at most
+_AGGREGATED_LEAST = 32  # images
 _AGGREGATED_DISTANCES = 8e8
 _BUILT_BYTES = 200e6  # of postings in the larger of two indexes
 _BUILT_MOST = 20_000
-_QUERIES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Rates:
     dimensions: D.
     training: of the codebook; None where nothing is trained.
     search: seconds of CPU that a query takes by the number of images.
+    verification: seconds of CPU for each image that re-ranking looks at; None: there is none, or it was not
+      measured.
   """
 
   stages: dict[str, Rate]
@@ -56,6 +58,7 @@ class Rates:
   dimensions: int
   training: TrainingRates | None
   search: Line
+  verification: float | None = None
 
 
 def measure_rates(
@@ -81,6 +84,8 @@ def measure_rates(
   Raises:
     UserError: whatever a stage cannot work with.
   """
+  for problem in runs.problems(config):
+    raise ConfigError(problem.text)
   workers = workers or parallel.available_cores()
   stages = {}
   if photos is None:
@@ -101,6 +106,12 @@ def measure_rates(
   training = (
     measure_training(config.codebook, Artefact.open(work / 'made_few', 'features')) if trains else None
   )
+  verification = None
+  # Made features have no places that could agree, and other features than the run's are not extracted here.
+  if photos and config.HasField('verification') and not config.verification.HasField('extraction'):
+    verification = verification_seconds(
+      config.verification, Artefact.open(work / 'features_many', 'features')
+    )
   return Rates(
     stages,
     float(np.mean([len(image.region(0)) for image in sample])),
@@ -109,6 +120,7 @@ def measure_rates(
     dimensions,
     training,
     search,
+    verification,
   )
 
 
@@ -116,14 +128,16 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
   points = []
   sample = [next(source) for _ in range(64)]
   codebook = made.save_codebook(sample, config, work / 'codebook')
-  distances = float(np.mean([len(image.features) for image in sample])) * config.codebook.num_words
-  each = min(_AGGREGATED, max(_AGGREGATED_LEAST, int(_AGGREGATED_DISTANCES / max(distances, 1))))
+  per_image = max(float(np.mean([len(image.features) for image in sample])), 1.0)
+  wanted = max(_AGGREGATED_DISTANCES / (per_image * config.codebook.num_words), _AGGREGATED_LEAST)
+  each = int(min(wanted, _AGGREGATED, _AGGREGATED_BYTES / (4 * per_image * sample[0].features.dimensions)))
   for size, count in (('few', each * workers // 2), ('many', each * workers)):
     features = made.save_features(source, count, config, work / f'made_{size}')
     output = work / f'descriptors_{size}'
     run = functools.partial(aggregate.run, config, features, codebook, output, workers=workers)
     points.append((count, measure(Quiet(run)), bytes_of(output)))
-  return rate_of(*points, workers=workers), Artefact.open(output, 'descriptors')
+  cores = min(workers, parallel.available_cores())
+  return rate_of(*points, workers=workers, cores=cores), Artefact.open(output, 'descriptors')
 
 
 def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimensions: int):
@@ -140,23 +154,6 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
     # Drawn descriptors have some words less or more than was asked for: counted as so many of the run's.
     images = descriptors.counts['words'] / (words * entries)
     points.append((images, built, bytes_of(output / index_files.INVERTED)))
-    searches.append((images, _query_seconds(output, config, words=words, dimensions=dimensions)))
-  return rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries), Line.through(*searches)
-
-
-def _query_seconds(index: pathlib.Path, config, *, words: int, dimensions: int) -> float:
-  """CPU seconds of the median query."""
-  engine = SearchEngine.load(index, one_photo=True)
-  generator = DescriptorGenerator(
-    num_words=config.codebook.num_words,
-    dimensions=dimensions,
-    kernel=kernel(config.aggregation),
-    words_per_image=words,
-    seed=1,
-  )
-  times = []
-  for query in generator.draw_many(_QUERIES):
-    started = time.thread_time()
-    engine.rank(query, top_k=100)
-    times.append(time.thread_time() - started)
-  return float(np.median(times))
+    searches.append((images, search_seconds(output, config, words=words, dimensions=dimensions)))
+  rate = rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries, cores=parallel.available_cores())
+  return rate, Line.rising(*searches)

@@ -13,7 +13,7 @@ from delf_d2r.data.artefacts import Artefact
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.planning.costs import Cost
 from delf_d2r.protos import codebook_pb2
-from delf_d2r.stages import extract
+from delf_d2r.stages import extract, parallel
 
 _IMAGES = 64
 _WORDS = 4096  # measured with at most so many
@@ -94,12 +94,10 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
     words_with_words = comparing * num_words**2 if is_approximate else 0.0
     return more_words * max(iteration - words_with_words, 0.0) / len(descriptors)
 
-  moving = Cost(
-    each(few.seconds, many.seconds, comparing.seconds),
-    each(few.cpu_seconds, many.cpu_seconds, comparing.cpu_seconds),
-    0.0,
-  )
-  return TrainingRates(reading, comparing, moving, is_approximate)
+  cpu = each(few.cpu_seconds, many.cpu_seconds, comparing.cpu_seconds)
+  # Differences of short times may come out less than the cores can do.
+  seconds = max(each(few.seconds, many.seconds, comparing.seconds), cpu / parallel.available_cores())
+  return TrainingRates(reading, comparing, Cost(seconds, cpu, 0.0), is_approximate)
 
 
 def _comparing(descriptors: np.ndarray, num_words: int) -> Cost:

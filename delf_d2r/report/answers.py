@@ -12,6 +12,7 @@ from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.report import match_views, search_page
 from delf_d2r.report.views import QueryView, ResultView, SearchView
+from delf_d2r.text_table import one_line
 
 _NO_FEATURES = (
   'The query has no local features, so nothing can be found: it is too small, too smooth, or its box is.'
@@ -38,11 +39,11 @@ def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
   """A ranked list, a line for each result."""
   where = f', box {_box_text(box)}' if box else ''
   seconds = ', '.join(f'{part} {1e3 * value:.1f} ms' for part, value in answer.seconds.items())
-  lines = [f'{query}{where}: {answer.num_features} features; {seconds}']
+  lines = [f'{one_line(query)}{where}: {answer.num_features} features; {seconds}']
   if not answer.num_features:
     lines.append(_NO_FEATURES)
   lines += [
-    f'{result.rank:>4}  {result.score:10.4f}  {result.name}{_inliers(result)}{_region(result)}'
+    f'{result.rank:>4}  {result.score:10.4f}  {one_line(result.name)}{_inliers(result)}{_region(result)}'
     for result in answer.results
   ]
   return '\n'.join(lines)

@@ -67,7 +67,7 @@ def write(page: str, output: pathlib.Path) -> pathlib.Path:
   """Writes a page into a folder, which is made if missing."""
   with files.explained('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output / PAGE, page)
+    files.update(output / PAGE, page)
   return output / PAGE
 
 

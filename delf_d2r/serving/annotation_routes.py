@@ -8,9 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from delf_d2r.data.boxes_file import check_box
-from delf_d2r.errors import UserError
-from delf_d2r.serving.annotations import Annotations
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.serving.annotations import Annotations, as_kept
 from delf_d2r.serving.photos import PREVIEW_SIDE, JpegCache, response
 from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.work import Work
@@ -61,6 +60,13 @@ def router(annotations: Annotations, work: Work) -> APIRouter:
       done=annotations.is_done(number),
     )
 
+  async def preview(number: int, request: Request) -> bytes:
+    path = annotations.photos.path(annotations.photos.names[checked(number)])
+    try:
+      return await work(request, jpegs.get, path, PREVIEW_SIDE)
+    except ImageError as error:
+      raise Problem(422, str(error), 'It can have no box: say that it shows no object, or go on.') from error
+
   async def saved(change: Callable, *args) -> None:
     try:
       await asyncio.to_thread(change, *args)
@@ -85,13 +91,15 @@ def router(annotations: Annotations, work: Work) -> APIRouter:
     return state(checked(number))
 
   @routes.put('/{number}')
-  async def write(number: int, change: Change) -> Annotation:
+  async def write(number: int, change: Change, request: Request) -> Annotation:
     """Gives a photo its box, or says that it shows no object; on the disk when answered."""
     if change.box is None:
       await saved(annotations.set_no_object, checked(number))
     else:
-      check_box(change.box, 'box')
-      await saved(annotations.set_box, checked(number), change.box)
+      box = as_kept(change.box, 'box')
+      # No box for what nobody can see, nor a detector train from. Whoever saw it left it in the cache.
+      await preview(number, request)
+      await saved(annotations.set_box, number, box)
     return state(number)
 
   @routes.delete('/{number}')
@@ -103,7 +111,6 @@ def router(annotations: Annotations, work: Work) -> APIRouter:
   @routes.get('/{number}/photo', response_class=Response)
   async def photo(number: int, request: Request) -> Response:
     """The photo, at most 1,280 pixels wide or high."""
-    path = annotations.photos.path(annotations.photos.names[checked(number)])
-    return response(await work(request, jpegs.get, path, PREVIEW_SIDE), request)
+    return response(await preview(number, request), request)
 
   return routes

@@ -68,11 +68,10 @@ class Annotations:
     """Gives a photo its box.
 
     Raises:
-      UserError: the box is not within the photo or has no area, or the file cannot be written.
+      UserError: of `as_kept`, or the file cannot be written.
     """
     name = self.photos.names[number]
-    box = tuple(round(float(value), _DECIMALS) for value in box)
-    check_box(box, name)
+    box = as_kept(box, name)
     with self._lock:
       self._save(self._boxes | {name: box}, self._no_object - {name})
 
@@ -141,6 +140,18 @@ class Annotations:
     except (OSError, ValueError) as error:
       raise UserError(f'{self._no_object_path}: damaged ({error}). Delete it or restore it') from None
     return set(names) & self._ids.keys()
+
+
+def as_kept(box: Sequence[float], place: str) -> Box:
+  """A box with as many decimals as are written.
+
+  Raises:
+    UserError: it is not within the photo, or has no area, given or kept; the message begins with `place`.
+  """
+  check_box(box, place)
+  box = tuple(round(float(value), _DECIMALS) for value in box)
+  check_box(box, f'{place}, kept with {_DECIMALS} decimals')
+  return box
 
 
 def _without(boxes: dict[str, Box], name: str) -> dict[str, Box]:

@@ -1,26 +1,29 @@
 """The app: a search engine's page and JSON API, with or without the page that draws boxes."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from delf_d2r.data.photo_folders import PhotoFolders
-from delf_d2r.engine import SearchEngine
-from delf_d2r.serving import annotation_routes, problems, schemas, search_routes
+from delf_d2r.serving import annotation_routes, problems, schemas
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.work import Work
 from delf_d2r.version import VERSION
 
+if TYPE_CHECKING:
+  from delf_d2r.engine import SearchEngine
+
 _PROBLEM = {'model': problems.ProblemBody, 'description': 'What failed, and what to do.'}
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
 
 
 def create_app(
-  engine: SearchEngine | None,
+  engine: 'SearchEngine | None',
   options: Options | None = None,
   *,
   photos: PhotoFolders | None = None,
@@ -58,6 +61,9 @@ def create_app(
     return schemas.Health(images=0 if engine is None else len(engine))
 
   if engine is not None:
+    # Here, for boxes are drawn without the engine's libraries, which take longer to load than all else.
+    from delf_d2r.serving import search_routes
+
     app.include_router(search_routes.router(engine, options, work, photos, annotates=annotations is not None))
   if annotations is not None:
     app.include_router(annotation_routes.router(annotations, work))

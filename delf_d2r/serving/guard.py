@@ -64,7 +64,10 @@ class Guard:
       return
     try:
       await self._app(
-        scope, receive if scope['method'] in _SAFE_METHODS else self._limited(receive), send_with_headers
+        # HEAD is GET without its body, which the server leaves out.
+        scope | {'method': 'GET'} if scope['method'] == 'HEAD' else scope,
+        receive if scope['method'] in _SAFE_METHODS else self._limited(receive),
+        send_with_headers,
       )
     except Exception:
       # Not foreseen. The connection goes on, and so does the server.

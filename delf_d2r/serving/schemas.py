@@ -1,11 +1,10 @@
-"""The bodies of the API's answers, and how they are filled. Boxes are `[ymin, xmin, ymax, xmax]`, places
-`[y, x]`, both normalised to [0, 1] in the frame of the photo as it is shown."""
+"""The bodies of the API's answers.
 
-from collections.abc import Sequence
+Boxes are `[ymin, xmin, ymax, xmax]`, places `[y, x]`, both normalised to [0, 1] in the frame of the photo
+as it is shown.
+"""
 
 from pydantic import BaseModel, Field
-
-from delf_d2r.engine import Answer, SearchResult
 
 Box = list[float]
 Place = list[float]
@@ -24,6 +23,8 @@ class Limits(BaseModel):
   images: int = Field(description='Photos in the index.')
   photos_at_hand: bool = Field(description='Whether the indexed photos can be shown.')
   annotates: bool = Field(description='Whether this server also draws boxes on photos (/annotate).')
+  verifies: bool = Field(description='Whether the run that made the index verifies its results.')
+  cannot_verify: str = Field(description='Why a search with verify is refused; empty if it is not.')
   max_upload_bytes: int
   max_megapixels: int
   max_results: int
@@ -112,55 +113,4 @@ class Match(BaseModel):
   num_inliers: int
   inliers: list[tuple[Place, Place]] = Field(
     description='After spatial verification: the places in query and index image that agree on one transform.'
-  )
-
-
-_NO_FEATURES = (
-  'No local features were found in the query: the photo or its box is too small or too smooth. Choose a'
-  ' larger box, or another photo.'
-)
-
-
-def search_answer(
-  key: str,
-  name: str,
-  box: Sequence[float] | None,
-  answer: Answer,
-  image_ids: Sequence[int],
-) -> SearchAnswer:
-  """The answer of the engine for the web; `image_ids` are those of its results."""
-  features = answer.features
-  results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
-  return SearchAnswer(
-    query=key,
-    name=name,
-    height=features.height,
-    width=features.width,
-    box=list(box) if box else None,
-    num_features=answer.num_features,
-    note=_note(answer),
-    seconds=answer.seconds,
-    results=[_result(*result) for result in results],
-    missing_shards=list(answer.missing_shards),
-  )
-
-
-def _note(answer: Answer) -> str | None:
-  if not answer.num_features:
-    return _NO_FEATURES
-  if answer.missing_shards:
-    numbers = ', '.join(map(str, answer.missing_shards))
-    return f'Incomplete: of the parts of the index, {numbers} did not answer; their photos were not searched.'
-  return None
-
-
-def _result(result: SearchResult, image_id: int) -> Result:
-  return Result(
-    rank=result.rank,
-    id=image_id,
-    name=result.name,
-    score=result.score,
-    boxes=result.boxes.tolist(),
-    best_region=None if result.best_region < 0 else result.best_region,
-    inliers=result.inliers,
   )

@@ -39,6 +39,8 @@ def router(
       images=len(photos),
       photos_at_hand=photos.are_at_hand,
       annotates=annotates,
+      verifies=engine.verifies,
+      cannot_verify=engine.cannot_verify,
       max_upload_bytes=options.max_upload_bytes,
       max_megapixels=options.max_megapixels,
       max_results=options.max_results,

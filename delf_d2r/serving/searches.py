@@ -12,7 +12,7 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ImageError
 from delf_d2r.report.match_document import match_document
-from delf_d2r.serving import schemas
+from delf_d2r.serving import answers, schemas
 from delf_d2r.serving.indexed_photos import IndexedPhotos
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.photos import JpegCache, of_pixels
@@ -66,7 +66,7 @@ class Searches:
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
     key = self.queries.add(Query(name, photo, of_pixels(pixels), answer.features, regions))
-    return schemas.search_answer(key, name, box, answer, image_ids)
+    return answers.search_answer(key, name, box, answer, image_ids)
 
   def match(self, query: Query, image_id: int) -> schemas.Match:
     """Why one of the results of a query matched."""

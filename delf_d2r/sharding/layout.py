@@ -21,6 +21,7 @@ from delf_d2r.index.images import NameTable
 FRONT = 'front'
 SPLIT = 'split.json'
 LIST_SIZES = 'list_sizes.npy'
+MOST_SHARDS = 10_000
 _NAMES = ('names_offsets.npy', 'names_utf8.npy')
 
 

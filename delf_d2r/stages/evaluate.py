@@ -1,5 +1,6 @@
 """evaluate_retrieval: rankings and ground truth to metrics, by the Revisited protocol."""
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from delf_d2r.data import artefact_writer, ground_truth, ranking_files
 from delf_d2r.data.artefacts import Artefact, Input, Plan
 from delf_d2r.data.ground_truth import ResolvedQuery
 from delf_d2r.data.ranking_files import StoredRankings
+from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, metrics_text, protocol
 from delf_d2r.protos import experiment_pb2
 
@@ -26,6 +28,7 @@ def run(
   output: pathlib.Path,
   *,
   before: Artefact | None = None,
+  hard: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
   """Scores rankings: `metrics.json`, `per_query.json` and the research code's `metrics.txt`.
@@ -40,6 +43,8 @@ def run(
     output: the artefact directory.
     before: what search_index made, where rerank_results made `rankings` of it: `metrics.txt` has both, as the
       research code writes it.
+    hard: scored in the place of `rankings` by the hard protocol: what rerank_results made of the same
+      rankings with the junk of that protocol left out.
     redo: replace what another config made.
 
   Raises:
@@ -58,6 +63,9 @@ def run(
   inputs = [rankings.as_input('rankings'), ground_truth_input(ground_truth_path)]
   if before:
     inputs.append(before.as_input('rankings_before'))
+  if hard:
+    _require_same_origin(rankings, hard)
+    inputs.append(hard.as_input('rankings_hard'))
   plan = Plan('metrics', merged, tuple(inputs))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
@@ -65,6 +73,9 @@ def run(
       return Artefact.open(output, 'metrics')
     ks = tuple(config.evaluation.ks) or protocol.KS
     metrics = score(stored, queries, ks)
+    if hard:
+      of_hard = score(ranking_files.load(hard.path), queries, ks).protocols['hard']
+      metrics = dataclasses.replace(metrics, protocols={**metrics.protocols, 'hard': of_hard})
     metrics_files.write_metrics_json(output / METRICS, metrics)
     metrics_files.write_per_query(output / PER_QUERY, metrics)
     if before:
@@ -77,6 +88,18 @@ def run(
         'metrics: %s mAP %.2f over %d queries', name, 100 * values.mean_average_precision, values.num_queries
       )
     return writer.finish({'queries': len(queries), 'queries_without_ranking': len(absent)})
+
+
+def _require_same_origin(rankings: Artefact, hard: Artefact) -> None:
+  first, second = (artefact.input('rankings') for artefact in (rankings, hard))
+  if first is None or second is None or first.fingerprint != second.fingerprint:
+    found = ' and '.join(
+      f'{item.fingerprint} ({item.path})' if item else 'no others' for item in (first, second)
+    )
+    raise UserError(
+      f'{rankings.path} and {hard.path}: expected rankings that verify the same ones, found them made from'
+      f' {found}'
+    )
 
 
 def score(

@@ -35,6 +35,7 @@ def run(
   *,
   distractors: Artefact | None = None,
   ground_truth_path: str | pathlib.Path | None = None,
+  protocol: str | None = None,
   workers: int | None = None,
   redo: bool = False,
 ) -> Artefact:
@@ -52,8 +53,8 @@ def run(
       extractor, as global descriptors need, of the same images and queries.
     output: the artefact directory.
     distractors: what extract_features made of the distractors in the rankings.
-    ground_truth_path: where `verification.junk` has junk skipped: what is junk. SKIP_EACH is the run's
-      business, which asks for either protocol's.
+    ground_truth_path: where `verification.junk` has junk skipped: what is junk.
+    protocol: with junk SKIP_EACH: `medium` or `hard`, whose junk is skipped.
     workers: threads, which share out the images of a ranking; None: one for each core.
     redo: replace what another config made.
 
@@ -63,7 +64,7 @@ def run(
   """
   options = config.verification
   verifier = Verifier(options)
-  skipped_junk.require_one_choice(options)
+  protocol = skipped_junk.protocol_of(options, each=protocol)
   _require_belonging(rankings, features, query_features)
   problem = unmatchable(features.config.extraction.extractor, options)
   if problem:
@@ -80,9 +81,9 @@ def run(
     inputs.append(distractors.as_input('distractor_features'))
     stores.append(distractors)
   junk = {}
-  if options.junk != VerificationConfig.LIKE_OTHERS:
-    inputs.append(skipped_junk.ground_truth_input(ground_truth_path))
-    junk = skipped_junk.of_queries(ground_truth_path, options.junk, rankings, stored)
+  if protocol:
+    inputs += skipped_junk.inputs(options, ground_truth_path, protocol)
+    junk = skipped_junk.of_queries(ground_truth_path, protocol, rankings, stored)
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.verification.CopyFrom(options)

@@ -5,6 +5,7 @@ import json
 import conversion_support as foreign
 import numpy as np
 import pytest
+import verification_support as local
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_d2r import config as configs
@@ -281,6 +282,21 @@ def test_two_files_of_one_photo(there):
   (there / 'delf' / 'sub' / 'b.delf').write_bytes(b'')
   with pytest.raises(UserError, match=r"delf: 'b' and 'sub/b' are both of 'sub/b\.png'"):
     run.run(there / 'delf', there / 'out', options(there))
+
+
+@pytest.mark.parametrize('other', ['a.png', 'a_0.jpg'])
+def test_names_that_files_would_share(tmp_path, other):
+  # The box of a.jpg is a_0.delf.
+  of_box = local.image('a.jpg', np.ones((2, 2)), foreign.unit(2), [(0, 0, 1, 1)] * 2, (0, 1, 2))
+  of_other = local.image(other, np.ones((1, 2)), foreign.unit(1))
+  local.write_features(tmp_path / 'features', [local.image('0.jpg', *empty()), of_box, of_other])
+  with pytest.raises(UserError, match=rf"would be the file of 'a\.jpg' and of '{other}'"):
+    run.run(tmp_path / 'features', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+def empty():
+  return np.zeros((0, 2)), np.zeros((0, 3), np.float32)
 
 
 def test_codebook_there_and_back(there):

@@ -15,6 +15,7 @@ from delf_d2r.data import artefact_writer, records
 from delf_d2r.data.artefacts import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.structures import Boxes
 
 METRICS = """hard
   mAP=47.61
@@ -137,6 +138,45 @@ def test_what_is_not_known(tmp_path):
   foreign.photos(tmp_path / 'photos', {'a.jpg': (20, 30)})
   with pytest.raises(UserError, match='needs --config_path: the delf_config'):
     run.run(tmp_path / 'folder', tmp_path / 'out', Options(images=str(tmp_path / 'photos')))
+
+
+def test_a_run_is_no_folder_of_files(tmp_path):
+  run_dir = tmp_path / 'run'
+  for place, kind, file in (
+    ('codebook', 'codebook', 'codebook.npy'),
+    ('rankings', 'rankings', 'best_regions.npy'),
+    ('index', 'index', 'boxes.npy'),
+    ('with_distractors/metrics', 'metrics', 'x.npy'),
+  ):
+    with artefact_writer.writing(run_dir / place, Plan(kind, configs.default('search'), ())) as writer:
+      np.save(run_dir / place / file, np.ones(3, np.float32))
+      writer.finish()
+  (run_dir / 'config.pbtxt').write_text('')
+  with pytest.raises(UserError, match=r'run: a run, .* one of codebook, rankings, with_distractors/metrics$'):
+    run.run(run_dir, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_unfinished_is_no_folder_of_files(tmp_path):
+  with artefact_writer.writing(tmp_path / 'codebook', Plan('codebook', configs.default('codebook'), ())):
+    np.save(tmp_path / 'codebook' / 'codebook.npy', np.ones((2, 3), np.float32))
+  with pytest.raises(UserError, match='no finished artefact there'):
+    run.run(tmp_path / 'codebook', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_names_that_only_extensions_tell_apart(tmp_path):
+  plan = Plan('boxes', configs.default('regions'), ())
+  with artefact_writer.writing(tmp_path / 'boxes', plan) as writer:
+    for shard in writer.missing_shards(3, 3):
+      with writer.shard(shard) as file:
+        for name in ('0.jpg', 'a.JPG', 'a.jpg'):
+          file.add(records.encode_boxes(name, Boxes.empty()), images=1)
+    writer.finish()
+  message = r"out/a: would be the file of 'a\.JPG' and of 'a\.jpg'"
+  with pytest.raises(UserError, match=message):
+    run.run(tmp_path / 'boxes', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
 
 
 def test_the_command(tmp_path):

@@ -433,6 +433,33 @@ def test_read_only_place_is_no_obstacle_to_a_finished_artefact(path, monkeypatch
   assert make(path) == []
 
 
+def refuse_writing(monkeypatch, code):
+  def fail(*_arguments, **_options):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(files.tempfile, 'mkstemp', fail)
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_finished_artefact_serves_where_its_paths_cannot_be_brought_up_to_date(
+  path, monkeypatch, caplog, code
+):
+  make(path)
+  before = contents(path)
+  refuse_writing(monkeypatch, code)
+  caplog.set_level('INFO', 'absl')
+  assert make(path, plan(path='/elsewhere')) == []
+  assert contents(path) == before
+  assert os.strerror(code) in caplog.text
+
+
+def test_full_disk_is_said_of_a_finished_artefact_too(path, monkeypatch):
+  make(path)
+  refuse_writing(monkeypatch, errno.ENOSPC)
+  with pytest.raises(UserError, match='No space left'):
+    make(path, plan(path='/elsewhere'))
+
+
 def test_partial_manifest_tells_the_plan(path):
   with artefact_writer.writing(path, plan()) as writer:
     assert not writer.resumed

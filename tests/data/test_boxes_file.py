@@ -79,7 +79,7 @@ def test_header_that_lacks_columns(read, text):
   ['0,0,1,1.01', '-0.1,0,1,1', '0.5,0,0.5,1', '0.6,0,0.5,1', 'nan,0,1,1', '0,0,inf,1', '10,20,200,300'],
 )
 def test_what_is_no_box_is_shown_with_its_line(read, box):
-  with pytest.raises(UserError, match=r'my boxes\.csv:3: box .*not pixels'):
+  with pytest.raises(UserError, match=r'my boxes\.csv:3: ymin.*not pixels'):
     read(f'{HEADER}\na/1.jpg,0,0,1,1\na/1.jpg,{box}\n')
 
 

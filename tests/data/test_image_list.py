@@ -75,14 +75,14 @@ def test_linked_folders_are_followed_but_not_in_circles(folder, tmp_path):
 def test_no_such_folder(folder):
   root = folder('a.jpg')
   for path in (root / 'nothing', root / 'a.jpg'):
-    with pytest.raises(UserError, match=r'no such folder of photos\. Check --images'):
+    with pytest.raises(UserError, match=r'no such folder of photos\. Check the path'):
       ImageList.from_folder(path)
 
 
 def test_empty_folder(folder):
   root = folder('.hidden')
   (root / 'sub').mkdir()
-  with pytest.raises(UserError, match=r'pho tos: the folder is empty\. Check --images'):
+  with pytest.raises(UserError, match=r'pho tos: the folder is empty\. Give one with photos'):
     ImageList.from_folder(root)
 
 

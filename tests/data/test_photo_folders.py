@@ -51,7 +51,7 @@ def test_photos_elsewhere_are_called_by_the_last_part_of_their_path(folders, tmp
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-  with pytest.raises(UserError, match=r'nowhere: no such folder of photos\. Check --images'):
+  with pytest.raises(UserError, match=r'nowhere: no such folder of photos\. Check the path'):
     PhotoFolders.of([tmp_path, tmp_path / 'nowhere'])
 
 

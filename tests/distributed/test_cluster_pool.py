@@ -82,13 +82,20 @@ def test_no_machine_has_room(pool, nodes):
 
 
 @pytest.mark.parametrize(
-  'address, problem', [('127.0.0.1:1', 'nobody answers at .*:1 '), ('cluster', 'expected HOST:PORT')]
+  ('address', 'problem'),
+  [
+    ('127.0.0.1:1', 'nobody answers at 127.0.0.1:1, which Ray takes for .*:1 '),
+    ('cluster', 'expected HOST:PORT'),
+    ('127.0.0.1:65536', 'expected HOST:PORT'),
+  ],
 )
 def test_no_cluster_at_the_address(monkeypatch, address, problem):
   ray = pytest.importorskip('ray', reason='Ray, the extra `cluster`, is not installed')
   monkeypatch.setattr(ray, 'is_initialized', lambda: False)
   with pytest.raises(UserError, match=f'--cluster={address}: {problem}.*Start a cluster by'):
     cluster.connect(address)
+  with pytest.raises(UserError, match=f'--cluster={address}: {problem}'):
+    cluster.pool(address)
 
 
 def test_without_ray(monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -100,9 +101,12 @@ def test_one_stage_after_the_other(tmp_path, benchmark, config_path):
 def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path):
   (photos / 'sub dir').mkdir()
   shutil.copy(next(photos.glob('*.jpg')), photos / 'sub dir' / 'Église Saint-Étienne.jpg')
-  out = tmp_path / 'out'
+  out = tmp_path / 'my run'
   printed = d2r('run_experiment', config_path=config_path, images=photos, output=out).stdout
   assert 'index images: 7' in printed
+  # The command is there to be copied.
+  last = printed.splitlines()[-1].removeprefix('search: ')
+  assert shlex.split(last) == ['d2r', 'search_index', f'--index={out}', '--query=PHOTO']
   assert (out / 'report' / 'index.html').is_file()
   assert not (out / 'metrics').exists()
 
@@ -115,6 +119,27 @@ def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path
   page = tmp_path / 'answer.html'
   d2r('search_index', index=out, query=query, html=page, box='0.1,0.1,0.9,0.9')
   assert 'Église Saint-Étienne.jpg' in page.read_text(encoding='utf-8')
+
+
+def test_flags_are_printed_to_be_copied(tmp_path):
+  script = f"""
+import runpy
+from delf_d2r.data import mini_benchmark
+mini_benchmark.generate = lambda root, **_: mini_benchmark.MiniBenchmark(
+  *(root / name for name in ('index', 'queries', 'truth.json', 'boxes.csv'))
+)
+runpy.run_path({str(REPOSITORY / 'tools/make_mini_benchmark.py')!r}, run_name='__main__')
+"""
+  root = tmp_path / "one's own"
+  command = [sys.executable, '-c', script, f'--output={root}']
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  places = {
+    'images': 'index',
+    'query_images': 'queries',
+    'ground_truth': 'truth.json',
+    'boxes_file': 'boxes.csv',
+  }
+  assert shlex.split(done.stdout) == [f'--{flag}={root / name}' for flag, name in places.items()]
 
 
 def test_photos_without_features_and_unreadable_photos(tmp_path, photos, config_path):

@@ -203,6 +203,25 @@ def test_other_distractors_in_the_same_place_are_refused(joined, among, folder):
     among(distractor_list.load(folder / 'jpg'))
 
 
+def test_photos_of_the_run_are_refused(among, benchmark, tmp_path):
+  """Whether the folder is theirs, lies around it, within it, or leads there."""
+  (tmp_path / 'link').symlink_to(benchmark.images_dir)
+  (tmp_path / 'photos').mkdir()
+  photo = next(benchmark.images_dir.iterdir())
+  (tmp_path / 'photos' / 'other.jpg').symlink_to(photo)
+  for folder, count in (
+    (benchmark.images_dir, len(list(benchmark.images_dir.iterdir()))),
+    (benchmark.images_dir.parent, len(list(benchmark.images_dir.iterdir()))),
+    (tmp_path / 'link', len(list(benchmark.images_dir.iterdir()))),
+    (tmp_path / 'photos', 1),
+  ):
+    message = f'^{folder.resolve()}: {count} of these distractors are photos of .* {benchmark.images_dir}'
+    with pytest.raises(UserError, match=f'{message}.*Give a folder of other photos'):
+      among(distractor_list.load(folder))
+  with pytest.raises(UserError, match=f'photos of the data set in {benchmark.queries_dir}'):
+    among(distractor_list.load(benchmark.queries_dir))
+
+
 def test_names_of_the_run_are_refused(among, base):
   with pytest.raises(UserError, match='Rename the folder'):
     among(base.reported.dataset.images)

@@ -293,8 +293,8 @@ DEFECTS = {
   'damaged metrics': (
     damaged_metrics,
     Severity.ERROR,
-    'metrics',
-    'metrics.json',
+    'metrics/metrics.json',
+    'not the metrics that were written',
   ),
   'codebook of another run': (other_codebook, Severity.ERROR, 'index', 'its codebook is not that of'),
   'words that are copies': (copied_words, Severity.ERROR, 'codebook', '1 of 256 visual words are copies'),
@@ -305,6 +305,12 @@ DEFECTS = {
     Severity.ERROR,
     'codebook',
     'damaged or not a manifest',
+  ),
+  'manifest on a full disk': (
+    lambda run: (run / 'codebook' / MANIFEST).write_text(''),
+    Severity.ERROR,
+    'codebook/manifest.pbtxt',
+    'empty',
   ),
   'unfinished': (unfinish, Severity.WARNING, 'rankings', 'unfinished'),
   'stray shard': (
@@ -511,10 +517,11 @@ def test_split_index(split_dir):
   restamp(split_dir / 'shard-00002-of-00003' / 'split.json')
   flip_bit(next((split_dir / 'shard-00001-of-00003' / 'inverted').glob('*-values-*')))
   change_array(split_dir / 'front' / 'boxes.npy', lambda array: array.__setitem__((0, 2), -1))
-  problems = {os.path.basename(f.place): f.problem for f in found(split_dir, Severity.ERROR)}
-  assert 'expected checksum' in problems['shard-00001-of-00003']
+  problems = {os.path.relpath(f.place, split_dir): f.problem for f in found(split_dir, Severity.ERROR)}
+  (values,) = (place for place in problems if place.startswith('shard-00001-of-00003/inverted/'))
+  assert 'expected checksum' in problems[values]
   assert '10 images, shard 0 of its split has 9' in problems['shard-00002-of-00003']
-  assert 'has boxes outside [0, 1]' in problems['boxes.npy']
+  assert 'has boxes outside [0, 1]' in problems['front/boxes.npy']
 
 
 def test_work_in_progress_is_no_warning(run_dir):

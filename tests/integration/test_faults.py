@@ -79,12 +79,26 @@ def test_full_disk(laboratory, out, tmp_path):
   laboratory.check_same(tmp_path / 'kept')
 
 
+def read_only(out):
+  """What to put before a command that shall see the directory so."""
+  script = f'mount --bind {out} {out} && mount -o remount,ro,bind {out} && exec "$@"'
+  return ['unshare', '-m', 'sh', '-c', script, 'sh']
+
+
+@needs_mounts
+def test_finished_run_is_confirmed_where_nothing_can_be_written(laboratory, out):
+  shutil.copytree(laboratory.undisturbed, out)
+  command = [*read_only(out), *laboratory.command(out)]
+  process = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert process.returncode == 0, process.stderr
+  assert f'report: {out}/report/index.html' in process.stdout
+
+
 @needs_mounts
 def test_read_only_output(laboratory, out):
   shutil.copytree(laboratory.undisturbed, out)
   shutil.rmtree(out / 'rankings')
-  script = f'mount --bind {out} {out} && mount -o remount,ro,bind {out} && exec "$@"'
-  message = laboratory.fails(out, before=['unshare', '-m', 'sh', '-c', script, 'sh'])
+  message = laboratory.fails(out, before=read_only(out))
   assert 'Read-only file system' in message
   laboratory.check_ends_undisturbed(out)
 

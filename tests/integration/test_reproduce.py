@@ -1,6 +1,7 @@
 """Tables of the paper: what a row needs, what rows share, and how the outcome is told."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -122,6 +123,15 @@ class TestTables:
     assert sum(not table_rows.needed_files(config) for config in configs) >= 5
 
 
+@pytest.mark.parametrize('name', ['nope', 'nope.pbtxt'])
+def test_a_table_that_is_not_there(name):
+  with pytest.raises(ConfigError) as caught:
+    table_rows.load_table(name)
+  assert (
+    str(caught.value) == f'{name}: no such table. There are main and ablation; or give a .pbtxt of that form'
+  )
+
+
 def test_a_table_that_is_none(tmp_path):
   (tmp_path / 'x.pbtxt').write_text('rows { nme: "x" }')
   with pytest.raises(ConfigError, match=r'x\.pbtxt: not a table'):
@@ -222,6 +232,104 @@ def test_a_row_that_fails_does_not_keep_others_from_running(table_path, small, t
   assert results['SIFT-ASMK*+SP'].status == 'failed'
   assert 'tau' in results['SIFT-ASMK*+SP'].note
   assert results['DELF'].status == 'needs files'
+
+
+def every_byte(folder):
+  return {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()}
+
+
+@pytest.fixture(scope='module')
+def rerun(table_path, small, tmp_path_factory):
+  """Runs two rows that share all but the verification, into one folder and with few words."""
+  place = tmp_path_factory.mktemp('again')
+
+  def rerun(*, rows=('SIFT-ASMK*', 'SIFT-ASMK*+SP'), redo=False, benchmark=small, output=place, **choices):
+    wanted = reproduction.Choices(rows=rows, options=Options(workers=1, redo=redo), **choices)
+    return reproduction.run(table_rows.load_table(table_path), benchmark, output, wanted)
+
+  rerun.output = place
+  rerun(max_words=32)
+  return rerun
+
+
+def test_what_another_run_made_is_refused_before_anything_is_lost(
+  rerun, small, distractor_photos, tmp_path, benchmark
+):
+  before = every_byte(rerun.output)
+  truth = tmp_path / 'other.json'
+  truth.write_text(benchmark.ground_truth_path.read_text() + ' ')
+  photos = shutil.copytree(benchmark.images_dir, tmp_path / 'photos')
+  photo = sorted(photos.iterdir())[0]
+  photo.write_bytes(photo.read_bytes() + b' ')
+  for what, changed in (
+    (r'codebook\.num_words is 32 there, 16 here', {'max_words': 16}),
+    (r'aggregation\.tau is 0 there, 0\.5 here', {'max_words': 32, 'overrides': ['aggregation.tau: 0.5']}),
+    ('input ground_truth is', {'max_words': 32, 'benchmark': dataclasses.replace(small, ground_truth=truth)}),
+    ('input images is', {'max_words': 32, 'benchmark': dataclasses.replace(small, images=photos)}),
+  ):
+    with pytest.raises(UserError) as refusal:
+      rerun(**changed)
+    text = str(refusal.value)
+    assert re.search(what, text)
+    assert re.search(r'row SIFT-ASMK\*: .*sift_asmk_star was made by another run', text)
+    assert '--redo' in text
+    # Of the second row alone, only its own verification and metrics stand there.
+    assert ('row SIFT-ASMK*+SP' in text) == ('images' not in what)
+    assert every_byte(rerun.output) == before
+
+
+def test_other_distractors_are_refused_before_anything_is_lost(rerun, small, distractor_photos, tmp_path):
+  chosen = {'rows': ['SIFT-ASMK*'], 'max_words': 32, 'output': tmp_path / 'out'}
+  rerun(distractors=distractor_list.load(distractor_photos), **chosen)
+  before = every_byte(tmp_path)
+  others = tmp_path / 'fewer' / 'photos'
+  shutil.copytree(distractor_photos, others)
+  sorted(others.iterdir())[0].unlink()
+  before = every_byte(tmp_path)
+  with pytest.raises(UserError, match=r'input images is .* there'):
+    rerun(distractors=distractor_list.load(others), **chosen)
+  assert every_byte(tmp_path) == before
+  (result,) = rerun(**chosen).results
+  assert result.status == 'measured'
+
+
+def test_what_was_begun_by_another_run_is_refused(rerun, tmp_path):
+  shutil.copytree(rerun.output, tmp_path / 'out')
+  row = tmp_path / 'out' / 'sift_asmk_star'
+  for name in ('descriptors', 'index', 'rankings', 'metrics'):
+    shutil.rmtree(row / name)
+  (row / 'codebook' / 'manifest.pbtxt').rename(row / 'codebook' / 'manifest.partial.pbtxt')
+  with pytest.raises(UserError, match=r'codebook\.num_words is 32 there, 16 here'):
+    rerun(rows=['SIFT-ASMK*'], max_words=16, output=tmp_path / 'out')
+
+
+def test_what_a_row_made_before_another_shared_its_own_is_no_hindrance(rerun, tmp_path):
+  rerun(rows=['SIFT-ASMK*+SP'], max_words=16, output=tmp_path)
+  with pytest.raises(UserError, match='row SIFT-ASMK'):
+    rerun(max_words=32, output=tmp_path)
+  for redo in (True, False):
+    found = rerun(max_words=32, output=tmp_path, redo=redo)
+    assert [result.status for result in found.results] == ['measured'] * 2
+  assert (tmp_path / 'sift_asmk_star_sp' / 'codebook').is_dir()
+
+
+def test_numbers_of_a_row_that_fails_now_are_kept(rerun, table_path, small, tmp_path):
+  shutil.copytree(rerun.output, tmp_path / 'out')
+  texts = {name: (rerun.output / f'small_table.{name}').read_bytes() for name in ('txt', 'csv', 'json')}
+  table = table_rows.load_table(table_path)
+  table.rows[1].overrides.append('aggregation.tau: 7')
+  choices = reproduction.Choices(rows=['SIFT-ASMK*+SP'], options=Options(workers=1))
+  # What failed before has no numbers that could be lost.
+  for is_restored, copies in ((False, 1), (False, 1), (True, 2)):
+    for name, text in texts.items() if is_restored else ():
+      (tmp_path / 'out' / f'small_table.{name}').write_bytes(text)
+    (result,) = reproduction.run(table, small, tmp_path / 'out', choices).results
+    assert result.status == 'failed'
+    for name, text in texts.items():
+      assert (tmp_path / 'out' / f'small_table.{name}').read_bytes() != text
+      kept = sorted((tmp_path / 'out').glob(f'small_table_*.{name}'))
+      assert [file.stem for file in kept] == [f'small_table_{number + 1}' for number in range(copies)]
+      assert {file.read_bytes() for file in kept} == {text}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,27 @@ def test_same_input_same_bytes_whatever_the_number_of_workers(
   assert [name for name in first if first[name] != second[name]] == []
 
 
+def test_the_index_is_sorted_in_the_memory_that_the_flag_says(monkeypatch, load, dataset, finished, tmp_path):
+  from delf_d2r.experiments import experiment
+
+  class Stopped(Exception):
+    pass
+
+  def build(*_, memory_budget, **__):
+    raise Stopped(memory_budget)
+
+  monkeypatch.setattr(experiment.build_index, 'run', build)
+  given = {kind: made for kind, made in finished.artefacts.items() if kind != 'index'}
+  with pytest.raises(Stopped, match='123456789'):
+    experiment.run(
+      load(),
+      dataset,
+      tmp_path,
+      given=given,
+      options=experiment.Options(sorting_bytes=123_456_789),
+    )
+
+
 def test_a_second_run_writes_nothing(run, finished, finished_dir):
   before = {file: file.stat().st_mtime_ns for file in finished_dir.rglob('*') if 'report' not in file.parts}
   again = run(output=finished_dir)

@@ -4,15 +4,21 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import warnings
 
+import numpy as np
 import pytest
+from oracles import evaluation_oracle, matching_oracle
+from skimage import measure, transform
 
 from delf_d2r.data import ranking_files
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import experiment
+from delf_d2r.experiments import experiment, standing_runs
+from delf_d2r.stages import evaluate, extract
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # With the few features of these runs many a true pair agrees no better than chance may.
@@ -77,6 +83,84 @@ def test_a_single_photo_is_verified_as_the_run_is(verified, finished, dataset):
     for index, more in ((where, ()), (where, ['--noverify']), (unverified, ()), (unverified, ['--verify']))
   ]
   assert [' inliers)' in text for text in found] == [True, False, False, True], found
+
+
+COMPAT = 'verification { compat: true junk: SKIP_EACH num_images: 3 trials: 60 }'
+
+
+def test_the_research_rule_with_the_junk_of_each_protocol(run, finished, dataset, benchmark):
+  kinds = ('features', 'codebook', 'descriptors', 'index', 'query_features')
+  given = {kind: finished.artefacts[kind] for kind in kinds}
+  made = run(COMPAT, given=given).artefacts
+  stored = ranking_files.load(made['rankings'].path)
+  images = [image.region(0) for image in extract.read(given['features'])]
+  queries = {query.name: query.region(0) for query in extract.read(given['query_features'])}
+  truth = evaluate.resolved_queries(made['rankings'], stored, dataset.queries.ground_truth)
+  found = metrics_files.read_metrics_json(made['reranked_metrics'].path / 'metrics.json')
+  values = {}
+  for protocol in ('medium', 'hard'):
+    precisions = []
+    for query, ranking in zip(truth, stored.rankings, strict=True):
+      positives, junk = evaluation_oracle.positives_and_junk(
+        *(getattr(query, label).tolist() for label in ('easy', 'hard', 'junk')), protocol
+      )
+      scores = dict(zip(ranking.image_ids.tolist(), ranking.scores.tolist(), strict=True))
+      head = [image for image in scores if image not in junk][:3]
+      inliers = {image: inliers_of(queries[query.name], images[image]) for image in head}
+      order = sorted(scores, key=lambda image: (inliers.get(image, 0), scores[image]), reverse=True)
+      if positives:
+        precisions.append(evaluation_oracle.average_precision(order, positives, junk))
+    values[protocol] = np.mean(precisions)
+    assert found[protocol].mean_average_precision == pytest.approx(values[protocol], abs=1e-9)
+  # Medium's order would not do for hard.
+  other = evaluate.score(ranking_files.load(made['reranked'].path), truth).protocols['hard']
+  assert other.mean_average_precision != pytest.approx(values['hard'], abs=1e-9)
+
+
+def inliers_of(query, index):
+  """As reference.md 4.7 has it."""
+  pairs = matching_oracle.one_way_matches(query.descriptors, index.descriptors, max_distance=0.9)
+  if len(pairs) <= 3:
+    return 0
+  chosen = [list(column) for column in zip(*pairs, strict=True)]
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    _, agree = measure.ransac(
+      (index.locations[chosen[1]], query.locations[chosen[0]]),
+      transform.AffineTransform,
+      min_samples=3,
+      residual_threshold=10,
+      max_trials=60,
+      rng=0,
+    )
+  return 0 if agree is None else int(agree.sum())
+
+
+def test_a_run_that_verifies_twice_goes_on_and_is_whole(run, load, finished, dataset, benchmark, tmp_path):
+  kinds = ('features', 'codebook', 'descriptors', 'index', 'query_features')
+  given = {kind: finished.artefacts[kind] for kind in kinds}
+  text = 'verification { junk: SKIP_EACH num_images: 2 }'
+  made = run(text, given=given, output=tmp_path).artefacts
+  assert made['reranked'].manifest.fingerprint != made['reranked_hard'].manifest.fingerprint
+  before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob('rerank*/*')}
+  run(text, given=given, output=tmp_path)
+  assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob('rerank*/*')}
+  assert not inspect.diagnose(tmp_path).exit_code
+  inputs = (evaluate.ground_truth_input(benchmark.ground_truth_path),)
+  assert not standing_runs.differences(load(text), inputs, tmp_path)
+  found = standing_runs.differences(load(text.replace('EACH', 'HARD')), inputs, tmp_path)
+  assert found == ['verification.junk is SKIP_EACH there, SKIP_HARD here']
+  scores = [
+    binary(
+      'evaluate_retrieval',
+      f'--rankings={tmp_path / "reranked"}',
+      f'--rankings_before={tmp_path / "rankings"}',
+      f'--rankings_hard={tmp_path / "reranked_hard"}',
+      f'--ground_truth={benchmark.ground_truth_path}',
+      f'--output={tmp_path / "again"}',
+    ).stdout
+  ]
+  assert scores == [(tmp_path / 'reranked_metrics' / 'metrics.txt').read_text()]
 
 
 def test_without_verification_there_is_none(finished):

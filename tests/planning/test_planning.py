@@ -1,37 +1,25 @@
-"""Plans follow from rates by arithmetic; rates come from real runs of the stages."""
+"""Rates come from real runs of the stages."""
 
 import functools
-import json
-import re
 import time
 
 import numpy as np
 import pytest
+from planning_support import make_config
 
 from delf_d2r import config
 from delf_d2r.data import mini_benchmark
 from delf_d2r.data.artefacts import Artefact
 from delf_d2r.data.image_list import ImageList
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import made, rates, training_rates
+from delf_d2r.planning import made, query_rates, rates, training_rates
 from delf_d2r.planning.costs import Cost, Line, measure
-from delf_d2r.planning.plan import make_plan, to_json, to_text
-from delf_d2r.planning.rates import Rates, measure_rates
-from delf_d2r.planning.stage_rate import Rate
+from delf_d2r.planning.plan import make_plan, to_text
+from delf_d2r.planning.rates import measure_rates
+from delf_d2r.planning.stage_rate import rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
-from delf_d2r.stages import extract, train_codebook
-
-OVERRIDES = [
-  'codebook.num_words: 64',
-  'extraction.max_features: 60',
-  'extraction.max_image_size: 200',
-  'extraction.max_crop_size: 200',
-]
-
-
-def make_config(name='sift_rasmk_star', *, more=()):
-  return config.load(f'configs/experiments/{name}.pbtxt', experiment.STAGES, overrides=[*OVERRIDES, *more])
+from delf_d2r.stages import extract, parallel, train_codebook
 
 
 def test_a_line_leads_through_its_points_and_is_never_negative():
@@ -41,6 +29,17 @@ def test_a_line_leads_through_its_points_and_is_never_negative():
   assert (noisy(0), noisy(30)) == pytest.approx((0, 9))
   falling = Line.through((10, 5.0), (30, 4.0))
   assert (falling(0), falling(1000)) == (4, 4)
+  assert Line.rising((10, 7.0), (30, 11.0)) == line
+  rising = Line.rising((10, 5.0), (30, 4.5))
+  assert (rising(0), rising(1000)) == pytest.approx((0, 150))
+
+
+def test_cpu_time_that_noise_hides_is_more_rather_than_constant():
+  rate = rate_of((2, Cost(5, 8.0, 0), 0), (8, Cost(6, 8.0, 0), 0))
+  assert rate.cpu_seconds(1000) == pytest.approx(1000)
+  assert rate.growth == 0
+  growing = rate_of((2, Cost(5, 5, 0), 0), (8, Cost(11, 14, 0), 0))
+  assert growing.growth == pytest.approx(8 / 11)
 
 
 def burn(seconds, megabytes):
@@ -66,70 +65,6 @@ def test_costs_are_those_of_the_function():
 def test_what_fails_in_the_process_is_told(kind):
   with pytest.raises(UserError, match='it broke'):
     measure(functools.partial(fail, kind))
-
-
-def simple_rates(**changes):
-  extraction = Rate(Line(10, 0.5), Line(20, 1.0), Line(0, 1e6), Line(4e9, 0), workers=4)
-  index = Rate(Line(1, 1e-4), Line(1, 1e-4), Line(1e6, 1e4), Line(1e8, 2e4), memory_bound=65536)
-  stages = {'extraction': extraction, 'aggregation': extraction, 'index': index}
-  defaults = {
-    'stages': stages,
-    'features': 100.0,
-    'words': 80.0,
-    'entries': 1,
-    'dimensions': 128,
-    'training': TrainingRates(Cost(1e-3, 1e-3, 0), Cost(1e-9, 2e-9, 0), Cost(1e-6, 2e-6, 0), False),
-    'search': Line(1e-4, 1e-8),
-  }
-  return Rates(**(defaults | changes))
-
-
-def test_a_plan_is_its_rates_at_the_number_of_images():
-  plan = make_plan(make_config(), simple_rates(), images=1_000_000, price_per_hour=3600.0)
-  stages = {stage.stage: stage for stage in plan.stages}
-  assert list(stages) == ['extraction', 'codebook', 'aggregation', 'index']
-  assert stages['extraction'].seconds == pytest.approx(500_010)
-  assert stages['extraction'].cost == pytest.approx(500_010)
-  assert stages['extraction'].memory == pytest.approx(4e9)
-  assert stages['index'].disk == pytest.approx(1e10 + 1e6)
-  # Of postings a segment at most, of names all.
-  assert stages['index'].memory == pytest.approx(1e8 + 2e4 * 65536 + 250e6)
-  # A million images are read; 100 descriptors for each of 64 words are moved in 20 iterations, and compared
-  # with all words for the report.
-  assert stages['codebook'].seconds == pytest.approx(1000 + 6400 * 20e-6 + 6400 * 64e-9)
-  assert stages['codebook'].cpu_seconds == pytest.approx(1000 + 6400 * 40e-6 + 6400 * 128e-9)
-  assert plan.query_seconds == pytest.approx(1e-4 + 1e-2)
-  assert plan.total.seconds == pytest.approx(sum(stage.seconds for stage in plan.stages))
-  assert plan.options == {}
-
-
-def test_what_does_not_fit_gets_fewer_processes_or_more_machines():
-  plan = make_plan(make_config(), simple_rates(), images=1_000_000, memory=2.1e9)
-  extraction = plan.stages[0]
-  assert plan.options['extraction'] == '--workers=2'
-  assert extraction.memory == pytest.approx(2e9)
-  assert extraction.seconds == pytest.approx(2 * 500_010)
-  # 10 GB of postings in machines that have 1.8 GB for them.
-  assert plan.options['search'].startswith('d2r split_index --shards=6')
-  assert not plan.remarks
-  small = make_plan(make_config(), simple_rates(), images=1_000_000, memory=4e8)
-  assert 'index needs 1.66 GB, more than 0.40 GB.' in small.remarks
-
-
-def test_an_index_is_sorted_in_the_memory_there_is():
-  plan = make_plan(make_config(), simple_rates(), images=1_000_000, memory=1e9)
-  assert plan.options['index'] == 'd2r build_index --sorting_gb=0.65'
-  assert plan.stages[-1].memory == pytest.approx(1e9)
-  large = Rate(Line(1, 1), Line(1, 1), Line(0, 1), Line(1e8, 1e6), memory_bound=65536)
-  rates = simple_rates(stages={'index': large})
-  sorting = make_plan(make_config(), rates, images=1_000_000).stages[-1].memory - 1e8 - 250e6
-  assert sorting == pytest.approx(2 << 30)
-
-
-def test_a_codebook_that_is_too_large_is_trained_on_fewer_descriptors():
-  large = make_config(more=['codebook.num_words: 65536', 'codebook.max_descriptors: 5000000'])
-  plan = make_plan(large, simple_rates(), images=1_000_000, memory=3e9)
-  assert plan.options['codebook'] == f"--override='codebook.max_descriptors: {int(2.7e9 / 1024)}'"
 
 
 def test_approximate_training_compares_words_with_words():
@@ -161,23 +96,13 @@ def test_approximate_training_is_scaled_to_the_words_of_the_run(tmp_path, monkey
   monkeypatch.setattr(training_rates, '_timed', lambda function, share=1.0: (function(), next(costs))[1])
   monkeypatch.setattr(training_rates, '_COMPARED', 1_000_000)
   monkeypatch.setattr(training_rates, '_WORDS', 256)
+  monkeypatch.setattr(parallel, 'available_cores', lambda: 2)
   more = ['codebook { num_words: 1024 assignment: APPROXIMATE }']
   settings = make_config('sift_asmk_star', more=more)
   found = measure_training(settings.codebook, made_features(settings, tmp_path / 'features'))
   # sqrt(1024 / 256) times an iteration of 16 x 256 descriptors, without 256 words against 256.
   assert found.moving.seconds == pytest.approx(2 * (2 - 0.065536) / 4096)
   assert found.moving.cpu_seconds == pytest.approx(2 * (3 - 0.131072) / 4096)
-
-
-def test_text_and_json_say_the_same():
-  plan = make_plan(make_config(), simple_rates(), images=1_000_000, price_per_hour=0.5, memory=2.1e9)
-  document = json.loads(to_json(plan))
-  assert document['images'] == 1_000_000
-  assert [stage['stage'] for stage in document['stages']] == [stage.stage for stage in plan.stages]
-  text = to_text(plan)
-  assert '1,000,000 images' in text
-  assert '--workers=2' in text
-  assert re.search(r'extraction +277\.8 h +277\.8 h', text)
 
 
 def test_made_images_have_what_was_asked_for():
@@ -194,14 +119,20 @@ def test_made_images_have_what_was_asked_for():
 def small(monkeypatch):
   monkeypatch.setattr(rates, '_AGGREGATED', 64)
   monkeypatch.setattr(rates, '_BUILT_MOST', 400)
-  monkeypatch.setattr(rates, '_QUERIES', 5)
+  monkeypatch.setattr(query_rates, '_QUERIES', 5)
+  monkeypatch.setattr(query_rates, '_PAIRS', 5)
 
 
 def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
   photos = mini_benchmark.generate(tmp_path / 'photos', seed=0, scenes_per_object=1, num_distractors=0)
   sample = ImageList.from_folder(photos.images_dir)
   (tmp_path / 'work').mkdir()
-  found = measure_rates(make_config(), tmp_path / 'work', photos=sample, boxes=2, workers=1)
+  settings = make_config(more=['verification { num_images: 20 }'])
+  found = measure_rates(settings, tmp_path / 'work', photos=sample, boxes=2, workers=1)
+  assert 1e-5 < found.verification < 1
+  text = to_text(make_plan(settings, found, images=1000))
+  assert f'in it, re-ranking it {20 * found.verification:.1f} s' in text
+  assert 're-ranking' not in text[text.index('Not planned') :]
   assert list(found.stages) == ['extraction', 'aggregation', 'index']
   extracted = Artefact.open(tmp_path / 'work' / 'features_many', 'features')
   assert extracted.counts['regions'] == 3 * len(sample)
@@ -229,3 +160,12 @@ def test_rates_of_made_features_need_no_photo(small, tmp_path):
   assert found.dimensions == 16
   assert found.features == 50
   assert found.stages['index'].disk.each == pytest.approx((2 + 4 * 16) * found.words, rel=0.2)
+  assert found.verification is None
+
+
+def test_a_config_that_cannot_run_is_not_measured(tmp_path):
+  path = 'configs/experiments/gem_efficientnet_lite0.pbtxt'
+  settings = config.load(path, experiment.STAGES, overrides=['verification {}'])
+  with pytest.raises(ConfigError, match='verification matches local features'):
+    measure_rates(settings, tmp_path)
+  assert not any(tmp_path.iterdir())

@@ -137,7 +137,7 @@ def test_boxes_of_ones_own(live, query_path):
   boxes = [(0.1, 0.2, 0.6, 0.7), (0, 0, 1, 0.5)]
   live.add([query_path], boxes={query_path.name: boxes})
   np.testing.assert_allclose(live.boxes(len(live) - 1), boxes)
-  with pytest.raises(UserError, match=r'boxes of x\.jpg: box .*not pixels'):
+  with pytest.raises(UserError, match=r'boxes of x\.jpg: .*not pixels'):
     live.add({'x.jpg': query_path}, boxes={'x.jpg': [(0, 0, 30, 40)]})
   with pytest.raises(UserError, match=r'boxes of y\.jpg, which is not among the 1 photos'):
     live.add({'x.jpg': query_path}, boxes={'y.jpg': boxes})

@@ -155,6 +155,26 @@ def test_what_is_no_box(client, body, status):
   assert client.get('/api/annotate').json()['done'] == 0
 
 
+def test_a_box_that_rounding_leaves_no_area(client):
+  response = client.put('/api/annotate/0', json={'box': [0.5, 0.1, 0.500001, 0.9]})
+  assert response.status_code == 422
+  assert response.json()['error'].startswith('box, kept with 5 decimals: ')
+  assert client.get('/api/annotate').json()['done'] == 0
+
+
+def test_a_photo_that_cannot_be_decoded_gets_no_box(output, tmp_path):
+  (tmp_path / 'a.jpg').write_text('no photo')
+  annotations = Annotations(ImageList.from_folder(tmp_path), output)
+  annotations.set_no_object(0)
+  with serving_client(create_app(None, annotations=annotations)) as client:
+    response = client.put('/api/annotate/0', json={'box': BOX})
+    assert response.status_code == 422
+    assert 'a.jpg' in response.json()['error']
+    assert 'no object' in response.json()['remedy']
+    assert client.get('/api/annotate/0').json()['done']
+    assert client.put('/api/annotate/0', json={'box': None}).status_code == 200
+
+
 def test_other_photos_and_other_sites(client):
   for number in ('-1', '100000'):
     assert client.get(f'/api/annotate/{number}').status_code == 404

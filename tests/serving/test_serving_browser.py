@@ -1,6 +1,7 @@
 """The pages in a headless Chromium: by pointer, by keyboard alone, and on a narrow screen."""
 
 import pytest
+from page_support import READY, drag, wait_for_answer
 from serving_support import serving
 
 from delf_d2r.data.image_list import ImageList
@@ -9,25 +10,10 @@ from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
 
 NARROW = {'width': 360, 'height': 740}
-READY = '.stage[data-ready]'
 
 
 def names(page):
   return page.locator('#results .name').all_text_contents()
-
-
-def wait_for_answer(page):
-  page.wait_for_selector('body:not(.busy) #results .card')
-
-
-def drag(page, start, stop):
-  """Drags over the photo between places (y, x), shares of its sides."""
-  frame = page.locator('.stage img').bounding_box()
-  places = [(frame['x'] + x * frame['width'], frame['y'] + y * frame['height']) for y, x in (start, stop)]
-  page.mouse.move(*places[0])
-  page.mouse.down()
-  page.mouse.move(*places[1], steps=5)
-  page.mouse.up()
 
 
 def test_upload_box_and_match(open_page, address, engine, query_path):
@@ -160,6 +146,19 @@ def test_verifying(open_page, address, query_path):
   assert names(page) == [result['name'] for result in results]
 
 
+@pytest.mark.parametrize(('verifies', 'refusal'), [(True, ''), (False, ''), (False, 'no places')])
+def test_verifying_is_offered_as_the_run_has_it(open_page, address, engine, monkeypatch, verifies, refusal):
+  monkeypatch.setattr(engine, 'verifies', verifies)
+  monkeypatch.setattr(engine._candidates, 'refusal', refusal)
+  page = open_page(address)
+  page.wait_for_selector('#index-size:not(:empty)')
+  assert page.is_checked('#verify') == verifies
+  assert page.is_disabled('#verify') == bool(refusal)
+  assert (
+    page.locator('label', has=page.locator('#verify')).get_attribute('title').startswith(refusal or 'Put')
+  )
+
+
 def test_failures_are_told_and_the_page_goes_on(open_page, address, query_path, tmp_path):
   page = open_page(address)
   page.wait_for_selector('#index-size:not(:empty)')
@@ -209,9 +208,9 @@ def test_annotating_by_keyboard_and_pointer(open_page, photos, tmp_path):
     assert page.url.startswith(f'{address}/annotate')
 
     def wait_for(name, state):
-      page.wait_for_selector(f'{READY} >> nth=0')
       page.wait_for_selector(f'#name:has-text("{name}")')
       page.wait_for_selector(f'#state:has-text("{state}")')
+      page.wait_for_selector(READY)
 
     wait_for(folder.names[0], 'Not done')
     drag(page, (0.2, 0.2), (0.7, 0.8))

@@ -44,6 +44,21 @@ def test_this_host_is_answered_by_its_names(client):
     assert client.get('/healthz', headers={'Host': host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+  'path', ['/', '/healthz', '/api/photo/0', '/assets/search.js', '/openapi.json', '/nowhere']
+)
+def test_head_is_get_without_the_body(client, path):
+  head, get = client.head(path), client.get(path)
+  assert head.status_code == get.status_code
+  assert head.headers['content-length'] == get.headers['content-length']
+  assert head.headers['content-type'] == get.headers['content-type']
+  assert not head.content
+
+
+def test_head_of_what_is_not_read(client):
+  assert client.head('/api/search').status_code == 405
+
+
 @pytest.mark.parametrize('origin', ['http://evil.example', 'null', 'http://127.0.0.1:1'])
 def test_other_sites_cannot_write(client, origin):
   response = client.post('/api/search', data={'indexed': 'scene_00000.jpg'}, headers={'Origin': origin})
@@ -122,3 +137,4 @@ def test_binaries_serve_until_they_are_stopped(command, index_dir, photos, tmp_p
     process.wait()
   assert process.returncode in (0, 130)
   assert 'Traceback' not in errors
+  assert 'faiss' not in errors

@@ -142,6 +142,11 @@ def test_what_cannot_be_searched(client, data, says):
   assert says in problem(client.post('/api/search', data=data), 422)
 
 
+def test_a_box_that_is_empty_once_it_is_float32(client):
+  response = client.post('/api/search', data={'indexed': 'scene_00000.jpg', 'box': '0.5,0.5,0.50000001,0.9'})
+  assert problem(response, 422).startswith('box: ')  # the field of the form, no flag
+
+
 def test_unknown_names_and_ids(client, answer):
   assert 'nowhere.jpg' in problem(client.post('/api/search', data={'indexed': 'nowhere.jpg'}), 404)
   problem(client.post('/api/search', data={'query': 'forgotten'}), 410)

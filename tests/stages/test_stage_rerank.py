@@ -1,5 +1,7 @@
 """rerank_results: order, what is kept, resuming, threads, inputs that do not belong together."""
 
+import sys
+
 import numpy as np
 import pytest
 from verification_support import (
@@ -18,6 +20,7 @@ from delf_d2r import config as configs
 from delf_d2r.data import ground_truth, match_records, ranking_files
 from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.evaluation import metrics_files
 from delf_d2r.geometry import transforms
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.stages import evaluate, rerank
@@ -176,6 +179,13 @@ def test_images_and_queries_without_features(tmp_path):
   assert orders(made) == [[0, 1, 2, 3, 4], [2, 4, 3, 0, 1], [2, 4, 3, 0, 1]]
 
 
+def test_an_estimator_that_is_not_installed_leaves_nothing(inputs, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'pydegensac', None)
+  with pytest.raises(UserError, match='pip install pydegensac'):
+    rerank.run(options('estimator: DEGENSAC model: HOMOGRAPHY'), *inputs, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
 @pytest.fixture
 def truth(tmp_path):
   path = tmp_path / 'truth.json'
@@ -197,6 +207,40 @@ def test_junk_is_skipped_where_asked(inputs, tmp_path, truth, junk, looked_at):
 def test_junk_needs_ground_truth(inputs, tmp_path):
   with pytest.raises(UserError, match='without --ground_truth nothing is known to be junk'):
     rerank.run(options('junk: SKIP_HARD'), *inputs, tmp_path / 'out')
+
+
+def test_one_verification_has_one_order(inputs, tmp_path, truth, caplog):
+  with pytest.raises(UserError, match='SKIP_EACH makes two rankings'):
+    rerank.run(options('junk: SKIP_EACH'), *inputs, tmp_path / 'out', ground_truth_path=truth)
+  assert not (tmp_path / 'out').exists()
+  for junk, is_told in (('SKIP_HARD', False), ('LIKE_OTHERS', True)):
+    text = f'compat: true trials: 1 junk: {junk}'
+    rerank.run(options(text), *inputs, tmp_path / junk, ground_truth_path=truth)
+    assert ('For its numbers set verification.junk: SKIP_EACH' in caplog.text) == is_told
+
+
+def test_hard_is_scored_by_rankings_of_its_own(inputs, tmp_path, truth):
+  config = configs.default('evaluation')
+  junk = {name: options(f'junk: {name} num_images: 3') for name in ('SKIP_MEDIUM', 'SKIP_HARD')}
+  made = {
+    name: rerank.run(own, *inputs, tmp_path / name, ground_truth_path=truth) for name, own in junk.items()
+  }
+  alone = {
+    name: evaluate.score(
+      ranking_files.load(artefact.path),
+      evaluate.resolved_queries(artefact, ranking_files.load(artefact.path), ground_truth.load(truth)),
+    ).protocols
+    for name, artefact in made.items()
+  }
+  assert (
+    alone['SKIP_MEDIUM']['hard'].mean_average_precision != alone['SKIP_HARD']['hard'].mean_average_precision
+  )
+  scored = evaluate.run(config, made['SKIP_MEDIUM'], truth, tmp_path / 'metrics', hard=made['SKIP_HARD'])
+  found = metrics_files.read_metrics_json(scored.path / 'metrics.json')
+  for name, source in (('easy', 'SKIP_MEDIUM'), ('medium', 'SKIP_MEDIUM'), ('hard', 'SKIP_HARD')):
+    assert found[name].mean_average_precision == alone[source][name].mean_average_precision
+  with pytest.raises(UserError, match='expected rankings that verify the same ones'):
+    evaluate.run(config, made['SKIP_MEDIUM'], truth, tmp_path / 'other', hard=inputs[0])
 
 
 def test_metrics_before_and_after(inputs, tmp_path, truth):

@@ -64,12 +64,13 @@ export class MatchView {
       this.#build();
       this.#draw();
     } catch (error) {
+      if (load !== this.wanted) return;
       this.summary.textContent = '';
       const problem = element('div', { className: 'problem', 'role': 'alert' });
       showProblem(problem, error);
       this.body.replaceChildren(problem);
     } finally {
-      this.body.classList.remove('waiting');
+      if (load === this.wanted) this.body.classList.remove('waiting');
     }
   }
 

@@ -7,7 +7,8 @@ import { showProblem } from './report/dom.js';
 const $ = (id) => document.getElementById(id);
 const SAVING_PAUSE = 300; // milliseconds between the last change of a box and saving it
 
-let photo = null; // what the server says of the photo that is shown
+let photo = null; // what the server says of the photo of the heading
+let seen = null; // its number, once its picture is there or cannot be shown
 let total = 0;
 let pause = 0;
 let unsaved = null; // the photo's number and box that are still to be saved
@@ -41,10 +42,14 @@ async function took(saved) {
 }
 
 async function show(number) {
-  await save();
   if (number === null || number < 0 || number >= total) return;
-  const found = await request(`/api/annotate/${number}`);
+  let found;
+  do {
+    await save();
+    found = await request(`/api/annotate/${number}`);
+  } while (unsaved); // The photo before it may be drawn on until then.
   photo = found;
+  seen = null;
   location.replace(`#${number + 1}`);
   $('name').textContent = found.name;
   $('previous').disabled = number === 0;
@@ -59,6 +64,7 @@ async function show(number) {
     }
   } finally {
     $('editor').classList.remove('waiting');
+    seen = number;
   }
 }
 
@@ -103,6 +109,7 @@ const actions = {
     await show((await request(`/api/annotate?start=${photo.number + 1}`)).next);
   },
 };
+const OF_THE_PHOTO = ['none', 'clear']; // what they say is meant for the photo that was seen then
 const KEYS = { p: 'previous', n: 'next', 0: 'none', c: 'clear', u: 'undone' };
 
 // One action after the other: a key held down must not overtake the saving of a box.
@@ -120,14 +127,19 @@ function guarded(action) {
   return queue;
 }
 
-for (const [name, action] of Object.entries(actions)) {
-  $(name).addEventListener('click', () => guarded(action));
+function act(name) {
+  const number = seen;
+  guarded(async () => {
+    if (number === photo.number || !OF_THE_PHOTO.includes(name)) await actions[name]();
+  });
 }
+
+for (const name of Object.keys(actions)) $(name).addEventListener('click', () => act(name));
 document.addEventListener('keydown', (event) => {
   const name = KEYS[event.key.toLowerCase()];
   if (!name || event.ctrlKey || event.metaKey || event.altKey || $(name).disabled) return;
   event.preventDefault();
-  guarded(actions[name]);
+  act(name);
 });
 window.addEventListener('beforeunload', (event) => {
   if (unsaved) event.preventDefault();
@@ -135,8 +147,8 @@ window.addEventListener('beforeunload', (event) => {
 
 guarded(async () => {
   const progress = await showProgress();
+  $('search-link').hidden = !(await fetch('/api/limits')).ok;
+  editor.stage.focus();
   const asked = Number(location.hash.slice(1)) - 1;
   await show(asked >= 0 && asked < total ? asked : progress.next ?? 0);
-  editor.stage.focus();
-  $('search-link').hidden = !(await fetch('/api/limits')).ok;
 });

@@ -1,6 +1,7 @@
 // A photo on which one box is drawn, moved and resized, by pointer or by keyboard.
 //
 // Boxes are [ymin, xmin, ymax, xmax], shares of height and width. `onChange(box)` hears of every finished change.
+// While its photo is not there, neither pointer nor keys change it.
 
 import { element, svg } from './report/dom.js';
 
@@ -36,14 +37,16 @@ export class BoxEditor {
     this.stage.addEventListener('keydown', (event) => this.#press(event));
   }
 
-  // Shows another photo, with or without a box; resolves when it is there.
+  // Shows another photo, with or without a box; resolves when it is there, rejects if it cannot be shown.
   async show(source, box = null) {
-    this.box = box;
-    this.#draw();
     delete this.stage.dataset.ready;
+    this.drag = this.box = null;
+    this.#draw();
     this.image.src = source;
     await this.image.decode();
     this.stage.dataset.ready = '';
+    this.box = box;
+    this.#draw();
   }
 
   set(box, { silent = false } = {}) {
@@ -56,8 +59,12 @@ export class BoxEditor {
     if (this.box) this.set(null);
   }
 
+  get #isReady() {
+    return 'ready' in this.stage.dataset;
+  }
+
   #grab(event) {
-    if (event.button) return;
+    if (event.button || !this.#isReady) return;
     event.preventDefault();
     this.stage.focus({ preventScroll: true });
     this.stage.setPointerCapture(event.pointerId);
@@ -94,7 +101,7 @@ export class BoxEditor {
   }
 
   #press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.#isReady) return;
     if (event.key in KEYS && this.box) {
       const [dy, dx] = KEYS[event.key].map((sign) => sign * STEP);
       const [ymin, xmin, ymax, xmax] = this.box;

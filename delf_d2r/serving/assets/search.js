@@ -11,14 +11,15 @@ const TYPING_PAUSE = 500; // milliseconds between the last change of the box and
 
 let limits = null;
 let answer = null;
-let running = null; // the AbortController of the search that is under way
+let asked = null; // what the latest search is for
+let running = null; // its AbortController, while it is under way
 let pause = 0;
 
 const editor = new BoxEditor($('editor'), {
   onChange: onBox, label: 'Query photo', describedBy: 'editor-help',
 });
 const picker = new Picker($('picker'), (name) => search({ indexed: name }));
-const match = new MatchView((image) => showMatch(image));
+const match = new MatchView((showNeighbour) => showNeighbour());
 
 function onBox(box) {
   $('clear-box').disabled = !box;
@@ -27,7 +28,8 @@ function onBox(box) {
 }
 
 // Searches with a photo, an indexed photo's name, or the photo of an earlier search.
-async function search({ photo, indexed, query, box = null }) {
+async function search(wanted) {
+  const { photo, indexed, query, box = null } = asked = wanted;
   clearTimeout(pause);
   running?.abort();
   const own = running = new AbortController();
@@ -47,7 +49,7 @@ async function search({ photo, indexed, query, box = null }) {
     showAnswer();
     if (isNewPhoto) await showQuery();
   } catch (error) {
-    if (error.name === 'AbortError') return;
+    if (running !== own) return; // overtaken by another search
     $('results').replaceChildren();
     $('summary').textContent = '';
     $('blank').hidden = true;
@@ -98,12 +100,14 @@ function showAnswer() {
   $('summary').title = parts;
   showProblem($('problem'), answer.note ? { message: 'Nothing to search with.', remedy: answer.note } : null);
   const top = Math.max(...results.map((result) => result.score)) || 1;
-  $('results').replaceChildren(...results.map((result) => card(result, top)));
+  const own = answer; // The next one may come while a match of this one is looked at.
+  $('results').replaceChildren(...results.map((result, position) =>
+    card(result, top, () => showMatch(own, position))));
   $('blank').hidden = true;
   $('boxes-label').hidden = !results.some((result) => result.boxes.length);
 }
 
-function card(result, top) {
+function card(result, top, onclick) {
   const best = result.best_region;
   const photo = element('span', { className: 'fit' },
     element('img', { src: `/api/photo/${result.id}/thumbnail`, alt: '', loading: 'lazy', onerror: missing }),
@@ -115,7 +119,7 @@ function card(result, top) {
   const region = best === null || !result.boxes.length ? '' : best ? `box ${best}` : 'whole photo';
   const inliers = result.inliers === null ? '' : `${result.inliers} inliers`;
   const button = element('button', {
-    type: 'button', className: 'card', onclick: () => showMatch(result.id),
+    type: 'button', className: 'card', onclick,
     'aria-label': `Rank ${result.rank}: ${result.name}, score ${score(result.score)}. See why it matched`,
   },
   element('span', { className: 'frame' }, photo),
@@ -136,11 +140,10 @@ function missing() {
   this.closest('.fit').replaceWith(element('span', { className: 'quiet' }, 'photo not at hand'));
 }
 
-async function showMatch(image) {
-  const position = answer.results.findIndex((result) => result.id === image);
-  const neighbours = [answer.results[position - 1]?.id, answer.results[position + 1]?.id];
-  const { query } = answer;
-  const { rank, name } = answer.results[position];
+async function showMatch(own, position) {
+  const { query, results } = own;
+  const neighbours = [position - 1, position + 1].map((other) => results[other] && (() => showMatch(own, other)));
+  const { id: image, rank, name } = results[position];
   await match.show(`${rank}. ${name}`, neighbours, async () => ({
     match: await request(`/api/match?${new URLSearchParams({ query, image })}`),
     photos: [`/api/query/${query}/photo`, `/api/photo/${image}`],
@@ -164,7 +167,8 @@ $('clear-box').addEventListener('click', () => {
   editor.stage.focus();
 });
 $('verify').addEventListener('change', () => {
-  if (answer) search({ query: answer.query, box: editor.box });
+  if (running && asked.query === undefined) search(asked); // a photo that is still to come
+  else if (answer) search({ query: answer.query, box: editor.box });
 });
 $('show-boxes').addEventListener('change', () => {
   document.body.classList.toggle('no-boxes', !$('show-boxes').checked);
@@ -186,6 +190,9 @@ try {
   $('index-size').textContent = `${limits.images.toLocaleString('en')} photos`;
   $('annotate-link').hidden = !limits.annotates;
   $('pick').disabled = !limits.photos_at_hand;
+  $('verify').checked = limits.verifies;
+  $('verify').disabled = Boolean(limits.cannot_verify);
+  if (limits.cannot_verify) $('verify').parentElement.title = limits.cannot_verify;
   const indexed = new URLSearchParams(location.search).get('indexed');
   if (indexed) search({ indexed });
 } catch (error) {

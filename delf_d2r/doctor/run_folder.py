@@ -1,0 +1,81 @@
+"""The folder of a run: does its config say what its artefacts say, and are its results and its page there?"""
+
+import pathlib
+from collections.abc import Collection, Iterator, Sequence
+
+import delf_d2r.config as configs
+from delf_d2r.data.artefacts import Artefact
+from delf_d2r.doctor import missing
+from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.doctor.places import CONFIG
+from delf_d2r.errors import ConfigError
+from delf_d2r.protos import experiment_pb2
+
+_REPORT = 'report'
+_PAGE = 'index.html'
+_AGAIN = 'Run the same command again, which writes it anew'
+
+
+def check(
+  folder: pathlib.Path, artefacts: Sequence[Artefact], *, places: Collection[pathlib.Path]
+) -> Iterator[Finding]:
+  """Of a folder with artefacts or a config; nothing where it is no run.
+
+  Args:
+    folder: where artefacts lie beside one another.
+    artefacts: those that could be opened, of other folders too.
+    places: all artefacts below what is inspected, damaged ones too.
+  """
+  own = [artefact for artefact in artefacts if artefact.path.parent == folder]
+  has_artefacts = any(place.parent == folder for place in places)
+  place, page = folder / CONFIG, folder / _REPORT / _PAGE
+  if not place.is_file():
+    if has_artefacts and page.is_file():
+      yield note(
+        place, 'gone, or there never was one', f'{_AGAIN}; nothing, if the stages were run one by one'
+      )
+    return
+  try:
+    config = configs.load(place)
+  except ConfigError as problem:
+    if has_artefacts:
+      yield error(place, f'cannot be used: {str(problem).removeprefix(f"{place}:").strip()}', _AGAIN)
+    return
+  # Only run_experiment writes all parts; others may keep a config of theirs beside artefacts.
+  if not config.HasField('report') or not (has_artefacts or page.parent.is_dir()):
+    return
+  yield from _against(config, place, own)
+  if not page.is_file() or not page.stat().st_size:
+    yield warning(page, 'missing or empty', _AGAIN)
+  if has_artefacts:
+    yield from missing.results(folder, config, artefacts)
+  else:
+    yield error(
+      folder,
+      f'{CONFIG} says that a run was finished here, but there is no artefact of it',
+      'Restore them, or run the same command again',
+    )
+
+
+def _against(
+  config: experiment_pb2.ExperimentConfig, place: pathlib.Path, own: Sequence[Artefact]
+) -> Iterator[Finding]:
+  differing: dict[str, str] = {}
+  for artefact in own:
+    theirs = configs.resolve(artefact.config)
+    for part in configs.STAGE_FIELDS:
+      # The codebook may have been given, trained by another config.
+      comes_from_here = part != 'codebook' or artefact.manifest.kind == 'codebook'
+      if comes_from_here and config.HasField(part) and theirs.HasField(part):
+        fields = configs.differences(getattr(config, part), getattr(theirs, part), f'{part}.')
+        for field, here, there in fields:
+          differing.setdefault(field, f'{field} is {here}, in {artefact.path.name} {there}')
+  if differing:
+    tally = Tally()
+    for text in differing.values():
+      tally.add(text)
+    yield warning(
+      place,
+      f'was edited, or artefacts are of another run: fields that differ: {tally}',
+      _AGAIN,
+    )
