@@ -77,8 +77,11 @@ def load_or_default(
 def find(path: str | pathlib.Path) -> pathlib.Path:
   """The config file at `path`, or the packaged one of that name; ConfigError if there is neither."""
   path = pathlib.Path(path)
-  if path.is_file():
-    return path
+  try:
+    if path.is_file():
+      return path
+  except OSError as error:
+    raise ConfigError(f'{path}: cannot be read ({error.strerror})') from None
   parts = path.parts[path.parts.index('configs') + 1 :] if 'configs' in path.parts else path.parts
   known = []
   for folder in _PACKAGED_CONFIGS:

@@ -8,7 +8,8 @@ import pytest
 DESKTOP = {'width': 1280, 'height': 900}
 
 
-@pytest.fixture(scope='session')
+# Of one file of tests: while playwright runs no other test of this process can have an event loop of its own.
+@pytest.fixture(scope='module')
 def browser():
   sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
   chromium = shutil.which('chromium')

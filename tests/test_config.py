@@ -80,6 +80,15 @@ def test_packaged_configs_are_not_left_by_dots(tmp_path, monkeypatch):
     config.find('configs/../setup.py')
 
 
+def test_a_file_that_may_not_be_read_is_told(monkeypatch):
+  def refuse(path):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'is_file', refuse)
+  with pytest.raises(ConfigError, match=r'x\.pbtxt: cannot be read \(Permission denied\)'):
+    config.find('x.pbtxt')
+
+
 def test_file_that_is_no_text(tmp_path):
   path = tmp_path / 'photo.pbtxt'
   path.write_bytes(b'\xff\xd8\xff\xe0')

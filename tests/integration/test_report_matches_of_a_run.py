@@ -111,9 +111,9 @@ def test_index_features_that_are_gone_are_made_anew_or_told(finished, finished_d
   assert re.match('2 matches are not shown; the first of them: .* not at hand', found.notes[0])
 
 
-def test_a_ranking_by_other_scores_is_told(finished, tmp_path):
+def test_a_ranking_by_other_scores_is_told(finished, finished_dir, tmp_path):
   """As after query expansion, whose descriptor is not that of the query alone."""
-  path = shutil.copytree(finished.artefacts['rankings'].path, tmp_path / 'rankings')
+  path = shutil.copytree(finished_dir, tmp_path / 'run') / 'rankings'
   np.save(path / 'scores.npy', 2 * np.load(path / 'scores.npy'))
   run = dataclasses.replace(finished.reported, rankings=Artefact.open(path, 'rankings'))
   (match,) = match_views.of_run(run, 1).groups[0].matches
