@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -195,12 +196,18 @@ def test_threads_search_while_images_come_and_go(live, new_photo, query_paths):
 
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     searches = [pool.submit(search, seed) for seed in range(8)]
+
+    def save_and_wait_for_a_search():
+      live.save()
+      while len(live) not in sizes and not any(found.done() for found in searches):
+        time.sleep(0.01)
+
     try:
       for _ in range(3):
         live.add({'new.jpg': new_photo})
-        live.save()
+        save_and_wait_for_a_search()
         live.remove(['new.jpg'])
-        live.save()
+        save_and_wait_for_a_search()
     finally:
       done.set()
     for found in searches:
