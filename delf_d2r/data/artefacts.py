@@ -19,6 +19,8 @@ from delf_d2r.protos import aggregation_pb2, experiment_pb2, manifest_pb2
 
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.pbtxt'
+# The config of a run, in the folder that its artefacts lie in.
+RUN_CONFIG = 'config.pbtxt'
 
 # Fields that say how descriptors are compared, not what they are: changing them makes no artefact of these
 # kinds stale.

@@ -5,9 +5,8 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from delf_d2r.data.artefacts import Artefact, Input
+from delf_d2r.data.artefacts import RUN_CONFIG, Artefact, Input
 from delf_d2r.doctor.findings import Finding, error, note, warning
-from delf_d2r.doctor.places import CONFIG
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.sharding import layout
 
@@ -81,7 +80,7 @@ def inputs(artefacts: Sequence[Artefact]) -> dict[pathlib.Path, list[str]]:
   gone: dict[pathlib.Path, list[str]] = {}
   for artefact in artefacts:
     run = run_of(artefact)
-    if company[run] < 2 and not os.path.isfile(run / CONFIG):
+    if company[run] < 2 and not os.path.isfile(run / RUN_CONFIG):
       continue
     for item in artefact.manifest.inputs:
       place = place_of(artefact, artefact.input(item.role), artefacts)
@@ -123,7 +122,7 @@ def results(
   told = inputs(artefacts)
   for name in [*(['index'] if had_index else []), *(made if had_queries else [])]:
     if _is_gone(folder / name) and folder / name not in told:
-      yield _finding(folder / name, f'gone, but {CONFIG} says that the run was finished')
+      yield _finding(folder / name, f'gone, but {RUN_CONFIG} says that the run was finished')
 
 
 def _finding(place: pathlib.Path, problem: str) -> Finding:

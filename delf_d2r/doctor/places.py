@@ -10,13 +10,10 @@ from collections.abc import Collection, Sequence
 
 from delf_d2r.data import codebook_files
 from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST
+from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG
 from delf_d2r.doctor.findings import Finding, Tally, error
 from delf_d2r.index import manifest
 from delf_d2r.sharding import layout
-
-# That of the folder of run_experiment.
-CONFIG = 'config.pbtxt'
 
 # Folders below the one that is inspected: a run with distractors has artefacts three below, and the rows of a
 # table are runs.
@@ -75,7 +72,7 @@ def find(path: pathlib.Path) -> Places:
     if state:
       found.append((folder, state))
       runs |= {folder.parent} if folder != path else set()
-    elif CONFIG in names:
+    elif RUN_CONFIG in names:
       runs.add(folder)
     if not state and depth < _DEPTH:
       for entry in below:

@@ -4,10 +4,9 @@ import pathlib
 from collections.abc import Collection, Iterator, Sequence
 
 import delf_d2r.config as configs
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import RUN_CONFIG, Artefact
 from delf_d2r.doctor import missing
 from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
-from delf_d2r.doctor.places import CONFIG
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
 
@@ -28,7 +27,7 @@ def check(
   """
   own = [artefact for artefact in artefacts if artefact.path.parent == folder]
   has_artefacts = any(place.parent == folder for place in places)
-  place, page = folder / CONFIG, folder / _REPORT / _PAGE
+  place, page = folder / RUN_CONFIG, folder / _REPORT / _PAGE
   if not place.is_file():
     if has_artefacts and page.is_file():
       yield note(
@@ -52,7 +51,7 @@ def check(
   else:
     yield error(
       folder,
-      f'{CONFIG} says that a run was finished here, but there is no artefact of it',
+      f'{RUN_CONFIG} says that a run was finished here, but there is no artefact of it',
       'Restore them, or run the same command again',
     )
 

@@ -34,9 +34,6 @@ from delf_d2r.verifier import reordered
 
 __all__ = ['Answer', 'Photo', 'SearchEngine', 'SearchResult']
 
-# The config of a run, beside its index.
-_RUN_CONFIG = 'config.pbtxt'
-
 
 class SearchEngine(RankingEngine):
   """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo.
@@ -88,7 +85,7 @@ class SearchEngine(RankingEngine):
       ArtefactError: there is no finished index, or a file of it is damaged.
     """
     directory = pathlib.Path(directory)
-    run = directory / _RUN_CONFIG
+    run = directory / artefacts.RUN_CONFIG
     verifies = verification is None and run.is_file() and configs.load(run).HasField('verification')
     if verification is None:
       config = configs.load(run) if verifies else configs.default('verification')

@@ -12,7 +12,7 @@ import numpy as np
 import delf_d2r.config as configs
 from delf_d2r.data import files, ranking_files
 from delf_d2r.data import ground_truth as ground_truths
-from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
+from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG, Artefact, Input, read_manifest
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
@@ -64,18 +64,18 @@ def open_run(path: str | pathlib.Path, *, ground_truth: str | pathlib.Path | Non
     return _of_rankings(name, Artefact.open(path, 'rankings'), ground_truth)
   metrics = Artefact.open(path, 'metrics')
   run = path.resolve().parent
-  is_reported = (run / scoring.CONFIG).is_file() and _last_metrics(run) == path.resolve().name
+  is_reported = (run / RUN_CONFIG).is_file() and _last_metrics(run) == path.resolve().name
   return _of_metrics(name, metrics, run if is_reported else None)
 
 
 def _last_metrics(run: pathlib.Path) -> str:
   """The metrics that the report of an experiment shows; others may be left from another config."""
-  if not (run / scoring.CONFIG).is_file():
+  if not (run / RUN_CONFIG).is_file():
     raise UserError(
-      f'{run}: no run there ({scoring.CONFIG} is missing). Give a directory that run_experiment,'
+      f'{run}: no run there ({RUN_CONFIG} is missing). Give a directory that run_experiment,'
       ' evaluate_retrieval or search_index made'
     )
-  config = configs.load(run / scoring.CONFIG)
+  config = configs.load(run / RUN_CONFIG)
   present = (kind for part, kind in scoring.LAST_METRICS.items() if config.HasField(part))
   return next(present, 'metrics')
 

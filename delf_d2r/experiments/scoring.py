@@ -11,7 +11,7 @@ from absl import logging
 
 import delf_d2r.config as configs
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import RUN_CONFIG, Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.evaluation import metrics_files
@@ -22,7 +22,6 @@ from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.report import make_report
 from delf_d2r.stages import evaluate, expand, fuse, rerank, search
 
-CONFIG = 'config.pbtxt'
 # Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each.
 HARD = 'reranked_hard'
 # What scores a run in the end: by part of the config, the first that there is; without any `metrics`.
@@ -143,7 +142,7 @@ def scored(
       )
   # Last, so that a run that is refused leaves the config of what stands there.
   with files.explained('cannot write', output):
-    files.update(output / CONFIG, configs.to_text(config))
+    files.update(output / RUN_CONFIG, configs.to_text(config))
   reported = make_report.Run(
     config.name or output.name,
     dataset,

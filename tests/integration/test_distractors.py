@@ -11,12 +11,13 @@ from PIL import Image
 
 from delf_d2r import config
 from delf_d2r.data import distractor_list, ranking_files
+from delf_d2r.data.artefacts import RUN_CONFIG
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.image_list import ImageList
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import distractors, experiment, scoring
+from delf_d2r.experiments import distractors, experiment
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import build_index
 
@@ -248,7 +249,7 @@ def test_descriptors_of_another_codebook_are_refused(run, load, base, joined, tm
 
 
 def test_configs_of_the_run_are_those_among_distractors(joined):
-  found = config.load(joined.page.parent.parent / scoring.CONFIG, experiment.STAGES)
+  found = config.load(joined.page.parent.parent / RUN_CONFIG, experiment.STAGES)
   assert found.verification.num_images == 8
 
 

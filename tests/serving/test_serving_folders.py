@@ -10,12 +10,12 @@ from serving_support import serving_client
 
 from delf_d2r import config
 from delf_d2r.data import distractor_list
-from delf_d2r.data.artefacts import MANIFEST, Artefact
+from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG, Artefact
 from delf_d2r.data.dataset import Dataset
 from delf_d2r.data.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ImageError
-from delf_d2r.experiments import experiment, scoring
+from delf_d2r.experiments import experiment
 from delf_d2r.report import answers
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.photos import PREVIEW_SIDE, THUMBNAIL_SIDE, JpegCache
@@ -36,7 +36,7 @@ def others(photos, tmp_path_factory):
 def build(index_dir, others, tmp_path_factory):
   """Makes or opens the index of both; its folder is that of the module."""
   place = tmp_path_factory.mktemp('both')
-  loaded = config.load(index_dir / scoring.CONFIG, experiment.STAGES)
+  loaded = config.load(index_dir / RUN_CONFIG, experiment.STAGES)
   codebook = Artefact.open(index_dir / 'codebook', 'codebook')
   features = experiment.extracted(
     loaded, Dataset(others), place, boxes_path=None, given={}, options=experiment.Options(workers=1)
