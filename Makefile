@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test docs lint clean default-model default-detector
+.PHONY: demo test check lint types format docs clean default-model default-detector
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
@@ -21,10 +21,22 @@ test: $(VENV)/installed-for-tests
 
 # The reference of the library, from its docstrings.
 docs: $(VENV)/installed-for-tests
-	$(BIN)/python tests/reference_pages.py docs_output
+	$(BIN)/python tests/support/reference_pages.py docs_output
+
+# What to run before a commit: style, types and the tests that take no more than a few seconds, up to the
+# first failure.
+check: lint types
+	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=4 --dist=loadfile -x
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# How strict it is where: pyproject.toml.
+types: $(VENV)/installed-for-tests
+	$(BIN)/mypy
+
+format: $(VENV)/installed-for-tests
+	$(BIN)/ruff format .
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -65,4 +77,5 @@ default-detector: $(VENV)/installed-for-tests
 	  --notes="$$(cat configs/detectors/default_detector.notes)" --output=$(WORK)/detector_model
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output docs_output delf_d2r/protos/*_pb2.py
+	rm -rf $(VENV) build dist *.egg-info demo_output docs_output .mypy_cache
+	rm -f delf_d2r/protos/*_pb2.py delf_d2r/protos/*_pb2.pyi

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.kernels import aggregation as kernels
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.config_rules import runs
+from delf_d2r.config.rules import runs
 from delf_d2r.errors import ConfigError
-from delf_d2r.geometry import channels, matching, research_rule, verification
+from delf_d2r.geometry import channels, legacy_rule, matching, verification
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.merging import merge_regions
 from delf_d2r.geometry.transforms import Limits, Model
@@ -63,8 +63,8 @@ class Verifier:
     """The putative matches of a query's features with an index image's, and what agrees among them."""
     config = self._config
     if config.compat:
-      matches = research_rule.match(query.descriptors, index.descriptors, max_distance=config.max_distance)
-      found = research_rule.verify(
+      matches = legacy_rule.match(query.descriptors, index.descriptors, max_distance=config.max_distance)
+      found = legacy_rule.verify(
         query.locations[matches.query],
         index.locations[matches.index],
         max_residual=config.max_residual,

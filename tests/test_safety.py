@@ -3,8 +3,8 @@
 import ast
 import pathlib
 
-import dependencies_page
 import pytest
+from support import dependencies_page
 
 import delf_d2r
 
@@ -14,7 +14,7 @@ SOURCES = [
   path for path in (*PACKAGE.rglob('*.py'), *(REPOSITORY / 'tools').glob('*.py')) if '_pb2' not in path.name
 ]
 # Unpicklers that admit nothing but what they name; the tests of both try to get round them.
-RESTRICTED = {'delf_d2r/data/restricted_pickle.py', 'delf_d2r/data/torch_checkpoint.py'}
+RESTRICTED = {'delf_d2r/data/foreign/restricted_pickle.py', 'delf_d2r/data/foreign/torch_checkpoint.py'}
 FORBIDDEN_CALLS = {
   '__import__',
   'compile',
@@ -109,7 +109,7 @@ def test_licences_of_all_dependencies_are_listed():
   wanted = dependencies_page.requirements()
   for name in wanted['']:
     row = f'| {name} | {dependencies_page.licence(name)} |'
-    assert row in every_installation, f'write it anew: python tests/dependencies_page.py ({row})'
+    assert row in every_installation, f'write it anew: python tests/support/dependencies_page.py ({row})'
   for extra in wanted.keys() - {''}:
     for name in wanted[extra]:
-      assert f'| {extra} | {name} | ' in extras, 'write it anew: python tests/dependencies_page.py'
+      assert f'| {extra} | {name} | ' in extras, 'write it anew: python tests/support/dependencies_page.py'

@@ -11,8 +11,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.stages import aggregate
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.stages import aggregate_features
 
 common_flags.define_config('aggregation')
 common_flags.define_artefact('features', 'extract_features')
@@ -24,7 +24,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  aggregate.run(
+  aggregate_features.run(
     config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
     Artefact.open(FLAGS.features, 'features'),
     Artefact.open(FLAGS.codebook, 'codebook'),

@@ -11,7 +11,7 @@ are named in boxes.csv.no_object.json.
 from absl import flags
 
 from delf_d2r import command_line
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photos.image_list import ImageList
 
 flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
 flags.DEFINE_string('output', None, 'CSV file of the boxes; made if missing, else taken up.', required=True)

@@ -18,7 +18,7 @@ from absl import flags
 
 from delf_d2r import command_line
 from delf_d2r.data import files
-from delf_d2r.data.revisited_folders import FOLDERS
+from delf_d2r.data.ground_truth.revisited_folders import FOLDERS
 from delf_d2r.errors import UserError
 from delf_d2r.stages import check_dataset
 

@@ -14,10 +14,10 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data import mini_benchmark
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.experiments import comparison, experiment
-from delf_d2r.stages import progress
+from delf_d2r.runtime import progress
 
 EXPERIMENTS = (
   'asmk_star',

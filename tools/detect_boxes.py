@@ -15,9 +15,10 @@ import pathlib
 from absl import flags, logging
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data import legacy_boxes, records
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.stages import detect
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.legacy import box_files
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.stages import detect_boxes
 
 common_flags.define_config('regions')
 common_flags.define_images()
@@ -36,7 +37,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  boxes = detect.run(
+  boxes = detect_boxes.run(
     config.load(FLAGS.config_path, ['regions'], overrides=FLAGS.override),
     dataset,
     pathlib.Path(FLAGS.output),
@@ -46,7 +47,7 @@ def main(_):
     redo=FLAGS.redo,
   )
   if FLAGS.legacy_output:
-    count = legacy_boxes.write_directory(FLAGS.legacy_output, map(records.decode_boxes, boxes.records()))
+    count = box_files.write_directory(FLAGS.legacy_output, map(records.decode_boxes, boxes.records()))
     logging.info('%d .boxes files in %s', count, FLAGS.legacy_output)
 
 

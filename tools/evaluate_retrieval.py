@@ -10,8 +10,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.stages import evaluate
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.stages import evaluate_retrieval
 
 common_flags.define_artefact('rankings', 'search_index --query_features or rerank_results')
 flags.DEFINE_string(
@@ -34,7 +34,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  artefact = evaluate.run(
+  artefact = evaluate_retrieval.run(
     config.load_or_default(FLAGS.config_path, ['evaluation'], overrides=FLAGS.override),
     Artefact.open(FLAGS.rankings, 'rankings'),
     FLAGS.ground_truth,
@@ -43,7 +43,7 @@ def main(_):
     hard=Artefact.open(FLAGS.rankings_hard, 'rankings') if FLAGS.rankings_hard else None,
     redo=FLAGS.redo,
   )
-  print((artefact.path / evaluate.METRICS_TXT).read_text(encoding='utf-8'), end='')
+  print((artefact.path / evaluate_retrieval.METRICS_TXT).read_text(encoding='utf-8'), end='')
 
 
 if __name__ == '__main__':

@@ -12,8 +12,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.stages import expand
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.stages import expand_queries
 
 common_flags.define_artefact('rankings', 'rerank_results')
 common_flags.define_artefact('index', 'build_index')
@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  expand.run(
+  expand_queries.run(
     config.load_or_default(FLAGS.config_path, ['expansion'], overrides=FLAGS.override),
     Artefact.open(FLAGS.rankings, 'rankings'),
     Artefact.open(FLAGS.index, 'index'),

@@ -12,7 +12,7 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import export_detector
 

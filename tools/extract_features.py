@@ -14,11 +14,11 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.data import legacy_config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.legacy import config_files
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
-from delf_d2r.stages import extract
+from delf_d2r.stages import extract_features
 
 common_flags.define_config('extraction')
 common_flags.define_images()
@@ -31,18 +31,18 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = legacy_config.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
+  loaded = config_files.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
   workers = common_flags.cluster() or FLAGS.workers
   options = {'workers': workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
   output = pathlib.Path(FLAGS.output)
   if not FLAGS.queries:
     boxes = Artefact.open(FLAGS.boxes, 'boxes') if FLAGS.boxes else None
-    extract.run(loaded, dataset, output, boxes=boxes, **options)
+    extract_features.run(loaded, dataset, output, boxes=boxes, **options)
   elif dataset.queries is None or FLAGS.boxes:
     raise UserError('--queries needs --ground_truth, where the queries and their boxes are, and no --boxes')
   else:
-    extract.run_queries(loaded, dataset.queries, output, **options)
+    extract_features.run_queries(loaded, dataset.queries, output, **options)
 
 
 if __name__ == '__main__':

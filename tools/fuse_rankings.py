@@ -13,8 +13,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.stages import fuse
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.stages import fuse_rankings
 
 common_flags.define_artefact('rankings', 'search_index --query_features')
 common_flags.define_artefact('other', 'search_index --query_features')
@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  fuse.run(
+  fuse_rankings.run(
     config.load_or_default(FLAGS.config_path, ['fusion'], overrides=FLAGS.override),
     Artefact.open(FLAGS.rankings, 'rankings'),
     Artefact.open(FLAGS.other, 'rankings'),

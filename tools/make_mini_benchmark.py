@@ -12,8 +12,8 @@ import shlex
 from absl import flags
 
 from delf_d2r import command_line
-from delf_d2r.data import mini_benchmark
-from delf_d2r.stages import progress
+from delf_d2r.data.scenes import mini_benchmark
+from delf_d2r.runtime import progress
 
 flags.DEFINE_string('output', None, 'Directory of the benchmark; made if missing.', required=True)
 flags.DEFINE_integer('seed', 0, 'Seed of everything that is drawn by lot.', lower_bound=0)

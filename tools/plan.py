@@ -16,7 +16,7 @@ from absl import flags
 
 from delf_d2r import command_line, common_flags, config
 from delf_d2r.data import files
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment
 from delf_d2r.planning import advice, plan, rates

@@ -16,14 +16,15 @@ import sys
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.data import benchmarks, distractor_list
-from delf_d2r.data.benchmarks import Benchmark
+from delf_d2r.data.ground_truth import benchmarks
+from delf_d2r.data.ground_truth.benchmarks import Benchmark
+from delf_d2r.data.photos import distractor_list
 from delf_d2r.errors import UserError
-from delf_d2r.experiments import experiment, reproduction, reproduction_table, table_rows
-from delf_d2r.stages import progress
+from delf_d2r.experiments import experiment, paper_tables, reproduction, reproduction_table
+from delf_d2r.runtime import progress
 
 flags.DEFINE_bool('list', False, 'Print the rows, and what those need that do not run here; run nothing.')
-flags.DEFINE_string('table', 'main', f'One of {", ".join(table_rows.TABLES)}, or a .pbtxt of that form.')
+flags.DEFINE_string('table', 'main', f'One of {", ".join(paper_tables.TABLES)}, or a .pbtxt of that form.')
 flags.DEFINE_enum('dataset', 'mini', benchmarks.NAMES, 'The data set.')
 flags.DEFINE_string(
   'root',
@@ -53,9 +54,9 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  table = table_rows.load_table(FLAGS.table)
+  table = paper_tables.load_table(FLAGS.table)
   # Before a benchmark is made, or found not to be whole.
-  rows = table_rows.chosen(table, FLAGS.row)
+  rows = paper_tables.chosen(table, FLAGS.row)
   if FLAGS.list:
     print(_listing(table, rows))
     return
@@ -91,7 +92,7 @@ def main(_):
 
 def _listing(table, rows) -> str:
   # Of true boxes only the data set itself knows, which need not be here yet.
-  return table_rows.listing(
+  return paper_tables.listing(
     table,
     rows,
     is_revisited=FLAGS.dataset in benchmarks.REVISITED,

@@ -12,8 +12,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.stages import rerank
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.stages import rerank_results
 
 common_flags.define_artefact('rankings', 'search_index --query_features')
 common_flags.define_artefact('features', 'extract_features')
@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  rerank.run(
+  rerank_results.run(
     config.load_or_default(FLAGS.config_path, ['verification'], overrides=FLAGS.override),
     Artefact.open(FLAGS.rankings, 'rankings'),
     Artefact.open(FLAGS.features, 'features'),

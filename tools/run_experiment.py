@@ -16,9 +16,9 @@ import shlex
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data import distractor_list
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos import distractor_list
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import distractors, experiment
 
 common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')

@@ -15,12 +15,12 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.report import answers
-from delf_d2r.stages import search
+from delf_d2r.stages import search_index
 
 flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
 flags.DEFINE_string('query', None, 'A photo.')
@@ -60,7 +60,7 @@ def main(_):
   elif not FLAGS.output:
     raise UserError('--query_features needs --output, a directory for the rankings')
   else:
-    search.run(
+    search_index.run(
       config.load_or_default(FLAGS.config_path, ['search'], overrides=FLAGS.override),
       Artefact.open(FLAGS.index, 'index'),
       Artefact.open(FLAGS.query_features, 'features'),

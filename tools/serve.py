@@ -15,11 +15,11 @@ which of them are missing in it.
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.data.image_list import ImageList
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
-from delf_d2r.stages import progress
+from delf_d2r.runtime import progress
 
 flags.DEFINE_string('index', None, 'Directory of build_index or of run_experiment.', required=True)
 common_flags.define_moved_photos()

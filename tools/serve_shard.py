@@ -11,7 +11,7 @@ same address, or name its address in the file of --shards; then stop the old one
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.stages import progress
+from delf_d2r.runtime import progress
 
 flags.DEFINE_string('index', None, 'Directory of a shard.', required=True)
 flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')

@@ -12,8 +12,8 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import experiment, threshold_curve
 
 common_flags.define_config('of every stage')

@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data import class_names
+from delf_d2r.data.photos import class_names
 from delf_d2r.stages import train_delf
 
 _FORMS = (

@@ -11,7 +11,7 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.stages import train_pca
 
 common_flags.define_artefact('features', 'extract_features')

@@ -7,8 +7,9 @@ from absl import logging
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import foreign_files
-from delf_d2r.data import artefact_writer, codebook_files, files
-from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.models import codebook_checkpoint
 from delf_d2r.protos import experiment_pb2
 

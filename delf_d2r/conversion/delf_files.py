@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from delf_d2r.conversion import foreign_files
-from delf_d2r.data import legacy_boxes, legacy_features, legacy_mapping, records
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.legacy_mapping import MappedImage
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.legacy import box_files, delf_files, mapping_files
+from delf_d2r.data.legacy.mapping_files import MappedImage
 from delf_d2r.geometry import boxes as box_geometry
-from delf_d2r.stages import extract, progress
+from delf_d2r.runtime import progress
+from delf_d2r.stages import extract_features
 from delf_d2r.structures import Boxes
 
 MAPPING = 'index_mapping.csv'
@@ -45,20 +47,20 @@ def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> in
   writer = foreign_files.Writer(output, _files(features), redo=redo)
   mapped = []
   for image in progress.track(
-    extract.read(features), total=features.counts['images'], what='.delf files', unit='images'
+    extract_features.read(features), total=features.counts['images'], what='.delf files', unit='images'
   ):
     names = []
     for r, box in enumerate(image.boxes):
       own = image.region(r)
       moved = dataclasses.replace(own, locations=own.locations - crop_origin(box, image.height, image.width))
-      data = legacy_features.encode(moved)
-      names.append(writer.add(image.name, legacy_features.EXTENSION, data, part=_part(r)))
+      data = delf_files.encode(moved)
+      names.append(writer.add(image.name, delf_files.EXTENSION, data, part=_part(r)))
     mapped.append(MappedImage(names[0], tuple(names[1:])))
     if len(names) > 1:
       boxes = Boxes.from_coordinates(image.boxes[1:])
-      writer.add(image.name, legacy_boxes.EXTENSION, legacy_boxes.encode(boxes))
+      writer.add(image.name, box_files.EXTENSION, box_files.encode(boxes))
   if features.input('queries') is None:
-    foreign_files.put(output / MAPPING, legacy_mapping.encode(mapped), redo=redo)
+    foreign_files.put(output / MAPPING, mapping_files.encode(mapped), redo=redo)
   return sum(1 + len(image.boxes) for image in mapped)
 
 

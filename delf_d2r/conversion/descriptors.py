@@ -8,14 +8,16 @@ from absl import logging
 from delf_d2r import aggregator
 from delf_d2r import config as configs
 from delf_d2r.conversion import foreign_files
-from delf_d2r.data import artefact_writer, codebook_files, files, legacy_descriptors, records
-from delf_d2r.data.artefacts import Artefact, Input, Plan
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.records import ImageDescriptors
+from delf_d2r.data.legacy import descriptor_files
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
-from delf_d2r.stages import progress
+from delf_d2r.runtime import progress
 from delf_d2r.structures import WHOLE_IMAGE
 
 Aggregation = aggregation_pb2.AggregationConfig
@@ -23,7 +25,7 @@ Aggregation = aggregation_pb2.AggregationConfig
 
 def extensions_in(folder: pathlib.Path) -> list[str]:
   """The extensions of aggregated descriptors that occur in a folder and its subfolders."""
-  return [name for name in legacy_descriptors.EXTENSIONS if next(folder.rglob(f'*{name}'), None)]
+  return [name for name in descriptor_files.EXTENSIONS if next(folder.rglob(f'*{name}'), None)]
 
 
 def read(
@@ -73,7 +75,7 @@ def read(
         with writer.shard(shard) as file:
           for name in photos.names[shard.items.start : shard.items.stop]:
             if name in file_of:
-              only = legacy_descriptors.read(file_of[name], num_words=num_words, dimensions=dimensions)
+              only = descriptor_files.read(file_of[name], num_words=num_words, dimensions=dimensions)
               # The files do not tell the boxes.
               image = ImageDescriptors(name, np.array([WHOLE_IMAGE], np.float32), [only])
               file.add(records.encode_descriptors(image), images=1, descriptors=1, words=len(only))
@@ -90,7 +92,7 @@ def read(
 
 
 def _config(codebook: Artefact, extension: str) -> experiment_pb2.ExperimentConfig:
-  kernel, is_regional = legacy_descriptors.EXTENSIONS[extension]
+  kernel, is_regional = descriptor_files.EXTENSIONS[extension]
   config = configs.default('aggregation')
   config.extraction.CopyFrom(codebook.config.extraction)
   config.codebook.CopyFrom(codebook.config.codebook)
@@ -120,7 +122,7 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
     )
   kernel: Kernel = aggregator.kernel(options)
   regional = options.regions == Aggregation.REGIONAL_AGGREGATION
-  extension = legacy_descriptors.extension(kernel, regional=regional)
+  extension = descriptor_files.extension(kernel, regional=regional)
   names = (records.Record(data).name for data in descriptors.records())
   writer = foreign_files.Writer(output, ((name, ['']) for name in names), redo=redo)
   total = descriptors.counts['images']
@@ -129,5 +131,5 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
   ):
     (only,) = image.descriptors
     num_words = descriptors.config.codebook.num_words
-    writer.add(image.name, extension, legacy_descriptors.encode(only, kernel=kernel, num_words=num_words))
+    writer.add(image.name, extension, descriptor_files.encode(only, kernel=kernel, num_words=num_words))
   return total

@@ -14,22 +14,19 @@ from absl import logging
 from delf_d2r import config as configs
 from delf_d2r.conversion import foreign_files
 from delf_d2r.conversion.delf_files import crop_origin
-from delf_d2r.data import (
-  artefact_writer,
-  files,
-  images,
-  legacy_boxes,
-  legacy_features,
-  legacy_mapping,
-)
-from delf_d2r.data.artefacts import Artefact, Input, Plan
-from delf_d2r.data.dataset import Dataset, Queries
-from delf_d2r.data.legacy_mapping import MappedImage
-from delf_d2r.data.shard_accounts import ShardWriter
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.shard_ledger import ShardWriter
+from delf_d2r.data.legacy import box_files, delf_files, mapping_files
+from delf_d2r.data.legacy.mapping_files import MappedImage
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
-from delf_d2r.stages import extract, progress
+from delf_d2r.runtime import progress
+from delf_d2r.stages import extract_features
 from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
 _WHOLE = np.array([WHOLE_IMAGE], np.float32)
@@ -72,7 +69,7 @@ def read(
     UserError: a file is missing, damaged or of other dimensions than the first, an image has fewer boxes
       than crops, there are no features at all, or the output cannot be written.
   """
-  found = foreign_files.find(source, legacy_features.EXTENSION)
+  found = foreign_files.find(source, delf_files.EXTENSION)
   mapped = [MappedImage(name) for name in found] if mapping is None else _read_mapping(mapping, found, source)
   photos = dataset.images
   place = str(mapping or source)
@@ -113,7 +110,7 @@ def read_queries(
 
   Arguments and errors as of `read`.
   """
-  found = foreign_files.find(source, legacy_features.EXTENSION)
+  found = foreign_files.find(source, delf_files.EXTENSION)
   names = [query.name for query in queries.ground_truth.queries]
   file_of = foreign_files.of_images(found, names, source=str(source))
   jobs = [
@@ -137,12 +134,12 @@ def _as_input(role: str, path: pathlib.Path) -> Input:
 def _read_mapping(
   path: pathlib.Path, found: Mapping[str, pathlib.Path], source: pathlib.Path
 ) -> list[MappedImage]:
-  mapped = legacy_mapping.read(path)
+  mapped = mapping_files.read(path)
   missing = [name for image in mapped for name in (image.whole, *image.boxes) if name not in found]
   if missing:
     raise UserError(
       f'{path}: names {len(missing)} files that are not in {source}, such as'
-      f' {missing[0]}{legacy_features.EXTENSION}'
+      f' {missing[0]}{delf_files.EXTENSION}'
     )
   return mapped
 
@@ -152,7 +149,7 @@ def _best_boxes(folder: pathlib.Path, num_crops: Mapping[str, int]) -> dict[str,
 
   The research code takes those above a threshold, which neither file tells; their number does as well.
   """
-  boxes_of = legacy_boxes.read_directory(folder, list(num_crops))
+  boxes_of = box_files.read_directory(folder, list(num_crops))
   best = {}
   for name, count in num_crops.items():
     boxes = boxes_of.get(name, Boxes.empty())
@@ -195,14 +192,14 @@ def _add(
   job: _Job, file: ShardWriter, extraction: ExtractionConfig, dimensions: int, source: pathlib.Path
 ) -> None:
   if not job.files:
-    file.add_error(job.name, f'{source}: no {legacy_features.EXTENSION} file of {job.name!r}')
+    file.add_error(job.name, f'{source}: no {delf_files.EXTENSION} file of {job.name!r}')
     return
   try:
     size = images.image_size(job.photo, apply_exif_orientation=extraction.apply_exif_orientation)
   except ImageError as error:
     file.add_error(job.name, str(error))
     return
-  extract.add(file, _read_image(job, size, dimensions))
+  extract_features.add(file, _read_image(job, size, dimensions))
 
 
 def _dimensions(jobs: Sequence[_Job], source: pathlib.Path) -> int:
@@ -210,7 +207,7 @@ def _dimensions(jobs: Sequence[_Job], source: pathlib.Path) -> int:
   for job in jobs:
     for path in job.files:
       if path.stat().st_size:
-        return legacy_features.read(path).dimensions
+        return delf_files.read(path).dimensions
   raise UserError(f'{source}: no features in any of its files')
 
 
@@ -218,7 +215,7 @@ def _read_image(job: _Job, size: tuple[int, int], dimensions: int) -> ImageFeatu
   boxes = job.boxes(*size)
   parts = []
   for path, box in zip(job.files, boxes, strict=True):
-    features = legacy_features.read(path)
+    features = delf_files.read(path)
     if not len(features):
       features = LocalFeatures.empty(dimensions)
     if features.dimensions != dimensions:

@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from delf_d2r.data import files, name_matching
-from delf_d2r.data.image_list import EXTENSIONS
+from delf_d2r.data import files
+from delf_d2r.data.photos import name_matching
+from delf_d2r.data.photos.image_list import EXTENSIONS
 from delf_d2r.errors import UserError
 
 T = TypeVar('T')

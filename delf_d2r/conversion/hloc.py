@@ -7,11 +7,14 @@ import numpy as np
 from absl import logging
 
 from delf_d2r.conversion import foreign_files, single_files
-from delf_d2r.data import files, hloc_files, match_records, ranking_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import match_records, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.feature_store import FeatureStore
+from delf_d2r.data.foreign import hloc_files
 from delf_d2r.errors import ArtefactError, UserError
-from delf_d2r.stages import extract, progress
+from delf_d2r.runtime import progress
+from delf_d2r.stages import extract_features
 
 
 def write_features(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
@@ -83,7 +86,7 @@ def write_pairs(rankings: Artefact, output: pathlib.Path, *, redo: bool = False)
 
 def _arrays(features: Artefact, what: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
   total = features.counts['images']
-  for image in progress.track(extract.read(features), total=total, what=what, unit='images'):
+  for image in progress.track(extract_features.read(features), total=total, what=what, unit='images'):
     yield image.name, hloc_files.arrays(image.region(0), (image.height, image.width))
 
 

@@ -8,13 +8,15 @@ from absl import logging
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import delf_files, descriptors, features, foreign_files, hloc, single_files
-from delf_d2r.data import legacy_boxes, legacy_config, legacy_features, records
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
+from delf_d2r.data.legacy import box_files, config_files
+from delf_d2r.data.legacy import delf_files as legacy_features
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
-from delf_d2r.stages import detect, evaluate
+from delf_d2r.stages import detect_boxes, evaluate_retrieval
 
 RESEARCH, RESEARCH_TF1, NPZ, HDF5, PAIRS = FORMS = ('research', 'research_tf1', 'npz', 'hdf5', 'pairs')
 
@@ -53,7 +55,7 @@ class Options:
   def extraction(self) -> experiment_pb2.ExperimentConfig:
     """What made the features; UserError without --config_path."""
     self._require('config_path', 'the delf_config that the features were extracted with')
-    return legacy_config.load_extraction(self.config_path, overrides=self.overrides)
+    return config_files.load_extraction(self.config_path, overrides=self.overrides)
 
   def codebook_artefact(self) -> Artefact:
     """The codebook; UserError without --codebook."""
@@ -109,10 +111,10 @@ def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -
     mapping, boxes = (pathlib.Path(path) if path else None for path in (options.mapping, options.boxes))
     dataset, config = options.dataset(), options.extraction()
     features.read(source, dataset, config, output, mapping=mapping, boxes=boxes, redo=redo)
-  elif next(source.rglob(f'*{legacy_boxes.EXTENSION}'), None):
+  elif next(source.rglob(f'*{box_files.EXTENSION}'), None):
     config = configs.default('regions')
     config.regions.source = regions_pb2.RegionsConfig.FILE
-    detect.run(config, options.dataset(), output, boxes_path=source, redo=redo)
+    detect_boxes.run(config, options.dataset(), output, boxes_path=source, redo=redo)
   elif descriptors.extensions_in(source):
     descriptors.read(source, options.dataset(), options.codebook_artefact(), output, redo=redo)
   else:
@@ -157,11 +159,11 @@ def _write_boxes(boxes: Artefact, output: pathlib.Path, *, redo: bool) -> None:
   names = (records.Record(data).name for data in boxes.records())
   writer = foreign_files.Writer(output, ((name, ['']) for name in names), redo=redo)
   for name, found in map(records.decode_boxes, boxes.records()):
-    writer.add(name, legacy_boxes.EXTENSION, legacy_boxes.encode(found))
+    writer.add(name, box_files.EXTENSION, box_files.encode(found))
 
 
 def _write_metrics(metrics: Artefact, output: pathlib.Path, *, redo: bool) -> None:
-  foreign_files.put(output, (metrics.path / evaluate.METRICS_TXT).read_bytes(), redo=redo)
+  foreign_files.put(output, (metrics.path / evaluate_retrieval.METRICS_TXT).read_bytes(), redo=redo)
 
 
 def _write_checkpoint(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from delf_d2r.conversion import foreign_files
-from delf_d2r.data import datum, hloc_files, legacy_features
+from delf_d2r.data.foreign import hloc_files
+from delf_d2r.data.legacy import datum, delf_files
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, metrics_text
 
@@ -57,8 +58,8 @@ def _metrics_to_txt(path: pathlib.Path) -> bytes:
 CONVERSIONS: dict[tuple[str, str], Callable[[pathlib.Path], bytes]] = {
   ('.datum', '.npy'): _tensor_to_npy,
   ('.npy', '.datum'): _npy_to_tensor,
-  ('.delf', '.npz'): lambda path: npz(hloc_files.arrays(legacy_features.read(path))),
-  ('.npz', '.delf'): lambda path: legacy_features.encode(hloc_files.read_npz(path)),
+  ('.delf', '.npz'): lambda path: npz(hloc_files.arrays(delf_files.read(path))),
+  ('.npz', '.delf'): lambda path: delf_files.encode(hloc_files.read_npz(path)),
   ('.txt', '.json'): _metrics_to_json,
   ('.json', '.txt'): _metrics_to_txt,
 }

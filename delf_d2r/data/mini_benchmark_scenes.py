@@ -11,8 +11,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from delf_d2r.data import mini_benchmark_photos as photos
-from delf_d2r.data import pasting
+from delf_d2r.data.scenes import mini_benchmark_photos as photos
+from delf_d2r.data.scenes import pasting
 
 SCENE_HEIGHT, SCENE_WIDTH = 480, 640
 

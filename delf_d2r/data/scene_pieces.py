@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from delf_d2r.data import pasting
-from delf_d2r.data.images import load_image
+from delf_d2r.data.photos.images import load_image
+from delf_d2r.data.scenes import pasting
 from delf_d2r.protos import detection_data_pb2
 
 _KEPT_PHOTOS = 64

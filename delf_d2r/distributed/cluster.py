@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from delf_d2r.errors import UserError
-from delf_d2r.stages import parallel
+from delf_d2r.runtime import worker_pool
 
 LOCAL = 'local'
 AUTO = 'auto'
@@ -24,7 +24,7 @@ _SEVERAL_MACHINES = 'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'
 
 def pool(
   address: str, *, workers: int | None = None, cpus_per_worker: float = 1, gpus_per_worker: float = 0
-) -> parallel.Pool:
+) -> worker_pool.Pool:
   """Workers of a cluster, for the stages; it is joined, or started, when the first work comes.
 
   Args:
@@ -38,7 +38,7 @@ def pool(
   """
   _prepare_import(address)
   _require_listener(address)
-  from delf_d2r.distributed.pool import RayPool
+  from delf_d2r.distributed.ray_pool import RayPool
 
   return RayPool(address, workers, cpus_per_worker, gpus_per_worker)
 
@@ -69,7 +69,7 @@ def connect(address: str, *, cpus: float = 1) -> None:
   _require_listener(address)
   options = {'logging_level': logging.ERROR, 'log_to_driver': False}
   if address == LOCAL:
-    cores = math.ceil(max(parallel.available_cores(), cpus))
+    cores = math.ceil(max(worker_pool.available_cores(), cpus))
     options |= {'num_cpus': cores, 'object_store_memory': _LOCAL_STORE_BYTES, 'include_dashboard': False}
   try:
     ray.init(address=address, **options)

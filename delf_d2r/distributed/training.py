@@ -10,7 +10,7 @@ import ray
 from absl import logging
 
 from delf_d2r.distributed import cluster
-from delf_d2r.distributed.crew import DEATHS, TRIES, cause, result
+from delf_d2r.distributed.ray_workers import DEATHS, TRIES, cause, result
 from delf_d2r.distributed.worker import settle
 from delf_d2r.errors import UserError
 from delf_d2r.version import VERSION

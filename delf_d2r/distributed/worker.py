@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from delf_d2r.errors import UserError
-from delf_d2r.stages import parallel
+from delf_d2r.runtime import worker_pool
 from delf_d2r.version import VERSION
 
 
@@ -26,7 +26,7 @@ class Worker:
       Whatever making the function raises.
     """
     settle(folder, version)
-    self._function = parallel.on_one_thread(make_function)
+    self._function = worker_pool.on_one_thread(make_function)
 
   def work(self, group: Sequence[Any]) -> list[Any]:
     """The results of a group."""

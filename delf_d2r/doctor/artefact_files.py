@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from delf_d2r.data import files, side_files, tfrecord
-from delf_d2r.data.artefact_writer import ERRORS, PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, Artefact, Plan, read_manifest
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import side_files, tfrecord
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Plan, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import ERRORS, PARTIAL_MANIFEST
 from delf_d2r.doctor.findings import Finding, Tally, error, note, stopped, warning
 from delf_d2r.errors import ArtefactError
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from delf_d2r.data import index_files, live_files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import index_files, live_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.artefact_files import blocks
 from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
 from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names

@@ -9,11 +9,12 @@ import itertools
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from delf_d2r.data import files, ground_truth
-from delf_d2r.data.artefact_writer import read_errors
-from delf_d2r.data.artefacts import MANIFEST, Artefact, Input, read_manifest
-from delf_d2r.data.dataset import Queries
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data import files
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import read_errors
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.photos.dataset import Queries
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.doctor import missing
 from delf_d2r.doctor.findings import Finding, error, note, warning
 from delf_d2r.errors import ArtefactError, UserError

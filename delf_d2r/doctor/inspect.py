@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import codebook_files, index_files, ranking_files, records
-from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.artefacts import codebook_files, index_files, ranking_files, records
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
 from delf_d2r.doctor import (
   artefact_files,
   findings,

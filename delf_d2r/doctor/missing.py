@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from delf_d2r.data.artefacts import RUN_CONFIG, Artefact, Input
+from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact, Input
 from delf_d2r.doctor.findings import Finding, error, note, warning
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.sharding import layout

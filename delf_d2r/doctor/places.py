@@ -8,9 +8,9 @@ import pathlib
 import re
 from collections.abc import Collection, Sequence
 
-from delf_d2r.data import codebook_files
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG
+from delf_d2r.data.artefacts import codebook_files
+from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.doctor.findings import Finding, Tally, error
 from delf_d2r.index import manifest
 from delf_d2r.sharding import layout

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from delf_d2r.data import records
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, Tally, error, warning
 from delf_d2r.extractors import joined
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig

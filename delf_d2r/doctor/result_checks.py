@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from delf_d2r.data import codebook_files, files, ranking_files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import codebook_files, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
 from delf_d2r.evaluation import metrics_files
 

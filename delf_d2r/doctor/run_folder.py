@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Collection, Iterator, Sequence
 
 import delf_d2r.config as configs
-from delf_d2r.data.artefacts import RUN_CONFIG, Artefact
+from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
 from delf_d2r.doctor import missing
 from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
 from delf_d2r.errors import ConfigError

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from absl import logging
 
-from delf_d2r.data import live_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.feature_store import FeatureStore
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.artefacts import live_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.feature_store import FeatureStore
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine.live_index import Snapshot
 from delf_d2r.errors import ArtefactError, ImageError
 from delf_d2r.structures import Boxes, ImageFeatures

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 from google.protobuf import text_format
 
-from delf_d2r.data import files, index_files, live_files
-from delf_d2r.data.artefacts import MANIFEST, Artefact
-from delf_d2r.data.index_files import ImageBoxes
-from delf_d2r.data.live_files import LiveState
-from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import index_files, live_files
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact
+from delf_d2r.data.artefacts.index_files import ImageBoxes
+from delf_d2r.data.artefacts.live_files import LiveState
+from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.errors import UserError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.structures import ImageFeatures

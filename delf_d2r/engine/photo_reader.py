@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from delf_d2r import aggregator
-from delf_d2r.data import codebook_files, images
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.photo_folders import PhotoFolders
-from delf_d2r.data.records import ImageDescriptors
+from delf_d2r.data.artefacts import codebook_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.records import ImageDescriptors
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import factory, region_source
+from delf_d2r.extractors import factory, photo_boxes
 from delf_d2r.structures import Boxes, ImageFeatures
 
 Photo = str | pathlib.Path | bytes | np.ndarray
@@ -85,7 +86,7 @@ class PhotoReader:
   def _get_find_boxes(self):
     with self._making:
       if self._find_boxes is None:
-        self._find_boxes = region_source.build(self._index.config.regions)
+        self._find_boxes = photo_boxes.build(self._index.config.regions)
     return self._find_boxes
 
   def _get_aggregator(self) -> aggregator.Aggregator:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from delf_d2r import aggregator
-from delf_d2r.data import codebook_files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import codebook_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.engine.answer import SearchResult, results_of
 from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.index.inverted_index import InvertedIndex

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from delf_d2r import config as configs
-from delf_d2r.data import artefacts
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.boxes_file import check_box
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.artefacts import artefact as artefacts
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.boxes.csv_file import check_box
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine.answer import Answer, SearchResult, results_of
-from delf_d2r.engine.candidates import Candidates
 from delf_d2r.engine.indexed_features import IndexedFeatures
 from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.engine.ranking_engine import RankingEngine
+from delf_d2r.engine.spatial_verification import Candidates
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index.array_files import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex

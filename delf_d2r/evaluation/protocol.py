@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.evaluation.average_precision import average_precision
 
 KS = (1, 5, 10)

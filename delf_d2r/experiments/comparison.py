@@ -13,9 +13,9 @@ from absl import logging
 
 import delf_d2r.config as configs
 from delf_d2r import text_table
-from delf_d2r.data import ranking_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import PROTOCOLS
@@ -26,7 +26,7 @@ from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.report import experiment_page, make_report, match_views
 from delf_d2r.report.paired_page import signed
 from delf_d2r.report.views import ExperimentView, MethodView, TableView
-from delf_d2r.stages import evaluate
+from delf_d2r.stages import evaluate_retrieval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,8 @@ def run(
     outcomes.append(outcome)
   rows = tuple(map(row_of, outcomes))
   *others, last = (
-    metrics_files.read_per_query(outcome.reported.metrics.path / evaluate.PER_QUERY) for outcome in outcomes
+    metrics_files.read_per_query(outcome.reported.metrics.path / evaluate_retrieval.PER_QUERY)
+    for outcome in outcomes
   )
   gains = {
     row.name: paired_comparison.compare(other, last) for row, other in zip(rows[:-1], others, strict=True)
@@ -124,7 +125,7 @@ def takes_boxes_file(regions: RegionsConfig) -> bool:
 def row_of(outcome: experiment.Outcome) -> Row:
   """What a table says of one experiment with queries."""
   made = outcome.artefacts
-  metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate.METRICS)
+  metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate_retrieval.METRICS)
   timing = ranking_files.load(made['rankings'].path).timing
   counts = made['index'].counts
   return Row(

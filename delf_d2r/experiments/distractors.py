@@ -10,14 +10,14 @@ own, and its query features ask again.
 import pathlib
 from collections.abc import Mapping
 
-from delf_d2r.data import distractor_list
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos import distractor_list
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.experiments import experiment, scoring
-from delf_d2r.experiments.second_features import DISTRACTORS, JOINED
+from delf_d2r.experiments.second_search import DISTRACTORS, JOINED
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import aggregate, build_index
+from delf_d2r.stages import aggregate_features, build_index
 
 _PREFIX = 'distractor_'
 
@@ -69,7 +69,7 @@ def run(
     options=options,
   )
   made = dict(base.artefacts) | {f'{_PREFIX}{kind}': artefact for kind, artefact in found.items()}
-  made['distractor_descriptors'] = given.get('distractor_descriptors') or aggregate.run(
+  made['distractor_descriptors'] = given.get('distractor_descriptors') or aggregate_features.run(
     config, made['distractor_features'], made['codebook'], own / 'descriptors', **options.extracting
   )
   made['index'] = given.get('joined_index') or build_index.run(

@@ -12,17 +12,17 @@ A stage whose artefact stands already and is valid is skipped, so that a run res
 import pathlib
 from collections.abc import Mapping
 
-from delf_d2r.config_rules import runs
+from delf_d2r.config.rules import runs
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ConfigError
 from delf_d2r.experiments import scoring
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.experiments.scoring import Outcome, summary
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import aggregate, build_index, detect, extract, train_codebook
-from delf_d2r.stages.compatibility import require_same_extractor
+from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extract_features, train_codebook
+from delf_d2r.stages.shared.compatibility import require_same_extractor
 
 __all__ = ['STAGES', 'Options', 'Outcome', 'extracted', 'run', 'summary']
 
@@ -75,7 +75,7 @@ def run(
   made = extracted(config, dataset, output, boxes_path=boxes_path, given=given, options=options)
   features = made['features']
   codebook = given.get('codebook') or train_codebook.run(config, features, output / 'codebook', redo=redo)
-  descriptors = given.get('descriptors') or aggregate.run(
+  descriptors = given.get('descriptors') or aggregate_features.run(
     config, features, codebook, output / 'descriptors', **options.extracting
   )
   index = given.get('index') or build_index.run(
@@ -83,7 +83,7 @@ def run(
   )
   made |= {'codebook': codebook, 'descriptors': descriptors, 'index': index}
   if dataset.queries:
-    made['query_features'] = given.get('query_features') or extract.run_queries(
+    made['query_features'] = given.get('query_features') or extract_features.run_queries(
       config, dataset.queries, output / 'query_features', **options.extracting
     )
   return scoring.scored(config, dataset, made, output, ground_truth=ground_truth, options=options)
@@ -101,8 +101,8 @@ def extracted(
   """The features of the index images, and the boxes where these had to be found; arguments as of `run`."""
   if 'features' in given:
     return {'features': given['features']}
-  boxes = given.get('boxes') or detect.run(
+  boxes = given.get('boxes') or detect_boxes.run(
     config, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting
   )
-  features = extract.run(config, dataset, output / 'features', boxes=boxes, **options.extracting)
+  features = extract_features.run(config, dataset, output / 'features', boxes=boxes, **options.extracting)
   return {'boxes': boxes, 'features': features}

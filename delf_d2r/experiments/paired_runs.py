@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 
 import delf_d2r.config as configs
-from delf_d2r.data import files, ranking_files
-from delf_d2r.data import ground_truth as ground_truths
-from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG, Artefact, Input, read_manifest
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG, Artefact, Input, read_manifest
+from delf_d2r.data.ground_truth import ground_truth as ground_truths
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
@@ -20,7 +21,7 @@ from delf_d2r.evaluation.protocol import Metrics
 from delf_d2r.experiments import scoring
 from delf_d2r.report import make_report, paired_page
 from delf_d2r.report.paired_page import PairedView, RunView
-from delf_d2r.stages import evaluate
+from delf_d2r.stages import evaluate_retrieval
 
 PAGE = 'compare.html'
 DOCUMENT = 'compare.json'
@@ -84,7 +85,7 @@ def _of_metrics(name: str, metrics: Artefact, run: pathlib.Path | None) -> Score
   page = run / 'report' / make_report.PAGE if run else None
   return ScoredRun(
     name,
-    metrics_files.read_per_query(metrics.path / evaluate.PER_QUERY),
+    metrics_files.read_per_query(metrics.path / evaluate_retrieval.PER_QUERY),
     metrics.input('ground_truth'),
     page if page and page.is_file() else None,
   )
@@ -94,8 +95,10 @@ def _of_rankings(name: str, rankings: Artefact, ground_truth: str | pathlib.Path
   if ground_truth is None:
     raise UserError(f'{name}: rankings without scores. Give --ground_truth, or what evaluate_retrieval made')
   stored = ranking_files.load(rankings.path)
-  queries = evaluate.resolved_queries(rankings, stored, ground_truths.load(ground_truth))
-  return ScoredRun(name, evaluate.score(stored, queries), evaluate.ground_truth_input(ground_truth))
+  queries = evaluate_retrieval.resolved_queries(rankings, stored, ground_truths.load(ground_truth))
+  return ScoredRun(
+    name, evaluate_retrieval.score(stored, queries), evaluate_retrieval.ground_truth_input(ground_truth)
+  )
 
 
 @dataclasses.dataclass(frozen=True)

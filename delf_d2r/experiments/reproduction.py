@@ -16,26 +16,26 @@ from collections.abc import Iterable, Sequence
 from absl import logging
 
 import delf_d2r.config as configs
-from delf_d2r.config_values import fingerprint
-from delf_d2r.data import distractor_list
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.benchmarks import Benchmark
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.config.values import fingerprint
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.ground_truth.benchmarks import Benchmark
+from delf_d2r.data.photos import distractor_list
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.experiments import (
   comparison,
   distractors,
   experiment,
+  paper_tables,
   reproduction_table,
   standing_runs,
-  table_rows,
 )
 from delf_d2r.experiments.former_table import FormerTable
 from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
 from delf_d2r.experiments.sharing import SharedArtefacts
 from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
-from delf_d2r.stages import evaluate, train_codebook
+from delf_d2r.stages import evaluate_retrieval, train_codebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run(
       written. What else hinders a single row is said in its result.
   """
   choices = choices or Choices()
-  wanted = table_rows.chosen(table, choices.rows)
+  wanted = paper_tables.chosen(table, choices.rows)
   dataset = benchmark.dataset()
   if dataset.queries is None:
     raise UserError(f'{benchmark.images}: a table needs queries, but there is no ground truth')
@@ -130,7 +130,7 @@ class _Runner:
     inputs = (
       self._dataset.images.as_input(),
       self._dataset.queries.as_input(),
-      evaluate.ground_truth_input(self._benchmark.ground_truth),
+      evaluate_retrieval.ground_truth_input(self._benchmark.ground_truth),
     )
     refused, made = [], set()
     for row in rows:
@@ -143,7 +143,7 @@ class _Runner:
       keys = self._shared.keys(config)
       given = {kind for kind, key in keys.items() if key in made}
       made |= set(keys.values())
-      place = self._output / table_rows.folder_name(row.name)
+      place = self._output / paper_tables.folder_name(row.name)
       found = standing_runs.differences(
         config,
         inputs,
@@ -162,18 +162,18 @@ class _Runner:
 
   def _planned(self, row: table_pb2.TableRow) -> tuple[experiment_pb2.ExperimentConfig, tuple[str, ...]]:
     """The config of a row and what it needs that is not at hand."""
-    config = table_rows.row_config(
+    config = paper_tables.row_config(
       row,
       is_revisited=self._benchmark.is_revisited,
       overrides=self._choices.overrides,
       max_words=self._choices.max_words,
     )
-    return config, table_rows.missing(row, config, has_boxes=self._benchmark.boxes is not None)
+    return config, paper_tables.missing(row, config, has_boxes=self._benchmark.boxes is not None)
 
   def _measure(self, row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig) -> RowResult:
     choices, benchmark = self._choices, self._benchmark
     takes_boxes = comparison.takes_boxes_file(config.regions)
-    place = self._output / table_rows.folder_name(row.name)
+    place = self._output / paper_tables.folder_name(row.name)
     given = self._shared.given(config)
     if 'codebook' not in given and benchmark.codebook:
       given |= self._other_codebook(config)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from delf_d2r import text_table
 from delf_d2r.data import files
-from delf_d2r.data.benchmarks import REVISITED, Benchmark
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.experiments import comparison, table_rows
-from delf_d2r.experiments.table_rows import Need
+from delf_d2r.data.ground_truth.benchmarks import REVISITED, Benchmark
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.experiments import comparison, paper_tables
+from delf_d2r.experiments.paper_tables import Need
 from delf_d2r.protos import table_pb2
 from delf_d2r.report import make_report, reproduction_page
 from delf_d2r.report.reproduction_page import ReproductionView
@@ -93,7 +93,7 @@ class Reproduction:
   @property
   def needs(self) -> list[Need]:
     """What is missing, and where to get it."""
-    return table_rows.needs(self.table, {result.row.name: result.missing for result in self.results})
+    return paper_tables.needs(self.table, {result.row.name: result.missing for result in self.results})
 
 
 def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
@@ -110,7 +110,7 @@ def as_text(found: Reproduction) -> str:
   notes = [f'{result.row.name}: {result.note}' for result in found.results if result.note]
   heading = f'{found.table.title} on {_subtitle(found)}'
   parts = [heading, text_table.aligned([columns, *rows]), '\n'.join(_notes(found)), '\n'.join(notes)]
-  return '\n\n'.join(part for part in (*parts, table_rows.needs_text(found.needs)) if part) + '\n'
+  return '\n\n'.join(part for part in (*parts, paper_tables.needs_text(found.needs)) if part) + '\n'
 
 
 def places(table: table_pb2.TableConfig, output: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
-from delf_d2r.stages import parallel
+from delf_d2r.runtime import worker_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Options:
   workers: int | None = None
   strict: bool = False
   redo: bool = False
-  cluster: parallel.Pool | None = None
+  cluster: worker_pool.Pool | None = None
   sorting_bytes: int = DEFAULT_MEMORY_BUDGET
 
   @property

@@ -11,16 +11,16 @@ from absl import logging
 
 import delf_d2r.config as configs
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import RUN_CONFIG, Artefact
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import second_features
+from delf_d2r.experiments import second_search
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.report import make_report
-from delf_d2r.stages import evaluate, expand, fuse, rerank, search
+from delf_d2r.stages import evaluate_retrieval, expand_queries, fuse_rankings, rerank_results, search_index
 
 # Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each.
 HARD = 'reranked_hard'
@@ -45,7 +45,7 @@ def summary(outcome: Outcome) -> str:
   """A few lines for a terminal: what is in the index and, with queries, how good it is."""
   lines = [f'{name}: {value}' for name, value in make_report.facts(outcome.reported).items()]
   if outcome.reported.metrics:
-    metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate.METRICS)
+    metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate_retrieval.METRICS)
     lines += [
       f'mAP {name}: {make_report.percent(values.mean_average_precision) or "no query has positives"}'
       for name, values in metrics.items()
@@ -80,11 +80,11 @@ def scored(
   home = output.parent if distractors else output
   if dataset.queries:
     queries = made['query_features']
-    rankings = search.run(config, index, queries, output / 'rankings', redo=redo)
-    metrics = evaluate.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
+    rankings = search_index.run(config, index, queries, output / 'rankings', redo=redo)
+    metrics = evaluate_retrieval.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
     made |= {'rankings': rankings, 'metrics': metrics}
     if config.HasField('fusion'):
-      other = second_features.other_rankings(
+      other = second_search.other_rankings(
         config,
         dataset,
         features,
@@ -93,22 +93,20 @@ def scored(
         distractors=distractors,
         distractor_features=more,
       )
-      rankings = fuse.run(config, rankings, other, output / 'fused', redo=redo)
+      rankings = fuse_rankings.run(config, rankings, other, output / 'fused', redo=redo)
       made['fused'] = rankings
-      made['fused_metrics'] = evaluate.run(
+      made['fused_metrics'] = evaluate_retrieval.run(
         config, rankings, ground_truth, output / 'fused_metrics', redo=redo
       )
     if config.HasField('verification'):
       to_verify = features, queries, more
       if config.verification.HasField('extraction'):
-        to_verify = second_features.to_verify(
-          config, dataset, distractors, home, extracting=options.extracting
-        )
+        to_verify = second_search.to_verify(config, dataset, distractors, home, extracting=options.extracting)
       protocols = {'reranked': 'medium'}
       if config.verification.junk == VerificationConfig.SKIP_EACH:
         protocols[HARD] = 'hard'
       verified = {
-        name: rerank.run(
+        name: rerank_results.run(
           config,
           rankings,
           *to_verify[:2],
@@ -123,7 +121,7 @@ def scored(
       }
       made |= verified
       reranked = made['reranked']
-      made['reranked_metrics'] = evaluate.run(
+      made['reranked_metrics'] = evaluate_retrieval.run(
         config,
         reranked,
         ground_truth,
@@ -133,11 +131,11 @@ def scored(
         redo=redo,
       )
     if config.HasField('expansion'):
-      expanded = expand.run(
+      expanded = expand_queries.run(
         config, reranked, index, features, queries, output / 'expanded', distractors=more, redo=redo
       )
       made['expanded'] = expanded
-      made['expanded_metrics'] = evaluate.run(
+      made['expanded_metrics'] = evaluate_retrieval.run(
         config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
       )
   # Last, so that a run that is refused leaves the config of what stands there.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import delf_d2r.config as configs
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.protos import experiment_pb2
 
 _DESCRIBED = ('regions', 'extraction', 'codebook', 'aggregation')

@@ -7,9 +7,9 @@ each other, that comes late.
 import pathlib
 from collections.abc import Collection, Iterator
 
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, Input, Plan, read_manifest
-from delf_d2r.experiments.second_features import DISTRACTORS, JOINED
+from delf_d2r.data.artefacts.artefact import MANIFEST, Input, Plan, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
+from delf_d2r.experiments.second_search import DISTRACTORS, JOINED
 from delf_d2r.protos import experiment_pb2, manifest_pb2
 
 

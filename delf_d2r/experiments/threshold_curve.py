@@ -11,15 +11,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.protocol import PROTOCOLS
 from delf_d2r.experiments import comparison, experiment
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report, trade_off_page
 from delf_d2r.report.trade_off_page import TradeOffPoint, TradeOffView
-from delf_d2r.stages import detect, extract, limit_regions
+from delf_d2r.stages import detect_boxes, extract_features, limit_regions
 
 TABLE = 'threshold_curve.csv'
 
@@ -65,8 +65,8 @@ def run(
     raise UserError('a curve over thresholds needs queries: give --ground_truth')
   options = options or experiment.Options()
   lowest = _with_threshold(config, thresholds[0])
-  boxes = detect.run(lowest, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting)
-  features = extract.run(lowest, dataset, output / 'features', boxes=boxes, **options.extracting)
+  boxes = detect_boxes.run(lowest, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting)
+  features = extract_features.run(lowest, dataset, output / 'features', boxes=boxes, **options.extracting)
   given = {'codebook': codebook} if codebook else {}
   points = []
   for threshold in thresholds:

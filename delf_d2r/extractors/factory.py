@@ -3,7 +3,7 @@
 import pathlib
 
 from delf_d2r.errors import UserError
-from delf_d2r.extractors.regions import LocalExtractor, RegionExtractor
+from delf_d2r.extractors.region_extractor import LocalExtractor, RegionExtractor
 from delf_d2r.protos import extraction_pb2
 
 Extraction = extraction_pb2.ExtractionConfig
@@ -39,9 +39,9 @@ def _root_sift(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
 
 
 def _delf(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
-  from delf_d2r.models import extractor
+  from delf_d2r.extractors import delf
 
-  return extractor.build(config, default_model=DEFAULT_DELF)
+  return delf.build(config, default_model=DEFAULT_DELF)
 
 
 def _joined(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
@@ -57,17 +57,17 @@ def _joined(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
 
 
 def _global(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
-  from delf_d2r.models import global_descriptor
+  from delf_d2r.extractors import global_descriptor
 
   return global_descriptor.build(config.global_descriptor)
 
 
 def _patches(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
   from delf_d2r.extractors.patch_features import PatchFeatures
-  from delf_d2r.models import patch_network
+  from delf_d2r.models.saved_models import patches
 
   return PatchFeatures(
-    patch_network.load(config.patches.model_path, patch_size=config.patches.patch_size),
+    patches.load(config.patches.model_path, patch_size=config.patches.patch_size),
     config.patches,
     config.root_sift,
     max_features=config.max_features,
@@ -76,7 +76,7 @@ def _patches(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
 
 
 def _activation_regions(config: extraction_pb2.ExtractionConfig) -> LocalExtractor:
-  from delf_d2r.models import activation_regions
+  from delf_d2r.extractors import activation_regions
 
   return activation_regions.build(config)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from delf_d2r.extractors.regions import LocalExtractor
+from delf_d2r.extractors.region_extractor import LocalExtractor
 from delf_d2r.structures import LocalFeatures
 
 # Unit vectors are at most 2 apart, so descriptors of two kinds are at least 4 - 2 apart, never nearer than

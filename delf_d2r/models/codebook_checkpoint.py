@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
-from delf_d2r.models import quiet
+from delf_d2r.models.saved_models import quiet
 
 _OBJECT_KEY = 'codebook/.ATTRIBUTES/VARIABLE_VALUE'
 _NAME = 'clusters'

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from delf_d2r.models import detection_model
-from delf_d2r.models.detection_model import DetectionModel, Detections
+from delf_d2r.models.saved_models import detections
+from delf_d2r.models.saved_models.detections import DetectionModel, Detections
 from delf_d2r.structures import Boxes
 
 
@@ -59,4 +59,4 @@ def load(path: str, *, classes: Sequence[int] = ()) -> BoxDetector:
   Raises:
     UserError: nothing is there, or it is no detector.
   """
-  return BoxDetector(detection_model.load(path), classes=classes)
+  return BoxDetector(detections.load(path), classes=classes)

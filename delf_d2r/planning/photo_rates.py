@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from delf_d2r import config as configs
-from delf_d2r.data.boxes_file import COLUMNS
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.boxes.csv_file import COLUMNS
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.planning.costs import measure
 from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
 from delf_d2r.protos import experiment_pb2, regions_pb2
-from delf_d2r.stages import detect, extract, parallel
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages import detect_boxes, extract_features
 
 _SEED = 0  # of random boxes
 
@@ -37,18 +38,20 @@ def of_photos(
   for size, names in (('few', photos.names[::4]), ('many', photos.names)):
     dataset = Dataset(ImageList(photos.root, names))
     found, features = work / f'boxes_{size}', work / f'features_{size}'
-    find = functools.partial(detect.run, config, dataset, found, workers=workers)
+    find = functools.partial(detect_boxes.run, config, dataset, found, workers=workers)
     if finds:
       detection.append((len(names), measure(Quiet(find)), bytes_of(found)))
     if boxes is not None:
       regions = _file_of_boxes(names, boxes, work / f'boxes_{size}.csv')
       found = work / f'given_boxes_{size}'
-      find = functools.partial(detect.run, regions, dataset, found, workers=workers)
+      find = functools.partial(detect_boxes.run, regions, dataset, found, workers=workers)
     artefact = find()
-    extracting = functools.partial(extract.run, config, dataset, features, boxes=artefact, workers=workers)
+    extracting = functools.partial(
+      extract_features.run, config, dataset, features, boxes=artefact, workers=workers
+    )
     extraction.append((len(names), measure(Quiet(extracting)), bytes_of(features)))
   measured = {'detection': detection, 'extraction': extraction}
-  pool = {'workers': workers, 'cores': min(workers, parallel.available_cores())}
+  pool = {'workers': workers, 'cores': min(workers, worker_pool.available_cores())}
   return {stage: rate_of(*points, **pool) for stage, points in measured.items() if points}
 
 

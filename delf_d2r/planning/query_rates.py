@@ -8,12 +8,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from delf_d2r.aggregator import kernel
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.engine import SearchEngine
-from delf_d2r.planning.synthetic import DescriptorGenerator
+from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
 from delf_d2r.protos import experiment_pb2, verification_pb2
-from delf_d2r.stages import extract
+from delf_d2r.stages import extract_features
 from delf_d2r.verifier import Verifier, features_to_match
 
 _QUERIES = 100
@@ -50,7 +50,7 @@ def verification_seconds(options: verification_pb2.VerificationConfig, features:
     features: of at least two photos.
   """
   verifier, store = Verifier(options), FeatureStore(features)
-  photos = list(itertools.islice(extract.read(features), _PAIRS))
+  photos = list(itertools.islice(extract_features.read(features), _PAIRS))
   pairs = list(itertools.islice(itertools.permutations(range(len(photos)), 2), _PAIRS))
   with threadpool_limits(1, user_api='blas'):
     verifier(photos[0].region(0), features_to_match(photos[1], options))  # Has everything loaded.

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from delf_d2r.aggregator import kernel
-from delf_d2r.config_rules import runs
-from delf_d2r.data import index_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.config.rules import runs
+from delf_d2r.data.artefacts import index_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ConfigError
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.planning import made
+from delf_d2r.planning import synthetic_artefacts
 from delf_d2r.planning.costs import Line, measure
 from delf_d2r.planning.photo_rates import of_photos
 from delf_d2r.planning.query_rates import search_seconds, verification_seconds
 from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
 from delf_d2r.protos import codebook_pb2, experiment_pb2
-from delf_d2r.stages import aggregate, build_index, extract, parallel
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages import aggregate_features, build_index, extract_features
 from delf_d2r.structures import ImageFeatures
 
 # What is aggregated for each process: as many distances of features to words, within these limits.
@@ -86,13 +87,13 @@ def measure_rates(
   """
   for problem in runs.problems(config):
     raise ConfigError(problem.text)
-  workers = workers or parallel.available_cores()
+  workers = workers or worker_pool.available_cores()
   stages = {}
   if photos is None:
-    source = made.images(features=features, boxes=boxes or 0, dimensions=dimensions)
+    source = synthetic_artefacts.images(features=features, boxes=boxes or 0, dimensions=dimensions)
   else:
     stages |= of_photos(config, photos, work, boxes=boxes, workers=workers)
-    source = itertools.cycle(list(extract.read(Artefact.open(work / 'features_many', 'features'))))
+    source = itertools.cycle(list(extract_features.read(Artefact.open(work / 'features_many', 'features'))))
   stages['aggregation'], described = _of_aggregation(config, source, work, workers=workers)
   counts = described.counts
   entries = round(counts['descriptors'] / counts['images'])
@@ -127,16 +128,16 @@ def measure_rates(
 def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path, *, workers: int):
   points = []
   sample = [next(source) for _ in range(64)]
-  codebook = made.save_codebook(sample, config, work / 'codebook')
+  codebook = synthetic_artefacts.save_codebook(sample, config, work / 'codebook')
   per_image = max(float(np.mean([len(image.features) for image in sample])), 1.0)
   wanted = max(_AGGREGATED_DISTANCES / (per_image * config.codebook.num_words), _AGGREGATED_LEAST)
   each = int(min(wanted, _AGGREGATED, _AGGREGATED_BYTES / (4 * per_image * sample[0].features.dimensions)))
   for size, count in (('few', each * workers // 2), ('many', each * workers)):
-    features = made.save_features(source, count, config, work / f'made_{size}')
+    features = synthetic_artefacts.save_features(source, count, config, work / f'made_{size}')
     output = work / f'descriptors_{size}'
-    run = functools.partial(aggregate.run, config, features, codebook, output, workers=workers)
+    run = functools.partial(aggregate_features.run, config, features, codebook, output, workers=workers)
     points.append((count, measure(Quiet(run)), bytes_of(output)))
-  cores = min(workers, parallel.available_cores())
+  cores = min(workers, worker_pool.available_cores())
   return rate_of(*points, workers=workers, cores=cores), Artefact.open(output, 'descriptors')
 
 
@@ -146,7 +147,7 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
   points, searches = [], []
   codebook = Artefact.open(work / 'codebook', 'codebook')
   for size, count in (('few', max(many // 4, 2)), ('many', max(many, 3))):
-    descriptors = made.save_descriptors(
+    descriptors = synthetic_artefacts.save_descriptors(
       count, config, work / f'drawn_{size}', words=words, entries=entries, dimensions=dimensions
     )
     output = work / f'index_{size}'
@@ -155,5 +156,5 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
     images = descriptors.counts['words'] / (words * entries)
     points.append((images, built, bytes_of(output / index_files.INVERTED)))
     searches.append((images, search_seconds(output, config, words=words, dimensions=dimensions)))
-  rate = rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries, cores=parallel.available_cores())
+  rate = rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries, cores=worker_pool.available_cores())
   return rate, Line.rising(*searches)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 import numpy as np
 
 from delf_d2r import codebook as codebooks
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.planning.costs import Cost
 from delf_d2r.protos import codebook_pb2
-from delf_d2r.stages import extract, parallel
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages import extract_features
 
 _IMAGES = 64
 _WORDS = 4096  # measured with at most so many
@@ -63,7 +64,7 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
   """
   images = []
   reading = _timed(
-    lambda: images.extend(itertools.islice(extract.read(features), _IMAGES)),
+    lambda: images.extend(itertools.islice(extract_features.read(features), _IMAGES)),
     1 / min(features.counts['images'], _IMAGES),
   )
   descriptors = np.concatenate([image.region(0).descriptors for image in images])
@@ -96,7 +97,7 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
 
   cpu = each(few.cpu_seconds, many.cpu_seconds, comparing.cpu_seconds)
   # Differences of short times may come out less than the cores can do.
-  seconds = max(each(few.seconds, many.seconds, comparing.seconds), cpu / parallel.available_cores())
+  seconds = max(each(few.seconds, many.seconds, comparing.seconds), cpu / worker_pool.available_cores())
   return TrainingRates(reading, comparing, Cost(seconds, cpu, 0.0), is_approximate)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from delf_d2r.data import files
-from delf_d2r.data.boxes_file import check_box
+from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.report import match_views, search_page

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 import delf_d2r.config as configs
-from delf_d2r.data import artefact_writer, files, images, ranking_files
-from delf_d2r.data.ground_truth import QueryGroundTruth
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, ranking_files
+from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
+from delf_d2r.data.photos import images
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
@@ -16,7 +18,7 @@ from delf_d2r.evaluation.protocol import Metrics
 from delf_d2r.report import experiment_page, match_views
 from delf_d2r.report.reported_run import Labels, Run, ranked_queries
 from delf_d2r.report.views import ExperimentView, QueryView, ResultView, TableView
-from delf_d2r.stages import evaluate
+from delf_d2r.stages import evaluate_retrieval
 from delf_d2r.structures import Ranking
 
 PAGE = 'index.html'
@@ -60,7 +62,7 @@ def run(
 
 
 def _metrics(run: Run) -> Metrics:
-  return metrics_files.read_per_query(run.metrics.path / evaluate.PER_QUERY)
+  return metrics_files.read_per_query(run.metrics.path / evaluate_retrieval.PER_QUERY)
 
 
 def write(page: str, output: pathlib.Path) -> pathlib.Path:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.feature_store import FeatureStore
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ArtefactError, UserError

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delf_d2r.data import photo_folders, ranking_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset, Queries
-from delf_d2r.data.ground_truth import QueryGroundTruth, ResolvedQuery
-from delf_d2r.data.photo_folders import PhotoFolders
-from delf_d2r.stages import evaluate
+from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth, ResolvedQuery
+from delf_d2r.data.photos import photo_folders
+from delf_d2r.data.photos.dataset import Dataset, Queries
+from delf_d2r.data.photos.photo_folders import PhotoFolders
+from delf_d2r.stages import evaluate_retrieval
 from delf_d2r.structures import Ranking
 
 
@@ -74,7 +75,7 @@ def ranked_queries(run: Run) -> list[RankedQuery]:
     return []
   queries = run.dataset.queries
   stored = ranking_files.load(run.rankings.path)
-  resolved = evaluate.resolved_queries(run.rankings, stored, queries.ground_truth)
+  resolved = evaluate_retrieval.resolved_queries(run.rankings, stored, queries.ground_truth)
   rows = {ranking.query: row for row, ranking in enumerate(stored.rankings)}
   found = []
   for position, query in enumerate(queries.ground_truth.queries):

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Sequence
 
 from delf_d2r.data import files
-from delf_d2r.data.boxes_file import COLUMNS, check_box, read_rows
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.boxes.csv_file import COLUMNS, check_box, read_rows
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 
 NO_OBJECT = '.no_object.json'

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.serving import annotation_routes, problems, schemas
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.guard import Guard

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 from fastapi import Request, Response
 
-from delf_d2r.data import images
+from delf_d2r.data.photos import images
 from delf_d2r.errors import ImageError
 from delf_d2r.report import thumbnails
 from delf_d2r.report.thumbnails import Thumbnail

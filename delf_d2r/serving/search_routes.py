@@ -7,8 +7,8 @@ import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 
-from delf_d2r.data.boxes_file import check_box
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.boxes.csv_file import check_box
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving import schemas
 from delf_d2r.serving.options import Options

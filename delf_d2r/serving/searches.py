@@ -6,8 +6,8 @@ import pathlib
 import time
 from typing import BinaryIO
 
-from delf_d2r.data import images
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ImageError

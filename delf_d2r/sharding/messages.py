@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from delf_d2r.data.records import Record, checked, encode
+from delf_d2r.data.artefacts.records import Record, checked, encode
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index.search import Scoring
 from delf_d2r.structures import AggregatedDescriptor

@@ -4,7 +4,8 @@ import pathlib
 
 import numpy as np
 
-from delf_d2r.data import files, index_files
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index.array_files import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from delf_d2r.data import files, images, stored_boxes
-from delf_d2r.data.artefacts import Input
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data import files
+from delf_d2r.data.artefacts.artefact import Input
+from delf_d2r.data.boxes import any_form
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.extractors import region_source
-from delf_d2r.extractors.region_source import Detector, limits
+from delf_d2r.extractors import photo_boxes
+from delf_d2r.extractors.photo_boxes import Detector, limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import regions_pb2
 from delf_d2r.structures import Boxes
@@ -82,7 +84,7 @@ def build(regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path
   """
   path = _boxes_path(regions, boxes_path)
   if regions.source == Regions.DETECTOR:
-    model_path = region_source.model_path(regions.detector)
+    model_path = photo_boxes.model_path(regions.detector)
     place = pathlib.Path(model_path)
     return BoxSource(
       functools.partial(_detecting, regions, model_path),
@@ -91,8 +93,8 @@ def build(regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path
       photos_at_once=regions.detector.batch_size,
       uses_network=True,
     )
-  stored = stored_boxes.read(path, photos.names) if path else {}
-  inputs = (Input('boxes_file', stored_boxes.fingerprint(path), path.resolve()),) if path else ()
+  stored = any_form.read(path, photos.names) if path else {}
+  inputs = (Input('boxes_file', any_form.fingerprint(path), path.resolve()),) if path else ()
   find = _by_name(regions, stored)
   return BoxSource(
     lambda: lambda some: [find(photo.name) for photo in some], inputs, regions.images_per_shard
@@ -129,7 +131,7 @@ def _by_name(regions: Regions, stored: Mapping[str, Boxes]) -> Callable[[str], F
   if regions.source == Regions.RANDOM:
     return functools.partial(_random, regions, stored)
   if regions.source == Regions.UNIFORM:
-    grid = region_source.uniform_grid(regions)
+    grid = photo_boxes.uniform_grid(regions)
     return lambda name: _selected(name, grid, regions)
   return lambda name: _selected(name, stored.get(name, Boxes.empty()), regions)
 

@@ -16,15 +16,17 @@ import numpy as np
 from absl import logging
 
 from delf_d2r import aggregator
-from delf_d2r.data import artefact_writer, codebook_files, index_files, photo_folders
-from delf_d2r.data.artefacts import Artefact, Plan, with_comparison
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files
+from delf_d2r.data.artefacts.artefact import Artefact, Plan, with_comparison
+from delf_d2r.data.photos import photo_folders
 from delf_d2r.errors import UserError
 from delf_d2r.index import joining
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
-from delf_d2r.stages import index_segments, parallel, progress
-from delf_d2r.stages.compatibility import require_same_making
+from delf_d2r.runtime import progress, worker_pool
+from delf_d2r.stages import index_segments
+from delf_d2r.stages.shared.compatibility import require_same_making
 
 
 def run(
@@ -34,7 +36,7 @@ def run(
   output: pathlib.Path,
   *,
   distractors: Artefact | None = None,
-  workers: parallel.Workers = None,
+  workers: worker_pool.Workers = None,
   memory_budget: int = DEFAULT_MEMORY_BUDGET,
   redo: bool = False,
 ) -> Artefact:
@@ -86,7 +88,7 @@ def _build(
   codebook: Artefact,
   config: aggregation_pb2.AggregationConfig,
   output: pathlib.Path,
-  workers: parallel.Workers,
+  workers: worker_pool.Workers,
   memory_budget: int,
 ) -> InvertedIndex:
   # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
@@ -113,7 +115,7 @@ def _make_segments(
   jobs: Sequence[index_segments.Job],
   parts: pathlib.Path,
   sizes: Mapping[str, Any],
-  workers: parallel.Workers,
+  workers: worker_pool.Workers,
   memory_budget: int,
 ) -> None:
   """Has every segment made that no earlier run has finished."""
@@ -122,9 +124,9 @@ def _make_segments(
   for leftover in set(parts.iterdir()) - {job.part for job in jobs} | {job.part for job in missing}:
     shutil.rmtree(leftover, ignore_errors=True)
   if workers is None or isinstance(workers, int):
-    workers = max(min(workers or parallel.available_cores(), len(missing)), 1)
+    workers = max(min(workers or worker_pool.available_cores(), len(missing)), 1)
     memory_budget //= workers
-  made = parallel.map_groups(
+  made = worker_pool.map_groups(
     index_segments.Maker(memory_budget=memory_budget, **sizes),
     [[job] for job in missing],
     num_groups=len(missing),

@@ -4,12 +4,13 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
-from delf_d2r.data import distractor_list, ground_truth, images, name_matching
-from delf_d2r.data.ground_truth import GroundTruth
-from delf_d2r.data.image_list import ImageList
-from delf_d2r.data.revisited_folders import RevisitedFolder
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth.ground_truth import GroundTruth
+from delf_d2r.data.ground_truth.revisited_folders import RevisitedFolder
+from delf_d2r.data.photos import distractor_list, images, name_matching
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.stages import parallel, progress
+from delf_d2r.runtime import progress, worker_pool
 
 _EXIF_ORIENTATION = 0x0112
 # JPEGs are decoded at an eighth of their size: every byte is read, few pixels are made.
@@ -96,8 +97,8 @@ class _Photo:
 
 
 def _inspect(paths: Sequence[pathlib.Path], workers: int | None) -> list[_Photo]:
-  workers = min(workers or parallel.default_workers(uses_network=False), max(len(paths), 1))
-  found = parallel.map_ordered(_inspector, paths, workers=workers)
+  workers = min(workers or worker_pool.default_workers(uses_network=False), max(len(paths), 1))
+  found = worker_pool.map_ordered(_inspector, paths, workers=workers)
   return list(progress.track(found, total=len(paths), what='check', unit='photos'))
 
 

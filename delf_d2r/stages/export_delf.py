@@ -7,11 +7,12 @@ import pathlib
 from absl import logging
 from google.protobuf import text_format
 
-from delf_d2r.data import files, pca_files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import pca_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.protos import delf_model_pb2
-from delf_d2r.stages import training_run
+from delf_d2r.stages.shared import training_run
 from delf_d2r.version import VERSION
 
 WEIGHTS = 'delf.weights.h5'
@@ -69,14 +70,15 @@ def run(
   """
   if not 0 < options.nms_iou <= 1:
     raise UserError(f'nms_iou is {options.nms_iou:g}; it must be in (0, 1]')
-  from delf_d2r.models import delf, export, model_directory
+  from delf_d2r.models.delf import export, network
+  from delf_d2r.models.saved_models import directory
 
-  model_directory.require_absent(output)
+  directory.require_absent(output)
   built = delf_model_pb2.DelfModelConfig()
   built.CopyFrom(config)
   if weights:
     built.ClearField('backbone_weights')
-  model = delf.Delf(built)
+  model = network.Delf(built)
   if weights:
     model.load(weights)
   pca = None

@@ -10,9 +10,10 @@ from absl import logging
 from google.protobuf import text_format
 
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.protos import detector_pb2
-from delf_d2r.stages import train_detector, training_run
+from delf_d2r.stages import train_detector
+from delf_d2r.stages.shared import training_run
 from delf_d2r.version import VERSION
 
 
@@ -62,18 +63,19 @@ def run(
   Raises:
     UserError: the weights do not fit, the output exists, or tf-models-official is not installed.
   """
-  from delf_d2r.models import detector, detector_export, model_directory
+  from delf_d2r.models.detector import export, network
+  from delf_d2r.models.saved_models import directory
 
-  model_directory.require_absent(output)
+  directory.require_absent(output)
   built = detector_pb2.DetectorModelConfig()
   built.CopyFrom(config)
   built.ClearField('backbone_weights')
   for field in ('min_score', 'nms_iou', 'max_detections'):
     if getattr(options, field) is not None:
       setattr(built, field, getattr(options, field))
-  model = detector.Detector(built)
+  model = network.Detector(built)
   model.load(weights)
-  module = detector_export.DetectorModule(model, half_weights=options.half_weights)
+  module = export.DetectorModule(model, half_weights=options.half_weights)
   card = {
     'name': options.name,
     'notes': options.notes,
@@ -88,7 +90,7 @@ def run(
     'weights': {'fingerprint': files.fingerprint(pathlib.Path(weights))},
     'made': {'library': f'delf_d2r {VERSION}', 'date': datetime.date.today().isoformat()},
   }
-  detector_export.save(module, model, output, card=card)
+  export.save(module, model, output, card=card)
   size = sum(file.stat().st_size for file in output.rglob('*') if file.is_file())
   logging.info('export: %s, %.1f MiB', output, size / 2**20)
   return output

@@ -4,8 +4,9 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
-from delf_d2r.data import images, records
-from delf_d2r.data.ground_truth import QueryGroundTruth
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
+from delf_d2r.data.photos import images
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import factory
 from delf_d2r.protos import extraction_pb2

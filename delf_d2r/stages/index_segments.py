@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from delf_d2r.data import files, records, tfrecord
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import records, tfrecord
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index import joining
 from delf_d2r.index.segments import SEGMENT_ENTRIES

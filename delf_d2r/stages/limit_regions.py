@@ -5,13 +5,13 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import artefact_writer, records
-from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.artefacts import artefact_writer, records
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import ArtefactError
-from delf_d2r.extractors.region_source import limits
+from delf_d2r.extractors.photo_boxes import limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import extract
+from delf_d2r.stages import extract_features
 from delf_d2r.structures import Boxes
 
 _IMAGES_PER_SHARD = 1024
@@ -59,5 +59,5 @@ def run(
           image = records.decode_features(next(data for position, data in stream if position == item))
           kept = box_geometry.selected(boxes_of.get(image.name, Boxes.empty()), **limits(config.regions))
           fewer = image.take_regions([0, *(1 + np.array(kept, int))])
-          extract.add(file, fewer)
+          extract_features.add(file, fewer)
     return writer.finish(upstream=features)

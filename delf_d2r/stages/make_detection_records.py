@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import ImageOps
 
-from delf_d2r.data import boxes_file, detection_examples, images, landmark_boxes, pasting, split
-from delf_d2r.data.artefacts import Artefact, Input, Plan
-from delf_d2r.data.detection_examples import DetectionExample
-from delf_d2r.data.image_list import ImageList
-from delf_d2r.data.landmark_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.boxes import csv_file, training_boxes
+from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.scenes import pasting
+from delf_d2r.data.training import detection_examples, split
+from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.extractors import resize
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
-from delf_d2r.stages import detection_writing
-from delf_d2r.stages.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+from delf_d2r.stages.shared import detection_writing
+from delf_d2r.stages.shared.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
 
 Config = detection_data_pb2.DetectionRecordsConfig
 
@@ -75,7 +78,7 @@ def run(
   inputs = [
     photos.as_input(),
     *(
-      Input(role, boxes_file.fingerprint(path), pathlib.Path(path).resolve())
+      Input(role, csv_file.fingerprint(path), pathlib.Path(path).resolve())
       for role, path in paths.items()
       if path
     ),
@@ -105,9 +108,9 @@ def _jobs(
   settings: Config, photos, boxes_path, validation_boxes_path, landmarks_path
 ) -> dict[str, list[_Job]]:
   """The photos of each part. Those without boxes that are no negatives are not among them."""
-  read = [landmark_boxes.read(boxes_path, photos, landmarks_path=landmarks_path)]
+  read = [training_boxes.read(boxes_path, photos, landmarks_path=landmarks_path)]
   if validation_boxes_path:
-    read.append(landmark_boxes.read(validation_boxes_path, photos, landmarks_path=landmarks_path))
+    read.append(training_boxes.read(validation_boxes_path, photos, landmarks_path=landmarks_path))
     _require_disjoint(*read, boxes_path, validation_boxes_path)
   jobs: dict[str, list[_Job]] = {part: [] for part in PARTS}
   number = 0
@@ -153,7 +156,7 @@ class _Maker:
 def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
   photo, errors = job.photo, list(job.photo.problems)
   if settings.classes:
-    photo = landmark_boxes.select_classes(photo, classes)
+    photo = training_boxes.select_classes(photo, classes)
   else:
     photo = dataclasses.replace(photo, classes=(classes[0],) * len(photo))
   counts = {'other_classes': len(job.photo) - len(photo)}

@@ -7,24 +7,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from delf_d2r.data import (
-  boxes_file,
-  composed_scenes,
-  detection_examples,
-  images,
-  landmark_boxes,
-  pasting,
-  split,
-)
-from delf_d2r.data.artefacts import Artefact, Input, Plan
-from delf_d2r.data.composed_scenes import Material
-from delf_d2r.data.detection_examples import DetectionExample
-from delf_d2r.data.image_list import ImageList
-from delf_d2r.data.landmark_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.boxes import csv_file, training_boxes
+from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
+from delf_d2r.data.photos import images
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.scenes import composed_scenes, pasting
+from delf_d2r.data.scenes.composed_scenes import Material
+from delf_d2r.data.training import detection_examples, split
+from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
-from delf_d2r.stages import detection_writing, parallel
-from delf_d2r.stages.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages.shared import detection_writing
+from delf_d2r.stages.shared.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
 
 Config = detection_data_pb2.DetectionScenesConfig
 
@@ -83,10 +79,10 @@ def run(
   inputs += [photos.as_input(f'backgrounds {number}') for number, photos in enumerate(backgrounds, 1)]
   if boxes_path:
     boxes_path = pathlib.Path(boxes_path)
-    inputs.append(Input('boxes', boxes_file.fingerprint(boxes_path), boxes_path.resolve()))
-    found = landmark_boxes.read(boxes_path, objects)
+    inputs.append(Input('boxes', csv_file.fingerprint(boxes_path), boxes_path.resolve()))
+    found = training_boxes.read(boxes_path, objects)
   else:
-    found = landmark_boxes.whole_photos(objects)
+    found = training_boxes.whole_photos(objects)
   parts = _parts(settings, found, backgrounds)
   for part in parts:
     _require_material(part, parts[part].objects, parts[part].backgrounds)
@@ -144,8 +140,8 @@ def _require_material(part: str, objects: Sequence, backgrounds: Sequence) -> No
 def _work(name: str, part: _Part, settings: Config, options: Options) -> Work:
   """Looks at every photo once: what cannot be decoded is not composed of."""
   paths = [photo.path for photo in part.objects if len(photo)] + [path for _, path in part.backgrounds]
-  workers = min(options.workers or parallel.available_cores(), max(len(paths), 1))
-  errors = dict(zip(paths, parallel.map_ordered(_make_check, paths, workers=workers), strict=True))
+  workers = min(options.workers or worker_pool.available_cores(), max(len(paths), 1))
+  errors = dict(zip(paths, worker_pool.map_ordered(_make_check, paths, workers=workers), strict=True))
   unusable = []
   for photo in part.objects:
     problems = (*photo.problems, *filter(None, (errors.get(photo.path),)))

@@ -10,13 +10,14 @@ import shutil
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import artefact_writer, codebook_files, files, index_files
-from delf_d2r.data.artefacts import Artefact, Input, Plan
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.engine.live_index import LiveIndex, Snapshot
 from delf_d2r.errors import UserError
+from delf_d2r.runtime import progress
 from delf_d2r.sharding import layout
 from delf_d2r.sharding.layout import Split
-from delf_d2r.stages import progress
 
 
 def run(index: Artefact, output: pathlib.Path, *, shards: int, redo: bool = False) -> list[Artefact]:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 from absl import logging
 
-from delf_d2r.data import artefact_writer, files, training_examples
-from delf_d2r.data.artefacts import Artefact, Plan
-from delf_d2r.data.training_examples import Examples
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.training import training_examples
+from delf_d2r.data.training.training_examples import Examples
 from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2, training_pb2
-from delf_d2r.stages import training_run
-from delf_d2r.stages.training_validation import RetrievalValidation
+from delf_d2r.stages.shared import training_run
+from delf_d2r.stages.shared.training_validation import RetrievalValidation
 
 KIND = 'delf'
 HISTORY = training_run.HISTORY
@@ -50,7 +52,7 @@ def run(
     UserError: photos, labels or config cannot be used, or the loss is no number any more.
   """
   config, examples, validation = _prepare(config, photos, validation_photos, classes)
-  from delf_d2r.models import distributed_training
+  from delf_d2r.models.training import distributed_training
 
   # Machines must find each other before TensorFlow does anything else.
   strategy = distributed_training.make_strategy(config.training)
@@ -103,7 +105,8 @@ def _prepare(config, photos, validation_photos, classes):
 
 def _train(config: Config, examples: Examples, validation: Examples | None, output, strategy, *, writes):
   """One process of a training."""
-  from delf_d2r.models import checkpoints, encoder_start, training, training_data, training_summaries
+  from delf_d2r.models.delf import encoder_start, training, training_data, training_summaries
+  from delf_d2r.models.training import checkpoints
 
   trainer = training.Trainer(config, strategy)
   data = training_data.Batches(config, examples)
@@ -149,11 +152,11 @@ def _validator(config: Config, trainer, validation: Examples) -> Callable[[], di
   """A function that measures the network as it is."""
   options = config.validation
   if options.metric != Validation.RETRIEVAL_MAP:
-    from delf_d2r.models import training_data
+    from delf_d2r.models.delf import training_data
 
     batches = training_data.for_validation(config, validation)
     return lambda: trainer.evaluate(batches)
-  from delf_d2r.models import current_features
+  from delf_d2r.models.delf import current_features
 
   measure = RetrievalValidation(options, validation, seed=config.seed)
   describe = current_features.describer(

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import artefact_writer
-from delf_d2r.data.artefacts import Artefact, Plan
-from delf_d2r.data.detection_records import DetectionRecords
+from delf_d2r.data.artefacts import artefact_writer
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.training.detection_records import DetectionRecords
 from delf_d2r.errors import ImageError
 from delf_d2r.evaluation import detection_metrics
 from delf_d2r.protos import detector_pb2, experiment_pb2
-from delf_d2r.stages import training_run
+from delf_d2r.stages.shared import training_run
 from delf_d2r.structures import Boxes
 
 KIND = 'detector'
@@ -53,7 +53,7 @@ def run(
   training = merged.detector_training
   examples = DetectionRecords(records)
   validation = DetectionRecords(validation_records) if validation_records else None
-  from delf_d2r.models import distributed_training
+  from delf_d2r.models.training import distributed_training
 
   # Machines must find each other before TensorFlow does anything else.
   strategy = distributed_training.make_strategy(training)
@@ -73,13 +73,9 @@ def run(
 
 def _train(config: Config, examples, validation, output: pathlib.Path, strategy, *, writes: bool) -> None:
   """One process of a training."""
-  from delf_d2r.models import (
-    checkpoints,
-    detector_input,
-    detector_summaries,
-    detector_training,
-    training_summaries,
-  )
+  from delf_d2r.models.delf import training_summaries
+  from delf_d2r.models.detector import detector_summaries, detector_training, input
+  from delf_d2r.models.training import checkpoints
 
   trainer = detector_training.DetectorTrainer(config, strategy)
   summaries = training_summaries.Summaries(output / training_run.TENSORBOARD) if writes else None
@@ -90,7 +86,7 @@ def _train(config: Config, examples, validation, output: pathlib.Path, strategy,
   parts = training_run.Parts(
     name=KIND,
     trainer=trainer,
-    data=detector_input.DetectorBatches(config, examples, trainer.model),
+    data=input.DetectorBatches(config, examples, trainer.model),
     checkpoints=checkpoints.Checkpoints(
       output, trainer, keep=config.keep_checkpoints, higher_is_better=True, weights=WEIGHTS
     ),
@@ -106,9 +102,9 @@ def _train(config: Config, examples, validation, output: pathlib.Path, strategy,
 
 def _validator(config: Config, detector, records: DetectionRecords) -> Callable[[], dict[str, float]]:
   """A function that measures the detector as it is, on photos evenly over the records."""
-  from delf_d2r.models import detector_inference
+  from delf_d2r.models.detector import inference
 
-  detect = detector_inference.finder(detector)
+  detect = inference.finder(detector)
   wanted = min(config.validation.max_photos or len(records), len(records))
   numbers = np.unique(np.linspace(0, len(records) - 1, wanted).astype(int)).tolist()
 

@@ -5,12 +5,13 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import artefact_writer, pca_files
-from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.artefacts import artefact_writer, pca_files
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Covariance
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import extract, progress
+from delf_d2r.runtime import progress
+from delf_d2r.stages import extract_features
 
 KIND = 'pca'
 
@@ -64,7 +65,7 @@ def _covariance(features: Artefact) -> Covariance:
   covariance = None
   total = features.counts['images']
   for image in progress.track(
-    extract.read(features), total=total, what='descriptors for the PCA', unit='images'
+    extract_features.read(features), total=total, what='descriptors for the PCA', unit='images'
   ):
     descriptors = image.region(0).descriptors
     covariance = covariance or Covariance(descriptors.shape[1])

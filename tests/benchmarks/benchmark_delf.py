@@ -22,15 +22,15 @@ import numpy as np  # noqa: E402
 from benchmarks.measuring import DEFAULT_PHOTOS, print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.data.images import load_image  # noqa: E402
+from delf_d2r.data.photos.images import load_image  # noqa: E402
 from delf_d2r.extractors import factory  # noqa: E402
-from delf_d2r.extractors.regions import RegionExtractor  # noqa: E402
+from delf_d2r.extractors.delf import DelfExtractor  # noqa: E402
+from delf_d2r.extractors.region_extractor import RegionExtractor  # noqa: E402
 from delf_d2r.extractors.resize import resize  # noqa: E402
-from delf_d2r.models import delf, export, pyramid  # noqa: E402
-from delf_d2r.models.extractor import DelfExtractor  # noqa: E402
-from delf_d2r.models.saved_model import LocalFeatureModel  # noqa: E402
+from delf_d2r.models.delf import export, network, pyramid  # noqa: E402
+from delf_d2r.models.saved_models.local_features import LocalFeatureModel  # noqa: E402
 from delf_d2r.protos import delf_model_pb2, extraction_pb2  # noqa: E402
-from delf_d2r.stages import parallel  # noqa: E402
+from delf_d2r.runtime import worker_pool  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402
 
 # Of the sizes that a detector of landmarks finds: 16 to 64 % of the photo.
@@ -61,7 +61,7 @@ def options(model_path: str, region_features=Config.CROP) -> Config:
   return configs.resolve(config)
 
 
-def research_way(model: delf.Delf, config: Config) -> RegionExtractor:
+def research_way(model: network.Delf, config: Config) -> RegionExtractor:
   """One call after the other of a network that is not prepared for inference."""
   import tensorflow as tf
 
@@ -98,7 +98,7 @@ def processes_seconds(config: Config, photos: list, *, workers: int) -> float:
   """Seconds a photo once all processes are at work."""
   # Each process has a few photos waiting before the first result is asked for; they warm it up.
   warm = 5 * workers
-  results = parallel.map_ordered(Worker(config), [*(photos * warm)[:warm], *photos], workers=workers)
+  results = worker_pool.map_ordered(Worker(config), [*(photos * warm)[:warm], *photos], workers=workers)
   for _ in range(warm):
     next(results)
   start = time.perf_counter()
@@ -121,7 +121,7 @@ def main(flags) -> None:
   config = delf_model_pb2.DelfModelConfig(
     backbone_weights=flags.weights, attention=delf_model_pb2.DelfModelConfig.L2_NORM, reduced_dimensions=0
   )
-  model = delf.Delf(config)
+  model = network.Delf(config)
   with tempfile.TemporaryDirectory() as folder:
     path = str(export.save(export.LocalFeatureModule(model), config, pathlib.Path(folder, 'model'), card={}))
     extractors = {

@@ -24,15 +24,17 @@ from benchmarks import development_sets as sets  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.data import artefact_writer, ground_truth, mini_benchmark, ranking_files, records  # noqa: E402
-from delf_d2r.data.artefacts import Artefact, Plan  # noqa: E402
-from delf_d2r.data.dataset import Dataset  # noqa: E402
-from delf_d2r.data.image_list import ImageList  # noqa: E402
-from delf_d2r.data.images import load_image  # noqa: E402
+from delf_d2r.data.artefacts import artefact_writer, ranking_files, records  # noqa: E402
+from delf_d2r.data.artefacts.artefact import Artefact, Plan  # noqa: E402
+from delf_d2r.data.ground_truth import ground_truth  # noqa: E402
+from delf_d2r.data.photos.dataset import Dataset  # noqa: E402
+from delf_d2r.data.photos.image_list import ImageList  # noqa: E402
+from delf_d2r.data.photos.images import load_image  # noqa: E402
+from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.evaluation import metrics_files, protocol  # noqa: E402
 from delf_d2r.experiments import experiment  # noqa: E402
 from delf_d2r.extractors import factory  # noqa: E402
-from delf_d2r.stages import evaluate, extract, train_codebook  # noqa: E402
+from delf_d2r.stages import evaluate_retrieval, extract_features, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402
 
 EXPERIMENTS = ('sift_asmk_star', 'delf_asmk_star', 'joined_asmk_star', 'gem_efficientnet_lite0')
@@ -95,11 +97,13 @@ def extract_parts(config, tasks: dict[str, Task], output: pathlib.Path, workers:
   photos = output / 'photos'
   parts = {name: Dataset(ImageList(photos, tuple(names()))) for name, names in PARTS.items()} | {MINI: mini}
   features = {
-    name: extract.run(config, dataset, folder / name, boxes=None, workers=workers)
+    name: extract_features.run(config, dataset, folder / name, boxes=None, workers=workers)
     for name, dataset in parts.items()
   }
   queries = folder / 'mini_queries'
-  return features | {'mini_queries': extract.run_queries(config, mini.queries, queries, workers=workers)}
+  return features | {
+    'mini_queries': extract_features.run_queries(config, mini.queries, queries, workers=workers)
+  }
 
 
 def joined(parts: Sequence[Artefact], images: ImageList, output: pathlib.Path) -> Artefact:
@@ -138,7 +142,9 @@ def percents(values) -> str:
 
 
 def measured(outcome: experiment.Outcome) -> str:
-  return percents(metrics_files.read_metrics_json(outcome.artefacts['metrics'].path / evaluate.METRICS))
+  return percents(
+    metrics_files.read_metrics_json(outcome.artefacts['metrics'].path / evaluate_retrieval.METRICS)
+  )
 
 
 def fused(outcomes: Sequence[experiment.Outcome], task: Task) -> str:

@@ -20,7 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from benchmarks.measuring import print_table  # noqa: E402
 
-from delf_d2r.data import detection_examples, tfrecord  # noqa: E402
+from delf_d2r.data.artefacts import tfrecord  # noqa: E402
+from delf_d2r.data.training import detection_examples  # noqa: E402
 from delf_d2r.evaluation import detection_metrics  # noqa: E402
 from delf_d2r.geometry import boxes as box_geometry  # noqa: E402
 from delf_d2r.models import detection  # noqa: E402

@@ -28,14 +28,14 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-import processes  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
+from support import processes  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.data import artefact_writer, records  # noqa: E402
-from delf_d2r.data.artefacts import Artefact, Input, Plan  # noqa: E402
-from delf_d2r.data.dataset import Dataset  # noqa: E402
-from delf_d2r.stages import aggregate, extract, train_codebook  # noqa: E402
+from delf_d2r.data.artefacts import artefact_writer, records  # noqa: E402
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan  # noqa: E402
+from delf_d2r.data.photos.dataset import Dataset  # noqa: E402
+from delf_d2r.stages import aggregate_features, extract_features, train_codebook  # noqa: E402
 from delf_d2r.structures import ImageFeatures, LocalFeatures  # noqa: E402
 
 CONFIG = configs.load_or_default(
@@ -138,10 +138,10 @@ def measure(flags) -> None:
   at_start = processes.peak_bytes()
   workers_peak = watched_children()
   if stage == 'extraction':
-    extract.run(CONFIG, Dataset.load(material / 'photos'), output, boxes=None, workers=workers)
+    extract_features.run(CONFIG, Dataset.load(material / 'photos'), output, boxes=None, workers=workers)
   else:
     found, codebook = (Artefact.open(material / kind, kind) for kind in ('features', 'codebook'))
-    aggregate.run(CONFIG, found, codebook, output, workers=workers)
+    aggregate_features.run(CONFIG, found, codebook, output, workers=workers)
   used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
   cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
   print(json.dumps([cpu, *(peak / 1e6 for peak in (at_start, processes.peak_bytes(), workers_peak[0]))]))

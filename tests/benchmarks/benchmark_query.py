@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.synthetic import DescriptorGenerator
 
-from delf_d2r.data import mini_benchmark_photos as photos
+from delf_d2r.data.scenes import mini_benchmark_photos as photos
 from delf_d2r.extractors.root_sift import RootSift
 from delf_d2r.index import InvertedIndex
 from delf_d2r.kernels.aggregation import Kernel, aggregate

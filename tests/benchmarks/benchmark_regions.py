@@ -27,15 +27,17 @@ from benchmarks import development_sets as sets  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.data import boxes_file, ground_truth, mini_benchmark  # noqa: E402
-from delf_d2r.data.dataset import Dataset  # noqa: E402
-from delf_d2r.data.image_list import ImageList  # noqa: E402
-from delf_d2r.data.images import load_image  # noqa: E402
+from delf_d2r.data.boxes import csv_file  # noqa: E402
+from delf_d2r.data.ground_truth import ground_truth  # noqa: E402
+from delf_d2r.data.photos.dataset import Dataset  # noqa: E402
+from delf_d2r.data.photos.image_list import ImageList  # noqa: E402
+from delf_d2r.data.photos.images import load_image  # noqa: E402
+from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.evaluation import metrics_files  # noqa: E402
 from delf_d2r.evaluation.significance import bootstrap_interval  # noqa: E402
 from delf_d2r.experiments import comparison, experiment  # noqa: E402
 from delf_d2r.geometry import boxes as box_geometry  # noqa: E402
-from delf_d2r.stages import evaluate, extract, train_codebook  # noqa: E402
+from delf_d2r.stages import evaluate_retrieval, extract_features, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402
 
 REGIONAL = 'aggregation.regions: REGIONAL_AGGREGATION'
@@ -84,7 +86,7 @@ def detected_boxes(task: Task, models: list[str]) -> dict[str, Boxes]:
 def true_boxes(task: Task) -> dict[str, Boxes]:
   """Those of the file; for an image without, one of another image's size at a random place."""
   names = task.dataset.images.names
-  known = boxes_file.read_boxes(task.boxes, names)
+  known = csv_file.read_boxes(task.boxes, names)
   templates = [Boxes(boxes.coordinates[:1], boxes.scores[:1]) for boxes in known.values() if len(boxes)]
   generator = np.random.default_rng(0)
   return {
@@ -96,7 +98,7 @@ def true_boxes(task: Task) -> dict[str, Boxes]:
 def write_boxes(boxes: dict[str, Boxes], path: pathlib.Path) -> pathlib.Path:
   with open(path, 'w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow([*boxes_file.COLUMNS, 'score'])
+    writer.writerow([*csv_file.COLUMNS, 'score'])
     for name, found in boxes.items():
       for box, score in zip(found.coordinates.tolist(), found.scores.tolist(), strict=True):
         writer.writerow([name, *(f'{side:.6f}' for side in box), f'{score:.6f}'])
@@ -123,7 +125,7 @@ def folder_name(row: str) -> str:
 
 
 def average_precisions(folder: pathlib.Path, protocol: str) -> np.ndarray:
-  metrics = metrics_files.read_per_query(folder / 'metrics' / evaluate.PER_QUERY)
+  metrics = metrics_files.read_per_query(folder / 'metrics' / evaluate_retrieval.PER_QUERY)
   return np.array([query.average_precision for query in metrics.protocols[protocol].queries])
 
 
@@ -148,7 +150,7 @@ def main(flags) -> None:
   codebooks = None
   if task.codebook_photos:
     photos = task.codebook_photos
-    features = extract.run(
+    features = extract_features.run(
       experiments[0], photos, flags.output / 'codebook_features', boxes=None, workers=flags.workers
     )
     codebook = train_codebook.run(experiments[0], features, flags.output / 'codebook')

@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 
 from delf_d2r import config
-from delf_d2r.data import mini_benchmark
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.experiments import experiment
 
 CONFIG = 'configs/experiments/sift_rasmk_star.pbtxt'

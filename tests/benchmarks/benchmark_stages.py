@@ -18,13 +18,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 from benchmarks.measuring import print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.data import mini_benchmark  # noqa: E402
-from delf_d2r.data.artefacts import Artefact  # noqa: E402
-from delf_d2r.data.dataset import Dataset  # noqa: E402
+from delf_d2r.data.artefacts.artefact import Artefact  # noqa: E402
+from delf_d2r.data.photos.dataset import Dataset  # noqa: E402
+from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.experiments import experiment  # noqa: E402
 from delf_d2r.planning.costs import measure  # noqa: E402
 from delf_d2r.planning.stage_rate import Quiet, bytes_of  # noqa: E402
-from delf_d2r.stages import aggregate, build_index, detect, extract, rerank, search, train_codebook  # noqa: E402
+from delf_d2r.stages import (  # noqa: E402
+  aggregate_features,
+  build_index,
+  detect_boxes,
+  extract_features,
+  rerank_results,
+  search_index,
+  train_codebook,
+)
 
 
 def parse_flags():
@@ -51,16 +59,16 @@ def main() -> None:
     return Artefact.open(output, kind)
 
   workers = {'workers': flags.workers}
-  boxes = run('boxes', detect.run, dataset, **workers)
-  features = run('features', extract.run, dataset, boxes=boxes, **workers)
+  boxes = run('boxes', detect_boxes.run, dataset, **workers)
+  features = run('features', extract_features.run, dataset, boxes=boxes, **workers)
   codebook = run('codebook', train_codebook.run, features)
-  descriptors = run('descriptors', aggregate.run, features, codebook, **workers)
+  descriptors = run('descriptors', aggregate_features.run, features, codebook, **workers)
   index = run('index', build_index.run, descriptors, codebook, **workers)
-  queries = run('features', extract.run_queries, dataset.queries, output='query_features', **workers)
-  rankings = run('rankings', search.run, index, queries)
+  queries = run('features', extract_features.run_queries, dataset.queries, output='query_features', **workers)
+  rankings = run('rankings', search_index.run, index, queries)
   run(
     'rankings',
-    rerank.run,
+    rerank_results.run,
     rankings,
     features,
     queries,

@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 from benchmarks.measuring import DEFAULT_PHOTOS, alternate, print_table, root_sift, seconds  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
-from delf_d2r.geometry import research_rule, verification  # noqa: E402
+from delf_d2r.geometry import legacy_rule, verification  # noqa: E402
 from delf_d2r.geometry.matching import PutativeMatches  # noqa: E402
 from delf_d2r.structures import LocalFeatures  # noqa: E402
 from delf_d2r.verifier import Verifier  # noqa: E402
@@ -118,7 +118,7 @@ def main(flags) -> None:
     matches = PutativeMatches(numbers, numbers, np.zeros(len(numbers), np.float32), numbers >= 0)
     query, index = make_places(rng, len(numbers), inliers)
     functions = {
-      'research': lambda: (matches, research_rule.verify(query, index, max_residual=10, trials=1000, seed=0)),  # noqa: B023
+      'research': lambda: (matches, legacy_rule.verify(query, index, max_residual=10, trials=1000, seed=0)),  # noqa: B023
       'here': lambda: (matches, verification.verify(query, index, verification.Options())),  # noqa: B023
     }
     row = compare(f'geometry, {inliers} of {len(numbers)} matches right', functions, inliers, flags.rounds)

@@ -15,8 +15,8 @@ import pathlib
 
 import numpy as np
 
-from delf_d2r.data.boxes_file import COLUMNS
-from delf_d2r.data.images import load_image
+from delf_d2r.data.boxes.csv_file import COLUMNS
+from delf_d2r.data.photos.images import load_image
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 

@@ -11,11 +11,11 @@ import development_sets as sets
 from absl import flags
 
 from delf_d2r import command_line, config
-from delf_d2r.data import ground_truth
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.experiments import comparison, experiment
-from delf_d2r.stages import extract, train_codebook
+from delf_d2r.stages import extract_features, train_codebook
 
 flags.DEFINE_enum('dataset', None, list(sets.SETS), 'Which photos.', required=True)
 flags.DEFINE_string('output', None, 'Folder for artefacts and report.', required=True)
@@ -36,7 +36,7 @@ def train_codebooks(configs, output):
   dataset = Dataset(ImageList(sets.DATA / 'facades', sets.codebook_facades()))
   codebooks = {}
   for loaded in configs:
-    features = extract.run(loaded, dataset, output / f'facades_{loaded.name}', boxes=None)
+    features = extract_features.run(loaded, dataset, output / f'facades_{loaded.name}', boxes=None)
     folder = output / f'codebook_{loaded.name}'
     codebooks[loaded.name] = train_codebook.run(loaded, features, folder)
   return codebooks

@@ -16,10 +16,10 @@ from collections import defaultdict
 
 import numpy as np
 
-from delf_d2r.data import pasting
-from delf_d2r.data.boxes_file import COLUMNS
-from delf_d2r.data.ground_truth import GroundTruth, QueryGroundTruth
-from delf_d2r.data.images import load_image
+from delf_d2r.data.boxes.csv_file import COLUMNS
+from delf_d2r.data.ground_truth.ground_truth import GroundTruth, QueryGroundTruth
+from delf_d2r.data.photos.images import load_image
+from delf_d2r.data.scenes import pasting
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 PHONES = ('Canon', 'Droid', 'E63', 'Palm')

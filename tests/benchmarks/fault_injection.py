@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from absl import logging  # noqa: E402
-from faulty_runs import Laboratory  # noqa: E402
+from support.faulty_runs import Laboratory  # noqa: E402
 
 
 def main():

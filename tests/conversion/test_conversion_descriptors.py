@@ -1,15 +1,15 @@
 """Aggregated files to an artefact that build_index takes, and back: all six kinds."""
 
-import conversion_support as foreign
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from support import legacy_files as foreign
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import descriptors, run
 from delf_d2r.conversion.run import Options
-from delf_d2r.data import artefact_writer, codebook_files, records
-from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2

@@ -2,21 +2,21 @@
 
 import json
 
-import conversion_support as foreign
 import numpy as np
 import pytest
-import verification_support as local
 from numpy.testing import assert_allclose, assert_array_equal
+from support import legacy_files as foreign
+from support import stored_features as local
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import codebook, features, run
 from delf_d2r.conversion.run import Options
-from delf_d2r.data import legacy_config, legacy_features
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.legacy import config_files, delf_files
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.models import codebook_checkpoint
-from delf_d2r.stages import aggregate, build_index, extract, search
+from delf_d2r.stages import aggregate_features, build_index, extract_features, search_index
 
 SIZES = {'a.jpg': (100, 200), 'sub/b.png': (80, 60), 'c.jpg': (50, 50)}
 # Two above the threshold of 0.4, and one between them in the file that is not.
@@ -52,7 +52,7 @@ def with_regions(there, **more):
 
 
 def read(path):
-  return list(extract.read(Artefact.open(path, 'features')))
+  return list(extract_features.read(Artefact.open(path, 'features')))
 
 
 def test_whole_images_and_boxes(there):
@@ -104,7 +104,7 @@ def test_locations_of_any_float_come_back_closely(there):
   run.run(there / 'out', there / 'back')
   found = read(there / 'out')[0].region(1).locations
   assert_allclose(found, places + np.array([10, 50]), atol=1e-4)
-  back = legacy_features.read(there / 'back' / 'a_0.delf').locations
+  back = delf_files.read(there / 'back' / 'a_0.delf').locations
   assert_allclose(back, places, atol=1e-4)
 
 
@@ -149,14 +149,14 @@ def test_later_stages_take_what_was_converted(there):
   kinds = configs.load_or_default(
     None, ['aggregation'], overrides=['aggregation.regions: REGIONAL_AGGREGATION']
   )
-  descriptors = aggregate.run(kinds, *made, there / 'descriptors')
+  descriptors = aggregate_features.run(kinds, *made, there / 'descriptors')
   index = build_index.run(kinds, descriptors, made[1], there / 'index')
   assert index.counts['images'] == 3
-  assert index.config.extraction == legacy_config.load_extraction(config).extraction
+  assert index.config.extraction == config_files.load_extraction(config).extraction
   (there / 'truth.json').write_text('{"version": 1, "queries": [{"image": "a.jpg", "easy": ["c.jpg"]}]}')
   run.run(there / 'delf', there / 'q', options(there, queries=True, ground_truth=there / 'truth.json'))
   queries = Artefact.open(there / 'q', 'features')
-  rankings = search.run(configs.load_or_default(None, ['search']), index, queries, there / 'rankings')
+  rankings = search_index.run(configs.load_or_default(None, ['search']), index, queries, there / 'rankings')
   # The query's own photo first.
   assert np.load(rankings.path / 'image_ids.npy')[0, 0] == 0
 
@@ -167,7 +167,7 @@ def test_codebook_of_other_dimensions_is_refused(there):
   run.run(there / 'delf', there / 'out', options(there))
   made = Artefact.open(there / 'out', 'features'), Artefact.open(there / 'codebook', 'codebook')
   with pytest.raises(UserError, match=r'out has descriptors of 3 dimensions, the visual words of .* have 5'):
-    aggregate.run(configs.default('aggregation'), *made, there / 'descriptors')
+    aggregate_features.run(configs.default('aggregation'), *made, there / 'descriptors')
 
 
 def test_photos_without_a_file_are_named(there):
@@ -188,12 +188,12 @@ def test_photos_that_cannot_be_read_are_named(there):
 
 
 def test_stopped_conversion_goes_on(there, monkeypatch):
-  config = legacy_config.load_extraction(
+  config = config_files.load_extraction(
     there / 'delf_config.pbtxt', overrides=['extraction.images_per_shard: 1']
   )
   dataset = Dataset.load(there / 'photos')
   where = {'mapping': there / 'mapping.csv', 'boxes': there / 'boxes'}
-  original, read_files = legacy_features.read, []
+  original, read_files = delf_files.read, []
 
   def stops(path):
     read_files.append(path.name)
@@ -201,10 +201,10 @@ def test_stopped_conversion_goes_on(there, monkeypatch):
       raise KeyboardInterrupt
     return original(path)
 
-  monkeypatch.setattr(legacy_features, 'read', stops)
+  monkeypatch.setattr(delf_files, 'read', stops)
   with pytest.raises(KeyboardInterrupt):
     features.read(there / 'delf', dataset, config, there / 'out', **where)
-  monkeypatch.setattr(legacy_features, 'read', lambda path: (read_files.append(path.name), original(path))[1])
+  monkeypatch.setattr(delf_files, 'read', lambda path: (read_files.append(path.name), original(path))[1])
   read_files.clear()
   features.read(there / 'delf', dataset, config, there / 'out', **where)
   # The first file is looked at for its dimensions; of the images only the one that is left.
@@ -303,7 +303,7 @@ def test_codebook_there_and_back(there):
   words = foreign.unit(4)
   codebook_checkpoint.write(there / 'words', words, name_based=True)
   codebook.read(
-    there / 'words', legacy_config.load_extraction(there / 'delf_config.pbtxt'), there / 'codebook'
+    there / 'words', config_files.load_extraction(there / 'delf_config.pbtxt'), there / 'codebook'
   )
   assert_array_equal(np.load(there / 'codebook' / 'codebook.npy'), words)
   run.run(there / 'codebook', there / 'new' / 'words', Options(to='research_tf1'))

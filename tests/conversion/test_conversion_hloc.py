@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from oracles import hloc_oracle
-from verification_support import NAMES, index_images, query_images, write_features, write_rankings
+from support.stored_features import NAMES, index_images, query_images, write_features, write_rankings
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import run
 from delf_d2r.conversion.run import Options
-from delf_d2r.data import hloc_files, legacy_features, match_records, ranking_files
+from delf_d2r.data.artefacts import match_records, ranking_files
+from delf_d2r.data.foreign import hloc_files
+from delf_d2r.data.legacy import delf_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.extractors import factory
-from delf_d2r.stages import rerank
+from delf_d2r.stages import rerank_results
 from delf_d2r.structures import Boxes
 
 
@@ -23,7 +25,7 @@ def verified(tmp_path):
   features = write_features(tmp_path / 'features', index_images())
   rankings = write_rankings(tmp_path / 'rankings', queries)
   options = configs.load_or_default(None, ['verification'])
-  return rerank.run(options, rankings, features, queries, tmp_path / 'reranked')
+  return rerank_results.run(options, rankings, features, queries, tmp_path / 'reranked')
 
 
 def test_features_in_hdf5(verified, tmp_path):
@@ -157,7 +159,7 @@ def test_rankings_without_matches_and_features_that_changed(verified, tmp_path):
 
 def test_npz_and_delf_of_one_image(tmp_path):
   features = index_images()[1].region(0)
-  legacy_features.write(tmp_path / 'a.delf', features)
+  delf_files.write(tmp_path / 'a.delf', features)
   run.run(tmp_path / 'a.delf', tmp_path / 'a.npz')
   run.run(tmp_path / 'a.npz', tmp_path / 'b.delf')
   assert (tmp_path / 'b.delf').read_bytes() == (tmp_path / 'a.delf').read_bytes()

@@ -3,16 +3,16 @@
 import subprocess
 import sys
 
-import conversion_support as foreign
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from support import legacy_files as foreign
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import run
 from delf_d2r.conversion.run import Options
-from delf_d2r.data import artefact_writer, records
-from delf_d2r.data.artefacts import Artefact, Plan
+from delf_d2r.data.artefacts import artefact_writer, records
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.structures import Boxes

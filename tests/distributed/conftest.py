@@ -6,15 +6,14 @@ import os
 os.environ.setdefault('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER', '0')
 os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
 
-import cluster_support
 import cv2
-import processes
 import pytest
-from extractors.synthetic_photos import texture
+from support import clusters, processes
+from support.synthetic_photos import texture
 
 from delf_d2r import config
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.stages import aggregate, extract, train_codebook
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.stages import aggregate_features, extract_features, train_codebook
 
 CONFIG = """
   extraction { max_features: 40 images_per_shard: 4 root_sift { contrast_threshold: 0.01 } }
@@ -30,11 +29,11 @@ def nodes():
   ray = pytest.importorskip('ray', reason='Ray, the extra `cluster`, is not installed')
   from ray.cluster_utils import Cluster
 
-  cluster = Cluster(initialize_head=True, head_node_args={**cluster_support.NODE, 'include_dashboard': False})
-  cluster.add_node(**cluster_support.NODE)
+  cluster = Cluster(initialize_head=True, head_node_args={**clusters.NODE, 'include_dashboard': False})
+  cluster.add_node(**clusters.NODE)
   ray.init(address=cluster.address, log_to_driver=False, logging_level='ERROR')
   # Workers do not find the modules of tests.
-  for module in (cluster_support, processes):
+  for module in (clusters, processes):
     ray.cloudpickle.register_pickle_by_value(module)
   yield cluster
   ray.shutdown()
@@ -65,7 +64,7 @@ def dataset(tmp_path_factory):
 def undisturbed(settings, dataset, tmp_path_factory):
   """What one process of this machine makes: its features, codebook and descriptors; tests only read them."""
   folder = tmp_path_factory.mktemp('undisturbed')
-  features = extract.run(settings, dataset, folder / 'features', boxes=None, workers=1)
+  features = extract_features.run(settings, dataset, folder / 'features', boxes=None, workers=1)
   codebook = train_codebook.run(settings, features, folder / 'codebook')
-  aggregate.run(settings, features, codebook, folder / 'descriptors', workers=1)
+  aggregate_features.run(settings, features, codebook, folder / 'descriptors', workers=1)
   return folder

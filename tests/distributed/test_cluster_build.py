@@ -3,12 +3,12 @@
 import os
 import signal
 
-import cluster_support
-import index_support as material
 import pytest
-from integration_files import contents
+from support import clusters
+from support import damaged_indexes as material
+from support.run_files import contents
 
-from delf_d2r.data import index_files
+from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.stages import build_index, index_segments
 
@@ -45,7 +45,7 @@ def build(folder, tmp_path):
 
 def disturbed(pool, tmp_path, **options):
   (tmp_path / 'log').mkdir()
-  return cluster_support.Disturbed(pool, tmp_path / 'log', **options)
+  return clusters.Disturbed(pool, tmp_path / 'log', **options)
 
 
 def is_as_expected(folder, tmp_path):
@@ -73,7 +73,7 @@ def test_machine_that_is_lost(nodes, pool, folder, build, tmp_path):
   node = next(node for node in nodes.worker_nodes)
   with slow.after(5, lambda: nodes.remove_node(node, allow_graceful=False)):
     build(slow)
-  nodes.add_node(**cluster_support.NODE)
+  nodes.add_node(**clusters.NODE)
   assert is_as_expected(folder, tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_segment_that_kills_every_worker_stops_the_build_and_keeps_the_others(po
     part: part.stat().st_mtime_ns for part in (tmp_path / 'index' / index_files.PARTS).glob('0000[0-4]')
   }
   assert len(kept) == 5
-  again = cluster_support.Disturbed(pool, tmp_path / 'log')
+  again = clusters.Disturbed(pool, tmp_path / 'log')
   before = len(list(again.log.iterdir()))
   build(again)
   segments = len(list((folder / 'expected').glob('segment-*-offsets-*')))

@@ -10,16 +10,15 @@ import signal
 import subprocess
 import sys
 
-import cluster_support
-import processes
 import pytest
-from integration_files import contents
+from support import clusters, processes
+from support.run_files import contents
 
 from delf_d2r import config
-from delf_d2r.data import artefact_writer, records
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import artefact_writer, records
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.stages import aggregate, detect, extract
+from delf_d2r.stages import aggregate_features, detect_boxes, extract_features
 from delf_d2r.stages.box_sources import BoxSource
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -30,31 +29,29 @@ DEADLY = '13.png'
 def disturbed(pool, tmp_path):
   """The cluster with a log of its work, slow enough for a fault to fall into it."""
   (tmp_path / 'log').mkdir()
-  return cluster_support.Disturbed(pool, tmp_path / 'log', seconds=0.05)
+  return clusters.Disturbed(pool, tmp_path / 'log', seconds=0.05)
 
 
 @pytest.fixture
 def extracted(settings, dataset):
   """Runs the stage into a folder."""
-  return lambda output, **options: extract.run(settings, dataset, output, boxes=None, **options)
+  return lambda output, **options: extract_features.run(settings, dataset, output, boxes=None, **options)
 
 
 def test_stages_make_the_bytes_of_one_process(pool, settings, extracted, undisturbed, tmp_path):
   features = extracted(tmp_path / 'features', workers=pool)
   codebook = Artefact.open(undisturbed / 'codebook', 'codebook')
-  aggregate.run(settings, features, codebook, tmp_path / 'descriptors', workers=pool)
+  aggregate_features.run(settings, features, codebook, tmp_path / 'descriptors', workers=pool)
   assert contents(tmp_path / 'features') == contents(undisturbed / 'features')
   assert contents(tmp_path / 'descriptors') == contents(undisturbed / 'descriptors')
 
 
 def test_detection_makes_the_bytes_of_one_process(pool, dataset, monkeypatch, tmp_path):
-  source = BoxSource(
-    lambda: cluster_support.detecting, (), images_per_shard=8, photos_at_once=3, uses_network=True
-  )
-  monkeypatch.setattr(detect.box_sources, 'build', lambda *arguments, **options: source)
+  source = BoxSource(lambda: clusters.detecting, (), images_per_shard=8, photos_at_once=3, uses_network=True)
+  monkeypatch.setattr(detect_boxes.box_sources, 'build', lambda *arguments, **options: source)
   regions = config.default('regions')
   for name, workers in (('here', 1), ('there', pool)):
-    made = detect.run(regions, dataset, tmp_path / name, workers=workers)
+    made = detect_boxes.run(regions, dataset, tmp_path / name, workers=workers)
   assert made.counts['boxes'] == sum(number % 5 for number in range(32))
   assert contents(tmp_path / 'there') == contents(tmp_path / 'here')
 
@@ -70,14 +67,14 @@ def test_machine_that_is_lost(nodes, disturbed, extracted, undisturbed, tmp_path
   node = next(node for node in nodes.worker_nodes)
   with disturbed.after(9, lambda: nodes.remove_node(node, allow_graceful=False)):
     extracted(tmp_path / 'features', workers=disturbed)
-  nodes.add_node(**cluster_support.NODE)
+  nodes.add_node(**clusters.NODE)
   assert len(disturbed.workers()) == 2
   assert contents(tmp_path / 'features') == contents(undisturbed / 'features')
 
 
 def test_photo_that_kills_every_worker(pool, extracted, undisturbed, tmp_path):
   (tmp_path / 'log').mkdir()
-  poisoned = cluster_support.Disturbed(pool, tmp_path / 'log', deadly=DEADLY)
+  poisoned = clusters.Disturbed(pool, tmp_path / 'log', deadly=DEADLY)
   made = extracted(tmp_path / 'features', workers=poisoned)
   expected = list(Artefact.open(undisturbed / 'features', 'features').records())
   assert list(made.records()) == [

@@ -4,17 +4,17 @@ import os
 import signal
 import sys
 
-import cluster_support as work
 import pytest
+from support import clusters as work
 
 from delf_d2r.distributed import cluster
 from delf_d2r.errors import ImageError, UserError
-from delf_d2r.stages import parallel
+from delf_d2r.runtime import worker_pool
 
 
 def map_groups(pool, make_function, *, count=6, size=2):
   groups = (range(first, first + size) for first in range(0, count * size, size))
-  return parallel.map_groups(
+  return worker_pool.map_groups(
     make_function, groups, num_groups=count, workers=pool, lost=lambda item, reason: (item, reason)
   )
 
@@ -37,7 +37,7 @@ def test_groups_are_taken_only_a_little_ahead(pool):
   )
   assert [next(results) for _ in range(4)] == [0, 1, 4, 9]
   results.close()
-  assert len(taken) <= 4 + 2 * parallel.AHEAD
+  assert len(taken) <= 4 + 2 * worker_pool.AHEAD
 
 
 def test_only_the_item_that_kills_is_lost(pool):

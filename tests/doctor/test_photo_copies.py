@@ -2,7 +2,7 @@
 
 import pathlib
 
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor import inputs
 from delf_d2r.protos import manifest_pb2
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, metrics_text, protocol
 from delf_d2r.evaluation.metrics_files import Summary

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import evaluation_oracle
 
-from delf_d2r.data import ground_truth
-from delf_d2r.data.ground_truth import ResolvedQuery
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.evaluation import protocol
 
 REVISITED = pathlib.Path(__file__).resolve().parents[3] / 'shared/data/revisited_ground_truth'

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from synthetic_photos import texture
+from support.synthetic_photos import texture
 
 from delf_d2r.extractors import patch_features
 from delf_d2r.extractors.patch_features import PatchFeatures

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from synthetic_photos import blobs, texture
+from support.synthetic_photos import blobs, texture
 
 from delf_d2r.extractors.root_sift import RootSift, root_normalize
 from delf_d2r.protos import extraction_pb2

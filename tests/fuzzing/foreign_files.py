@@ -13,26 +13,14 @@ from fuzzing.watching import MEBIBYTE
 from hypothesis import strategies as st
 
 from delf_d2r.conversion import single_files
-from delf_d2r.data import (
-  boxes_file,
-  class_names,
-  datum,
-  distractor_list,
-  ground_truth,
-  hloc_files,
-  images,
-  landmark_boxes,
-  legacy_boxes,
-  legacy_config,
-  legacy_descriptors,
-  legacy_features,
-  legacy_mapping,
-  object_labels,
-  torch_checkpoint,
-  training_examples,
-)
-from delf_d2r.data.image_list import ImageList
-from delf_d2r.data.legacy_mapping import MappedImage
+from delf_d2r.data.boxes import csv_file, training_boxes
+from delf_d2r.data.foreign import hloc_files, torch_checkpoint
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.legacy import box_files, config_files, datum, delf_files, descriptor_files, mapping_files
+from delf_d2r.data.legacy.mapping_files import MappedImage
+from delf_d2r.data.photos import class_names, distractor_list, images, object_labels
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.training import training_examples
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.serving.annotations import NO_OBJECT, Annotations
 from delf_d2r.structures import AggregatedDescriptor, Boxes, LocalFeatures
@@ -54,27 +42,27 @@ def _research_code() -> list[Reader]:
   floats = AggregatedDescriptor(_WORDS, _RNG.random((2, _DIMENSIONS), np.float32), _DIMENSIONS)
   bits = AggregatedDescriptor(_WORDS, _RNG.integers(0, 256, (2, 2), np.uint8), _DIMENSIONS)
   descriptors = {
-    f'x{legacy_descriptors.extension(kernel, regional=False)}': legacy_descriptors.encode(
+    f'x{descriptor_files.extension(kernel, regional=False)}': descriptor_files.encode(
       bits if kernel is Kernel.ASMK_STAR else floats, kernel=kernel, num_words=_NUM_WORDS
     )
     for kernel in Kernel
   }
 
   def read_descriptors(path):
-    found = legacy_descriptors.read(path, num_words=_NUM_WORDS, dimensions=_DIMENSIONS)
+    found = descriptor_files.read(path, num_words=_NUM_WORDS, dimensions=_DIMENSIONS)
     assert np.isfinite(found.values).all()
     assert all(found.visual_words < _NUM_WORDS)
 
   config = b'model_path: "m"\nimage_scales: .25\nimage_scales: 2.0\ndelf_local_config { use_pca: false }\n'
-  mapping = legacy_mapping.encode([MappedImage('a', ('a_0',)), MappedImage('b')]).encode()
+  mapping = mapping_files.encode([MappedImage('a', ('a_0',)), MappedImage('b')]).encode()
   arrays = [_RNG.random((2, 3), np.float32), _RNG.integers(0, 9, 4, np.uint32)]
   return [
     single('.datum', 'x.datum', [datum.encode(array).SerializeToString() for array in arrays], datum.read),
-    single('.delf', 'x.delf', [legacy_features.encode(features)], legacy_features.read),
-    single('.boxes', 'x.boxes', [legacy_boxes.encode(boxes)], legacy_boxes.read),
+    single('.delf', 'x.delf', [delf_files.encode(features)], delf_files.read),
+    single('.boxes', 'x.boxes', [box_files.encode(boxes)], box_files.read),
     *(single(name[1:], name, [data], read_descriptors) for name, data in descriptors.items()),
-    single('mapping CSV', 'x.csv', [mapping], legacy_mapping.read, _csv(legacy_mapping.COLUMNS)),
-    single('delf_config', 'x.pbtxt', [config], legacy_config.load_extraction),
+    single('mapping CSV', 'x.csv', [mapping], mapping_files.read, _csv(mapping_files.COLUMNS)),
+    single('delf_config', 'x.pbtxt', [config], config_files.load_extraction),
   ]
 
 
@@ -173,12 +161,12 @@ def _csv_files(photos: ImageList) -> list[Reader]:
   training = {'x.csv': b'path,label\n0.jpg,a\n1.jpg,a\n', '0.jpg': b'0', '1.jpg': b'1'}
 
   def read_boxes(path):
-    for found in boxes_file.read_boxes(path, photos.names).values():
+    for found in csv_file.read_boxes(path, photos.names).values():
       assert np.isfinite(found.coordinates).all()
       assert (found.coordinates[:, :2] <= found.coordinates[:, 2:]).all()
 
   def read_landmarks(path):
-    for found in landmark_boxes.read(path, photos):
+    for found in training_boxes.read(path, photos):
       assert (found.boxes[:, :2] < found.boxes[:, 2:]).all()
 
   def read_labels(path):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from delf_d2r import config
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import experiment
 
 CONFIG = """

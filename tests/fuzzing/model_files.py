@@ -31,8 +31,7 @@ def readers(folder: pathlib.Path) -> list[Reader]:
 
 
 def _make(folder: pathlib.Path) -> None:
-  import detection_support
-  import local_feature_support
+  from support import detection_models, local_feature_models
 
   from delf_d2r.models import codebook_checkpoint
 
@@ -40,11 +39,11 @@ def _make(folder: pathlib.Path) -> None:
   for kind in ('by_name', 'by_object'):
     (folder / kind).mkdir(parents=True)
     codebook_checkpoint.write(folder / kind / 'codebook', words, name_based=kind == 'by_name')
-  detection_support.write_tf1(folder / 'detector_1')
-  detection_support.write_tf2(folder / 'detector_2')
-  detection_support.write_tf2(folder / 'detector_callable', is_callable=True)
-  local_feature_support.write_tf1(folder / 'delf_1')
-  local_feature_support.write_tf2(folder / 'delf_2')
+  detection_models.write_tf1(folder / 'detector_1')
+  detection_models.write_tf2(folder / 'detector_2')
+  detection_models.write_tf2(folder / 'detector_callable', is_callable=True)
+  local_feature_models.write_tf1(folder / 'delf_1')
+  local_feature_models.write_tf2(folder / 'delf_2')
 
 
 def _checkpoint(folder: pathlib.Path) -> None:
@@ -54,15 +53,15 @@ def _checkpoint(folder: pathlib.Path) -> None:
 
 
 def _detector(folder: pathlib.Path) -> None:
-  from delf_d2r.models import detection_model
+  from delf_d2r.models.saved_models import detections
 
-  (found,) = detection_model.load(str(folder)).detect(np.full((1, 64, 64, 3), 100, np.uint8))
+  (found,) = detections.load(str(folder)).detect(np.full((1, 64, 64, 3), 100, np.uint8))
   assert len(found.boxes) == len(found.scores) == len(found.classes)
 
 
 def _local_features(folder: pathlib.Path) -> None:
-  from delf_d2r.models import saved_model
+  from delf_d2r.models.saved_models import local_features
 
-  model = saved_model.load(str(folder))
+  model = local_features.load(str(folder))
   found = model.extract(np.full((64, 64, 3), 100, np.uint8), np.ones(1, np.float32), max_features=10)
   assert len(found.boxes) == len(found.features) <= 10

@@ -9,9 +9,8 @@ from fuzzing.reader import Reader, single
 from hypothesis import strategies as st
 
 from delf_d2r import config
-from delf_d2r.data import (
+from delf_d2r.data.artefacts import (
   codebook_files,
-  detection_examples,
   index_files,
   live_files,
   match_records,
@@ -19,10 +18,10 @@ from delf_d2r.data import (
   ranking_files,
   records,
   tfrecord,
-  training_examples,
 )
-from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
-from delf_d2r.data.detection_examples import DetectionExample
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.training import detection_examples, training_examples
+from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError

@@ -13,7 +13,7 @@ from fuzzing.material import Material
 from fuzzing.reader import Reader, single
 from hypothesis import strategies as st
 
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app

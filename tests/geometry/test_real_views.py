@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from delf_d2r.data.images import load_image
+from delf_d2r.data.photos.images import load_image
 from delf_d2r.extractors.root_sift import RootSift
-from delf_d2r.geometry import research_rule, transforms
+from delf_d2r.geometry import legacy_rule, transforms
 from delf_d2r.geometry.matching import match
 from delf_d2r.geometry.transforms import Model
 from delf_d2r.geometry.verification import Options, verify
@@ -73,11 +73,11 @@ def test_no_fewer_right_inliers_than_by_the_rule_of_the_research_code(view):
   """Right by the true homography, and each pixel once: several matches of one keypoint are one."""
   query, index = features(view), features(1)
   ours = match(query.descriptors, index.descriptors, max_distance=0.9, ratio=0.9)
-  theirs = research_rule.match(query.descriptors, index.descriptors, max_distance=0.9)
+  theirs = legacy_rule.match(query.descriptors, index.descriptors, max_distance=0.9)
   counts = []
   for matches, find in (
     (ours, functools.partial(verify, options=Options(), credible=ours.credible)),
-    (theirs, functools.partial(research_rule.verify, max_residual=10, trials=1000, seed=0)),
+    (theirs, functools.partial(legacy_rule.verify, max_residual=10, trials=1000, seed=0)),
   ):
     places = query.locations[matches.query], index.locations[matches.index]
     found = find(*places).inliers

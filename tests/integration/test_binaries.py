@@ -124,7 +124,7 @@ def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path
 def test_flags_are_printed_to_be_copied(tmp_path):
   script = f"""
 import runpy
-from delf_d2r.data import mini_benchmark
+from delf_d2r.data.scenes import mini_benchmark
 mini_benchmark.generate = lambda root, **_: mini_benchmark.MiniBenchmark(
   *(root / name for name in ('index', 'queries', 'truth.json', 'boxes.csv'))
 )

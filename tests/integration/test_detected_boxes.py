@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from detection_support import write_tf2
 from numpy.testing import assert_allclose
+from support.detection_models import write_tf2
 
 from delf_d2r import config
-from delf_d2r.data import records
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts import records
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.engine import SearchEngine
 from delf_d2r.experiments import comparison, experiment
 

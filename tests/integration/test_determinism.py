@@ -10,7 +10,7 @@ import sys
 import textwrap
 
 import pytest
-from integration_files import contents
+from support.run_files import contents
 
 pytest.importorskip('tensorflow')
 
@@ -20,8 +20,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = textwrap.dedent("""
   import pathlib, sys
   from delf_d2r import config
-  from delf_d2r.data import mini_benchmark
-  from delf_d2r.data.dataset import Dataset
+  from delf_d2r.data.scenes import mini_benchmark
+  from delf_d2r.data.photos.dataset import Dataset
   from delf_d2r.experiments import comparison, experiment
   sys.path.append(sys.argv[2])
   import demo

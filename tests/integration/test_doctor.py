@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from delf_d2r.data import files, records, tfrecord
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, Artefact, read_manifest
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import records, tfrecord
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.doctor import inspect
 from delf_d2r.doctor.findings import Severity
 from delf_d2r.engine import SearchEngine
@@ -413,15 +414,15 @@ def test_input_that_was_made_anew_is_stale(run, run_dir, finished):
 @pytest.fixture
 def own_photos(run, load, benchmark, tmp_path):
   """The features of photos that may be changed."""
-  from delf_d2r.data.dataset import Dataset
-  from delf_d2r.stages import extract
+  from delf_d2r.data.photos.dataset import Dataset
+  from delf_d2r.stages import extract_features
 
   folder = tmp_path / 'photos'
   folder.mkdir()
   for photo in sorted(benchmark.images_dir.iterdir())[:3]:
     shutil.copy(photo, folder)
   (folder / 'broken.jpg').write_bytes(b'no photo')
-  extract.run(load(), Dataset.load(folder), tmp_path / 'features', boxes=None, workers=1)
+  extract_features.run(load(), Dataset.load(folder), tmp_path / 'features', boxes=None, workers=1)
   return folder
 
 
@@ -452,7 +453,7 @@ def test_changed_photos_are_stale(own_photos, change, severity, problem):
 
 
 def test_changed_ground_truth_and_queries_are_stale(run, load, benchmark, finished, tmp_path):
-  from delf_d2r.data.dataset import Dataset
+  from delf_d2r.data.photos.dataset import Dataset
   from delf_d2r.experiments import experiment
 
   shutil.copytree(benchmark.queries_dir, tmp_path / 'queries')

@@ -9,9 +9,9 @@ import sys
 import pytest
 from google.protobuf import text_format
 
-from delf_d2r.data import distractor_list
-from delf_d2r.data.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.artefacts import MANIFEST, read_manifest
+from delf_d2r.data.artefacts.artefact import MANIFEST, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
+from delf_d2r.data.photos import distractor_list
 from delf_d2r.doctor import inspect
 from delf_d2r.doctor.findings import Finding, Severity
 from delf_d2r.experiments import distractors, experiment

@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 
 import pytest
-from faulty_runs import Laboratory
+from support.faulty_runs import Laboratory
 
 
 @pytest.fixture(scope='module')

@@ -6,19 +6,19 @@ import faiss
 import keras
 import numpy as np
 import pytest
-from delf_support import noise
-from integration_files import score_table
 from PIL import Image
+from support.delf_models import noise
+from support.run_files import score_table
 
 from delf_d2r import config
-from delf_d2r.data import index_files, ranking_files
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.artefacts import index_files, ranking_files
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
-from delf_d2r.models import efficientnet_lite
-from delf_d2r.stages import extract, train_pca
+from delf_d2r.models.backbones import efficientnet_lite
+from delf_d2r.stages import extract_features, train_pca
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 NUM_PHOTOS = 9
@@ -79,7 +79,7 @@ def finished(run):
 
 def region_descriptors(artefact) -> list[np.ndarray]:
   """[R, D] of each image."""
-  return [image.features.descriptors for image in extract.read(artefact)]
+  return [image.features.descriptors for image in extract_features.read(artefact)]
 
 
 def test_rankings_are_those_of_an_exact_search_of_inner_products(finished):

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip('tensorflow')
 
 from delf_d2r import config
-from delf_d2r.data import ranking_files
+from delf_d2r.data.artefacts import ranking_files
 from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-import processes
 import pytest
-from integration_files import contents
+from support import processes
+from support.run_files import contents
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 

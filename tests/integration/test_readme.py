@@ -22,16 +22,14 @@ import shutil
 import subprocess
 import time
 
-import commands_support
-import dependencies_page
 import pytest
-import readme_commands
-from readme_commands import Command
+from support import commands, dependencies_page, readme_commands
+from support.readme_commands import Command
 
 from delf_d2r import config as configs
 from delf_d2r import models
 from delf_d2r.command_line import COMMANDS
-from delf_d2r.data import ground_truth
+from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.experiments import experiment
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 
@@ -135,14 +133,14 @@ TINY = {
 # Functions that a binary calls with what its flags say. They take minutes; the tests of ELSEWHERE run them.
 HANDED_ON = {
   'demo': (
-    'delf_d2r.data.mini_benchmark.generate',
-    'delf_d2r.data.dataset.Dataset.load',
+    'delf_d2r.data.scenes.mini_benchmark.generate',
+    'delf_d2r.data.photos.dataset.Dataset.load',
     'delf_d2r.experiments.comparison.run',
     'delf_d2r.experiments.comparison.table_text',
   ),
   'export_delf': ('delf_d2r.stages.export_delf.run',),
   'export_detector': ('delf_d2r.stages.export_detector.run',),
-  'make_mini_benchmark': ('delf_d2r.data.mini_benchmark.generate',),
+  'make_mini_benchmark': ('delf_d2r.data.scenes.mini_benchmark.generate',),
   'plan': (
     'delf_d2r.planning.rates.measure_rates',
     'delf_d2r.planning.plan.make_plan',
@@ -225,7 +223,7 @@ def is_run(command: Command) -> bool:
 
 @pytest.fixture(scope='module')
 def shell():
-  with commands_support.Commands() as shell:
+  with commands.Commands() as shell:
     yield shell
 
 

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.report import answers, make_report, match_views

@@ -5,23 +5,24 @@ import json
 import keras
 import numpy as np
 import pytest
-from delf_support import noise
-from integration_files import score_table
-from onnx_support import write_linear
 from oracles import global_oracle
 from PIL import Image
+from support.delf_models import noise
+from support.onnx_models import write_linear
+from support.run_files import score_table
 
 from delf_d2r import config
-from delf_d2r.data import files, match_records, pca_files, ranking_files
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import match_records, pca_files, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 from delf_d2r.kernels.pca import Covariance
-from delf_d2r.models import alexnet, efficientnet_lite
-from delf_d2r.stages import extract, train_pca, train_whitening
+from delf_d2r.models.backbones import alexnet, efficientnet_lite
+from delf_d2r.stages import extract_features, train_pca, train_whitening
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 NUM_PHOTOS = 8
@@ -91,7 +92,7 @@ def test_gem_with_learned_whitening(run, gem, weights, tmp_path):
   pca = f'pca {{ path: "{learned.path}" dimensions: 3 }}'
   whitened = run('vgg16_gem', global_override(weights, f'image_scales: [1] {pca}'))
   assert mean_average_precision(whitened.artefacts['metrics']) == 1
-  (first, *_) = extract.read(whitened.artefacts['features'])
+  (first, *_) = extract_features.read(whitened.artefacts['features'])
   assert first.features.dimensions == 3
   with pytest.raises(UserError, match=r'are reduced by a PCA\. Extract them without'):
     train_whitening.run(config.default('whitening'), whitened.artefacts['features'], tmp_path / 'again')
@@ -111,13 +112,15 @@ def test_rmac_is_a_sum_of_squares_reduced_by_a_pca_of_squares(run, weights, phot
   options = experiment.Options(workers=1)
 
   configured = config.load(without, experiment.STAGES, overrides=[global_override(weights)])
-  squares = extract.run(
+  squares = extract_features.run(
     configured, Dataset.load(photos), tmp_path / 'squares', boxes=None, **options.extracting
   )
   pca = train_pca.run(squares, tmp_path / 'pca')
   assert pca.counts['descriptors'] == squares.counts['features'] > 8 * 14
   made = run('resnet101_rmac', global_override(weights, f'pca {{ path: "{pca.path}" dimensions: 16 }}'))
-  vectors = [image.features.descriptors.sum(axis=0) for image in extract.read(made.artefacts['features'])]
+  vectors = [
+    image.features.descriptors.sum(axis=0) for image in extract_features.read(made.artefacts['features'])
+  ]
   vectors = np.stack(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
   assert vectors.shape == (NUM_PHOTOS, 16)
   np.testing.assert_allclose(score_table(made.artefacts['rankings']), vectors[::2] @ vectors.T, atol=1e-5)
@@ -216,7 +219,7 @@ def test_how(run, tmp_path):
     f'extraction.delf.pca {{ path: "{tmp_path}" dimensions: 16 }}',
   )
   assert mean_average_precision(made.artefacts['metrics']) == 1
-  (first, *_) = extract.read(made.artefacts['features'])
+  (first, *_) = extract_features.read(made.artefacts['features'])
   assert first.features.dimensions == 16
   assert len(first.features) == 200
   assert made.artefacts['features'].input('model').fingerprint == files.fingerprint(lite)

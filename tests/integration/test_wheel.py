@@ -10,7 +10,18 @@ import zipfile
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ('delf_d2r', 'protos', 'configs', 'tools', 'setup.py', 'pyproject.toml', 'README.md', 'MANIFEST.in')
+PARTS = (
+  'delf_d2r',
+  'protos',
+  'configs',
+  'tools',
+  'setup.py',
+  'pyproject.toml',
+  'README.md',
+  'LICENSE',
+  'NOTICE',
+  'MANIFEST.in',
+)
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +31,7 @@ def installed(tmp_path_factory) -> pathlib.Path:
   for part in PARTS:
     copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
     copy(REPOSITORY / part, source / part)
-  for generated in (source / 'delf_d2r' / 'protos').glob('*_pb2.py'):
+  for generated in (source / 'delf_d2r' / 'protos').glob('*_pb2.py*'):
     generated.unlink()
   # Without isolation: the build's requirements are in the test environment, and nothing is downloaded.
   build = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', str(source)]
@@ -45,6 +56,15 @@ def test_wheel_has_all_that_the_checkout_has(installed):
     }
   found = {file.relative_to(installed) for file in installed.rglob('*') if file.is_file()}
   assert checkout - found == set()
+
+
+def test_wheel_has_its_licence_and_types(installed):
+  (licences,) = installed.glob('*.dist-info/licenses')
+  for name in ('LICENSE', 'NOTICE'):
+    assert (licences / name).read_bytes() == (REPOSITORY / name).read_bytes()
+  assert (installed / 'delf_d2r' / 'py.typed').is_file()
+  generated = {path.stem for path in (installed / 'delf_d2r' / 'protos').glob('*_pb2.py')}
+  assert generated == {path.stem for path in (installed / 'delf_d2r' / 'protos').glob('*_pb2.pyi')} != set()
 
 
 def test_main_job_runs_from_the_wheel(installed, benchmark, tmp_path):

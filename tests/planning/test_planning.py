@@ -5,21 +5,22 @@ import time
 
 import numpy as np
 import pytest
-from planning_support import make_config
+from support.planning import make_config
 
 from delf_d2r import config
-from delf_d2r.data import mini_benchmark
-from delf_d2r.data.artefacts import Artefact
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import made, query_rates, rates, training_rates
+from delf_d2r.planning import query_rates, rates, synthetic_artefacts, training_rates
 from delf_d2r.planning.costs import Cost, Line, measure
 from delf_d2r.planning.plan import make_plan, to_text
 from delf_d2r.planning.rates import measure_rates
 from delf_d2r.planning.stage_rate import rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
-from delf_d2r.stages import extract, parallel, train_codebook
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages import extract_features, train_codebook
 
 
 def test_a_line_leads_through_its_points_and_is_never_negative():
@@ -75,7 +76,9 @@ def test_approximate_training_compares_words_with_words():
 
 
 def made_features(settings, path):
-  return made.save_features(made.images(features=200, boxes=0, dimensions=32), 100, settings, path)
+  return synthetic_artefacts.save_features(
+    synthetic_artefacts.images(features=200, boxes=0, dimensions=32), 100, settings, path
+  )
 
 
 def test_exact_training_takes_what_was_measured(tmp_path, monkeypatch):
@@ -96,7 +99,7 @@ def test_approximate_training_is_scaled_to_the_words_of_the_run(tmp_path, monkey
   monkeypatch.setattr(training_rates, '_timed', lambda function, share=1.0: (function(), next(costs))[1])
   monkeypatch.setattr(training_rates, '_COMPARED', 1_000_000)
   monkeypatch.setattr(training_rates, '_WORDS', 256)
-  monkeypatch.setattr(parallel, 'available_cores', lambda: 2)
+  monkeypatch.setattr(worker_pool, 'available_cores', lambda: 2)
   more = ['codebook { num_words: 1024 assignment: APPROXIMATE }']
   settings = make_config('sift_asmk_star', more=more)
   found = measure_training(settings.codebook, made_features(settings, tmp_path / 'features'))
@@ -106,11 +109,11 @@ def test_approximate_training_is_scaled_to_the_words_of_the_run(tmp_path, monkey
 
 
 def test_made_images_have_what_was_asked_for():
-  image = next(made.images(features=40, boxes=3, dimensions=16))
+  image = next(synthetic_artefacts.images(features=40, boxes=3, dimensions=16))
   assert image.num_regions == 4
   assert [len(image.region(r)) for r in range(4)] == [40, 10, 10, 10]
   np.testing.assert_allclose(np.linalg.norm(image.features.descriptors, axis=1), 1, rtol=1e-5)
-  other = made.images(features=40, boxes=3, dimensions=16)
+  other = synthetic_artefacts.images(features=40, boxes=3, dimensions=16)
   np.testing.assert_array_equal(image.features.descriptors, next(other).features.descriptors)
   assert not np.array_equal(image.features.descriptors, next(other).features.descriptors)
 
@@ -136,7 +139,7 @@ def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
   assert list(found.stages) == ['extraction', 'aggregation', 'index']
   extracted = Artefact.open(tmp_path / 'work' / 'features_many', 'features')
   assert extracted.counts['regions'] == 3 * len(sample)
-  whole = np.mean([len(image.region(0)) for image in extract.read(extracted)])
+  whole = np.mean([len(image.region(0)) for image in extract_features.read(extracted)])
   assert found.features == pytest.approx(whole, rel=0.2)  # of 64 images, the sample over and over
   assert 0 < found.words <= 60 * 3
   assert found.entries == 1

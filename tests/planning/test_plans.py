@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from planning_support import make_config, simple_rates
+from support.planning import make_config, simple_rates
 
 from delf_d2r import config
 from delf_d2r.experiments import experiment

@@ -1,10 +1,10 @@
 """Boxes drawn on the photos of a folder: saved at once, taken up again, never losing what was there."""
 
 import pytest
-from serving_support import serving_client
+from support.servers import serving_client
 
-from delf_d2r.data import landmark_boxes
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.boxes import training_boxes
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.serving.annotations import NO_OBJECT, Annotations
 from delf_d2r.serving.app import create_app
@@ -27,7 +27,7 @@ def test_what_is_drawn_is_what_a_detector_trains_from(folder, output):
   annotations.set_box(3, BOX)
   annotations.set_box(0, (0, 0, 1, 1))
   annotations.set_no_object(1)
-  found = landmark_boxes.read(output, folder)
+  found = training_boxes.read(output, folder)
   assert [photo.boxes.round(5).tolist() for photo in found[:4]] == [
     [[0, 0, 1, 1]],
     [],

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from delf_d2r.data.boxes_file import check_box
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.boxes.csv_file import check_box
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine, attribution
 from delf_d2r.errors import ImageError
 

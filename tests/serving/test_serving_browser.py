@@ -1,10 +1,10 @@
 """The pages in a headless Chromium: by pointer, by keyboard alone, and on a narrow screen."""
 
 import pytest
-from page_support import READY, drag, wait_for_answer
-from serving_support import serving
+from support.pages import READY, drag, wait_for_answer
+from support.servers import serving
 
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options

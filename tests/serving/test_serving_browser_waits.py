@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from page_support import READY, begin_drag, drag, hold, wait_for_answer
-from serving_support import serving
+from support.pages import READY, begin_drag, drag, hold, wait_for_answer
+from support.servers import serving
 
-from delf_d2r.data.image_list import ImageList
+from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 

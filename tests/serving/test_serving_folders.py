@@ -6,20 +6,20 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from serving_support import serving_client
+from support.servers import serving_client
 
 from delf_d2r import config
-from delf_d2r.data import distractor_list
-from delf_d2r.data.artefacts import MANIFEST, RUN_CONFIG, Artefact
-from delf_d2r.data.dataset import Dataset
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG, Artefact
+from delf_d2r.data.photos import distractor_list
+from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ImageError
 from delf_d2r.experiments import experiment
 from delf_d2r.report import answers
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.photos import PREVIEW_SIDE, THUMBNAIL_SIDE, JpegCache
-from delf_d2r.stages import aggregate, build_index
+from delf_d2r.stages import aggregate_features, build_index
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def build(index_dir, others, tmp_path_factory):
   features = experiment.extracted(
     loaded, Dataset(others), place, boxes_path=None, given={}, options=experiment.Options(workers=1)
   )['features']
-  descriptors = aggregate.run(loaded, features, codebook, place / 'descriptors')
+  descriptors = aggregate_features.run(loaded, features, codebook, place / 'descriptors')
   ours = Artefact.open(index_dir / 'descriptors', 'descriptors')
   return lambda: build_index.run(loaded, ours, codebook, place / 'index', distractors=descriptors)
 

@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from serving_support import serving_client
+from support.servers import serving_client
 
 from delf_d2r.errors import UserError
 from delf_d2r.serving import server

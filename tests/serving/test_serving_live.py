@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from serving_support import serving_client
+from support.servers import serving_client
 
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.app import create_app

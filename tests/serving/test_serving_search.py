@@ -5,9 +5,9 @@ import types
 
 import pytest
 from PIL import Image
-from serving_support import serving_client
+from support.servers import serving_client
 
-from delf_d2r.data.photo_folders import PhotoFolders
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.indexed_photos import IndexedPhotos

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from delf_d2r.data.artefacts import Artefact
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.sharding.addresses import Addresses

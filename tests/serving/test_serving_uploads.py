@@ -6,9 +6,9 @@ import socket
 
 import httpx
 import pytest
-from odd_photos import REFUSED, encoded, kinds, png_header
 from PIL import Image
-from serving_support import serving_client
+from support.odd_photos import REFUSED, encoded, kinds, png_header
+from support.servers import serving_client
 
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from oracles.index_inputs import random_descriptor, random_descriptors
-from serving_support import serving
+from support.servers import serving
 
 from delf_d2r.data import files
 from delf_d2r.errors import ArtefactError, UnavailableError, UserError

@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from delf_d2r.data import ground_truth
-from delf_d2r.data.revisited_folders import FOLDERS, RevisitedFolder
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth.revisited_folders import FOLDERS, RevisitedFolder
 from delf_d2r.errors import UserError
 from delf_d2r.geometry.boxes import crop_slices
 from delf_d2r.stages import check_dataset

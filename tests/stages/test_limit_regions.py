@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from delf_d2r import config as configs
-from delf_d2r.data.dataset import Dataset
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError
-from delf_d2r.stages import detect, extract, limit_regions
+from delf_d2r.stages import detect_boxes, extract_features, limit_regions
 
 BOXES = """image,ymin,xmin,ymax,xmax,score
 a.png,0,0,0.5,0.5,0.3
@@ -38,8 +38,8 @@ def config(tmp_path, *limits):
 
 def made(tmp_path, dataset, name, *limits):
   changed = config(tmp_path, *limits)
-  boxes = detect.run(changed, dataset, tmp_path / f'{name}_boxes')
-  return boxes, extract.run(changed, dataset, tmp_path / f'{name}_features', boxes=boxes, workers=1)
+  boxes = detect_boxes.run(changed, dataset, tmp_path / f'{name}_boxes')
+  return boxes, extract_features.run(changed, dataset, tmp_path / f'{name}_features', boxes=boxes, workers=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Rules of what a config may say, one module for each proto file."""

@@ -1,0 +1,1 @@
+"""Artefacts of the stages: directories with records, side files and a manifest."""

@@ -1,0 +1,56 @@
+"""The features of one image out of an artefact of many, without reading the others."""
+
+import itertools
+
+from delf_d2r.data.artefacts import records, tfrecord
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.record_shards import RecordShards
+from delf_d2r.errors import ArtefactError
+from delf_d2r.structures import ImageFeatures
+
+
+class FeatureStore:
+  """Reads ImageFeatures by name.
+
+  Opening it skips from the length of one record to that of the next. Records stand in the order of the
+  photos, and so do the image ids of an index: an id says where to look first. Only if another image is found
+  there are all records read once for their names. Threads may share it.
+  """
+
+  def __init__(self, *artefacts: Artefact):
+    """Takes what extract_features made, numbered through; ArtefactError if a shard is damaged."""
+    self._artefacts = artefacts
+    self._source = ', '.join(str(artefact.path) for artefact in artefacts)
+    paths = tuple(artefact.path / shard.file for artefact in artefacts for shard in artefact.manifest.shards)
+    self._shards = RecordShards(self._source, paths, tuple(map(tfrecord.record_offsets, paths)))
+    self._numbers: dict[str, int] | None = None
+
+  def __len__(self) -> int:
+    return len(self._shards)
+
+  def read(self, name: str, *, position: int) -> ImageFeatures:
+    """The features of the image `name`, which most likely is the record number `position`.
+
+    Raises:
+      ArtefactError: there is no such image, or the record is damaged.
+    """
+    if self._numbers is None and 0 <= position < len(self):
+      found = self._decode(position)
+      if found.name == name:
+        return found
+    number = self._number_of(name)
+    if number is None:
+      raise ArtefactError(
+        f'{self._source}: no features of {name} among those of {len(self)} images. Give the features'
+        ' that the index was made from'
+      )
+    return self._decode(number)
+
+  def _decode(self, number: int) -> ImageFeatures:
+    return records.decode_features(self._shards.read(number))
+
+  def _number_of(self, name: str) -> int | None:
+    if self._numbers is None:
+      names = (records.Record(data).name for artefact in self._artefacts for data in artefact.records())
+      self._numbers = dict(zip(names, itertools.count()))
+    return self._numbers.get(name)

@@ -1,0 +1,129 @@
+"""What a live engine keeps beside the postings that it changes: boxes of all images, features of added ones.
+
+added/<digest>.features      the features of one added image, a record of records.py, named by its content
+live.npz                     boxes of all images, and which file has the features of which added image
+live.next.npz                the same for a change that is being saved
+
+Postings and boxes change together, though they lie in different files. `live.next.npz` is written first and
+says which postings it comes after; then the postings change; then it takes its final name. Whoever finds it
+beside other postings than those thus knows that these have changed and that it is theirs. Until the first
+change `boxes.npy` (index_files.py) is what counts.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import index_files, records
+from delf_d2r.data.artefacts.index_files import ImageBoxes
+from delf_d2r.data.foreign import zip_bombs
+from delf_d2r.errors import ArtefactError
+from delf_d2r.structures import ImageFeatures
+
+_STATE = 'live.npz'
+_NEXT = 'live.next.npz'
+_ADDED = 'added'
+_SUFFIX = '.features'
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveState:
+  """What belongs to the postings of an index.
+
+  Attributes:
+    boxes: the regions of every image.
+    added: by name of an added image, the digest of its features.
+  """
+
+  boxes: ImageBoxes
+  added: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def load(directory: pathlib.Path, postings: int) -> LiveState:
+  """What belongs to the postings of that checksum.
+
+  Raises:
+    ArtefactError: a file is missing or damaged.
+  """
+  found = _read(directory / _NEXT)
+  if found is None or found[0] == postings:
+    found = _read(directory / _STATE)
+  return LiveState(index_files.load_boxes(directory)) if found is None else found[1]
+
+
+def prepare(directory: pathlib.Path, state: LiveState, *, replacing: int) -> None:
+  """Writes what will count as soon as the postings are no more those of checksum `replacing`."""
+  before = _read(directory / _NEXT)
+  if before is not None and before[0] != replacing:
+    # A kill came between the postings and the rename.
+    _give_final_name(directory)
+  with files.replacing(directory / _NEXT) as temporary, open(temporary, 'wb') as file:
+    np.savez(
+      file,
+      replacing=np.array(replacing, np.int64),
+      coordinates=state.boxes.coordinates,
+      offsets=state.boxes.offsets,
+      added_names=np.array(list(state.added), np.str_),
+      added_digests=np.array(list(state.added.values()), np.str_),
+    )
+
+
+def finish(directory: pathlib.Path) -> None:
+  """Gives what `prepare` wrote its final name: the postings have changed."""
+  _give_final_name(directory)
+
+
+def add_features(directory: pathlib.Path, image: ImageFeatures) -> str:
+  """Stores the features of an added image; returns their digest."""
+  record = records.encode_features(image)
+  digest = hashlib.sha256(record).hexdigest()[:32]
+  (directory / _ADDED).mkdir(exist_ok=True)
+  files.write_atomically(directory / _ADDED / f'{digest}{_SUFFIX}', record)
+  return digest
+
+
+def read_features(directory: pathlib.Path, digest: str) -> ImageFeatures:
+  """The features of an added image; ArtefactError if they are missing or damaged."""
+  path = directory / _ADDED / f'{digest}{_SUFFIX}'
+  try:
+    record = path.read_bytes()
+  except OSError as error:
+    raise ArtefactError(f'{path}: {error.strerror}. Remove the image and add it again') from None
+  if hashlib.sha256(record).hexdigest()[:32] != digest:
+    raise ArtefactError(f'{path}: damaged. Remove the image and add it again')
+  return records.decode_features(record)
+
+
+def remove_unused_features(directory: pathlib.Path, state: LiveState) -> None:
+  """Removes the features of images that are not there (any more), as of changes that were never saved."""
+  used = set(state.added.values())
+  for path in (directory / _ADDED).glob(f'*{_SUFFIX}'):
+    if path.name.removesuffix(_SUFFIX) not in used:
+      path.unlink()
+
+
+def _give_final_name(directory: pathlib.Path) -> None:
+  os.replace(directory / _NEXT, directory / _STATE)
+  files.sync_directory(directory)
+
+
+def _read(path: pathlib.Path) -> tuple[int, LiveState] | None:
+  """The checksum of the postings that a state came after, and the state; None if there is no such file."""
+  if not path.is_file():
+    return None
+  try:
+    # NumPy leaves a file open that it cannot read.
+    with open(path, 'rb') as file:
+      # What is written here is not compressed.
+      zip_bombs.check_zip(file, path.stat().st_size)
+      with np.load(file, allow_pickle=False) as arrays:
+        added = zip(arrays['added_names'].tolist(), arrays['added_digests'].tolist(), strict=True)
+        boxes = ImageBoxes(arrays['coordinates'], arrays['offsets'])
+        return int(arrays['replacing']), LiveState(boxes, dict(added))
+  except Exception as error:  # A damaged archive raises nearly any exception.
+    raise ArtefactError(f'{path}: damaged ({error}). Delete {path.parent} and build it again') from None

@@ -1,0 +1,1 @@
+"""Ground truth in several forms, and where published benchmarks keep it."""

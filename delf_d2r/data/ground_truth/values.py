@@ -1,0 +1,140 @@
+"""What a ground truth says, as values that cannot contradict themselves.
+
+`ground_truth.py` reads, writes and resolves them.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from delf_d2r.data.photos import name_matching
+from delf_d2r.errors import UserError
+
+LABELS = ('easy', 'hard', 'junk')
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryGroundTruth:
+  """What is known about one query.
+
+  Attributes:
+    name: unique among the queries.
+    image: the query image's path relative to the image folder.
+    box: `(ymin, xmin, ymax, xmax)` normalised to [0, 1], or None: the whole image.
+    easy, hard: index images that show the object; junk: index images that count neither way.
+    box_pixels: `(xmin, ymin, xmax, ymax)` in pixels, Revisited's form, or None; never beside `box`.
+  """
+
+  name: str
+  image: str
+  box: tuple[float, float, float, float] | None = None
+  easy: tuple[str, ...] = ()
+  hard: tuple[str, ...] = ()
+  junk: tuple[str, ...] = ()
+  box_pixels: tuple[float, float, float, float] | None = None
+
+  def __post_init__(self):
+    for field in ('name', 'image'):
+      _check_name(getattr(self, field), f'query {self.name!r}: {field}')
+    where = f'query {self.name!r}'
+    if self.box is not None and self.box_pixels is not None:
+      raise ValueError(f'{where}: found both box and box_pixels; keep one')
+    _check_box(self.box, f'{where}: box', '[ymin, xmin, ymax, xmax]', upper=1.0)
+    _check_box(self.box_pixels, f'{where}: box_pixels', '[xmin, ymin, xmax, ymax]', upper=math.inf)
+    label_of: dict[str, str] = {}
+    for label in LABELS:
+      for image in _checked_names(getattr(self, label), f'{where}: {label}'):
+        other = label_of.setdefault(image, label)
+        if other != label:
+          raise ValueError(f'{where}: {image!r} is both {other} and {label}; keep it in one list')
+
+  def box_for(self, height: int, width: int) -> tuple[float, float, float, float] | None:
+    """The box, normalised `(ymin, xmin, ymax, xmax)`, in a photo of that size; None: the whole photo.
+
+    Pixel boxes are rounded to whole pixels as the research code does (reference 4.3), then clipped.
+
+    Raises:
+      UserError: a pixel box that has no pixel inside the photo.
+    """
+    if self.box_pixels is None:
+      return self.box
+    xmin, ymin, xmax, ymax = (round(value) for value in self.box_pixels)
+    clipped = (max(ymin, 0), max(xmin, 0), min(ymax, height), min(xmax, width))
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+      raise UserError(
+        f'query {self.name!r}: box_pixels [xmin, ymin, xmax, ymax] = {list(self.box_pixels)} has no pixel'
+        f' inside {self.image!r} ({width} x {height}, width x height); is this the photo that was annotated?'
+      )
+    return clipped[0] / height, clipped[1] / width, clipped[2] / height, clipped[3] / width
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+  """The ground truth of one benchmark.
+
+  Attributes:
+    name: of the benchmark.
+    index_images: paths relative to the image folder; empty: all photos of the folder.
+    queries: at least one, names unique.
+  """
+
+  name: str
+  index_images: tuple[str, ...]
+  queries: tuple[QueryGroundTruth, ...]
+
+  def __post_init__(self):
+    _check_name(self.name, 'name')
+    if not self.queries:
+      raise ValueError('queries: expected at least one, found none; without any, leave out --ground_truth')
+    for name, count in collections.Counter(query.name for query in self.queries).items():
+      if count > 1:
+        raise ValueError(f'query {name!r} stands {count} times; give each query a name of its own')
+    _checked_names(self.index_images, 'index_images')
+    known = {name_matching.nfc(image) for image in self.index_images}
+    for query in self.queries if known else ():
+      for label in LABELS:
+        for image in getattr(query, label):
+          if name_matching.nfc(image) not in known:
+            raise ValueError(
+              f'query {query.name!r}: {label} names {image!r}, which is not among the {len(known)}'
+              ' index_images; add it there or remove it here'
+            )
+
+
+def _check_name(value: object, where: str) -> None:
+  if not isinstance(value, str) or not value:
+    raise ValueError(f'{where}: expected a text that is not empty, found {value!r}')
+  if any('\ud800' <= letter <= '\udfff' for letter in value):
+    raise ValueError(f'{where}: {value!r} has half of a surrogate pair, which UTF-8 cannot write')
+
+
+def _checked_names(names: Iterable[str], where: str) -> Iterable[str]:
+  if not isinstance(names, tuple):
+    raise ValueError(f'{where}: expected names in a tuple, found {type(names).__name__}')
+  for name in names:
+    _check_name(name, where)
+  if len(set(names)) != len(names):
+    name, count = collections.Counter(names).most_common(1)[0]
+    raise ValueError(f'{where}: {name!r} stands {count} times; keep one')
+  return names
+
+
+def _check_box(box: object, where: str, form: str, *, upper: float) -> None:
+  if box is None:
+    return
+  if not isinstance(box, tuple) or len(box) != 4 or not all(map(_is_finite_number, box)):
+    raise ValueError(f'{where}: expected {form}, four finite numbers, found {box!r}')
+  low, high = box[:2], box[2:]
+  if not all(a < b for a, b in zip(low, high, strict=True)):
+    raise ValueError(f'{where}: expected {form} with each minimum below its maximum, found {list(box)}')
+  if upper < math.inf and (min(low) < 0 or max(high) > upper):
+    raise ValueError(
+      f'{where}: expected {form} normalised to [0, 1], found {list(box)}; pixels must be divided by the size'
+    )
+
+
+def _is_finite_number(value: object) -> bool:
+  if isinstance(value, float):
+    return math.isfinite(value)
+  return isinstance(value, int) and not isinstance(value, bool)

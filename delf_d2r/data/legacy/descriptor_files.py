@@ -1,0 +1,108 @@
+"""Aggregated descriptors as the research code stores them, a file for each image (reference.md 2.8).
+
+`.vlad` and `.rvlad` are one dense tensor [K * D]; `.asmk` and `.rasmk` a pair of floats [W * D] and words
+[W]; `.asmk_star` and `.rasmk_star` a pair of bytes [W * ceil(D / 8)] and words [W].
+"""
+
+import pathlib
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from delf_d2r.data import files
+from delf_d2r.data.legacy import datum
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.protos import delf_datum_pb2
+from delf_d2r.structures import AggregatedDescriptor
+
+# Extension to kernel and whether regions were pooled.
+EXTENSIONS = {f'.{prefix}{kernel.value}': (kernel, bool(prefix)) for kernel in Kernel for prefix in ('', 'r')}
+
+
+def extension(kernel: Kernel, *, regional: bool) -> str:
+  """The extension of a file."""
+  return next(name for name, form in EXTENSIONS.items() if form == (kernel, regional))
+
+
+def encode(descriptor: AggregatedDescriptor, *, kernel: Kernel, num_words: int) -> bytes:
+  """The bytes of a file.
+
+  Args:
+    descriptor: of that kernel, pooled over regions or not.
+    kernel: which one.
+    num_words: K.
+  """
+  if kernel is Kernel.VLAD:
+    dense = np.zeros((num_words, descriptor.dimensions), np.float32)
+    dense[descriptor.visual_words] = descriptor.values
+    return datum.encode(dense.ravel()).SerializeToString(deterministic=True)
+  pair = datum.encode_pair(descriptor.values.ravel(), descriptor.visual_words)
+  return pair.SerializeToString(deterministic=True)
+
+
+def decode(data: bytes, *, kernel: Kernel, num_words: int, dimensions: int) -> AggregatedDescriptor:
+  """The inverse of `encode`.
+
+  Args:
+    data: the bytes of a file.
+    kernel: which one they are of.
+    num_words, dimensions: K and D of the codebook.
+
+  Raises:
+    ValueError: they are none of that kernel, or of another codebook.
+  """
+  try:
+    if kernel is Kernel.VLAD:
+      return _from_dense(datum.decode(delf_datum_pb2.DatumProto.FromString(data)), num_words, dimensions)
+    values, words = datum.decode_pair(delf_datum_pb2.DatumPairProto.FromString(data))
+  except DecodeError as error:
+    raise ValueError(str(error)) from None
+  is_binary = kernel is Kernel.ASMK_STAR
+  wanted = np.uint32 if is_binary else np.float32
+  if values.dtype != wanted or words.dtype != np.uint32 or values.ndim != 1 or words.ndim != 1:
+    raise ValueError(
+      f'expected vectors of {np.dtype(wanted)} and uint32, found {values.dtype} {values.shape} and'
+      f' {words.dtype} {words.shape}'
+    )
+  columns = -(-dimensions // 8) if is_binary else dimensions
+  if len(values) != len(words) * columns:
+    raise ValueError(
+      f'expected {columns} values for each of {len(words)} visual words (D = {dimensions}), found'
+      f' {len(values)}'
+    )
+  if len(words) and (np.any(words[1:] <= words[:-1]) or words[-1] >= num_words):
+    raise ValueError(f'visual words must ascend below {num_words}, the last is {words[-1]}')
+  if is_binary and np.any(values > 255):
+    raise ValueError(f'expected bytes, found {values.max()}')
+  _require_finite(values)
+  values = values.astype(np.uint8) if is_binary else values
+  return AggregatedDescriptor(words, values.reshape(len(words), columns), dimensions)
+
+
+def _from_dense(dense: np.ndarray, num_words: int, dimensions: int) -> AggregatedDescriptor:
+  if dense.dtype != np.float32 or dense.shape != (num_words * dimensions,):
+    raise ValueError(
+      f"expected float32 [{num_words} * {dimensions}], the codebook's K * D, found {dense.dtype}"
+      f' {dense.shape}'
+    )
+  _require_finite(dense)
+  dense = dense.reshape(num_words, dimensions)
+  words = np.flatnonzero(dense.any(axis=1))
+  return AggregatedDescriptor(words.astype(np.uint32), dense[words], dimensions)
+
+
+def _require_finite(values: np.ndarray) -> None:
+  if not np.isfinite(values).all():
+    raise ValueError('it has numbers that are not finite')
+
+
+def read(path: str | pathlib.Path, *, num_words: int, dimensions: int) -> AggregatedDescriptor:
+  """The descriptor of one file, whose extension names the kernel.
+
+  Raises:
+    UserError: it is missing, damaged, or of another kernel or codebook.
+  """
+  path = pathlib.Path(path)
+  kernel, _ = EXTENSIONS[path.suffix]
+  with files.readable(path, f'a {path.suffix} file of this codebook'):
+    return decode(path.read_bytes(), kernel=kernel, num_words=num_words, dimensions=dimensions)

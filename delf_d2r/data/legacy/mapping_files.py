@@ -1,0 +1,78 @@
+"""The CSV file of the research code that says which `.delf` files belong to which image (reference.md 4.2).
+
+    name,index_image_id,box_id
+    radcliffe_camera_000158,2,-1
+    radcliffe_camera_000158_0,2,0
+
+Box -1 is the whole image; 0 and on are its boxes in the order of their scores.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from delf_d2r.data import files
+from delf_d2r.data.boxes import csv_file
+from delf_d2r.errors import UserError
+
+COLUMNS = ('name', 'index_image_id', 'box_id')
+WHOLE_IMAGE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class MappedImage:
+  """The feature files of one image, without their extension: of the whole image and of each box in order."""
+
+  whole: str
+  boxes: tuple[str, ...] = ()
+
+
+def encode(images: Sequence[MappedImage]) -> str:
+  """The text of a file; lines end as Python's csv module ends them, which is how the research code does."""
+  text = io.StringIO()
+  writer = csv.writer(text)
+  writer.writerow(COLUMNS)
+  for image_id, image in enumerate(images):
+    writer.writerow([image.whole, image_id, WHOLE_IMAGE])
+    writer.writerows([name, image_id, box] for box, name in enumerate(image.boxes))
+  return text.getvalue()
+
+
+def write(path: str | pathlib.Path, images: Sequence[MappedImage]) -> None:
+  """Writes one file."""
+  files.write_atomically(pathlib.Path(path), encode(images))
+
+
+def read(path: str | pathlib.Path) -> list[MappedImage]:
+  """The images of a file in the order of their ids; rows may stand in any order.
+
+  Raises:
+    UserError: it cannot be read, a column is missing, a number is none, or an image lacks its whole or a box.
+  """
+  rows: dict[int, dict[int, str]] = defaultdict(dict)
+  known: set[str] = set()
+  for place, row in csv_file.read_rows(pathlib.Path(path), COLUMNS):
+    try:
+      image, box = int(row['index_image_id']), int(row['box_id'])
+    except (TypeError, ValueError):
+      raise UserError(f'{place}: index_image_id and box_id must be whole numbers, found {row}') from None
+    if not row['name']:
+      raise UserError(f'{place}: expected the name of a feature file, found {row}')
+    if box in rows[image]:
+      raise UserError(f'{place}: box {box} of image {image} is {rows[image][box]!r} already')
+    if row['name'] in known:
+      raise UserError(f'{place}: {row["name"]!r} stands there twice')
+    known.add(row['name'])
+    rows[image][box] = row['name']
+  images = []
+  for image in sorted(rows):
+    names = rows[image]
+    if sorted(names) != list(range(WHOLE_IMAGE, len(names) + WHOLE_IMAGE)):
+      raise UserError(
+        f'{path}: image {image} must have the boxes -1 (the whole), 0, 1, ..., found {sorted(names)}'
+      )
+    images.append(MappedImage(names[WHOLE_IMAGE], tuple(names[box] for box in range(len(names) - 1))))
+  return images

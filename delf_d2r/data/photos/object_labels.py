@@ -1,0 +1,80 @@
+"""Which photos show the same object: by folder, by a CSV file, or by ground truth."""
+
+import collections
+import csv
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.photos import name_matching
+from delf_d2r.errors import UserError
+
+_COLUMNS = ('path', 'label')
+
+
+def load(path: str | pathlib.Path | None, image_names: Sequence[str]) -> list[np.ndarray]:
+  """Groups of photos of one object, as far as they have two or more.
+
+  Args:
+    path: a CSV file with the header `path,label`; or ground truth as of ground_truth.load, of which every
+      query is a group: its photo, if that is among the images, and what it should find, easy or hard; None:
+      photos of one folder are a group.
+    image_names: N names, relative to the folder of photos. The file may name others.
+
+  Returns:
+    int64 arrays of positions in `image_names`, each of two or more, ascending; sorted by label.
+
+  Raises:
+    UserError: the file cannot be read, or no two photos show the same object.
+  """
+  if path is None:
+    where, members = 'the folders of the photos', _by_folder(image_names)
+  else:
+    where, path = str(path), pathlib.Path(path)
+    labelled = _by_csv(path) if path.suffix.lower() == '.csv' else _by_ground_truth(path)
+    positions = name_matching.match_those_present(
+      {name for names in labelled.values() for name in names}, image_names, source=where
+    )
+    members = {
+      label: {positions[name] for name in names if name in positions} for label, names in labelled.items()
+    }
+  groups = [np.array(sorted(found), np.int64) for _, found in sorted(members.items()) if len(found) > 1]
+  if not groups:
+    raise UserError(
+      f'{where}: no two of {len(image_names)} photos show the same object. Give --labels: a CSV file with the'
+      ' columns path and label, or ground truth'
+    )
+  return groups
+
+
+def _by_folder(image_names: Sequence[str]) -> dict[str, set[int]]:
+  members = collections.defaultdict(set)
+  for position, name in enumerate(image_names):
+    folder = name.rpartition('/')[0]
+    if folder:
+      members[folder].add(position)
+  return members
+
+
+def _by_csv(path: pathlib.Path) -> dict[str, Iterable[str]]:
+  try:
+    with open(path, encoding='utf-8-sig', newline='') as lines:
+      reader = csv.DictReader(lines)
+      rows, header = list(reader), reader.fieldnames or []
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'{path}: cannot be read as a CSV file ({error})') from None
+  if not set(_COLUMNS) <= set(header):
+    raise UserError(f'{path}: the first line must name the columns path and label, found {sorted(header)}')
+  labelled = collections.defaultdict(set)
+  for line, row in enumerate(rows, start=2):
+    if not row['path'] or not row['label']:
+      raise UserError(f'{path}:{line}: path or label is missing')
+    labelled[row['label']].add(row['path'])
+  return labelled
+
+
+def _by_ground_truth(path: pathlib.Path) -> dict[str, Iterable[str]]:
+  truth = ground_truth.load(path)
+  return {query.name: {query.image, *query.easy, *query.hard} for query in truth.queries}

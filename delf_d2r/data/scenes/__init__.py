@@ -1,0 +1,1 @@
+"""Photos composed from others, with exact boxes."""

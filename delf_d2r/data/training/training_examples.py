@@ -1,0 +1,231 @@
+"""Photos to train on: TFRecords of the Google Landmarks form, a folder for each class, or a CSV file.
+
+Every form gives examples by number, so that the order of training is a permutation that a seed makes, and an
+interrupted run goes on at any example.
+"""
+
+import csv
+import dataclasses
+import glob
+import hashlib
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from PIL import Image, ImageOps
+
+from delf_d2r.data.artefacts import record_shards
+from delf_d2r.data.artefacts.artefact import Input
+from delf_d2r.data.artefacts.record_shards import RecordShards
+from delf_d2r.data.photos import class_names, images
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.protos import example_pb2
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One photo: its name, uint8 [H, W, 3] RGB, and its class number or UNLABELLED."""
+
+  name: str
+  image: np.ndarray
+  label: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoFiles:
+  """Photos in files of their own: a folder for each class, or the lines of a CSV file.
+
+  Attributes:
+    source: the folder or the CSV file, for messages.
+    names: of n photos, in the order of their numbers.
+    paths: of the same photos.
+    labels: int64 [n], class numbers, or all UNLABELLED.
+    classes: class names by number.
+    fingerprint: of names, labels and photos.
+  """
+
+  source: pathlib.Path
+  names: Sequence[str]
+  paths: Sequence[pathlib.Path]
+  labels: np.ndarray
+  classes: tuple[str, ...]
+  fingerprint: str
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.classes)
+
+  def read(self, number: int, *, min_side: int = 0) -> Example:
+    """Decodes photo `number`; `min_side` as of `_decode`. ImageError if it is no photo."""
+    with images.open_image(self.paths[number]) as image:
+      return Example(self.names[number], _decode(image, min_side), int(self.labels[number]))
+
+  def as_input(self, role: str) -> Input:
+    """The examples as an input of an artefact."""
+    return Input(role, self.fingerprint, self.source.resolve())
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFiles:
+  """TFRecord shards of tf.train.Example with `image/encoded`, `image/class/label` and `image/id`.
+
+  Attributes:
+    source: the pattern of their names.
+    shards: the files.
+    num_classes: labels are in [0, num_classes).
+  """
+
+  source: pathlib.Path
+  shards: RecordShards
+  num_classes: int
+  classes: tuple[str, ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.shards)
+
+  def read(self, number: int, *, min_side: int = 0) -> Example:
+    """Decodes record `number`; `min_side` as of `_decode`.
+
+    Raises:
+      UserError: the shard is damaged there, the record has no photo, or its label is out of range.
+      ImageError: its photo cannot be decoded.
+    """
+    path, record = self.shards.place(number)
+    where = f'{path}: record {record}'
+    try:
+      feature = example_pb2.Example.FromString(self.shards.read(number)).features.feature
+    except DecodeError as error:
+      raise record_shards.corrupt(path, f'record {record}', error) from error
+    encoded = feature['image/encoded'].bytes_list.value
+    if not encoded:
+      found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
+      raise UserError(
+        f'{where} has no image/encoded (found {found}). Make the shards in the form of reference 5.1'
+      )
+    names = feature['image/id'].bytes_list.value
+    name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
+    label = self._label(feature['image/class/label'].int64_list.value, f'{where} ({name})')
+    try:
+      with Image.open(io.BytesIO(encoded[0])) as image:
+        return Example(name, _decode(image, min_side), label)
+    except Exception as error:  # Decoders raise whatever they like on damaged data.
+      raise ImageError(f'{where} ({name}): its photo cannot be decoded ({error})') from error
+
+  def _label(self, values: Sequence[int], where: str) -> int:
+    if not self.num_classes:
+      return values[0] if values else UNLABELLED
+    if not values:
+      raise UserError(f'{where} has no image/class/label; classification needs one for every photo')
+    if not 0 <= values[0] < self.num_classes:
+      raise UserError(
+        f'{where} has label {values[0]}, but training.model.num_classes is {self.num_classes}, so labels must'
+        f' be in [0, {self.num_classes}). Set it to the number that the data have, or make the shards again'
+      )
+    return values[0]
+
+  def as_input(self, role: str) -> Input:
+    """The examples as an input of an artefact."""
+    return self.shards.as_input(role, self.source.parent.resolve() / self.source.name)
+
+
+Examples = PhotoFiles | RecordFiles
+
+
+def load(
+  source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = (), needs_labels: bool = True
+) -> Examples:
+  """Examples from a folder, a `.csv` file or a pattern of TFRecord shards, told apart by what they are.
+
+  Args:
+    source: a folder with one subfolder for each class; a CSV file with the header `path,label`, paths
+      relative to it; or a file or pattern like `gld/train*`.
+    num_classes: what the config says; 0: as many as there are. Shards need it where labels are needed.
+    classes: names that labels must be among, their position being the class number; empty: the sorted names
+      that occur.
+    needs_labels: without, photos of a folder may lie anywhere in it.
+
+  Raises:
+    UserError: nothing is there, a label is unknown, the number of classes is another one, or a shard is
+      damaged.
+  """
+  path = pathlib.Path(source)
+  if path.is_dir():
+    found = _from_folder(path, classes, needs_labels)
+  elif path.suffix.lower() == '.csv':
+    found = _from_csv(path, classes)
+  elif not glob.glob(str(path)):
+    raise UserError(
+      f'{path}: no such folder, no .csv file, and no TFRecord shards of that pattern (quote patterns with *)'
+    )
+  else:
+    return RecordFiles(path, RecordShards.find([path]), num_classes)
+  if num_classes and found.num_classes != num_classes:
+    raise UserError(
+      f'{source}: has {found.num_classes} classes, but training.model.num_classes is {num_classes}. Set it to'
+      f' {found.num_classes}, or to 0 for as many as there are'
+    )
+  return found
+
+
+def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: bool) -> PhotoFiles:
+  photos = ImageList.from_folder(folder)
+  names = [name.rpartition('/')[0] for name in photos.names]
+  paths = [photos.path(name) for name in photos.names]
+  if not (needs_labels and any(names)):
+    labels = np.full(len(names), UNLABELLED)
+    return PhotoFiles(folder, photos.names, paths, labels, (), photos.fingerprint)
+  if not all(names):
+    loose = next(photo for photo, name in zip(photos.names, names, strict=True) if not name)
+    raise UserError(
+      f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class'
+    )
+  labels, classes = class_names.numbered(names, photos.names, classes, folder)
+  return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
+
+
+def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
+  try:
+    with open(file, encoding='utf-8-sig', newline='') as lines:
+      rows = list(csv.DictReader(lines))
+      header = set(rows[0]) if rows else {'path', 'label'}
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'{file}: cannot be read as a CSV file ({error})') from None
+  if not {'path', 'label'} <= header:
+    raise UserError(
+      f'{file}: the first line must name the columns path and label, found {sorted(map(str, header))}'
+    )
+  for line, row in enumerate(rows, start=2):
+    if not row['path'] or not row['label']:
+      raise UserError(f'{file}:{line}: path or label is missing')
+  names = [row['path'] for row in rows]
+  if len(set(names)) < len(names):
+    raise UserError(
+      f'{file}: {next(n for n in names if names.count(n) > 1)} stands there twice. Keep one line'
+    )
+  missing = [name for name in names if not (file.parent / name).is_file()]
+  if missing:
+    raise UserError(
+      f'{file}: {len(missing)} of {len(names)} photos do not exist, for example {missing[0]} (paths are'
+      f' relative to {file.parent})'
+    )
+  if not names:
+    raise UserError(f'{file}: lists no photos')
+  labels, classes = class_names.numbered([row['label'] for row in rows], names, classes, file)
+  photos = ImageList(file.parent, tuple(names)).fingerprint
+  digest = hashlib.sha256('\n'.join([photos, *classes, *map(str, labels)]).encode()).hexdigest()[:16]
+  return PhotoFiles(file, names, [file.parent / name for name in names], labels, classes, digest)
+
+
+def _decode(image: Image.Image, min_side: int) -> np.ndarray:
+  """uint8 [H, W, 3], upright. JPEG photos with sides over twice `min_side` > 0 are decoded at a fraction."""
+  if min_side:
+    image.draft('RGB', (min_side, min_side))
+  return np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))

@@ -1,0 +1,1 @@
+"""The DELF network: training, export and inference."""

@@ -1,0 +1,31 @@
+"""Local descriptors of a network as it is, between two steps of its training."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from delf_d2r.models.delf import pyramid
+from delf_d2r.models.delf.network import Delf
+
+DEFAULT_SCALES = (0.5, 0.7071, 1.0)
+
+
+def describer(
+  model: Delf, *, scales: Sequence[float], max_features: int
+) -> Callable[[np.ndarray], np.ndarray]:
+  """A function from uint8 [H, W, 3] to float32 [N, D] unit descriptors, most attention first.
+
+  Args:
+    model: read anew at every call, so it may go on learning in between.
+    scales: of the image pyramid; empty: DEFAULT_SCALES.
+    max_features: the greatest N.
+  """
+  scales = tf.constant(list(scales) or DEFAULT_SCALES, tf.float32)
+
+  @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3), tf.uint8)])
+  def run(images):
+    found = pyramid.select(pyramid.extract(model, images, scales), max_features, 0.0)
+    return tf.math.l2_normalize(found['features'], axis=1)
+
+  return lambda image: run(image[None]).numpy()

@@ -1,0 +1,64 @@
+"""A trained network as it is used: batch normalisation folded, heads that only training needs left out."""
+
+import tensorflow as tf
+
+from delf_d2r.models.backbones import folding
+from delf_d2r.models.delf.network import Delf, local_endpoints
+
+
+class InferenceNetwork:
+  """The endpoints of extraction: attention, descriptors and, with a global head, global_descriptor.
+
+  The weights of the backbone are copies, those of the heads are the model's own.
+  """
+
+  def __init__(self, model: Delf, *, half_weights: bool = False):
+    """`half_weights` keeps the backbone's weights as half the bytes; computation stays in full precision."""
+    self.config = model.config
+    self.dimensions = model.dimensions
+    self.receptive_field = model.receptive_field
+    self._model = model
+    config = model.config
+    deep = [config.classifier_endpoint] if config.global_dimensions else []
+    endpoints = [*local_endpoints(config), *deep]
+    symbolic = model.backbone.outputs
+    self._backbone = folding.fold(model.backbone_model, {name: symbolic[name] for name in endpoints})
+
+    self._half = None
+    if half_weights:
+      kinds = (self._backbone.trainable_variables, self._backbone.non_trainable_variables)
+      self._half = [[tf.Variable(tf.cast(v.value, tf.float16)) for v in kind] for kind in kinds]
+
+  @property
+  def variables(self) -> list:
+    """All that `__call__` reads, as TensorFlow's variables."""
+    heads = (getattr(self._model, name, None) for name in ('encoder', 'decoder', 'attention', 'embedding'))
+    parts = [head for head in heads if head is not None]
+    backbone = [v.value for v in self._backbone.variables]
+    if self._half is not None:
+      backbone = [variable for kind in self._half for variable in kind]
+    return [*backbone, *(variable.value for part in parts for variable in part.variables)]
+
+  def normalize(self, images):
+    """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""
+    return self._model.normalize(images)
+
+  def __call__(self, images, *, training: bool = False) -> dict:
+    """Endpoints of normalised float [B, H, W, 3].
+
+    Raises:
+      ValueError: in training, which needs what was folded away.
+    """
+    if training:
+      raise ValueError('an InferenceNetwork cannot be trained; train the Delf that it was made from')
+    if self._half is None:
+      maps = self._backbone(images, training=False)
+    else:
+      weights = ([tf.cast(variable, tf.float32) for variable in kind] for kind in self._half)
+      maps, _ = self._backbone.stateless_call(*weights, images, training=False)
+    outputs = self._model.local(maps, training=False)
+    found = {name: outputs[name] for name in ('attention', 'descriptors')}
+    if self.config.global_dimensions:
+      deep = maps[self.config.classifier_endpoint]
+      found['global_descriptor'] = self._model.embedding(self._model.gem(deep))
+    return found

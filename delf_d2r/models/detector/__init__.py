@@ -1,0 +1,1 @@
+"""The landmark detector: architectures, training and export."""

@@ -1,0 +1,1 @@
+"""SavedModels: inspection and callables around their signatures."""

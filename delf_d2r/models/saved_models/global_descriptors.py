@@ -1,0 +1,131 @@
+"""SavedModels of global descriptors: those of DELG and of the research code's global trainer, and plain ones.
+
+The former have the two forms of saved_model.py, with or without local features beside the global descriptor,
+and `input_global_scales_ind` only if they were made late enough (reference.md 3.4). A plain model has the
+signature `serving_default` with one image as input and one descriptor as output.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from delf_d2r.errors import UserError
+from delf_d2r.models.saved_models import inspect
+
+_REQUIRED_INPUTS = ('input_image', 'input_scales')
+_INPUTS = (*_REQUIRED_INPUTS, 'input_abs_thres', 'input_max_feature_num', 'input_global_scales_ind')
+# A row for each scale, or one row where the export pools over scales itself.
+_OUTPUTS = ('global_descriptors', 'global_descriptor')
+
+
+class GlobalModel:
+  """A loaded SavedModel.
+
+  Attributes:
+    path: where it came from.
+    dimensions: D of its descriptors.
+  """
+
+  def __init__(self, path: str, function: Callable[[dict], tf.Tensor]):
+    self.path = path
+    self._function = function
+    # No form of SavedModel tells D: a grey image is asked.
+    self.dimensions = self(np.full((256, 256, 3), 128, np.uint8), np.ones(1, np.float32)).shape[1]
+
+  def __call__(self, image: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The descriptors of uint8 [H, W, 3] at scales float32 [S]: float32 [S, D], not normalised."""
+    inputs = {
+      'input_image': tf.constant(image),
+      'input_scales': tf.constant(scales, tf.float32),
+      'input_global_scales_ind': tf.range(len(scales)),
+      # Local features, where there are any, are of no interest.
+      'input_max_feature_num': tf.constant(1),
+      'input_abs_thres': tf.constant(0.0),
+    }
+    descriptors = np.asarray(self._function(inputs), np.float32)
+    return descriptors.reshape(-1, descriptors.shape[-1])
+
+
+def load(path: str) -> GlobalModel:
+  """Loads a SavedModel of global descriptors.
+
+  Args:
+    path: a directory, or a handle of TensorFlow Hub.
+
+  Raises:
+    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+  """
+  directory = inspect.directory_of(path)
+  graph = inspect.read_graph(directory)
+  if inspect.is_tf1(graph):
+    inputs = outputs = {node.name for node in graph.graph_def.node}
+  else:
+    signature = graph.signature_def.get('serving_default')
+    inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
+  found = [name for name in _OUTPUTS if name in outputs]
+  if not found and _is_plain(graph):
+    return GlobalModel(path, _plain_function(path, directory))
+  if not found or not inputs.issuperset(_REQUIRED_INPUTS):
+    raise UserError(
+      f'{path}: no model of global descriptors: it needs the inputs {", ".join(_REQUIRED_INPUTS)} and the'
+      f' output {" or ".join(_OUTPUTS)}, or one input and one output.'
+      f' {inspect.signatures_text(graph)}.'
+      ' Give a DELG model, or name a backbone in its place'
+    )
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  feeds = [name for name in _INPUTS if name in inputs]
+  if inspect.is_tf1(graph):
+    # Feeds are positional, in the order given.
+    pruned = loaded.prune([f'{name}:0' for name in feeds], f'{found[0]}:0')
+
+    def function(values: dict) -> tf.Tensor:
+      return pruned(*(values[name] for name in feeds))
+  else:
+    served = loaded.signatures['serving_default']
+
+    def function(values: dict) -> tf.Tensor:
+      return served(**{name: values[name] for name in feeds})[found[0]]
+
+  # The functions read variables that only `loaded` keeps alive.
+  function.owner = loaded
+  return GlobalModel(path, function)
+
+
+def _is_plain(graph) -> bool:
+  signature = graph.signature_def.get('serving_default')
+  return bool(signature) and len(signature.inputs) == len(signature.outputs) == 1
+
+
+def _plain_function(path: str, directory: str) -> Callable[[dict], tf.Tensor]:
+  """The one output for each scale, [S, D]; a model of images of one size has one row, for it sees no scales.
+
+  Models of uint8 get pixels from 0 to 255, others from 0 to 1, as TensorFlow Hub's image models expect.
+  """
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  served = loaded.signatures['serving_default']
+  ((name, image_spec),) = served.structured_input_signature[1].items()
+  ((output, output_spec),) = served.structured_outputs.items()
+  shape = image_spec.shape
+  if shape.rank not in (3, 4) or shape[-1] != 3 or output_spec.shape.rank not in (1, 2):
+    raise UserError(
+      f'{path}: expected one image [H, W, 3] or [1, H, W, 3] to one descriptor [D] or [1, D], found {name} of'
+      f' shape {shape} to {output} of shape {output_spec.shape}'
+    )
+  size = shape[-3:-1]
+
+  def at(image: tf.Tensor, scale) -> tf.Tensor:
+    wanted = size
+    if not size.is_fully_defined():
+      wanted = tf.maximum(tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * scale), tf.int32), 1)
+    pixels = tf.image.resize(tf.cast(image, tf.float32), wanted, antialias=True)
+    pixels = tf.round(pixels) if image_spec.dtype == tf.uint8 else pixels / 255
+    pixels = tf.cast(pixels, image_spec.dtype)
+    return tf.reshape(served(**{name: pixels[None] if shape.rank == 4 else pixels})[output], [-1])
+
+  def function(values: dict) -> tf.Tensor:
+    scales = [1.0] if size.is_fully_defined() else values['input_scales']
+    return tf.stack([at(values['input_image'], scale) for scale in scales])
+
+  function.owner = loaded
+  return function

@@ -1,0 +1,147 @@
+"""SavedModels of local features behind one interface: our exports and those of the research code.
+
+Two forms exist (reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in its
+graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory holds
+is read from its `saved_model.pb`, not from a config.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from delf_d2r.errors import UserError
+from delf_d2r.models.delf.export import BATCH_SIGNATURE
+from delf_d2r.models.saved_models import inspect
+
+_INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
+_GLOBAL_INPUT = 'input_global_scales_ind'
+_OUTPUTS = ('boxes', 'features', 'scales', 'scores')
+
+
+@dataclasses.dataclass(frozen=True)
+class RawFeatures:
+  """What a SavedModel says of one image, in its pixels; most attention first.
+
+  Attributes:
+    boxes: float32 [N, 4], `[ymin, xmin, ymax, xmax]`; a feature lies at the centre of its box.
+    scales: float32 [N], 1 / the scale of the pyramid.
+    scores: float32 [N], attention.
+    features: float32 [N, D], not normalised.
+  """
+
+  boxes: np.ndarray
+  scales: np.ndarray
+  scores: np.ndarray
+  features: np.ndarray
+
+  @classmethod
+  def of(cls, outputs: dict) -> 'RawFeatures':
+    boxes, scales, scores, features = (
+      np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
+    )
+    return cls(
+      boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(-1, features.shape[-1])
+    )
+
+
+class LocalFeatureModel:
+  """A loaded SavedModel.
+
+  Attributes:
+    path: where it came from.
+    kind: 'TensorFlow 1' or 'TensorFlow 2'.
+    dimensions: D of its features.
+    stride: pixels between neighbouring features at scale 1.
+  """
+
+  def __init__(self, path: str, kind: str, function: Callable[..., dict], batch_function=None):
+    self.path, self.kind = path, kind
+    self._function, self._batch_function = function, batch_function
+    # No form of SavedModel tells these two: a grey image is asked.
+    probe = self.extract(np.full((256, 256, 3), 128, np.uint8), np.ones(1, np.float32), max_features=2**16)
+    rows = np.unique(probe.boxes[:, 0])
+    if len(rows) < 2:
+      raise UserError(f'{path}: a model of local features finds some in any image, but this one finds none')
+    self.dimensions = probe.features.shape[1]
+    self.stride = float(np.min(np.diff(rows)))
+
+  @property
+  def has_batches(self) -> bool:
+    return self._batch_function is not None
+
+  def extract(self, image: np.ndarray, scales: np.ndarray, *, max_features: int) -> RawFeatures:
+    """The features of most attention of uint8 [H, W, 3] at scales float32 [S]; no threshold."""
+    outputs = self._function(
+      input_image=tf.constant(image),
+      input_scales=tf.constant(scales, tf.float32),
+      input_max_feature_num=tf.constant(max_features, tf.int32),
+      input_abs_thres=tf.constant(0, tf.float32),
+    )
+    return RawFeatures.of(outputs)
+
+  def extract_batch(self, images: np.ndarray, scales: np.ndarray, *, max_features: int) -> list[RawFeatures]:
+    """The same for uint8 [B, H, W, 3] in one pass; only if `has_batches`."""
+    outputs = self._batch_function(
+      input_images=tf.constant(images),
+      input_scales=tf.constant(scales, tf.float32),
+      input_max_feature_num=tf.constant(max_features, tf.int32),
+    )
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    return [RawFeatures.of({name: arrays[name][b] for name in _OUTPUTS}) for b in range(len(images))]
+
+
+def load(path: str) -> LocalFeatureModel:
+  """Loads a SavedModel of local features of either form.
+
+  Args:
+    path: a directory, or a handle of TensorFlow Hub.
+
+  Raises:
+    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+  """
+  return inspect.load_by_form(path, _load_tf1, _load_tf2)
+
+
+def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
+  nodes = {node.name for node in graph.graph_def.node}
+  _require(path, 'tensors', [*_INPUTS, *_OUTPUTS], nodes, graph)
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  feeds = [name for name in (*_INPUTS, _GLOBAL_INPUT) if name in nodes]
+  # Feeds are positional, in the order given.
+  pruned = loaded.prune([f'{name}:0' for name in feeds], [f'{name}:0' for name in _OUTPUTS])
+
+  def function(**inputs) -> dict:
+    inputs[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
+    outputs = pruned(*(inputs[name] for name in feeds))
+    return dict(zip(_OUTPUTS, outputs, strict=True))
+
+  # The pruned function reads variables that only `loaded` keeps alive.
+  function.owner = loaded
+  return LocalFeatureModel(path, 'TensorFlow 1', function)
+
+
+def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
+  signature = graph.signature_def.get('serving_default')
+  inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
+  _require(path, 'signature serving_default', [*_INPUTS, *_OUTPUTS], inputs | outputs, graph)
+  loaded = tf.saved_model.load(directory, tags=['serve'])
+  served = loaded.signatures['serving_default']
+
+  def function(**arguments) -> dict:
+    if _GLOBAL_INPUT in inputs:
+      arguments[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
+    return served(**arguments)
+
+  function.owner = loaded
+  return LocalFeatureModel(path, 'TensorFlow 2', function, loaded.signatures.get(BATCH_SIGNATURE))
+
+
+def _require(path: str, where: str, names, found, graph) -> None:
+  missing = [name for name in names if name not in found]
+  if missing:
+    raise UserError(
+      f'{path}: no model of local features: its {where} lacks {", ".join(missing)}.'
+      f' {inspect.signatures_text(graph)}. Give a DELF or DELG model with local features'
+    )

@@ -1,0 +1,1 @@
+"""What training of both models shares."""

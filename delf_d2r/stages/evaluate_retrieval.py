@@ -1,0 +1,128 @@
+"""evaluate_retrieval: rankings and ground truth to metrics, by the Revisited protocol."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data.artefacts import artefact_writer, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.ranking_files import StoredRankings
+from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
+from delf_d2r.errors import UserError
+from delf_d2r.evaluation import metrics_files, metrics_text, protocol
+from delf_d2r.protos import experiment_pb2
+
+METRICS = 'metrics.json'
+PER_QUERY = 'per_query.json'
+METRICS_TXT = 'metrics.txt'
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  rankings: Artefact,
+  ground_truth_path: str | pathlib.Path,
+  output: pathlib.Path,
+  *,
+  before: Artefact | None = None,
+  hard: Artefact | None = None,
+  redo: bool = False,
+) -> Artefact:
+  """Scores rankings: `metrics.json`, `per_query.json` and the research code's `metrics.txt`.
+
+  A query whose photo could not be read has an empty ranking. An index image that could not be read counts
+  as not found.
+
+  Args:
+    config: its part `evaluation` has the k of mP@k.
+    rankings: what search_index or rerank_results made.
+    ground_truth_path: `.json`, or Revisited's `.pkl` or `.mat`.
+    output: the artefact directory.
+    before: what search_index made, where rerank_results made `rankings` of it: `metrics.txt` has both, as the
+      research code writes it.
+    hard: scored in the place of `rankings` by the hard protocol: what rerank_results made of the same
+      rankings with the junk of that protocol left out.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: the ground truth does not fit the rankings, or the output cannot be written.
+  """
+  stored = ranking_files.load(rankings.path)
+  queries = resolved_queries(rankings, stored, ground_truth.load(ground_truth_path))
+  absent = {query.name for query in queries} - {ranking.query for ranking in stored.rankings}
+  if absent:
+    logging.warning(
+      'no ranking for %d queries, which count as finding nothing: %s', len(absent), sorted(absent)[:5]
+    )
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(rankings.config)
+  merged.evaluation.CopyFrom(config.evaluation)
+  inputs = [rankings.as_input('rankings'), ground_truth_input(ground_truth_path)]
+  if before:
+    inputs.append(before.as_input('rankings_before'))
+  if hard:
+    _require_same_origin(rankings, hard)
+    inputs.append(hard.as_input('rankings_hard'))
+  plan = Plan('metrics', merged, tuple(inputs))
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      logging.info('metrics: %s is up to date, skipped', output)
+      return Artefact.open(output, 'metrics')
+    ks = tuple(config.evaluation.ks) or protocol.KS
+    metrics = score(stored, queries, ks)
+    if hard:
+      of_hard = score(ranking_files.load(hard.path), queries, ks).protocols['hard']
+      metrics = dataclasses.replace(metrics, protocols={**metrics.protocols, 'hard': of_hard})
+    metrics_files.write_metrics_json(output / METRICS, metrics)
+    metrics_files.write_per_query(output / PER_QUERY, metrics)
+    if before:
+      metrics_before = score(ranking_files.load(before.path), queries, ks)
+      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
+    else:
+      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics)
+    for name, values in metrics.protocols.items():
+      logging.info(
+        'metrics: %s mAP %.2f over %d queries', name, 100 * values.mean_average_precision, values.num_queries
+      )
+    return writer.finish({'queries': len(queries), 'queries_without_ranking': len(absent)})
+
+
+def _require_same_origin(rankings: Artefact, hard: Artefact) -> None:
+  first, second = (artefact.input('rankings') for artefact in (rankings, hard))
+  if first is None or second is None or first.fingerprint != second.fingerprint:
+    found = ' and '.join(
+      f'{item.fingerprint} ({item.path})' if item else 'no others' for item in (first, second)
+    )
+    raise UserError(
+      f'{rankings.path} and {hard.path}: expected rankings that verify the same ones, found them made from'
+      f' {found}'
+    )
+
+
+def score(
+  stored: StoredRankings, queries: Sequence[ResolvedQuery], ks: Sequence[int] = protocol.KS
+) -> protocol.Metrics:
+  """The metrics of stored rankings; a query without a ranking finds nothing."""
+  by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
+  nothing = np.zeros(0, np.int64)
+  return protocol.evaluate([by_query.get(query.name, nothing) for query in queries], queries, ks)
+
+
+def resolved_queries(
+  rankings: Artefact, stored: StoredRankings, truth: ground_truth.GroundTruth
+) -> tuple[ResolvedQuery, ...]:
+  """The queries of a ground truth, images as ids in the rankings; those that could not be read come after."""
+  unreadable = [error['name'] for error in artefact_writer.read_errors(rankings)]
+  end = len(stored.image_names)
+  distractors = range(end - rankings.counts.get('distractors', 0), end)
+  return ground_truth.resolve(truth, [*stored.image_names, *unreadable], distractors=distractors)
+
+
+def ground_truth_input(path: str | pathlib.Path) -> Input:
+  """A file of ground truth as the input of an artefact."""
+  digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+  return Input('ground_truth', digest, pathlib.Path(path).resolve())

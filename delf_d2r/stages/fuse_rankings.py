@@ -1,0 +1,144 @@
+"""fuse_rankings: two searches of the same images with one answer.
+
+    s = f(a) + w f(b)
+
+with the scores a, b of an image in both and f(x) = (x - mean) / standard deviation over the images of a
+query, or x itself. What is far above the usual counts, whatever the unit of a kernel.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from delf_d2r.data.artefacts import artefact_writer, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.artefacts.ranking_files import StoredRankings, Timing
+from delf_d2r.errors import UserError
+from delf_d2r.index.ranking import top_k
+from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.fusion_pb2 import FusionConfig
+from delf_d2r.structures import Ranking
+
+
+def run(
+  config: experiment_pb2.ExperimentConfig,
+  rankings: Artefact,
+  other: Artefact,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
+) -> Artefact:
+  """Ranks the images of every query by the sum of two scores.
+
+  The artefact stands for `rankings` in what follows: it has their index and query features, and their best
+  regions.
+
+  Args:
+    config: its part `fusion` says how.
+    rankings: what search_index made, of all images.
+    other: the same of another index of the same images, for the same queries.
+    output: the artefact directory.
+    redo: replace what another config made.
+
+  Raises:
+    UserError: the two are not of the same queries and images, or not of all images, or are verified already;
+    or
+      the output cannot be written.
+  """
+  stored = [_load(artefact) for artefact in (rankings, other)]
+  _require_same(rankings, other, *stored)
+  merged = experiment_pb2.ExperimentConfig()
+  merged.CopyFrom(rankings.config)
+  merged.fusion.CopyFrom(config.fusion)
+  for part in ('extraction', 'codebook', 'aggregation'):
+    getattr(merged.fusion, part).CopyFrom(getattr(other.config, part))
+  inputs = (
+    rankings.as_input('first'),
+    other.as_input('other'),
+    *(rankings.input(role) for role in ('index', 'query_features')),
+  )
+  with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
+    if writer.finished:
+      logging.info('fused rankings: %s is up to date, skipped', output)
+      return Artefact.open(output, 'rankings')
+    places = {name: position for position, name in enumerate(stored[0].image_names)}
+    to_first = np.array([places[name] for name in stored[1].image_names], np.int64)
+    fused = [
+      fuse(first, second, to_first, config.fusion)
+      for first, second in zip(stored[0].rankings, stored[1].rankings, strict=True)
+    ]
+    ranking_files.save(fused, stored[0].image_names, _timing(*stored), output)
+    logging.info('fused rankings: %d queries over %d images', len(fused), len(places))
+    sizes = {
+      'queries': len(fused),
+      'images': len(places),
+      'distractors': rankings.counts.get('distractors', 0),
+    }
+    return writer.finish(sizes, upstream=rankings)
+
+
+def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, options: FusionConfig) -> Ranking:
+  """One ranking of all M images from two; equal sums stand in order of image id.
+
+  Args:
+    first, other: rankings of all images.
+    to_first: int64 [M], the image id in `first` of each image id in `other`.
+    options: weight and normalisation.
+  """
+  scores, regions = np.empty(len(first), np.float64), np.empty(len(first), np.int32)
+  scores[first.image_ids] = _comparable(first.scores, options)
+  regions[first.image_ids] = first.best_regions
+  scores[to_first[other.image_ids]] += options.weight * _comparable(other.scores, options)
+  scores = scores.astype(np.float32)
+  order = top_k(scores, len(scores))
+  return Ranking(first.query, order, scores[order], regions[order])
+
+
+def _comparable(scores: np.ndarray, options: FusionConfig) -> np.ndarray:
+  scores = scores.astype(np.float64)
+  if options.normalization == FusionConfig.NONE:
+    return scores
+  centered = scores - scores.mean()
+  deviation = scores.std()
+  # Where all are alike, nothing is said.
+  return centered / deviation if deviation > 0 else centered
+
+
+def _load(artefact: Artefact) -> StoredRankings:
+  if artefact.input('rankings'):
+    raise UserError(
+      f'{artefact.path}: these rankings are verified, and have no scores in the order of their images. Fuse'
+      ' before rerank_results'
+    )
+  stored = ranking_files.load(artefact.path)
+  short = [ranking for ranking in stored.rankings if len(ranking) != len(stored.image_names)]
+  if short:
+    raise UserError(
+      f'{artefact.path}: its rankings have {len(short[0])} of {len(stored.image_names)} images, but all'
+      ' scores'
+      ' are needed. Search with search.top_k: 0'
+    )
+  return stored
+
+
+def _require_same(rankings: Artefact, other: Artefact, first: StoredRankings, second: StoredRankings) -> None:
+  queries = [[ranking.query for ranking in stored.rankings] for stored in (first, second)]
+  images = [sorted(stored.image_names) for stored in (first, second)]
+  for what, (ours, theirs) in {'queries': queries, 'images': images}.items():
+    if ours != theirs:
+      differing = sorted(set(ours) ^ set(theirs)) or ['their order']
+      raise UserError(
+        f'{rankings.path} and {other.path} are of different {what}: {len(ours)} and {len(theirs)}, which'
+        f' differ in {differing[0]}. Make both from the same photos and queries'
+      )
+
+
+def _timing(first: StoredRankings, other: StoredRankings) -> Timing:
+  parts = (
+    tuple(
+      round(a + b, 3) for a, b in zip(getattr(first.timing, part), getattr(other.timing, part), strict=True)
+    )
+    for part in ('describe', 'search')
+  )
+  return Timing(*parts)

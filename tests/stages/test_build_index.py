@@ -1,0 +1,191 @@
+"""An index built by several processes, and what they leave when things go wrong: the bytes of one process."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from support import damaged_indexes as material
+from support.run_files import contents
+
+from delf_d2r.data.artefacts import index_files, tfrecord
+from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.index import InvertedIndex
+from delf_d2r.stages import build_index, index_segments
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch):
+  material.small_segments(monkeypatch)
+
+
+class Case:
+  """Descriptors of 35 images, or of some with several entries, in shards of 5, and their codebook."""
+
+  def __init__(self, folder, *, regional=False, count=35):
+    self.folder, self.regional = folder, regional
+    self.config = material.config(regional=regional)
+    self.images = material.images(count, regional=regional)
+    self.descriptors = material.write_descriptors(folder / 'descriptors', self.images, self.config)
+    self.codebook = material.write_codebook(folder / 'codebook', self.config)
+
+  def expected(self, *more):
+    """The files of the index that one process makes without parts."""
+    material.build_here(
+      self.folder / 'expected', [*self.images, *more], self.config, regional=self.regional
+    ).close()
+    return contents(self.folder / 'expected')
+
+  def build(self, name='index', **options):
+    return build_index.run(self.config, self.descriptors, self.codebook, self.folder / name, **options)
+
+
+def inverted(artefact):
+  return contents(artefact.path / index_files.INVERTED)
+
+
+@pytest.mark.parametrize('regional', [False, True])
+def test_bytes_do_not_depend_on_who_works(tmp_path, regional):
+  case = Case(tmp_path, regional=regional)
+  made = [case.build(f'by {workers}', workers=workers) for workers in (1, 2)]
+  assert made[0].counts['entries'] == sum(len(image.descriptors) for image in case.images)
+  expected = case.expected()
+  for artefact in made:
+    assert inverted(artefact) == expected
+    assert contents(artefact.path) == contents(made[0].path)
+    assert not (artefact.path / index_files.PARTS).exists()
+
+
+def test_distractors_follow_in_the_same_segment(tmp_path):
+  case = Case(tmp_path)
+  more = material.images(6, seed=1)
+  distractors = material.write_descriptors(tmp_path / 'distractors', more, case.config)
+  made = case.build(distractors=distractors, workers=1)
+  assert made.counts['images'] == 41
+  assert inverted(made) == case.expected(*more)
+  boxes = index_files.load_boxes(made.path)
+  assert all(np.array_equal(boxes.of(35 + m), image.boxes) for m, image in enumerate(more))
+
+
+@pytest.mark.parametrize('count', [0, 1, 8, 16])
+def test_few_images_and_full_segments(tmp_path, count):
+  case = Case(tmp_path, count=count)
+  made = case.build(workers=1)
+  assert inverted(made) == case.expected()
+  assert len(InvertedIndex.load(made.path / index_files.INVERTED, verify=True)) == count
+
+
+def test_less_memory_makes_the_same_index(tmp_path, monkeypatch):
+  monkeypatch.setattr('delf_d2r.index.builder.BLOCK_BYTES', 100, raising=False)
+  monkeypatch.setattr('delf_d2r.index.builder.BATCH', 2)
+  case = Case(tmp_path)
+  assert inverted(case.build(workers=1, memory_budget=200)) == case.expected()
+
+
+def test_killed_and_resumed(tmp_path):
+  """The command dies within its third segment; the next one keeps two and ends with the same bytes."""
+  case = Case(tmp_path)
+  script = f"""
+    import pathlib, sys
+    import pytest
+    from support import damaged_indexes as material
+    from delf_d2r.data.artefacts.artefact import Artefact
+    from delf_d2r.stages import build_index
+
+    folder = pathlib.Path({str(tmp_path)!r})
+    material.small_segments(pytest.MonkeyPatch())
+    material.die_after(2)
+    descriptors, codebook = (Artefact.open(folder / kind, kind) for kind in ('descriptors', 'codebook'))
+    build_index.run(material.config(), descriptors, codebook, folder / 'index', workers=1)
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', textwrap.dedent(script)],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+    check=False,
+    capture_output=True,
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+  parts = tmp_path / 'index' / index_files.PARTS
+  assert sorted(part.name[:6] for part in parts.iterdir()) == ['.00002', '00000', '00001']
+  written = {path.stat().st_mtime_ns for path in parts.glob('00000/segment-*')}
+  # What is damaged is made again.
+  next((parts / '00001').glob('*-values-*')).unlink()
+  made = case.build(workers=1)
+  assert inverted(made) == case.expected()
+  assert not parts.exists()
+  segments = (made.path / index_files.INVERTED).glob('segment-00000-*')
+  assert {path.stat().st_mtime_ns for path in segments} == written
+
+
+def test_process_that_is_killed(tmp_path, monkeypatch):
+  case = Case(tmp_path)
+  with monkeypatch.context() as context:
+    context.setattr(index_segments, 'Maker', Deadly)
+    with pytest.raises(UserError, match=r'one of 2 worker processes died.*Run the same command again'):
+      case.build(workers=2)
+  assert inverted(case.build(workers=1)) == case.expected()
+
+
+class Deadly(index_segments.Maker):
+  """Of two processes the one that gets the third segment is killed."""
+
+  def _make(self, job):
+    if job.number == 2:
+      os.kill(os.getpid(), signal.SIGKILL)
+    super()._make(job)
+
+
+def flip(path, position):
+  data = bytearray(path.read_bytes())
+  data[position] ^= 1
+  path.write_bytes(data)
+
+
+def test_damaged_shard_is_named(tmp_path):
+  case = Case(tmp_path)
+  [shard] = tmp_path.glob('descriptors/descriptors-00002-of-*.tfrecord')
+  flip(shard, -20)
+  with pytest.raises(ArtefactError, match=rf'{shard}: damaged at byte \d+.*run its stage again'):
+    case.build()
+
+
+def test_shard_damaged_under_way_is_named_by_the_worker(tmp_path, monkeypatch):
+  case = Case(tmp_path)
+  jobs = index_segments.jobs
+
+  def damaging(*arguments):
+    flip(shard, -20)
+    return jobs(*arguments)
+
+  [shard] = tmp_path.glob('descriptors/descriptors-00002-of-*.tfrecord')
+  monkeypatch.setattr(index_segments, 'jobs', damaging)
+  with pytest.raises(ArtefactError, match=rf'{shard}: damaged at byte'):
+    case.build(workers=2)
+
+
+def test_record_of_something_else_is_named_with_its_shard(tmp_path):
+  case = Case(tmp_path)
+  [shard] = tmp_path.glob('descriptors/descriptors-00001-of-*.tfrecord')
+  tfrecord.write_file(shard, [b'poison'])
+  with pytest.raises(ArtefactError, match=rf'{shard}: a record is no tf\.train\.Example.*aggregate_features'):
+    case.build()
+
+
+@pytest.mark.parametrize('regional', [False, True])
+def test_jobs_share_out_all_entries(tmp_path, regional):
+  case = Case(tmp_path, regional=regional)
+  survey = index_segments.Survey.of([case.descriptors])
+  jobs = index_segments.jobs(survey, tmp_path)
+  assert [job.entries for job in jobs[:-1]] == [material.SEGMENT] * (len(jobs) - 1)
+  found = [descriptor for job in jobs for descriptor in job.descriptors()]
+  expected = [descriptor for image in case.images for descriptor in image.descriptors]
+  assert len(found) == len(expected)
+  for ours, theirs in zip(found, expected, strict=True):
+    assert np.array_equal(ours.visual_words, theirs.visual_words)
+    assert np.array_equal(ours.values, theirs.values)

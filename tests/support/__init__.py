@@ -1,0 +1,1 @@
+"""Helpers of the tests: models, photos, files, servers and processes made for them."""

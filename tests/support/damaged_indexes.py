@@ -1,0 +1,95 @@
+"""Aggregated descriptors in artefacts of many shards, and the index that one process makes of them."""
+
+import itertools
+import pathlib
+
+import numpy as np
+
+from delf_d2r import aggregator
+from delf_d2r import config as configs
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.records import ImageDescriptors
+from delf_d2r.index import InvertedIndex, builder, joining, searcher, stored_index, updates
+from delf_d2r.stages import index_segments
+from delf_d2r.structures import AggregatedDescriptor
+
+WORDS, DIMENSIONS = 32, 20
+SEGMENT = 8
+
+
+def small_segments(monkeypatch) -> None:
+  """Segments of 8 entries, so that small tests have several."""
+  for module in (builder, index_segments, searcher, stored_index, updates):
+    monkeypatch.setattr(module, 'SEGMENT_ENTRIES', SEGMENT)
+
+
+def config(*, regional: bool = False):
+  regions = 'REGIONAL_SEARCH' if regional else 'WHOLE_IMAGE'
+  return configs.load_or_default(
+    None, ['extraction', 'codebook', 'aggregation'], overrides=[f'aggregation {{ regions: {regions} }}']
+  )
+
+
+def images(count: int, *, regional: bool = False, seed: int = 0) -> list[ImageDescriptors]:
+  """Some with no visual word; in regional search with one to four descriptors each."""
+  rng = np.random.default_rng(seed)
+  found = []
+  for number in range(count):
+    regions = int(rng.integers(1, 5))
+    boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (regions, 1))
+    descriptors = []
+    for _ in range(regions if regional else 1):
+      words = np.flatnonzero(rng.random(WORDS) < rng.choice([0, 0.3])).astype(np.uint32)
+      values = rng.integers(0, 256, (len(words), 3), np.uint8)
+      values[:, -1] &= 0xF0
+      descriptors.append(AggregatedDescriptor(words, values, DIMENSIONS))
+    found.append(ImageDescriptors(f'{seed}/{number:04d}.jpg', boxes, descriptors))
+  return found
+
+
+def write_descriptors(path: pathlib.Path, contents, config, *, images_per_shard: int = 5) -> Artefact:
+  inputs = (Input('images', path.name, path), Input('codebook', 'made', path))
+  with artefact_writer.writing(path, Plan('descriptors', config, inputs)) as writer:
+    for shard in writer.missing_shards(len(contents), images_per_shard):
+      with writer.shard(shard) as file:
+        for number in shard.items:
+          image = contents[number]
+          file.add(records.encode_descriptors(image), images=1, descriptors=len(image.descriptors))
+    return writer.finish()
+
+
+def write_codebook(path: pathlib.Path, config) -> Artefact:
+  with artefact_writer.writing(path, Plan('codebook', config, ())) as writer:
+    codebook_files.save_centroids(np.eye(WORDS, DIMENSIONS, dtype=np.float32), path)
+    return writer.finish({'words': WORDS})
+
+
+def build_here(directory: pathlib.Path, contents, config, *, regional: bool = False) -> InvertedIndex:
+  """As the stage does it, without parts."""
+  owners = np.repeat(np.arange(len(contents)), [len(image.descriptors) for image in contents])
+  return InvertedIndex.build(
+    itertools.chain.from_iterable(image.descriptors for image in contents),
+    [image.name for image in contents],
+    num_words=WORDS,
+    dimensions=DIMENSIONS,
+    kernel=aggregator.kernel(config.aggregation),
+    entry_images=owners if regional else None,
+    directory=directory,
+  )
+
+
+def die_after(parts: int) -> None:
+  """Kills this process by SIGKILL when the next of so many parts is finished, but not yet in its place."""
+  import os
+  import signal
+
+  rename = os.rename
+  done = itertools.count()
+
+  def dying_rename(source, target):
+    if next(done) == parts:
+      os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+
+  joining.os.rename = dying_rename

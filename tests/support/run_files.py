@@ -1,0 +1,30 @@
+"""What runs are compared by."""
+
+import numpy as np
+
+from delf_d2r.data.artefacts import ranking_files
+
+
+def contents(directory):
+  """Every file of a run by name; what tells of time left out."""
+  found = {}
+  for file in sorted(directory.rglob('*')):
+    if file.is_file() and file.name != 'timing.json' and 'report' not in file.parts:
+      data = file.read_bytes()
+      if file.name == 'manifest.pbtxt':
+        lines = data.decode().splitlines()
+        # Paths of inputs, size and checksum of timing.json differ between two runs of one config.
+        data = '\n'.join(
+          line for line in lines if not line.strip().startswith(('seconds:', 'path:', 'bytes:', 'crc32c:'))
+        )
+      found[str(file.relative_to(directory))] = data
+  return found
+
+
+def score_table(rankings):
+  """float32 [Q, M]: the scores of an artefact of rankings, by image id."""
+  stored = ranking_files.load(rankings.path)
+  found = np.zeros((len(stored.rankings), len(stored.image_names)), np.float32)
+  for row, ranking in zip(found, stored.rankings, strict=True):
+    row[ranking.image_ids] = ranking.scores
+  return found
