@@ -1,4 +1,4 @@
-"""`.delf` files of the research code to an artefact of features (reference.md 1.2, 4.2, 4.3).
+"""`.delf` files of the research code to an artefact of features (docs/reference.md 1.2, 4.2, 4.3).
 
 There a box is a file of its own, with locations in its crop; here an image is one record with all its
 regions, locations in the original image. `delf_files.py` is the way back.

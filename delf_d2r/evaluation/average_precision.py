@@ -10,7 +10,7 @@ def average_precision(positive_ranks: np.ndarray, num_positives: int | None = No
 
   where r_i is the 0-based rank of the i-th positive (i from 0): the mean of the precision just before and
   just after it. This is not the finite sum of the information retrieval literature. Philbin et al., CVPR
-  2007; Radenovic et al., CVPR 2018, section 4; reference 4.8.
+  2007; Radenovic et al., CVPR 2018, section 4; docs/reference.md 4.8.
 
   Args:
     positive_ranks: integers [P], ascending and distinct, of the positives that were found; junk images

@@ -1,4 +1,4 @@
-"""`metrics.txt`, the research code's file of metrics: in percent with two decimals (reference 4.6)."""
+"""`metrics.txt`, the research code's file of metrics: percent, two decimals (docs/reference.md 4.6)."""
 
 import os
 import pathlib

@@ -1,6 +1,6 @@
 """The Revisited protocol: rankings and ground truth in, metrics out.
 
-One annotation gives three tasks (Radenovic et al., CVPR 2018, section 3; reference 4.8):
+One annotation gives three tasks (Radenovic et al., CVPR 2018, section 3; docs/reference.md 4.8):
 
   protocol   positives     junk
   easy       easy          junk, hard

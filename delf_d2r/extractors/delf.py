@@ -82,7 +82,7 @@ class DelfExtractor:
     return self._above_threshold(self._described(raw))
 
   def _described(self, raw: RawFeatures) -> LocalFeatures:
-    """Raw features to descriptors and locations (reference.md 3.3)."""
+    """Raw features to descriptors and locations (docs/reference.md 3.3)."""
     descriptors = normalize(raw.features)
     if self._affine:
       matrix, offset = self._affine

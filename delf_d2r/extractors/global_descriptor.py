@@ -3,9 +3,9 @@
     v_s = (mean over cells of x^p)^(1/p) at scale s    (Radenovic, Tolias and Chum, TPAMI 2019, section 3.1)
     v = l2((sum over s of l2(v_s)^q)^(1/q)), reduced by PCA and normalised again if so configured
 
-or with v_s of a SavedModel (DELG; reference.md 3.5) and q = 1. Or, for R-MAC, several that have to be summed:
-maxima over squares (kernels/regional_maxima.py) of all scales, each of unit length, reduced, and of unit
-length again.
+or with v_s of a SavedModel (DELG; docs/reference.md 3.5) and q = 1. Or, for R-MAC, several that have to be
+summed: maxima over squares (kernels/regional_maxima.py) of all scales, each of unit length, reduced, and of
+unit length again.
 """
 
 from typing import Protocol

@@ -15,7 +15,7 @@ from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
-# Crops with a shorter side have no features, as in the research code (reference.md 3.1).
+# Crops with a shorter side have no features, as in the research code (docs/reference.md 3.1).
 MIN_SIDE = 10
 # Images of one shape are extracted together up to this many pixels: activations take some 2 kB for each.
 _BATCH_PIXELS = 2**20

@@ -5,7 +5,7 @@ from PIL import Image
 
 
 def target_size(height: int, width: int, *, max_size: int, min_size: int) -> tuple[int, int]:
-  """(height, width) after resizing, as in reference.md 3.1: the aspect ratio is kept up to rounding.
+  """(height, width) after resizing, as in docs/reference.md 3.1: the aspect ratio is kept up to rounding.
 
   Args:
     height, width: of the photo, in pixels.

@@ -104,7 +104,7 @@ def scattered(boxes: Boxes, generator: np.random.Generator) -> Boxes:
 def crop_slices(box: Sequence[float], height: int, width: int) -> tuple[slice, slice]:
   """Rows and columns of the pixels that a box touches: floor of its minimum to ceiling of its maximum.
 
-  The research code's rule (reference.md 4.2), clamped to the image. Empty slices for a box outside.
+  The research code's rule (docs/reference.md 4.2), clamped to the image. Empty slices for a box outside.
   """
   ymin, xmin, ymax, xmax = (float(value) for value in box)
   return _pixels(ymin, ymax, height), _pixels(xmin, xmax, width)

@@ -1,4 +1,4 @@
-"""Spatial verification as the research code does it (reference.md 4.7), for comparable numbers."""
+"""Spatial verification as the research code does it (docs/reference.md 4.7), for comparable numbers."""
 
 import warnings
 

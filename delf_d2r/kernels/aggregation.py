@@ -2,7 +2,7 @@
 
 `aggregate` takes one set of features (VLAD, ASMK, ASMK*), `aggregate_regions` all regions of an image
 (R-VLAD, R-ASMK, R-ASMK*), `aggregate_each_region` gives every region a descriptor of its own (regional
-search). Rules: reference.md 2.3 to 2.7.
+search). Rules: docs/reference.md 2.3 to 2.7.
 """
 
 import enum

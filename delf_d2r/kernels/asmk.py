@@ -16,7 +16,7 @@ PRESENCE_NORM = np.float32(1e-6)
 
 
 def present_words(residual_sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Rows with a norm above 1e-6 (strictly), reference.md 2.5: mask bool [W] and norms float32 [W].
+  """Rows with a norm above 1e-6 (strictly), docs/reference.md 2.5: mask bool [W] and norms float32 [W].
 
   A word whose residuals cancel, or whose only feature equals the centroid, is not present.
   """

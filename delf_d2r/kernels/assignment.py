@@ -2,7 +2,7 @@
 
   NN_m(x) = the m words k of smallest ||x - c_k||^2, nearest first, ties to the lower index
 
-The squared distance is *defined* as the float32 sum of squared differences (reference.md 2.2). All
+The squared distance is *defined* as the float32 sum of squared differences (docs/reference.md 2.2). All
 distances together are a matrix product, ||x||^2 - 2 <x, c> + ||c||^2, which is fast but rounds differently:
 it only proposes candidates, which are then compared by definition. Both assigners answer through
 `refine`; they differ in who proposes. faiss does the heavy work.

@@ -7,7 +7,7 @@ def binarize(values: np.ndarray) -> np.ndarray:
   """Bit 1 where a value is above zero (zero gives 0): float [W, D] -> uint8 [W, ceil(D / 8)].
 
   The first dimension is the most significant bit of byte 0; the last byte is padded with zeros
-  (reference.md 2.7).
+  (docs/reference.md 2.7).
   """
   return np.packbits(values > 0, axis=1)
 

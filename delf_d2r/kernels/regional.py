@@ -15,7 +15,7 @@ from delf_d2r.kernels.vlad import ResidualSums, l2_norms, row_squared_norms, run
 
 
 def pool_regions(blocks: ResidualSums, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-  """Mean over the regions of their L2-normalised VLADs (reference.md 2.4, not normalised).
+  """Mean over the regions of their L2-normalised VLADs (docs/reference.md 2.4, not normalised).
 
   The mean is over all R regions, empty ones included. Rows are added in order of region.
 

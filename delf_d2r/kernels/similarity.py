@@ -8,7 +8,7 @@ Tolias, Avrithis, Jegou, ICCV 2013. u_k is the cosine of the two residuals, for 
 codes 1 - 2 h / D with the Hamming distance h; gamma(X) = 1 / sqrt(W_X) makes K(X, X) = 1, since each
 of the W_X words contributes 1.
 
-Two oddities of the research code are kept behind `compat` (reference.md 2.10): it divides h by the
+Two oddities of the research code are kept behind `compat` (docs/reference.md 2.10): it divides h by the
 number of bits stored, padding included, and it scores an empty descriptor -1. By default u does not
 see the padding, and an empty descriptor scores 0 like any other without common words.
 """

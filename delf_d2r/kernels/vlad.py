@@ -3,7 +3,7 @@
   V_rk = sum of (x_n - c_k) over the features x_n of region r assigned to word k
 
 Jegou et al., "Aggregating local descriptors into a compact image representation", CVPR 2010, eq. 1;
-several assigned words take the full residual each (reference.md 2.3). A region of 1,000 features
+several assigned words take the full residual each (docs/reference.md 2.3). A region of 1,000 features
 touches at most 1,000 of 65,536 words, so the K x D matrix is never made; `to_dense` makes it.
 """
 
@@ -36,7 +36,7 @@ def sum_residuals(descriptors, words, region_offsets, centroids) -> ResidualSums
   """Sums the residuals of every (word, region) pair that occurs.
 
   The float32 sums run over the features in the order given, with and without numba: the sign of a
-  sum near zero, a bit of ASMK*, depends on the order (reference.md 2.11, point 12).
+  sum near zero, a bit of ASMK*, depends on the order (docs/reference.md 2.11, point 12).
 
   Args:
     descriptors: float32 [N, D].

@@ -1,4 +1,4 @@
-"""Codebooks of the research code: TensorFlow checkpoints of one variable [K, D] (reference.md 2.1).
+"""Codebooks of the research code: TensorFlow checkpoints of one variable [K, D] (docs/reference.md 2.1).
 
 Two forms exist. The name-based one of TensorFlow 1 and its Estimators has the words as `clusters`; the
 object-based one of TensorFlow 2 as attribute `codebook` of a tf.train.Checkpoint.

@@ -1,7 +1,7 @@
 """What verification does not look at, because a protocol calls it junk: `verification.junk`.
 
 The research code verifies the first images that are not junk, once for Medium and once for Hard, and takes
-the numbers of each protocol from its own order (reference.md 4.7).
+the numbers of each protocol from its own order (docs/reference.md 4.7).
 """
 
 import pathlib

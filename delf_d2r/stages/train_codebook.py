@@ -22,7 +22,7 @@ _HELD_OUT = 2000
 def run(
   config: experiment_pb2.ExperimentConfig, features: Artefact, output: pathlib.Path, *, redo: bool = False
 ) -> Artefact:
-  """Trains visual words on the whole-image features of an artefact; boxes play no role (reference.md 4.5).
+  """Trains visual words on an artefact's whole-image features; boxes play no role (docs/reference.md 4.5).
 
   Args:
     config: its part `codebook` says how; with source: ORIGIN nothing is trained, the only word is zero.

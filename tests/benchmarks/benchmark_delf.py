@@ -2,10 +2,10 @@
 
   python tests/benchmarks/benchmark_delf.py [--rounds=5]
 
-The research code's way (reference.md 3.2, 4.2): one call for the image and for each crop, 7 scales, and the
-network as it was trained. All rows have the same network and weights, so crops must give equal features; the
-last column tells how far they are. CPU seconds are those of all threads: the measure that other work on the
-machine disturbs least.
+The research code's way (docs/reference.md 3.2, 4.2): one call for the image and for each crop, 7 scales, and
+the network as it was trained. All rows have the same network and weights, so crops must give equal features;
+the last column tells how far they are. CPU seconds are those of all threads: the measure that other work on
+the machine disturbs least.
 """
 
 import argparse

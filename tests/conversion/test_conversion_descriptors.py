@@ -111,7 +111,7 @@ def test_regional_search_has_no_such_files(there):
 
 
 def test_same_words_as_aggregated_here(there):
-  """The research code's vector of reference.md 2.9: R-ASMK* of two regions."""
+  """The research code's vector of docs/reference.md 2.9: R-ASMK* of two regions."""
   data = foreign.pair(np.array([64, 192], np.uint32), np.array([3, 4], np.uint32))
   (there / 'files').mkdir()
   (there / 'files' / 'a.rasmk_star').write_bytes(data)

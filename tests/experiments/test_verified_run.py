@@ -118,7 +118,7 @@ def test_the_research_rule_with_the_junk_of_each_protocol(run, finished, dataset
 
 
 def inliers_of(query, index):
-  """As reference.md 4.7 has it."""
+  """As docs/reference.md 4.7 has it."""
   pairs = matching_oracle.one_way_matches(query.descriptors, index.descriptors, max_distance=0.9)
   if len(pairs) <= 3:
     return 0

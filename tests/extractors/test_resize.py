@@ -1,4 +1,4 @@
-"""Sizes after resizing: the grid of reference.md 3.1 and its edges."""
+"""Sizes after resizing: the grid of docs/reference.md 3.1 and its edges."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ from delf_d2r.kernels.binarization import binarize, unpack_signs
 from delf_d2r.kernels.vlad import to_dense
 from delf_d2r.structures import AggregatedDescriptor
 
-# reference.md 2.9
+# docs/reference.md 2.9
 CENTROIDS = np.array([(0.5, 0.5), (0, 0), (1, 0), (-0.5, -0.5), (0, 1)], np.float32)
 FEATURES_A = np.array([(1, 0), (-1, 0), (1, 2)], np.float32)
 FEATURES_B = np.array([(1, 0), (-1, 0), (1, 2), (0, 2)], np.float32)

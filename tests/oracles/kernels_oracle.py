@@ -1,6 +1,6 @@
 """The kernels once more, as plainly as they can be said: one feature, one word, one bit at a time.
 
-Written from reference.md, section 2, apart from the code under test. Slow, dense, float32.
+Written from docs/reference.md 2, apart from the code under test. Slow, dense, float32.
 """
 
 import numpy as np

@@ -184,7 +184,7 @@ def test_the_published_ground_truth(tmp_path):
 @needs_revisited
 @pytest.mark.parametrize('name', ['roxford5k', 'rparis6k'])
 def test_query_crops_are_those_of_the_research_code(name):
-  # Whole pixels by Python's round, as reference 4.3 has it, through normalised boxes and back.
+  # Whole pixels by Python's round, as docs/reference.md 4.3 has it, through normalised boxes and back.
   for query in ground_truth.load(REVISITED / f'gnd_{name}.pkl').queries:
     xmin, ymin, xmax, ymax = (round(value) for value in query.box_pixels)
     for height, width in ((1024, 1024), (1023, 1027)):

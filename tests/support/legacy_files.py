@@ -1,4 +1,4 @@
-"""Files of the research code, made by hand from reference.md 1 to 4: a mistake of ours cannot cancel out."""
+"""Files of the research code, made by hand from docs/reference.md 1 to 4: our mistakes cannot cancel out."""
 
 import struct
 

@@ -52,7 +52,7 @@ class QueryGroundTruth:
   def box_for(self, height: int, width: int) -> tuple[float, float, float, float] | None:
     """The box, normalised `(ymin, xmin, ymax, xmax)`, in a photo of that size; None: the whole photo.
 
-    Pixel boxes are rounded to whole pixels as the research code does (reference 4.3), then clipped.
+    Pixel boxes are rounded to whole pixels as the research code does (docs/reference.md 4.3), then clipped.
 
     Raises:
       UserError: a pixel box that has no pixel inside the photo.

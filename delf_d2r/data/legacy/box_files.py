@@ -1,4 +1,4 @@
-"""`.boxes` files of the research code: what a detector found in one photo (reference.md 1.3, 4.1)."""
+"""`.boxes` files of the research code: what a detector found in one photo (docs/reference.md 1.3, 4.1)."""
 
 import pathlib
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Configs of the research code's extractor (`delf_config`) as configs of ours (reference.md 1.4, 3.6)."""
+"""Configs of the research code's extractor (`delf_config`) as ours (docs/reference.md 1.4, 3.6)."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`.datum` files of the research code: one tensor of float32 or uint32, or a pair (reference.md 1.1)."""
+"""`.datum` files of the research code: one tensor of float32 or uint32, or a pair (docs/reference.md 1.1)."""
 
 import math
 import pathlib

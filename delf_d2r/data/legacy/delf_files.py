@@ -1,4 +1,4 @@
-"""`.delf` files of the research code: the local features of one image, crop or query (reference.md 1.2)."""
+"""`.delf` files of the research code: local features of an image, crop or query (docs/reference.md 1.2)."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Aggregated descriptors as the research code stores them, a file for each image (reference.md 2.8).
+"""Aggregated descriptors as the research code stores them, a file for each image (docs/reference.md 2.8).
 
 `.vlad` and `.rvlad` are one dense tensor [K * D]; `.asmk` and `.rasmk` a pair of floats [W * D] and words
 [W]; `.asmk_star` and `.rasmk_star` a pair of bytes [W * ceil(D / 8)] and words [W].

@@ -1,4 +1,4 @@
-"""The CSV file of the research code that says which `.delf` files belong to which image (reference.md 4.2).
+"""The research code's CSV file that says which `.delf` files are of which image (docs/reference.md 4.2).
 
     name,index_image_id,box_id
     radcliffe_camera_000158,2,-1

@@ -108,7 +108,7 @@ class RecordFiles:
     if not encoded:
       found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
       raise UserError(
-        f'{where} has no image/encoded (found {found}). Make the shards in the form of reference 5.1'
+        f'{where} has no image/encoded (found {found}). Make the shards in the form of docs/reference.md 5.1'
       )
     names = feature['image/id'].bytes_list.value
     name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'

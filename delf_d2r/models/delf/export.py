@@ -1,4 +1,4 @@
-"""A trained network to a SavedModel that the research code's extractor can use too (reference.md 3.4)."""
+"""A trained network to a SavedModel that suits the research code's extractor too (docs/reference.md 3.4)."""
 
 import pathlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Local features over an image pyramid, all in one graph (reference.md 3.2).
+"""Local features over an image pyramid, all in one graph (docs/reference.md 3.2).
 
 Images may have any size and any number of scales: shapes are unknown to the graph, so that one trace serves
 all. Levels run one after the other, which bounds memory by the largest.

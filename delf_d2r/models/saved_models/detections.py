@@ -17,8 +17,8 @@ from delf_d2r.models.saved_models import inspect
 
 _TF1_INPUTS = ('input_images', 'image_tensor')
 _OUTPUTS = ('detection_boxes', 'detection_scores', 'detection_classes')
-# How many rows of the outputs count. The research code does not ask its models for it (reference.md 3.4), so
-# those of TensorFlow 1 need not have it.
+# How many rows of the outputs count. The research code does not ask its models for it
+# (docs/reference.md 3.4), so those of TensorFlow 1 need not have it.
 _COUNT = 'num_detections'
 _RANKS = {'detection_boxes': 3, 'detection_scores': 2, 'detection_classes': 2}
 

@@ -1,8 +1,8 @@
 """SavedModels of global descriptors: those of DELG and of the research code's global trainer, and plain ones.
 
 The former have the two forms of saved_model.py, with or without local features beside the global descriptor,
-and `input_global_scales_ind` only if they were made late enough (reference.md 3.4). A plain model has the
-signature `serving_default` with one image as input and one descriptor as output.
+and `input_global_scales_ind` only if they were made late enough (docs/reference.md 3.4). A plain model has
+the signature `serving_default` with one image as input and one descriptor as output.
 """
 
 from collections.abc import Callable

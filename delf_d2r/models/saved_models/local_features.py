@@ -1,8 +1,8 @@
 """SavedModels of local features behind one interface: our exports and those of the research code.
 
-Two forms exist (reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in its
-graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory holds
-is read from its `saved_model.pb`, not from a config.
+Two forms exist (docs/reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in
+its graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory
+holds is read from its `saved_model.pb`, not from a config.
 """
 
 import dataclasses

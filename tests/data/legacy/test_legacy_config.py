@@ -8,7 +8,7 @@ from delf_d2r.data.legacy import config_files
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import delf_legacy_config_pb2, extraction_pb2
 
-# The values of detect_to_retrieve/delf_gld_config.pbtxt (reference.md 3.6).
+# The values of detect_to_retrieve/delf_gld_config.pbtxt (docs/reference.md 3.6).
 GLD = """
 model_path: "parameters/delf_gld_20190411/model"
 image_scales: .25

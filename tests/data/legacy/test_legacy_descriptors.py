@@ -1,4 +1,4 @@
-"""Aggregated files of the research code: its bytes (reference.md 1.1, 2.8, 2.9), and what is none."""
+"""Aggregated files of the research code: its bytes (docs/reference.md 1.1, 2.8, 2.9), and what is none."""
 
 import numpy as np
 import pytest
