@@ -1,3 +1,3 @@
-"""The one place that knows the library's version; setup.py reads it too."""
+"""The one place that knows the library's version; pyproject.toml reads it too."""
 
 VERSION = '0.1.0'
