@@ -29,9 +29,9 @@ _CLASSIFIERS = {
 }
 _HEAD = """# Dependencies and their licences
 
-Written by `tests/support/dependencies_page.py` from the packages' own metadata; a test compares. The versions
-are in `constraints.txt`. None of their code is copied into this repository; the licences of weights are in the
-model cards.
+Written by `tests/support/dependencies_page.py` from the packages' own metadata; a test compares. The
+versions are in `constraints.txt`. None of their code is copied into this repository; the licences of
+weights are in the model cards.
 """
 
 
