@@ -35,7 +35,7 @@ from delf_d2r.conversion import run
 
 flags.DEFINE_string('input', None, 'A file, a folder of files, a checkpoint or an artefact.', required=True)
 flags.DEFINE_string('output', None, 'What to write; for a checkpoint its prefix.', required=True)
-flags.DEFINE_enum('to', run.RESEARCH, run.FORMS, 'What an artefact becomes; research_tf1: of a codebook.')
+flags.DEFINE_enum('to', run.LEGACY, run.FORMS, 'What an artefact becomes; research_tf1: of a codebook.')
 flags.DEFINE_string('images', None, 'Folder of the photos that the files are of.')
 flags.DEFINE_string('ground_truth', None, "Queries: .json, or Revisited's gnd_*.pkl or .mat.")
 flags.DEFINE_string('query_images', None, 'Folder of the query photos; that of --images by default.')

@@ -50,7 +50,7 @@ def main(_):
     step = max(1, len(every) // FLAGS.sample_photos)
     photos = ImageList(every.root, every.names[::step][: FLAGS.sample_photos])
   parent = pathlib.Path(FLAGS.work or tempfile.gettempdir())
-  with files.explained('cannot write', parent):
+  with files.user_errors('cannot write', parent):
     parent.mkdir(parents=True, exist_ok=True)
     folder = tempfile.TemporaryDirectory(dir=parent)
   with folder as work:

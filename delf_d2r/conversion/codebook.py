@@ -56,7 +56,7 @@ def write(codebook: Artefact, output: pathlib.Path, *, name_based: bool, redo: b
     UserError: a checkpoint stands there, or the place cannot be written.
   """
   foreign_files.require_absent(output.with_name(output.name + '.index'), redo=redo)
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
     words = codebook_files.load_centroids(codebook.path)
     codebook_checkpoint.write(output, words, name_based=name_based)

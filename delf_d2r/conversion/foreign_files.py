@@ -65,7 +65,7 @@ class Writer:
     for image, parts in images:
       for part in parts:
         name = _stem(image) + part
-        files.below(folder, name)
+        files.safe_join(folder, name)
         if name in image_of:
           raise UserError(
             f'{folder / name}: would be the file of {image_of[name]!r} and of {image!r}, for the research'
@@ -80,7 +80,7 @@ class Writer:
       UserError: a file of other contents stands there.
     """
     name = _stem(image) + part
-    put(files.below(self.folder, name + extension), data, redo=self._redo)
+    put(files.safe_join(self.folder, name + extension), data, redo=self._redo)
     return name
 
 
@@ -96,7 +96,7 @@ def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
     UserError: other contents stand there and `redo` is false, or the place cannot be written.
   """
   data = data.encode() if isinstance(data, str) else data
-  with files.explained('cannot write', path):
+  with files.user_errors('cannot write', path):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
       before = path.read_bytes()

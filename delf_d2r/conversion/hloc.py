@@ -127,6 +127,6 @@ def _behind(rankings: Artefact, role: str) -> Artefact:
 
 def _new_file(output: pathlib.Path, redo: bool):
   foreign_files.require_absent(output, redo=redo)
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
-  return files.replacing(output)
+  return files.atomic_replace(output)

@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from absl import logging
 
 from delf_d2r import config as configs
-from delf_d2r.conversion import delf_files, descriptors, features, foreign_files, hloc, single_files
+from delf_d2r.conversion import descriptors, features, foreign_files, hloc, single_files
 from delf_d2r.data.artefacts import records
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.data.legacy import box_files, config_files
-from delf_d2r.data.legacy import delf_files as legacy_features
+from delf_d2r.data.legacy import box_files, config_files, delf_files
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.stages import detect_boxes, evaluate_retrieval
 
-RESEARCH, RESEARCH_TF1, NPZ, HDF5, PAIRS = FORMS = ('research', 'research_tf1', 'npz', 'hdf5', 'pairs')
+LEGACY, LEGACY_TF1, NPZ, HDF5, PAIRS = FORMS = ('research', 'research_tf1', 'npz', 'hdf5', 'pairs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Options:
     redo: replace what stands at the output.
   """
 
-  to: str = RESEARCH
+  to: str = LEGACY
   images: str | None = None
   ground_truth: str | None = None
   query_images: str | None = None
@@ -104,7 +103,7 @@ def _is_checkpoint(path: pathlib.Path) -> bool:
 def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
   redo = options.redo
   _require_no_artefacts(source)
-  if next(source.rglob(f'*{legacy_features.EXTENSION}'), None):
+  if next(source.rglob(f'*{delf_files.EXTENSION}'), None):
     if options.queries:
       _read_queries(source, output, options)
       return
@@ -179,14 +178,14 @@ def _write_tf1_checkpoint(artefact: Artefact, output: pathlib.Path, *, redo: boo
 
 
 _OF_ARTEFACTS: dict[tuple[str, str], Callable] = {
-  ('features', RESEARCH): delf_files.write,
+  ('features', LEGACY): features.write,
   ('features', NPZ): hloc.write_npz,
   ('features', HDF5): hloc.write_features,
-  ('boxes', RESEARCH): _write_boxes,
-  ('codebook', RESEARCH): _write_checkpoint,
-  ('codebook', RESEARCH_TF1): _write_tf1_checkpoint,
-  ('descriptors', RESEARCH): descriptors.write,
-  ('metrics', RESEARCH): _write_metrics,
+  ('boxes', LEGACY): _write_boxes,
+  ('codebook', LEGACY): _write_checkpoint,
+  ('codebook', LEGACY_TF1): _write_tf1_checkpoint,
+  ('descriptors', LEGACY): descriptors.write,
+  ('metrics', LEGACY): _write_metrics,
   ('rankings', HDF5): hloc.write_matches,
   ('rankings', PAIRS): hloc.write_pairs,
 }

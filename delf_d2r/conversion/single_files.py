@@ -10,7 +10,7 @@ from delf_d2r.conversion import foreign_files
 from delf_d2r.data.foreign import hloc_files
 from delf_d2r.data.legacy import datum, delf_files
 from delf_d2r.errors import UserError
-from delf_d2r.evaluation import metrics_files, metrics_text
+from delf_d2r.evaluation import metrics_files
 
 
 def _tensor_to_npy(path: pathlib.Path) -> bytes:
@@ -41,7 +41,7 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 def _metrics_to_json(path: pathlib.Path) -> bytes:
   try:
-    return metrics_files.format_json(metrics_text.read_metrics_txt(path)).encode()
+    return metrics_files.format_json(metrics_files.read_metrics_txt(path)).encode()
   except UserError:
     raise
   except ValueError as error:
@@ -51,7 +51,7 @@ def _metrics_to_json(path: pathlib.Path) -> bytes:
 def _metrics_to_txt(path: pathlib.Path) -> bytes:
   found = metrics_files.read_metrics_json(path)
   # The research code's file has no easy.
-  return metrics_text.format_metrics_txt({k: v for k, v in found.items() if k != 'easy'}).encode()
+  return metrics_files.format_metrics_txt({k: v for k, v in found.items() if k != 'easy'}).encode()
 
 
 # By extension, what a file becomes and how.

@@ -17,7 +17,7 @@ from delf_d2r.errors import ArtefactError, UserError
 
 def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
   """Writes `data` under a temporary name in the same folder, syncs it and renames it to `path`."""
-  with replacing(path) as temporary:
+  with atomic_replace(path) as temporary:
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
@@ -28,7 +28,7 @@ def update(path: pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_replace(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Gives a temporary path to write to; on leaving, it is synced and takes the place of `path`.
 
   If the body raises, the temporary file is removed and `path` is as before.
@@ -50,7 +50,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
   """Writes an `.npy` file atomically."""
-  with replacing(path) as temporary, open(temporary, 'wb') as file:
+  with atomic_replace(path) as temporary, open(temporary, 'wb') as file:
     np.save(file, array, allow_pickle=False)
 
 
@@ -64,7 +64,7 @@ def load_array(path: pathlib.Path) -> np.ndarray:
     ) from None
 
 
-def below(folder: pathlib.Path, name: str) -> pathlib.Path:
+def safe_join(folder: pathlib.Path, name: str) -> pathlib.Path:
   """The place of a file that `folder` holds or shall hold under that name, subfolders included.
 
   Raises:
@@ -119,7 +119,7 @@ def sync_directory(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(what: str, path: pathlib.Path) -> Iterator[None]:
+def user_errors(what: str, path: pathlib.Path) -> Iterator[None]:
   """Turns an OSError (read-only place, full disk, ...) into a UserError that says what was being done."""
   try:
     yield

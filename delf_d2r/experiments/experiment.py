@@ -69,7 +69,7 @@ def run(
     )
   redo = options.redo
   output = pathlib.Path(output)
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
 
   made = extracted(config, dataset, output, boxes_path=boxes_path, given=given, options=options)

@@ -28,7 +28,7 @@ class FormerTable:
   def read(cls, table: table_pb2.TableConfig, output: pathlib.Path) -> 'FormerTable':
     """The table of that title in a folder, or one without rows; UserError if it cannot be read."""
     places = reproduction_table.places(table, output)
-    with files.explained('cannot read', output):
+    with files.user_errors('cannot read', output):
       contents = {place: place.read_bytes() for place in places.values() if place.is_file()}
     try:
       records = files.parse_json(contents[places['.json']].decode())
@@ -43,7 +43,7 @@ class FormerTable:
       if not any(copy.exists() for copy in copies):
         break
     for copy, place in copies.items():
-      with files.explained('cannot write', copy):
+      with files.user_errors('cannot write', copy):
         files.write_atomically(copy, self.contents[place])
     logging.warning('the table that stood there keeps its numbers as %s', ', '.join(map(str, copies)))
     return FormerTable()

@@ -175,7 +175,7 @@ def write(comparison: Comparison, output: pathlib.Path) -> pathlib.Path:
     _view(comparison.baseline, {}, output),
     tuple(_view(run, comparisons, output) for run, comparisons in comparison.others),
   )
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
     files.write_atomically(output / DOCUMENT, json.dumps(_document(comparison), indent=1) + '\n')
     files.write_atomically(output / PAGE, paired_page.render(view))

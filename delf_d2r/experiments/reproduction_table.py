@@ -126,7 +126,7 @@ def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
     UserError: they cannot be written.
   """
   text, table, document = places(found.table, output).values()
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
     files.write_atomically(text, as_text(found))
     records = _records(found)

@@ -139,7 +139,7 @@ def scored(
         config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
       )
   # Last, so that a run that is refused leaves the config of what stands there.
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     files.update(output / RUN_CONFIG, configs.to_text(config))
   reported = make_report.Run(
     config.name or output.name,

@@ -1,11 +1,15 @@
-"""Compilation by numba where it is there, plain Python where it is not.
+"""Compilation by numba where it is installed, plain Python where it is not.
 
-Every compiled function of the project has a NumPy twin that gives the same bytes; callers choose by
-`HAVE_NUMBA`. Setting the environment variable `DELF_D2R_NO_NUMBA=1` before the first import takes
-the NumPy path, for comparison and for machines where numba misbehaves.
+Every compiled function of the package has a NumPy twin that gives the same bytes; callers choose by
+`HAVE_NUMBA`. The environment variable `DELF_D2R_NO_NUMBA=1`, set before the first import, selects the NumPy
+path, for comparison and for machines where numba misbehaves.
+
+numba's decorators have no types: `njit` and `intrinsic` are the only places that call them.
 """
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 NO_NUMBA_VARIABLE = 'DELF_D2R_NO_NUMBA'
 
@@ -13,20 +17,31 @@ try:
   if os.environ.get(NO_NUMBA_VARIABLE, '0') not in ('', '0'):
     raise ImportError(f'numba is switched off by {NO_NUMBA_VARIABLE}')
   import numba
+  import numba.extending
+
+  HAVE_NUMBA = True
 except ImportError:
-  numba = None
+  HAVE_NUMBA = False
 
-HAVE_NUMBA = numba is not None
+Function = TypeVar('Function', bound=Callable[..., Any])
 
 
-def njit(function=None, **options):
-  """`numba.njit(cache=True, nogil=True)`, with and without arguments; without numba, no change.
+@overload
+def njit(function: Function) -> Function: ...
+@overload
+def njit(**options: Any) -> Callable[[Function], Function]: ...
+def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+  """Compiles a function by `numba.njit(cache=True, nogil=True)`; returns it unchanged without numba.
 
   The cache of machine code is a convenience: where no place for it can be written (a read-only
   installation without a home directory), the function is compiled in each process instead.
+
+  Args:
+    function: the function, where the decorator is used without arguments.
+    **options: of `numba.njit`.
   """
   if function is None:
-    return lambda f: njit(f, **options)
+    return lambda decorated: njit(decorated, **options)
   if not HAVE_NUMBA:
     return function
   options.setdefault('nogil', True)
@@ -36,5 +51,15 @@ def njit(function=None, **options):
     return numba.njit(function, **options)
 
 
-# Loops over `prange` run in parallel inside functions compiled with `parallel=True`.
-prange = numba.prange if HAVE_NUMBA else range
+def intrinsic(generator: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes a function for compiled code of one that generates machine code, by `numba.extending.intrinsic`.
+
+  Args:
+    generator: takes numba's typing context and the types of the arguments, and returns the signature and
+      the function that generates the code.
+
+  Returns:
+    The function, to be called with the arguments alone and in compiled code only. Without numba there is no
+    compiled code; the generator is returned then.
+  """
+  return numba.extending.intrinsic(generator) if HAVE_NUMBA else generator

@@ -32,7 +32,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class LinearFit:
   """fixed + each x items."""
 
   fixed: float
@@ -42,7 +42,7 @@ class Line:
     return self.fixed + self.each * items
 
   @classmethod
-  def through(cls, few: tuple[float, float], many: tuple[float, float]) -> 'Line':
+  def fit(cls, few: tuple[float, float], many: tuple[float, float]) -> 'LinearFit':
     """The line through two points (items, value); neither part of it is negative.
 
     Where noise would make the fixed part negative, the line leads through the origin and the second point.
@@ -52,13 +52,13 @@ class Line:
     return cls(fixed, each) if fixed >= 0 else cls.proportional(many)
 
   @classmethod
-  def rising(cls, few: tuple[float, float], many: tuple[float, float]) -> 'Line':
-    """As `through`, of a value that certainly grows: where noise hides that, more than it really is."""
-    line = cls.through(few, many)
+  def nondecreasing(cls, few: tuple[float, float], many: tuple[float, float]) -> 'LinearFit':
+    """As `fit`, of a value that certainly grows: where noise hides that, more than it really is."""
+    line = cls.fit(few, many)
     return line if line.each > 0 else cls.proportional(many)
 
   @classmethod
-  def proportional(cls, point: tuple[float, float]) -> 'Line':
+  def proportional(cls, point: tuple[float, float]) -> 'LinearFit':
     """The line through the origin and a point."""
     return cls(0.0, point[1] / point[0])
 

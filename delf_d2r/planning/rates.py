@@ -1,31 +1,39 @@
 """Measures every stage on a small sample of photos, or on made features, with the config of the run."""
 
+import csv
 import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from delf_d2r import config as configs
 from delf_d2r.aggregator import kernel
 from delf_d2r.config.rules import runs
 from delf_d2r.data.artefacts import index_files
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.feature_store import FeatureStore
+from delf_d2r.data.boxes.csv_file import COLUMNS
+from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.planning import synthetic_artefacts
-from delf_d2r.planning.costs import Line, measure
-from delf_d2r.planning.photo_rates import of_photos
-from delf_d2r.planning.query_rates import search_seconds, verification_seconds
-from delf_d2r.planning.stage_rate import Quiet, Rate, bytes_of, rate_of
+from delf_d2r.planning.costs import LinearFit, measure
+from delf_d2r.planning.stage_rate import SilencedStage, Rate, bytes_of, rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
-from delf_d2r.protos import codebook_pb2, experiment_pb2
+from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
+from delf_d2r.protos import codebook_pb2, experiment_pb2, regions_pb2, verification_pb2
 from delf_d2r.runtime import worker_pool
-from delf_d2r.stages import aggregate_features, build_index, extract_features
+from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extract_features
 from delf_d2r.structures import ImageFeatures
+from delf_d2r.verifier import Verifier, features_to_match
 
 # What is aggregated for each process: as many distances of features to words, within these limits.
 _AGGREGATED = 8192  # images at most
@@ -34,6 +42,9 @@ _AGGREGATED_LEAST = 32  # images
 _AGGREGATED_DISTANCES = 8e8
 _BUILT_BYTES = 200e6  # of postings in the larger of two indexes
 _BUILT_MOST = 20_000
+_QUERIES = 100
+_PAIRS = 48
+_BOXES_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Rates:
   entries: int
   dimensions: int
   training: TrainingRates | None
-  search: Line
+  search: LinearFit
   verification: float | None = None
 
 
@@ -92,7 +103,7 @@ def measure_rates(
   if photos is None:
     source = synthetic_artefacts.images(features=features, boxes=boxes or 0, dimensions=dimensions)
   else:
-    stages |= of_photos(config, photos, work, boxes=boxes, workers=workers)
+    stages |= _of_photos(config, photos, work, boxes=boxes, workers=workers)
     source = itertools.cycle(list(extract_features.read(Artefact.open(work / 'features_many', 'features'))))
   stages['aggregation'], described = _of_aggregation(config, source, work, workers=workers)
   counts = described.counts
@@ -125,6 +136,58 @@ def measure_rates(
   )
 
 
+def _of_photos(
+  config: experiment_pb2.ExperimentConfig,
+  photos: ImageList,
+  work: pathlib.Path,
+  *,
+  boxes: int | None,
+  workers: int,
+) -> dict[str, Rate]:
+  """The rates of `detection`, with a detector, and of `extraction`; see `measure_rates`.
+
+  `features_few` and `features_many` in `work` are what was extracted.
+  """
+  detection, extraction = [], []
+  finds = config.regions.source == regions_pb2.RegionsConfig.DETECTOR
+  # Every fourth, since neighbours in a folder resemble each other.
+  for size, names in (('few', photos.names[::4]), ('many', photos.names)):
+    dataset = Dataset(ImageList(photos.root, names))
+    found, features = work / f'boxes_{size}', work / f'features_{size}'
+    find = functools.partial(detect_boxes.run, config, dataset, found, workers=workers)
+    if finds:
+      detection.append((len(names), measure(SilencedStage(find)), bytes_of(found)))
+    if boxes is not None:
+      regions = _file_of_boxes(names, boxes, work / f'boxes_{size}.csv')
+      found = work / f'given_boxes_{size}'
+      find = functools.partial(detect_boxes.run, regions, dataset, found, workers=workers)
+    artefact = find()
+    extracting = functools.partial(
+      extract_features.run, config, dataset, features, boxes=artefact, workers=workers
+    )
+    extraction.append((len(names), measure(SilencedStage(extracting)), bytes_of(features)))
+  measured = {'detection': detection, 'extraction': extraction}
+  pool = {'workers': workers, 'cores': min(workers, worker_pool.available_cores())}
+  return {stage: rate_of(*points, **pool) for stage, points in measured.items() if points}
+
+
+def _file_of_boxes(names: Sequence[str], count: int, path: pathlib.Path) -> experiment_pb2.ExperimentConfig:
+  """Writes `count` boxes at random places for each photo; the config that reads them."""
+  rng = np.random.default_rng(_BOXES_SEED)
+  with open(path, 'w', encoding='utf-8', newline='') as file:
+    rows = csv.writer(file)
+    rows.writerow(COLUMNS)
+    for name in names:
+      for _ in range(count):
+        size = rng.uniform(0.3, 0.7, 2)
+        first = rng.uniform(0, 1 - size)
+        rows.writerow((name, *first.round(4), *(first + size).round(4)))
+  config = configs.default('regions')
+  config.regions.source = regions_pb2.RegionsConfig.FILE
+  config.regions.file_path = str(path)
+  return config
+
+
 def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path, *, workers: int):
   points = []
   sample = [next(source) for _ in range(64)]
@@ -136,7 +199,7 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
     features = synthetic_artefacts.save_features(source, count, config, work / f'made_{size}')
     output = work / f'descriptors_{size}'
     run = functools.partial(aggregate_features.run, config, features, codebook, output, workers=workers)
-    points.append((count, measure(Quiet(run)), bytes_of(output)))
+    points.append((count, measure(SilencedStage(run)), bytes_of(output)))
   cores = min(workers, worker_pool.available_cores())
   return rate_of(*points, workers=workers, cores=cores), Artefact.open(output, 'descriptors')
 
@@ -151,10 +214,51 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
       count, config, work / f'drawn_{size}', words=words, entries=entries, dimensions=dimensions
     )
     output = work / f'index_{size}'
-    built = measure(Quiet(functools.partial(build_index.run, config, descriptors, codebook, output)))
+    built = measure(SilencedStage(functools.partial(build_index.run, config, descriptors, codebook, output)))
     # Drawn descriptors have some words less or more than was asked for: counted as so many of the run's.
     images = descriptors.counts['words'] / (words * entries)
     points.append((images, built, bytes_of(output / index_files.INVERTED)))
     searches.append((images, search_seconds(output, config, words=words, dimensions=dimensions)))
   rate = rate_of(*points, memory_bound=SEGMENT_ENTRIES / entries, cores=worker_pool.available_cores())
-  return rate, Line.rising(*searches)
+  return rate, LinearFit.nondecreasing(*searches)
+
+
+def search_seconds(
+  index: pathlib.Path, config: experiment_pb2.ExperimentConfig, *, words: int, dimensions: int
+) -> float:
+  """CPU seconds of the median query."""
+  engine = SearchEngine.load(index, one_photo=True)
+  generator = DescriptorGenerator(
+    num_words=config.codebook.num_words,
+    dimensions=dimensions,
+    kernel=kernel(config.aggregation),
+    words_per_image=words,
+    seed=1,
+  )
+  times = []
+  for query in generator.draw_many(_QUERIES):
+    started = time.thread_time()
+    engine.rank(query, top_k=100)
+    times.append(time.thread_time() - started)
+  return float(np.median(times))
+
+
+def verification_seconds(options: verification_pb2.VerificationConfig, features: Artefact) -> float:
+  """CPU seconds of verifying one image: reading its features, matching them with a query's, geometry.
+
+  The mean over pairs of the sample's photos, most of which show different things; the query is a whole photo.
+
+  Args:
+    options: how to verify.
+    features: of at least two photos.
+  """
+  verifier, store = Verifier(options), FeatureStore(features)
+  photos = list(itertools.islice(extract_features.read(features), _PAIRS))
+  pairs = list(itertools.islice(itertools.permutations(range(len(photos)), 2), _PAIRS))
+  with threadpool_limits(1, user_api='blas'):
+    verifier(photos[0].region(0), features_to_match(photos[1], options))  # Has everything loaded.
+    started = time.process_time()
+    for query, image in pairs:
+      found = store.read(photos[image].name, position=image)
+      verifier(photos[query].region(0), features_to_match(found, options))
+  return (time.process_time() - started) / len(pairs)

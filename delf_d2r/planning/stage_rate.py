@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from delf_d2r.planning.costs import Cost, Line
+from delf_d2r.planning.costs import Cost, LinearFit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Rate:
       or noise hid the growth.
   """
 
-  seconds: Line
-  cpu_seconds: Line
-  disk: Line
-  memory: Line
+  seconds: LinearFit
+  cpu_seconds: LinearFit
+  disk: LinearFit
+  memory: LinearFit
   memory_bound: float = 1
   workers: int = 1
   cores: int = 1
@@ -53,7 +53,7 @@ def rate_of(
 ) -> Rate:
   """The rates through two runs (images, cost, bytes)."""
 
-  def through(value, line=Line.through) -> Line:
+  def through(value, line=LinearFit.fit) -> LinearFit:
     return line((few[0], value(few)), (many[0], value(many)))
 
   def growth(value) -> float:
@@ -66,10 +66,10 @@ def rate_of(
     return point[1].cpu_seconds
 
   grows = memory_bound > 1
-  memory = through(lambda point: point[1].memory) if grows else Line(max(few[1].memory, many[1].memory), 0.0)
+  memory = through(lambda point: point[1].memory) if grows else LinearFit(max(few[1].memory, many[1].memory), 0.0)
   return Rate(
     through(seconds),
-    through(cpu_seconds, Line.rising),
+    through(cpu_seconds, LinearFit.nondecreasing),
     through(lambda point: point[2]),
     memory,
     memory_bound,
@@ -84,7 +84,7 @@ def bytes_of(path: pathlib.Path) -> int:
   return sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
 
 
-class Quiet:
+class SilencedStage:
   """A stage without its messages; what it returns stays in its process."""
 
   def __init__(self, run: Callable):

@@ -112,7 +112,7 @@ def write_page(
     notes=notes if answer.num_features else (_NO_FEATURES,),
     matches=explained,
   )
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(output, search_page.render(view))
 

@@ -67,7 +67,7 @@ def _metrics(run: Run) -> Metrics:
 
 def write(page: str, output: pathlib.Path) -> pathlib.Path:
   """Writes a page into a folder, which is made if missing."""
-  with files.explained('cannot write', output):
+  with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
     files.update(output / PAGE, page)
   return output / PAGE

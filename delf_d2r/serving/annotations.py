@@ -89,7 +89,7 @@ class Annotations:
 
   def _save(self, boxes: dict[str, Box], no_object: set[str]) -> None:
     """Writes what has changed, and takes it over once it is written."""
-    with files.explained('cannot write', self.output):
+    with files.user_errors('cannot write', self.output):
       if boxes != self._boxes or not self.output.exists():
         text = io.StringIO()
         writer = csv.writer(text, lineterminator='\n')

@@ -14,7 +14,7 @@ from delf_d2r.data.artefacts.ranking_files import StoredRankings
 from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.errors import UserError
-from delf_d2r.evaluation import metrics_files, metrics_text, protocol
+from delf_d2r.evaluation import metrics_files, protocol
 from delf_d2r.protos import experiment_pb2
 
 METRICS = 'metrics.json'
@@ -81,9 +81,9 @@ def run(
     metrics_files.write_per_query(output / PER_QUERY, metrics)
     if before:
       metrics_before = score(ranking_files.load(before.path), queries, ks)
-      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
+      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics_before, after_verification=metrics)
     else:
-      metrics_text.write_metrics_txt(output / METRICS_TXT, metrics)
+      metrics_files.write_metrics_txt(output / METRICS_TXT, metrics)
     for name, values in metrics.protocols.items():
       logging.info(
         'metrics: %s mAP %.2f over %d queries', name, 100 * values.mean_average_precision, values.num_queries

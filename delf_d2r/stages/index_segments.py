@@ -129,7 +129,7 @@ class Maker:
     return lambda group: [self._make(job) for job in group]
 
   def _make(self, job: Job) -> None:
-    with files.explained('cannot write', job.part):
+    with files.user_errors('cannot write', job.part):
       joining.build_part(
         job.descriptors(),
         job.entries,

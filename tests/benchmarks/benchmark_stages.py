@@ -23,7 +23,7 @@ from delf_d2r.data.photos.dataset import Dataset  # noqa: E402
 from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.experiments import experiment  # noqa: E402
 from delf_d2r.planning.costs import measure  # noqa: E402
-from delf_d2r.planning.stage_rate import Quiet, bytes_of  # noqa: E402
+from delf_d2r.planning.stage_rate import SilencedStage, bytes_of  # noqa: E402
 from delf_d2r.stages import (  # noqa: E402
   aggregate_features,
   build_index,
@@ -53,7 +53,7 @@ def main() -> None:
 
   def run(kind: str, stage, *arguments, output: str = '', **options) -> Artefact:
     output = flags.work / (output or kind)
-    cost = measure(Quiet(functools.partial(stage, config, *arguments, output, **options)))
+    cost = measure(SilencedStage(functools.partial(stage, config, *arguments, output, **options)))
     name = stage.__module__.rpartition('.')[2]
     rows.append((name, cost.cpu_seconds, cost.seconds, cost.memory / 1e6, bytes_of(output) / 1e6))
     return Artefact.open(output, kind)

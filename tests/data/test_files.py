@@ -52,7 +52,7 @@ def test_error_in_the_body_leaves_the_old_file(tmp_path):
   path.write_bytes(b'old')
 
   def write_half():
-    with files.replacing(path) as temporary:
+    with files.atomic_replace(path) as temporary:
       temporary.write_bytes(b'half')
       raise KeyboardInterrupt
 
@@ -90,16 +90,16 @@ files.save_array(pathlib.Path(sys.argv[1]), np.zeros(10_000))
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_explained_says_what_was_done_and_what_to_do(tmp_path, full_disk):
-  explained = files.explained('cannot write', tmp_path)
-  with pytest.raises(UserError, match=r'cannot write .*No space left.*run the same command again'), explained:
+def test_user_errors_says_what_was_done_and_what_to_do(tmp_path, full_disk):
+  converted = files.user_errors('cannot write', tmp_path)
+  with pytest.raises(UserError, match=r'cannot write .*No space left.*run the same command again'), converted:
     files.write_atomically(tmp_path / 'x', b'new')
 
 
-def test_explained_leaves_other_errors_alone(tmp_path):
-  with pytest.raises(ArtefactError, match=r'^mine$'), files.explained('cannot write', tmp_path):
+def test_user_errors_leaves_other_errors_alone(tmp_path):
+  with pytest.raises(ArtefactError, match=r'^mine$'), files.user_errors('cannot write', tmp_path):
     raise ArtefactError('mine')
-  with pytest.raises(ZeroDivisionError), files.explained('cannot write', tmp_path):
+  with pytest.raises(ZeroDivisionError), files.user_errors('cannot write', tmp_path):
     raise ZeroDivisionError
 
 
@@ -157,13 +157,13 @@ def test_damaged_arrays_raise_nothing_else(tmp_path):
 
 @pytest.mark.parametrize('name', ['a.jpg', 'b/c.jpg', '..a/b..jpg', 'k\u00e4fer 1.jpg'])
 def test_names_below_a_folder(tmp_path, name):
-  assert files.below(tmp_path, name) == tmp_path / name
+  assert files.safe_join(tmp_path, name) == tmp_path / name
 
 
 @pytest.mark.parametrize('name', ['', '../a.jpg', 'b/../../a.jpg', '/etc/passwd', 'a\0.jpg', '..'])
 def test_names_that_lead_out_of_a_folder(tmp_path, name):
   with pytest.raises(UserError, match='leads out of it'):
-    files.below(tmp_path, name)
+    files.safe_join(tmp_path, name)
 
 
 def test_json_nested_too_deeply_is_a_value_error():

@@ -7,7 +7,7 @@ import pytest
 
 from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.errors import UserError
-from delf_d2r.evaluation import metrics_files, metrics_text, protocol
+from delf_d2r.evaluation import metrics_files, protocol
 from delf_d2r.evaluation.metrics_files import Summary
 
 RESEARCH_CODE_TXT = (
@@ -59,8 +59,8 @@ def test_no_queries(tmp_path):
   assert_same(metrics_files.read_per_query(tmp_path / 'per_query.json'), metrics)
   metrics_files.write_metrics_json(tmp_path / 'metrics.json', metrics)
   assert metrics_files.read_metrics_json(tmp_path / 'metrics.json')['easy'].num_queries == 0
-  metrics_text.write_metrics_txt(tmp_path / 'metrics.txt', metrics)
-  read = metrics_text.read_metrics_txt(tmp_path / 'metrics.txt')['medium']
+  metrics_files.write_metrics_txt(tmp_path / 'metrics.txt', metrics)
+  read = metrics_files.read_metrics_txt(tmp_path / 'metrics.txt')['medium']
   assert read.ks == (1, 5)
   assert np.isnan([read.mean_average_precision, *read.mean_precision, *read.mean_recall]).all()
 
@@ -101,7 +101,7 @@ def test_the_same_metrics_give_the_same_bytes(tmp_path, metrics):
   for write in (
     metrics_files.write_metrics_json,
     metrics_files.write_per_query,
-    metrics_text.write_metrics_txt,
+    metrics_files.write_metrics_txt,
   ):
     write(tmp_path / 'a', metrics)
     write(tmp_path / 'b', metrics)
@@ -109,35 +109,35 @@ def test_the_same_metrics_give_the_same_bytes(tmp_path, metrics):
 
 
 def test_txt_is_the_research_codes():
-  assert metrics_text.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
+  assert metrics_files.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
 
 
 def test_txt_rounds_to_two_decimals_and_pads_as_numpy():
   summary = Summary((1, 5, 10), 0.733349, (0.9142857, 0.8, 1.0), (0.012345, 0.05, math.nan))
-  assert metrics_text.format_metrics_txt({'medium': summary}) == (
+  assert metrics_files.format_metrics_txt({'medium': summary}) == (
     'medium\n  mAP=73.33\n  mP@k[ 1  5 10] [ 91.43  80.   100.  ]\n  mR@k[ 1  5 10] [1.23 5.    nan]\n'
   )
 
 
 def test_txt_does_not_depend_on_print_options():
   with np.printoptions(legacy='1.13', precision=1, linewidth=10, sign='+', suppress=True):
-    assert metrics_text.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
+    assert metrics_files.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
 
 
 def test_txt_of_many_ks_stays_on_one_line(tmp_path):
   ks = tuple(range(1, 201))
   summary = Summary(ks, 0.5, tuple(k / 400 for k in ks), tuple(k / 200 for k in ks))
-  text = metrics_text.format_metrics_txt({'hard': summary})
+  text = metrics_files.format_metrics_txt({'hard': summary})
   assert text.count('\n') == 4
   (tmp_path / 'metrics.txt').write_text(text)
-  found = metrics_text.read_metrics_txt(tmp_path / 'metrics.txt')['hard']
+  found = metrics_files.read_metrics_txt(tmp_path / 'metrics.txt')['hard']
   np.testing.assert_allclose(found.mean_precision, summary.mean_precision, atol=5e-5)
 
 
 def test_txt_round_trip(tmp_path, metrics):
   path = tmp_path / 'metrics.txt'
-  metrics_text.write_metrics_txt(path, metrics, after_verification=metrics)
-  read = metrics_text.read_metrics_txt(path)
+  metrics_files.write_metrics_txt(path, metrics, after_verification=metrics)
+  read = metrics_files.read_metrics_txt(path)
   assert list(read) == ['hard', 'hard_after_gv', 'medium', 'medium_after_gv']
   for key, summary in read.items():
     values = metrics.protocols[key.removesuffix('_after_gv')]
@@ -152,7 +152,7 @@ def test_txt_of_old_numpy_is_read(tmp_path):
     'hard\n  mAP=70.0\n  mP@k[1 5] [ 100.   80.]\n  mR@k[1 5] [ 50.  80.]\n'
     'medium\n  mAP=90.0\n  mP@k[1 5] [ 100.  100.]\n  mR@k[1 5] [  50.  100.]\n'
   )
-  assert metrics_text.read_metrics_txt(tmp_path / 'metrics.txt') == SUMMARIES
+  assert metrics_files.read_metrics_txt(tmp_path / 'metrics.txt') == SUMMARIES
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_txt_of_old_numpy_is_read(tmp_path):
 def test_malformed_txt_is_refused_with_its_line(tmp_path, text, message):
   (tmp_path / 'metrics.txt').write_text(text)
   with pytest.raises(UserError, match=message) as caught:
-    metrics_text.read_metrics_txt(tmp_path / 'metrics.txt')
+    metrics_files.read_metrics_txt(tmp_path / 'metrics.txt')
   assert 'metrics.txt' in str(caught.value)
 
 
@@ -192,7 +192,7 @@ def test_malformed_json_is_refused(tmp_path, text, message, read):
 
 def test_absent_and_binary_files_are_refused(tmp_path):
   with pytest.raises(UserError, match='No such file'):
-    metrics_text.read_metrics_txt(tmp_path / 'metrics.txt')
+    metrics_files.read_metrics_txt(tmp_path / 'metrics.txt')
   (tmp_path / 'metrics.txt').write_bytes(b'\xff\xfe')
   with pytest.raises(UserError, match='not UTF-8 at byte 0'):
-    metrics_text.read_metrics_txt(tmp_path / 'metrics.txt')
+    metrics_files.read_metrics_txt(tmp_path / 'metrics.txt')

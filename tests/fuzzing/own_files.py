@@ -25,7 +25,7 @@ from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError
-from delf_d2r.evaluation import metrics_files, metrics_text
+from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.kernels.pca import Pca
@@ -213,7 +213,7 @@ def _pca() -> Reader:
 def _metrics(folder: pathlib.Path) -> None:
   metrics_files.read_metrics_json(folder / 'metrics.json')
   metrics_files.read_per_query(folder / 'per_query.json')
-  metrics_text.read_metrics_txt(folder / 'metrics.txt')
+  metrics_files.read_metrics_txt(folder / 'metrics.txt')
 
 
 def _metrics_documents():

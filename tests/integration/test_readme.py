@@ -1,12 +1,12 @@
-"""Every command of README.md is run: here, on a few photos, or in the test that is named here.
+"""Every command of README.md and docs/*.md is run: here, on a few photos, or in the test that is named here.
 
 A new command that fails here needs one of
 
-  TINY        what it reads and writes on a few photos, by flag; README.md's other flags are given as they are
+  TINY        what it reads and writes on a few photos, by flag; the page's other flags are given as they are
   HANDED_ON   what the binary calls, where that takes too long; then the call alone is checked
   ELSEWHERE   the test that runs the binary, or what it calls
 
-README.md's flags that none of these know (`--input=FILE`) are asked for by name.
+Flags of a page that none of these know (`--input=FILE`) are asked for by name.
 
 How each command was run, and its seconds, are properties of the results that pytest writes (--junitxml), from
 which tests/benchmarks/measure_tests.py makes a table.
@@ -14,6 +14,7 @@ which tests/benchmarks/measure_tests.py makes a table.
 
 import ast
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -36,7 +37,7 @@ from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DETECTOR = pathlib.Path(models.__file__).parent / 'default_detector'
 
-# Flags for each binary. {names} are those of `material`; [flags] are given only where README.md gives them.
+# Flags for each binary. {names} are those of `material`; [flags] are given only where the page gives them.
 _CONFIG = {'config_path': '{tiny}'}
 _PHOTOS = {'images': '{few}', '[ground_truth]': '{truth}', 'workers': '1'}
 _ONE = {**_CONFIG, **_PHOTOS, 'output': '{new}'}
@@ -155,6 +156,7 @@ HANDED_ON = {
 # binaries that serve until they are stopped, the tests of HANDED_ON, and those with flags that TINY lacks.
 ELSEWHERE = {
   'curl': ('serving/test_serving_search.py::test_the_answer_is_that_of_the_engine', "'/api/search'"),
+  'ray': ('distributed/test_cluster_faults.py::test_machine_that_is_lost', 'nodes.add_node('),
   'd2r annotate': ('serving/test_serving_guard.py::test_binaries_serve_until_they_are_stopped', "'annotate'"),
   'd2r convert': ('conversion/test_conversion_run.py::test_the_command', "'convert'"),
   'd2r datasets': ('stages/test_check_dataset.py::test_the_binary_checks', 'tools/datasets.py'),
@@ -202,11 +204,13 @@ SMALL = (
 )
 SMALL_CODEBOOK = 'codebook { num_words: 64 iterations: 3 }'
 DEFAULT = 'configs/experiments/d2r_rasmk_star.pbtxt'
-README_COMMANDS = readme_commands.commands()
+PAGES_COMMANDS = readme_commands.commands()
+# The README is for three readers in a few minutes; everything else is in docs/.
+MOST_BYTES_OF_README = 10_000
 
 
 def name_of(command: Command) -> str:
-  return f'README.md:{command.line} {command}'
+  return f'{command.page}:{command.line} {command}'
 
 
 def is_run(command: Command) -> bool:
@@ -292,7 +296,7 @@ def arranged(command: Command, material) -> tuple[list[str], list[str]]:
         unknown.append(flag)
       given.append(f'--{flag}' if value is None else f'--{flag}={value}')
   if name == 'run_experiment':
-    # Where README.md leaves the config to the reader, the tiny one is as good as any.
+    # Where the page leaves the config to the reader, the tiny one is as good as any.
     is_open = command.is_shortened or not command.flags
     if is_open or not (command.name or 'regions.' in str(command)):
       flags.setdefault('config_path', flags['[config_path]'])
@@ -332,7 +336,7 @@ def elsewhere(command: Command) -> tuple[str, str] | None:
   return ELSEWHERE.get(f'{command.program} {command.name}')
 
 
-@pytest.mark.parametrize('command', [c for c in README_COMMANDS if is_run(c)], ids=str)
+@pytest.mark.parametrize('command', [c for c in PAGES_COMMANDS if is_run(c)], ids=str)
 def test_command_works(command, shell, flags_of, material, tmp_path, request):
   # As record_property does, but for its warning that not every form of results has a place for them.
   account = request.node.user_properties
@@ -365,7 +369,7 @@ def test_command_works(command, shell, flags_of, material, tmp_path, request):
 
 
 @pytest.mark.parametrize(
-  'command', [c for c in README_COMMANDS if not is_run(c) and c.program == 'd2r'], ids=str
+  'command', [c for c in PAGES_COMMANDS if not is_run(c) and c.program == 'd2r'], ids=str
 )
 def test_flags_named_in_passing_exist(command, flags_of):
   names = [command.name] if command.name in COMMANDS else COMMANDS
@@ -375,7 +379,7 @@ def test_flags_named_in_passing_exist(command, flags_of):
   configs.load_or_default(None, experiment.STAGES, overrides=changes)
 
 
-@pytest.mark.parametrize('command', [c for c in README_COMMANDS if c.program != 'd2r'], ids=str)
+@pytest.mark.parametrize('command', [c for c in PAGES_COMMANDS if c.program != 'd2r'], ids=str)
 def test_other_programs_are_asked_for_what_there_is(command, flags_of):
   if command.program == 'make':
     if not shutil.which('make'):
@@ -395,6 +399,8 @@ def test_other_programs_are_asked_for_what_there_is(command, flags_of):
     extras = re.findall(r'\[([\w,-]*)\]', str(command))
     assert command.name == 'install', name_of(command)
     assert set(','.join(extras).split(',')) <= dependencies_page.requirements().keys(), name_of(command)
+  elif ('m', None) in command.flags:
+    assert importlib.util.find_spec(command.arguments[0]), f'{name_of(command)}: no such module'
   elif command.program == 'python':
     is_there = (REPOSITORY / command.name).is_file() or readme_commands.is_placeholder(command.name)
     assert is_there, f'{name_of(command)}: no such file in the checkout'
@@ -415,9 +421,26 @@ def test_what_is_not_run_to_its_end_here_is_elsewhere():
   assert {f'd2r {name}' for name in COMMANDS if name not in TINY} <= ELSEWHERE.keys()
 
 
+def test_the_readme_is_short():
+  assert readme_commands.README.stat().st_size < MOST_BYTES_OF_README
+
+
+@pytest.mark.parametrize('page', readme_commands.PAGES[1:], ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page(page):
+  assert f'](docs/{page.name}' in readme_commands.README.read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('page, target', readme_commands.links())
+def test_headings_that_are_linked_to_exist(page, target):
+  file, heading = target.split('#')
+  assert heading in readme_commands.anchors(file), f'{page} links to {target}'
+
+
 @pytest.mark.parametrize('path', sorted(readme_commands.paths()))
 def test_files_exist(path):
-  assert (REPOSITORY / path).exists(), f'README.md names {path}, which is not in the checkout'
+  assert (REPOSITORY / path).exists(), (
+    f'README.md or a page of docs/ names {path}, which is not in the checkout'
+  )
 
 
 @pytest.mark.parametrize('code', readme_commands.blocks('python'))
@@ -427,7 +450,7 @@ def test_python_runs(code, finished_dir, benchmark, tmp_path, monkeypatch):
   shutil.copy(photos[0], tmp_path / 'PHOTO.jpg')
   shutil.copy(photos[1], tmp_path / 'NEW.jpg')
   monkeypatch.chdir(tmp_path)
-  exec(compile(code, 'README.md', 'exec'), {})
+  exec(compile(code, 'README.md and docs', 'exec'), {})
 
 
 @pytest.mark.parametrize('text', readme_commands.blocks('json'))
@@ -448,7 +471,7 @@ As `make demo` and `--redo` say. See `... --output=X`.
 photos -> d2r
 ```
 """
-  found = readme_commands.commands(text)
+  found = readme_commands.commands_of(text)
   assert [(str(command), command.line, command.is_shown) for command in found] == [
     ('d2r search_index --index=OUT --query=PHOTO.jpg', 3, True),
     ('d2r serve --index=OUT --port=N', 6, True),

@@ -14,7 +14,7 @@ from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
 from delf_d2r.planning import query_rates, rates, synthetic_artefacts, training_rates
-from delf_d2r.planning.costs import Cost, Line, measure
+from delf_d2r.planning.costs import Cost, LinearFit, measure
 from delf_d2r.planning.plan import make_plan, to_text
 from delf_d2r.planning.rates import measure_rates
 from delf_d2r.planning.stage_rate import rate_of
@@ -24,14 +24,14 @@ from delf_d2r.stages import extract_features, train_codebook
 
 
 def test_a_line_leads_through_its_points_and_is_never_negative():
-  line = Line.through((10, 7.0), (30, 11.0))
+  line = LinearFit.fit((10, 7.0), (30, 11.0))
   assert (line(10), line(30), line(0)) == pytest.approx((7, 11, 5))
-  noisy = Line.through((10, 1.0), (30, 9.0))
+  noisy = LinearFit.fit((10, 1.0), (30, 9.0))
   assert (noisy(0), noisy(30)) == pytest.approx((0, 9))
-  falling = Line.through((10, 5.0), (30, 4.0))
+  falling = LinearFit.fit((10, 5.0), (30, 4.0))
   assert (falling(0), falling(1000)) == (4, 4)
-  assert Line.rising((10, 7.0), (30, 11.0)) == line
-  rising = Line.rising((10, 5.0), (30, 4.5))
+  assert LinearFit.nondecreasing((10, 7.0), (30, 11.0)) == line
+  rising = LinearFit.nondecreasing((10, 5.0), (30, 4.5))
   assert (rising(0), rising(1000)) == pytest.approx((0, 150))
 
 

@@ -9,7 +9,7 @@ from support.planning import make_config, simple_rates
 
 from delf_d2r import config
 from delf_d2r.experiments import experiment
-from delf_d2r.planning.costs import Cost, Line
+from delf_d2r.planning.costs import Cost, LinearFit
 from delf_d2r.planning.plan import make_plan, to_json, to_text
 from delf_d2r.planning.stage_rate import Rate, rate_of
 
@@ -80,7 +80,7 @@ def test_what_does_not_fit_gets_fewer_processes_or_more_machines():
 
 def test_all_stages_have_the_processes_that_the_largest_allows():
   stages = simple_rates().stages
-  stages['aggregation'] = dataclasses.replace(stages['aggregation'], memory=Line(8e9, 0))
+  stages['aggregation'] = dataclasses.replace(stages['aggregation'], memory=LinearFit(8e9, 0))
   plan = make_plan(make_config(), simple_rates(stages=stages), images=1000, memory=2.1e9)
   assert plan.commands[0].endswith('--workers=1')
   extraction, _, aggregation, _ = plan.stages
@@ -90,8 +90,8 @@ def test_all_stages_have_the_processes_that_the_largest_allows():
 
 def test_memory_that_holds_no_searcher():
   """Of stages that need little: what an index of 10 GB wants."""
-  little = Rate(Line(0, 1), Line(0, 1), Line(0, 1), Line(1e8, 0))
-  index = Rate(Line(1, 1e-4), Line(1, 1e-4), Line(0, 1e6), Line(0, 0), memory_bound=65536)
+  little = Rate(LinearFit(0, 1), LinearFit(0, 1), LinearFit(0, 1), LinearFit(1e8, 0))
+  index = Rate(LinearFit(1, 1e-4), LinearFit(1, 1e-4), LinearFit(0, 1e6), LinearFit(0, 0), memory_bound=65536)
   rates = simple_rates(stages={'extraction': little, 'aggregation': little, 'index': index})
 
   def planned(memory, images=10_000):
@@ -106,7 +106,7 @@ def test_memory_that_holds_no_searcher():
   # A small index is held whole, and none is split into more shards than split_index makes.
   assert len(planned(0.31e9, images=9).commands) == 1
   assert not planned(0.31e9, images=9).remarks
-  huge = dataclasses.replace(index, disk=Line(0, 1e8))
+  huge = dataclasses.replace(index, disk=LinearFit(0, 1e8))
   rates = simple_rates(stages={**rates.stages, 'index': huge})
   assert 'with the smallest shard 0.50 GB' in planned(0.45e9, images=20_000).remarks[0]
 
@@ -115,7 +115,7 @@ def test_an_index_is_sorted_in_the_memory_there_is():
   plan = make_plan(make_config(), simple_rates(), images=1_000_000, memory=1e9)
   assert '--sorting_gb=0.65' in plan.commands[0]
   assert plan.stages[-1].memory == pytest.approx(1e9)
-  large = Rate(Line(1, 1), Line(1, 1), Line(0, 1), Line(1e8, 1e6), memory_bound=65536)
+  large = Rate(LinearFit(1, 1), LinearFit(1, 1), LinearFit(0, 1), LinearFit(1e8, 1e6), memory_bound=65536)
   rates = simple_rates(stages=simple_rates().stages | {'index': large})
   sorting = make_plan(make_config(), rates, images=1_000_000).stages[-1].memory - 1e8 - 250e6
   assert sorting == pytest.approx(2 << 30)

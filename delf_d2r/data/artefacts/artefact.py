@@ -163,7 +163,7 @@ class Artefact:
         f'{path}: holds {manifest.kind}, but {kind} are needed here; is it the directory of another stage?'
       )
     for shard in manifest.shards:
-      file = files.below(path, shard.file)
+      file = files.safe_join(path, shard.file)
       size = file.stat().st_size if file.is_file() else -1
       if size != shard.bytes:
         found = 'it is missing' if size < 0 else f'it has {size}'

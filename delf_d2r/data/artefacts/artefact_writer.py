@@ -48,7 +48,7 @@ def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['
     UserError: the place cannot be written, or another process is writing it.
   """
   path = pathlib.Path(path)
-  with files.explained('cannot write', path):
+  with files.user_errors('cannot write', path):
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
       writer = ArtefactWriter(path, plan)

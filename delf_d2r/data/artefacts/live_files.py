@@ -62,7 +62,7 @@ def prepare(directory: pathlib.Path, state: LiveState, *, replacing: int) -> Non
   if before is not None and before[0] != replacing:
     # A kill came between the postings and the rename.
     _give_final_name(directory)
-  with files.replacing(directory / _NEXT) as temporary, open(temporary, 'wb') as file:
+  with files.atomic_replace(directory / _NEXT) as temporary, open(temporary, 'wb') as file:
     np.savez(
       file,
       replacing=np.array(replacing, np.int64),

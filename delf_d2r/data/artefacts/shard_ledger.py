@@ -113,7 +113,7 @@ class ShardAccounts:
   @contextlib.contextmanager
   def shard(self, shard: ShardRange) -> Iterator[ShardWriter]:
     """Writes one shard; it takes its final name when the body ends, and never if it raises."""
-    with files.replacing(self._path / shard.file) as temporary:
+    with files.atomic_replace(self._path / shard.file) as temporary:
       with open(temporary, 'wb') as file:
         writer = ShardWriter(file)
         yield writer

@@ -30,7 +30,7 @@ def check(folder: pathlib.Path, file: manifest_pb2.SideFile) -> None:
   Raises:
     ArtefactError: it is missing, cannot be read, or is not what it was.
   """
-  path = files.below(folder, file.file)
+  path = files.safe_join(folder, file.file)
   remedy = f'Delete {folder} and run its stage again'
   try:
     size, checksum = path.stat().st_size, files.crc32c(path)

@@ -79,7 +79,7 @@ def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Bo
   """
   directory = pathlib.Path(directory)
   written: dict[str, str] = {}
-  with files.explained('cannot write', directory):
+  with files.user_errors('cannot write', directory):
     directory.mkdir(parents=True, exist_ok=True)
     for name, found in boxes:
       file = str(pathlib.PurePosixPath(name).with_suffix(EXTENSION))
@@ -89,7 +89,7 @@ def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Bo
           ' leaves out the extension. Rename one of the photos'
         )
       written[file] = name
-      place = files.below(directory, file)
+      place = files.safe_join(directory, file)
       place.parent.mkdir(parents=True, exist_ok=True)
       write(place, found)
   return len(written)

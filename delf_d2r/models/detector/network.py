@@ -107,7 +107,7 @@ class Detector(tf.Module):
     """Writes all weights, and the config that they belong to."""
     weights = {f'{number:04d}': variable.numpy() for number, variable in enumerate(self._variables)}
     config = np.array(text_format.MessageToString(self.config))
-    with files.replacing(pathlib.Path(path)) as temporary, open(temporary, 'wb') as file:
+    with files.atomic_replace(pathlib.Path(path)) as temporary, open(temporary, 'wb') as file:
       np.savez(file, **{_CONFIG_KEY: config}, **weights)
 
   def load(self, path: str | pathlib.Path) -> None:

@@ -88,7 +88,7 @@ class Checkpoints:
     """Puts the best weights, or else the present ones, in the place where others look for them."""
     target = self.path / self._weights
     if self.best:
-      with files.replacing(target) as temporary:
+      with files.atomic_replace(target) as temporary:
         temporary.write_bytes((self.path / self.best['file']).read_bytes())
     else:
       _save_weights(self._trainer, target)
@@ -114,7 +114,7 @@ class Checkpoints:
 def _save_weights(trainer: BaseTrainer, target: pathlib.Path) -> None:
   temporary = target.with_name(f'.{target.name}')
   trainer.model.save(temporary)
-  with files.replacing(target) as place:
+  with files.atomic_replace(target) as place:
     temporary.replace(place)
 
 
