@@ -13,7 +13,7 @@ from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import composed_scenes, pasting
-from delf_d2r.data.scenes.composed_scenes import Material
+from delf_d2r.data.scenes.composed_scenes import SceneSources
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.errors import ImageError, UserError
@@ -85,7 +85,7 @@ def run(
     found = training_boxes.whole_photos(objects)
   parts = _parts(settings, found, backgrounds)
   for part in parts:
-    _require_material(part, parts[part].objects, parts[part].backgrounds)
+    _require_sources(part, parts[part].objects, parts[part].backgrounds)
   return {
     part: detection_writing.write(
       output / part,
@@ -129,7 +129,7 @@ def _parts(settings: Config, objects: Sequence[PhotoBoxes], backgrounds: Sequenc
   }
 
 
-def _require_material(part: str, objects: Sequence, backgrounds: Sequence) -> None:
+def _require_sources(part: str, objects: Sequence, backgrounds: Sequence) -> None:
   if not objects or not backgrounds:
     raise UserError(
       f'{part}: there must be an object and a background, found {len(objects)} photos of objects and'
@@ -148,12 +148,12 @@ def _work(name: str, part: _Part, settings: Config, options: Options) -> Work:
     if problems:
       unusable.append(_Unusable(photo.name, problems))
   unusable += [_Unusable(name, (errors[path],)) for name, path in part.backgrounds if errors[path]]
-  material = Material(
+  sources = SceneSources(
     tuple(photo for photo in part.objects if len(photo) and not errors[photo.path]),
     tuple(path for _, path in part.backgrounds if not errors[path]),
   )
-  _require_material(name, material.objects, material.backgrounds)
-  return Work([*unusable, *part.scenes], _Maker(settings, material))
+  _require_sources(name, sources.objects, sources.backgrounds)
+  return Work([*unusable, *part.scenes], _Maker(settings, sources))
 
 
 def _make_check() -> Callable[[pathlib.Path], str]:
@@ -174,16 +174,16 @@ class _Maker:
   """Makes the function that a worker runs."""
 
   settings: Config
-  material: Material
+  sources: SceneSources
 
   def __call__(self) -> Callable[[_Unusable | int], Outcome]:
-    return lambda job: _outcome(job, self.settings, self.material)
+    return lambda job: _outcome(job, self.settings, self.sources)
 
 
-def _outcome(job: _Unusable | int, settings: Config, material: Material) -> Outcome:
+def _outcome(job: _Unusable | int, settings: Config, sources: SceneSources) -> Outcome:
   if isinstance(job, _Unusable):
     return Outcome(job.name, errors=job.errors)
-  scene = composed_scenes.compose(material, settings, job)
+  scene = composed_scenes.compose(sources, settings, job)
   height, width = scene.pixels.shape[:2]
   example = DetectionExample(
     name=f'scene_{job:06d}.jpg',

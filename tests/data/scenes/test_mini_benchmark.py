@@ -4,7 +4,6 @@ import importlib.util
 import numpy as np
 import pytest
 
-from delf_d2r.data import mini_benchmark_scenes as scenes
 from delf_d2r.data.boxes import csv_file
 from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.data.photos.images import load_image
@@ -46,7 +45,7 @@ def contents(folder):
 
 
 def compose(pixels, *, seed=0, area=0.3, hidden=0.0):
-  return scenes.compose_scene(np.random.default_rng(seed), pixels, area=area, hidden=hidden)
+  return mini_benchmark.compose_scene(np.random.default_rng(seed), pixels, area=area, hidden=hidden)
 
 
 @pytest.mark.parametrize('seed', range(8))
@@ -59,7 +58,7 @@ def test_box_is_tight_around_what_is_seen_of_the_object(seed, hidden):
   difference = np.abs(white.pixels.astype(int) - black.pixels).max(axis=2)
   seen = 2 * difference >= difference.max()
   rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-  found = np.multiply(white.box, (scenes.SCENE_HEIGHT, scenes.SCENE_WIDTH) * 2)
+  found = np.multiply(white.box, (mini_benchmark.SCENE_HEIGHT, mini_benchmark.SCENE_WIDTH) * 2)
   np.testing.assert_allclose(found, (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), atol=1.01)
   assert white.visible_area == pytest.approx(seen.mean(), abs=0.003)
   assert white.hidden == pytest.approx(hidden, abs=0.1)
@@ -93,13 +92,15 @@ def test_scenes_are_made_of_clutter_photos_only(monkeypatch):
     photos, 'load_photo', lambda photo: loaded.add(photo) or np.zeros((512, 512, 3), np.uint8)
   )
   for n in range(8):
-    scenes.compose_scene(np.random.default_rng(n), np.zeros((300, 400, 3), np.uint8), area=0.3, hidden=0.3)
+    mini_benchmark.compose_scene(
+      np.random.default_rng(n), np.zeros((300, 400, 3), np.uint8), area=0.3, hidden=0.3
+    )
   assert loaded == set(photos.clutter_photos())
 
 
 def test_box_of_an_invisible_object_is_an_error():
-  shape = scenes.SCENE_HEIGHT, scenes.SCENE_WIDTH
-  scene = scenes.Scene(np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool), 1.0, 90)
+  shape = mini_benchmark.SCENE_HEIGHT, mini_benchmark.SCENE_WIDTH
+  scene = mini_benchmark.Scene(np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool), 1.0, 90)
   with pytest.raises(ValueError, match='found none'):
     _ = scene.box
 
@@ -162,7 +163,7 @@ def test_every_index_image_has_a_box_and_labels_agree_with_boxes(truth, boxes):
 def test_photos_decode_to_the_stated_sizes(benchmark, truth):
   for name in truth.index_images[:5]:
     image = load_image(benchmark.images_dir / name)
-    assert image.shape == (scenes.SCENE_HEIGHT, scenes.SCENE_WIDTH, 3)
+    assert image.shape == (mini_benchmark.SCENE_HEIGHT, mini_benchmark.SCENE_WIDTH, 3)
   for query, shown in zip(truth.queries, photos.object_photos(), strict=True):
     image, original = load_image(benchmark.queries_dir / query.image), photos.load_photo(shown.query_photo)
     assert image.shape == original.shape
@@ -236,7 +237,7 @@ def test_empty_directory_is_used_and_a_strange_one_is_refused(tmp_path):
 
 def test_place_that_cannot_be_written_is_a_user_error(tmp_path):
   (tmp_path / 'file').write_bytes(b'')
-  with pytest.raises(UserError, match='writing the mini benchmark'):
+  with pytest.raises(UserError, match='cannot write the mini benchmark'):
     mini_benchmark.generate(tmp_path / 'file' / 'set', **SMALL)
 
 
