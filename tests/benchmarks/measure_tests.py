@@ -1,4 +1,4 @@
-"""What the tests cost and reach: seconds of files, tests and README.md's commands, coverage of each module.
+"""What the tests cost and reach: seconds of files, tests and documented commands, coverage of each module.
 
   .venv/bin/pip install pytest-cov
   .venv/bin/python tests/benchmarks/measure_tests.py [--output=FOLDER] [PYTEST_ARGUMENTS ...]
@@ -73,7 +73,7 @@ def print_times(seconds: dict[tuple[str, str], float]) -> None:
 
 
 def print_commands(results: pathlib.Path, seconds: dict[tuple[str, str], float]) -> None:
-  """README.md's commands: run as they are on a few photos, or by the test that does what they do."""
+  """Commands of README.md and docs/: run as they are on a few photos, or by the test that does the same."""
   rows = []
   for case in ElementTree.parse(results).iter('testcase'):
     found = {item.get('name'): item.get('value') for item in case.iter('property')}
@@ -89,7 +89,7 @@ def print_commands(results: pathlib.Path, seconds: dict[tuple[str, str], float])
       ]
       how, time = f'`{found["test"]}`', f'{sum(times):.1f}' if times else 'not run'
     rows.append((f'`{found["command"]}`'.replace('|', '\\|'), time, how))
-  print_table(f"README.md's {len(rows)} commands", ('command', 's', 'run'), rows)
+  print_table(f'{len(rows)} commands of README.md and docs/', ('command', 's', 'run'), rows)
 
 
 def print_coverage(coverage: pathlib.Path) -> None:

@@ -163,24 +163,24 @@ ELSEWHERE = {
   'd2r demo': ('integration/test_detected_boxes.py::test_detected_beside_random_boxes', 'comparison.run('),
   'd2r export_delf': ('integration/test_delf_binaries.py::test_errors_of_the_shell', "'export_delf'"),
   'd2r export_detector': (
-    'stages/test_stage_train_detector.py::test_learns_a_few_photos_by_heart_and_finds_them_after_export',
+    'stages/test_train_detector.py::test_learns_a_few_photos_by_heart_and_finds_them_after_export',
     'export_detector.run_trained(',
   ),
-  'd2r make_mini_benchmark': ('data/test_mini_benchmark.py::test_counts', 'mini_benchmark.generate('),
+  'd2r make_mini_benchmark': ('data/scenes/test_mini_benchmark.py::test_counts', 'mini_benchmark.generate('),
   'd2r plan': ('planning/test_planning.py::test_rates_of_a_sample_are_those_of_its_photos', 'measure_rates('),
-  'd2r reproduce': ('integration/test_reproduce.py::test_the_binary', 'tools/reproduce.py'),
+  'd2r reproduce': ('experiments/test_reproduce.py::test_the_binary', 'tools/reproduce.py'),
   'd2r serve': ('serving/test_serving_guard.py::test_binaries_serve_until_they_are_stopped', "'serve'"),
   'd2r serve_shard': (
     'serving/test_serving_shards.py::test_a_front_answers_while_a_shard_is_replaced',
     "'serve_shard'",
   ),
-  'd2r train_delf': ('stages/test_stage_train_delf.py::test_two_machines_train_one_network', 'train_delf.py'),
+  'd2r train_delf': ('stages/test_train_delf.py::test_two_machines_train_one_network', 'train_delf.py'),
   'd2r train_detector': (
-    'stages/test_stage_train_detector.py::test_going_on_after_a_kill_is_exact',
+    'stages/test_train_detector.py::test_going_on_after_a_kill_is_exact',
     'train_detector.run(',
   ),
   'd2r train_whitening': (
-    'stages/test_stage_train_whitening.py::test_it_is_learned_from_labelled_photos_alone',
+    'stages/test_train_whitening.py::test_it_is_learned_from_labelled_photos_alone',
     'train_whitening.run(',
   ),
 }
@@ -375,7 +375,7 @@ def test_flags_named_in_passing_exist(command, flags_of):
   names = [command.name] if command.name in COMMANDS else COMMANDS
   missing = dict(command.flags).keys() - set().union(*map(flags_of, names))
   assert not missing, f'{name_of(command)}: no command of d2r has {sorted(missing)}'
-  changes = [value for flag, value in command.flags if flag == 'override']
+  changes = [value for flag, value in command.flags if flag == 'override' and value]
   configs.load_or_default(None, experiment.STAGES, overrides=changes)
 
 

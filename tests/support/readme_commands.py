@@ -1,32 +1,39 @@
-"""What README.md tells its readers to run, in blocks, tables and running text, and the files it names."""
+"""Commands that README.md and docs/*.md tell readers to run, and the files and headings that they name."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import shlex
 
-README = pathlib.Path(__file__).resolve().parents[2] / 'README.md'
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+README = REPOSITORY / 'README.md'
+PAGES = (README, *sorted((REPOSITORY / 'docs').glob('*.md')))
+# The page whose commands are those of other software.
+_OTHERS = 'reference'
 # What a command in tables and running text starts with; in blocks it may be any program.
 PROGRAMS = ('d2r', 'make', 'pip', 'python')
 
 _BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r'`([^`\n]+)`')
+_LINK = re.compile(r'\]\(([^)\s]+)\)')
 _INSIDE = re.compile(r'(tests|docs|configs|delf_d2r|tools|protos)/[\w./-]+')
 _PLACEHOLDER = re.compile(r'\.\.\.|…|\b[A-Z][A-Z_]+\b|\bX\b|\b[NK]\b')
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """A command of README.md.
+  """A command of a page.
 
   Attributes:
     program: d2r, make, pip, ...
     name: of d2r: the binary; of the others: the first argument. Empty for a mere list of flags.
     flags: (name, value) of each flag, without dashes; the value of a flag that stands alone is None.
     arguments: what is no flag, after the name.
-    line: where it stands in README.md.
+    line: its line in the page.
     is_shown: in a block or a table, so that readers will run it; False in running text.
-    is_shortened: `...` stands for flags that README.md does not repeat.
+    is_shortened: `...` stands for flags that the page does not repeat.
+    page: path of the page in the repository.
   """
 
   program: str
@@ -36,6 +43,7 @@ class Command:
   line: int
   is_shown: bool
   is_shortened: bool
+  page: str = 'README.md'
 
   def __str__(self) -> str:
     flags = (f'--{flag}' if value is None else f'--{flag}={value}' for flag, value in self.flags)
@@ -47,7 +55,9 @@ def is_placeholder(value: str | None) -> bool:
   return value is not None and _PLACEHOLDER.search(value) is not None
 
 
-def parse(text: str, *, line: int = 0, is_shown: bool = True, name: str = '') -> Command:
+def parse(
+  text: str, *, line: int = 0, is_shown: bool = True, name: str = '', page: str = 'README.md'
+) -> Command:
   """One command; `name` is the binary of flags that stand alone.
 
   Raises:
@@ -64,47 +74,92 @@ def parse(text: str, *, line: int = 0, is_shown: bool = True, name: str = '') ->
   pairs = [word.lstrip('-').split('=', 1) for word in words if word.startswith('-')]
   flags = tuple((flag, value[0] if value else None) for flag, *value in pairs)
   arguments = tuple(word for word in words if word[:1] != '-')
-  return Command(program, name, flags, arguments, line, is_shown, is_shortened)
+  return Command(program, name, flags, arguments, line, is_shown, is_shortened, page)
 
 
-def commands(text: str | None = None) -> list[Command]:
-  """All commands, each once, those of blocks and tables before those of running text."""
-  text = README.read_text(encoding='utf-8') if text is None else text
+def commands() -> list[Command]:
+  """All commands of all pages, each once, those of blocks and tables before those of running text."""
+  found = []
+  for path in PAGES:
+    if path.stem != _OTHERS:
+      found += commands_of(path.read_text(encoding='utf-8'), page=_name(path))
+  return _each_once(found)
+
+
+def commands_of(text: str, *, page: str = 'README.md') -> list[Command]:
+  """All commands of one page, each once, those of blocks and tables before those of running text."""
   found = []
   for block in _BLOCK.finditer(text):
     language, body = block.groups()
     first = text.count('\n', 0, block.start()) + 2
     is_drawing = '->' in body
     if language in ('', 'sh', 'bash', 'shell', 'console') and not is_drawing:
-      for number, line in _lines(body):
-        found.append(parse(line, line=first + number))
+      found += [parse(line, line=first + number, page=page) for number, line in _lines(body)]
   rest = _BLOCK.sub(lambda block: '\n' * block[0].count('\n'), text)
   for number, line in enumerate(rest.split('\n'), 1):
     name = ''
+    is_shown = line.startswith('|')
     for code in _CODE.findall(line):
       is_command = _program(code) in PROGRAMS and ' ' in code
       if is_command or re.match(r'(\.\.\. )?--\w', code):
-        found.append(parse(code.replace('\\|', '|'), line=number, is_shown=line.startswith('|'), name=name))
-        name = found[-1].name if found[-1].program == 'd2r' else ''
+        command = parse(code.replace('\\|', '|'), line=number, is_shown=is_shown, name=name, page=page)
+        found.append(command)
+        name = command.name if command.program == 'd2r' else ''
+  return _each_once(found)
+
+
+def blocks(language: str) -> list[str]:
+  """The blocks of another language, such as python, of all pages."""
+  texts = [path.read_text(encoding='utf-8') for path in PAGES]
+  return [block[2] for text in texts for block in _BLOCK.finditer(text) if block[1] == language]
+
+
+def paths() -> set[str]:
+  """The files of the checkout that the pages name or link to, relative to the repository."""
+  return {name for path in PAGES for name in _paths_of(path)}
+
+
+def links() -> list[tuple[str, str]]:
+  """(page, target) of each link to a heading, `docs/commands.md#serve`; both relative to the repository."""
+  found = []
+  for path in PAGES:
+    for target in _LINK.findall(path.read_text(encoding='utf-8')):
+      if '://' not in target and '#' in target:
+        file, heading = target.split('#')
+        found.append((_name(path), f'{_inside(path, file) if file else _name(path)}#{heading}'))
+  return found
+
+
+def anchors(page: str) -> set[str]:
+  """The names by which GitHub links to the headings of a page."""
+  text = _BLOCK.sub('', (REPOSITORY / page).read_text(encoding='utf-8'))
+  headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+  return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def _name(path: pathlib.Path) -> str:
+  return path.relative_to(REPOSITORY).as_posix()
+
+
+def _inside(page: pathlib.Path, target: str) -> str:
+  """The path in the repository that a link of a page leads to."""
+  return pathlib.Path(os.path.relpath(page.parent / target, REPOSITORY)).as_posix()
+
+
+def _paths_of(page: pathlib.Path) -> set[str]:
+  text = page.read_text(encoding='utf-8')
+  named = {code.rstrip('/') for code in _CODE.findall(text)} | set(re.findall(r'=(configs/[\w./]+)', text))
+  inside = {name for name in named if _INSIDE.fullmatch(name)}
+  targets = {target.split('#')[0] for target in _LINK.findall(text) if '://' not in target}
+  linked = {_inside(page, target) for target in targets if target}
+  return {path for path in inside | linked if not is_placeholder(path)}
+
+
+def _each_once(found: list[Command]) -> list[Command]:
   once = {}
   for command in sorted(found, key=lambda command: not command.is_shown):
     once.setdefault(str(command), command)
   return list(once.values())
-
-
-def blocks(language: str) -> list[str]:
-  """The blocks of another language, such as python."""
-  text = README.read_text(encoding='utf-8')
-  return [block[2] for block in _BLOCK.finditer(text) if block[1] == language]
-
-
-def paths() -> set[str]:
-  """The files of the checkout that README.md names or links to."""
-  text = README.read_text(encoding='utf-8')
-  named = {code.rstrip('/') for code in _CODE.findall(text)} | set(re.findall(r'=(configs/[\w./]+)', text))
-  inside = {name for name in named if _INSIDE.fullmatch(name)}
-  linked = {target.split('#')[0] for target in re.findall(r'\]\(([^)\s]+)\)', text) if '://' not in target}
-  return {path for path in inside | linked if path and not is_placeholder(path)}
 
 
 def _program(code: str) -> str:
