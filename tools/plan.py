@@ -19,7 +19,7 @@ from delf_d2r.data import files
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import advice, plan, rates
+from delf_d2r.planning import plan, rates
 
 common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
 flags.DEFINE(common_flags.CountParser(), 'images', None, 'Number of photos to plan for.', required=True)
@@ -70,8 +70,8 @@ def main(_):
     memory=1e9 * FLAGS.memory if FLAGS.memory else None,
     price_per_hour=FLAGS.price_per_hour,
     config_flags=[
-      advice.flag('config_path', FLAGS.config_path),
-      *(advice.flag('override', override) for override in FLAGS.override),
+      plan.flag('config_path', FLAGS.config_path),
+      *(plan.flag('override', override) for override in FLAGS.override),
     ],
   )
   print({'text': plan.to_text, 'json': plan.to_json}[FLAGS.format](made))

@@ -11,7 +11,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import side_files, tfrecord
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Plan, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, PARTIAL_MANIFEST
-from delf_d2r.doctor.findings import Finding, Tally, error, note, stopped, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, stopped, warning
 from delf_d2r.errors import ArtefactError
 
 _BLOCK = 1 << 20
@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 
 def forbidden(path: pathlib.Path) -> Iterator[Finding]:
   """Of files that this user may not read: readers would call them damaged."""
-  files_there = Tally()
+  files_there = FindingCounter()
   for folder, _, names in os.walk(path, onerror=lambda problem: files_there.add(problem.filename)):
     for name in names:
       try:

@@ -75,7 +75,7 @@ def stopped(place: object, problem: Exception, *, remedy: str) -> Finding:
   return error(head, text, remedy)
 
 
-class Tally:
+class FindingCounter:
   """Counts what has one and the same problem, and keeps the first three names: one finding, not a million."""
 
   def __init__(self):

@@ -8,7 +8,7 @@ import numpy as np
 from delf_d2r.data.artefacts import index_files, live_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.artefact_files import blocks
-from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
 from delf_d2r.index import stored_index
 from delf_d2r.kernels.aggregation import Kernel
@@ -42,7 +42,7 @@ class IndexCheck:
     if twice:
       yield error(self._directory, f'images that are there twice: {twice}', self._again)
     lists = np.zeros(self.num_words, np.int64)
-    empty, first, broken = Tally(), 0, Tally()
+    empty, first, broken = FindingCounter(), 0, FindingCounter()
     for segment in contents.segments:
       arrays = segment.load()
       lists += np.diff(arrays.offsets.astype(np.int64))

@@ -23,7 +23,7 @@ _AGAIN = 'Run the same command again with --redo, or with another --output'
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ArtefactFacts:
   """What the content of an artefact told, for comparison with others.
 
   Attributes:
@@ -179,7 +179,9 @@ _BY_BYTES = frozenset(
 )
 
 
-def belonging(facts: Mapping[pathlib.Path, Facts], artefacts: Sequence[Artefact]) -> Iterator[Finding]:
+def check_provenance(
+  facts: Mapping[pathlib.Path, ArtefactFacts], artefacts: Sequence[Artefact]
+) -> Iterator[Finding]:
   """Artefacts that were made from one another and whose contents say otherwise.
 
   Args:
@@ -193,7 +195,9 @@ def belonging(facts: Mapping[pathlib.Path, Facts], artefacts: Sequence[Artefact]
         yield from _mismatch(child, facts[child.path], parent, facts[parent.path], item.role)
 
 
-def _mismatch(child: Artefact, ours: Facts, parent: Artefact, theirs: Facts, role: str) -> Iterator[Finding]:
+def _mismatch(
+  child: Artefact, ours: ArtefactFacts, parent: Artefact, theirs: ArtefactFacts, role: str
+) -> Iterator[Finding]:
   remedy = f'Delete {child.path} and run the same command again'
   for field, what in (('dimensions', 'dimensions'), ('num_words', 'visual words')):
     found, expected = getattr(ours, field), getattr(theirs, field)

@@ -24,7 +24,7 @@ from delf_d2r.doctor import (
   run_folder,
 )
 from delf_d2r.doctor.findings import Diagnosis, Finding, error
-from delf_d2r.doctor.inputs import Facts
+from delf_d2r.doctor.inputs import ArtefactFacts
 from delf_d2r.doctor.places import State
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
@@ -66,7 +66,7 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
     if any(finding.severity is findings.Severity.ERROR for finding in found[before:]):
       continue  # What is damaged tells nothing of its content.
     found += _guarded(artefact.path, _content(artefact, artefacts, facts, gone))
-  found += _guarded(path, inputs.belonging(facts, artefacts))
+  found += _guarded(path, inputs.check_provenance(facts, artefacts))
   found += _guarded(path, inputs.changed_copies(artefacts))
   return findings.make(path, inspected, found)
 
@@ -111,10 +111,10 @@ def _as_finding(place: pathlib.Path, problem: Exception) -> Finding:
 def _content(
   artefact: Artefact,
   siblings: list[Artefact],
-  facts: dict[pathlib.Path, Facts],
+  facts: dict[pathlib.Path, ArtefactFacts],
   gone: Collection[pathlib.Path],
 ) -> Iterator[Finding]:
-  """Looks into an artefact and notes its facts for `inputs.belonging`."""
+  """Looks into an artefact and notes its facts for `inputs.check_provenance`."""
   look = _CHECKS.get(artefact.manifest.kind)
   if look:
     facts[artefact.path] = yield from look(artefact)
@@ -132,12 +132,12 @@ def _records(artefact: Artefact) -> Iterator[Finding]:
   yield from check.run()
   # Photos that cannot be read have boxes, but no features.
   names = '' if artefact.manifest.kind == 'boxes' else check.names.digest
-  return Facts(names, len(check.names), check.dimensions)
+  return ArtefactFacts(names, len(check.names), check.dimensions)
 
 
 def _codebook(artefact: Artefact) -> Iterator[Finding]:
   yield from result_checks.codebook(artefact)
-  return Facts(**_centroids(artefact.path))
+  return ArtefactFacts(**_centroids(artefact.path))
 
 
 def _centroids(path: pathlib.Path) -> dict:
@@ -162,7 +162,7 @@ def _index(artefact: Artefact) -> Iterator[Finding]:
         f'Delete {artefact.path} and run build_index again',
       )
   is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
-  return Facts(check.names.digest if is_as_built else '', len(check.names), **own)
+  return ArtefactFacts(check.names.digest if is_as_built else '', len(check.names), **own)
 
 
 def _front(artefact: Artefact) -> Iterator[Finding]:
@@ -172,7 +172,7 @@ def _front(artefact: Artefact) -> Iterator[Finding]:
   for name in layout.load_names(artefact.path):
     names.add(name)
   yield from index_checks.boxes(artefact, len(names), checksum=0)
-  return Facts(names.digest, len(names), **_centroids(artefact.path))
+  return ArtefactFacts(names.digest, len(names), **_centroids(artefact.path))
 
 
 def _shard(artefact: Artefact) -> Iterator[Finding]:
@@ -186,7 +186,7 @@ def _shard(artefact: Artefact) -> Iterator[Finding]:
       f'{len(check.names)} images, shard {number} of its split has {expected}',
       f'Delete {artefact.path} and run split_index again',
     )
-  return Facts(num_images=len(check.names), num_words=check.num_words, dimensions=check.dimensions)
+  return ArtefactFacts(num_images=len(check.names), num_words=check.num_words, dimensions=check.dimensions)
 
 
 def _rankings(artefact: Artefact) -> Iterator[Finding]:
@@ -194,12 +194,12 @@ def _rankings(artefact: Artefact) -> Iterator[Finding]:
   names = Names()
   for name in ranking_files.load(artefact.path).image_names:
     names.add(name)
-  return Facts(names.digest, len(names))
+  return ArtefactFacts(names.digest, len(names))
 
 
 def _metrics(artefact: Artefact) -> Iterator[Finding]:
   yield from result_checks.metrics(artefact)
-  return Facts()
+  return ArtefactFacts()
 
 
 _CHECKS: dict[str, Callable[[Artefact], Iterator[Finding]]] = {

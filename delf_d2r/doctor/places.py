@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from delf_d2r.data.artefacts import codebook_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
-from delf_d2r.doctor.findings import Finding, Tally, error
+from delf_d2r.doctor.findings import Finding, FindingCounter, error
 from delf_d2r.index import manifest
 from delf_d2r.sharding import layout
 
@@ -50,7 +50,7 @@ class Places:
 
 def find(path: pathlib.Path) -> Places:
   """Looks at `path` and the folders below it, also behind links: each once, by its own name if it has one."""
-  found, runs, unreadable = [], set(), Tally()
+  found, runs, unreadable = [], set(), FindingCounter()
   seen: set[tuple[int, int]] = set()
   folders, links = collections.deque([(path, 0)]), collections.deque()
   while folders or links:

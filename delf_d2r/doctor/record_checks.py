@@ -8,7 +8,7 @@ import numpy as np
 
 from delf_d2r.data.artefacts import records
 from delf_d2r.data.artefacts.artefact import Artefact
-from delf_d2r.doctor.findings import Finding, Tally, error, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, error, warning
 from delf_d2r.extractors import joined
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
@@ -39,11 +39,11 @@ class Names:
     """Equal for equal names in equal order."""
     return self._all.hexdigest()[:16]
 
-  def twice(self, again: Callable[[], Iterator[str]]) -> Tally:
+  def twice(self, again: Callable[[], Iterator[str]]) -> FindingCounter:
     """The names that occur more than once; `again` yields all of them once more."""
     digests = np.sort(np.frombuffer(self._digests, np.uint64)) if self._digests else np.zeros(0, np.uint64)
     suspects = set(digests[1:][digests[1:] == digests[:-1]].tolist())
-    tally, seen = Tally(), set()
+    tally, seen = FindingCounter(), set()
     for name in again() if suspects else ():
       if _digest(name) in suspects:
         if name in seen:
@@ -70,7 +70,7 @@ class RecordCheck:
     self._are_queries = artefact.input('queries') is not None
     self._is_joined = artefact.config.extraction.extractor == ExtractionConfig.ROOT_SIFT_AND_DELF
     self._again = f'Delete {artefact.path} and run its stage again'
-    self._problems: dict[tuple, Tally] = {}
+    self._problems: dict[tuple, FindingCounter] = {}
     self.names = Names()
     self.dimensions = 0
 
@@ -93,7 +93,7 @@ class RecordCheck:
   def _found(self, name: str, problem: str, wrong, *, remedy: str = '', make=error) -> None:
     """Counts an image for which `wrong`, a truth or an array of them, holds anywhere."""
     if np.any(wrong):
-      self._problems.setdefault((make, problem, remedy or self._again), Tally()).add(name)
+      self._problems.setdefault((make, problem, remedy or self._again), FindingCounter()).add(name)
 
   def _check_dimensions(self, name: str, dimensions: int) -> None:
     self.dimensions = self.dimensions or dimensions

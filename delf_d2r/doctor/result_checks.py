@@ -7,7 +7,7 @@ import numpy as np
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import codebook_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
-from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.evaluation import metrics_files
 
 # Above this share, words that training left without a descriptor say that K was too large.
@@ -38,7 +38,7 @@ def rankings(artefact: Artefact) -> Iterator[Finding]:
   """Of rankings, verified ones too."""
   again = f'Delete {artefact.path} and run its stage again'
   stored = ranking_files.load(artefact.path)
-  unordered, broken, twice, nothing = (Tally() for _ in range(4))
+  unordered, broken, twice, nothing = (FindingCounter() for _ in range(4))
   for ranking in stored.rankings:
     scores = ranking.scores
     # Verified rankings are in the order of their inliers.

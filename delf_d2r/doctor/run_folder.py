@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 import delf_d2r.config as configs
 from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
 from delf_d2r.doctor import missing
-from delf_d2r.doctor.findings import Finding, Tally, error, note, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
 
@@ -70,7 +70,7 @@ def _against(
         for field, here, there in fields:
           differing.setdefault(field, f'{field} is {here}, in {artefact.path.name} {there}')
   if differing:
-    tally = Tally()
+    tally = FindingCounter()
     for text in differing.values():
       tally.add(text)
     yield warning(

@@ -58,7 +58,7 @@ def run(
   dataset = base.reported.dataset
   distractor_list.require_apart(photos, dataset)
   own = output / DISTRACTORS
-  found = experiment.extracted(
+  found = experiment.extract_index_features(
     config,
     Dataset(photos),
     own,
@@ -80,7 +80,7 @@ def run(
     distractors=made['distractor_descriptors'],
     **options.building,
   )
-  return scoring.scored(
+  return scoring.search_and_evaluate(
     config,
     dataset,
     made | {'joined_index': made['index']},

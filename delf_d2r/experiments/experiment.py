@@ -24,7 +24,7 @@ from delf_d2r.protos import experiment_pb2
 from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extract_features, train_codebook
 from delf_d2r.stages.shared.compatibility import require_same_extractor
 
-__all__ = ['STAGES', 'Options', 'Outcome', 'extracted', 'run', 'summary']
+__all__ = ['STAGES', 'Options', 'Outcome', 'extract_index_features', 'run', 'summary']
 
 STAGES = ('regions', 'extraction', 'codebook', 'aggregation', 'search', 'evaluation', 'report')
 
@@ -72,7 +72,7 @@ def run(
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
 
-  made = extracted(config, dataset, output, boxes_path=boxes_path, given=given, options=options)
+  made = extract_index_features(config, dataset, output, boxes_path=boxes_path, given=given, options=options)
   features = made['features']
   codebook = given.get('codebook') or train_codebook.run(config, features, output / 'codebook', redo=redo)
   descriptors = given.get('descriptors') or aggregate_features.run(
@@ -86,10 +86,12 @@ def run(
     made['query_features'] = given.get('query_features') or extract_features.run_queries(
       config, dataset.queries, output / 'query_features', **options.extracting
     )
-  return scoring.scored(config, dataset, made, output, ground_truth=ground_truth, options=options)
+  return scoring.search_and_evaluate(
+    config, dataset, made, output, ground_truth=ground_truth, options=options
+  )
 
 
-def extracted(
+def extract_index_features(
   config: experiment_pb2.ExperimentConfig,
   dataset: Dataset,
   output: pathlib.Path,

@@ -10,14 +10,17 @@ keep the others from running.
 """
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
 import delf_d2r.config as configs
 from delf_d2r.config.values import fingerprint
-from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data import files
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan, read_manifest
+from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.data.ground_truth.benchmarks import Benchmark
 from delf_d2r.data.photos import distractor_list
 from delf_d2r.data.photos.dataset import Dataset
@@ -29,12 +32,11 @@ from delf_d2r.experiments import (
   experiment,
   paper_tables,
   reproduction_table,
-  standing_runs,
 )
-from delf_d2r.experiments.former_table import FormerTable
 from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
+from delf_d2r.experiments.second_search import DISTRACTORS, JOINED
 from delf_d2r.experiments.sharing import SharedArtefacts
-from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
+from delf_d2r.protos import codebook_pb2, experiment_pb2, manifest_pb2, table_pb2
 from delf_d2r.stages import evaluate_retrieval, train_codebook
 
 
@@ -85,7 +87,7 @@ def run(
   runner = _Runner(benchmark, dataset, output, choices)
   if not choices.options.redo:
     runner.require_own_output(wanted)
-  former = FormerTable.read(table, output)
+  previous = PreviousTable.read(table, output)
   results: list[RowResult] = []
   for number, row in enumerate(wanted, start=1):
     logging.info('row %d of %d: %s', number, len(wanted), row.name)
@@ -99,8 +101,8 @@ def run(
       num_distractors=len(choices.distractors or ()),
       rows_to_come=len(wanted) - number,
     )
-    if results[-1].alone is None and row.name in former.measured:
-      former = former.set_aside()
+    if results[-1].alone is None and row.name in previous.measured:
+      previous = previous.back_up()
     reproduction_table.write(found, output)
   return found
 
@@ -144,7 +146,7 @@ class _Runner:
       given = {kind for kind, key in keys.items() if key in made}
       made |= set(keys.values())
       place = self._output / paper_tables.folder_name(row.name)
-      found = standing_runs.differences(
+      found = output_conflicts(
         config,
         inputs,
         place,
@@ -217,7 +219,7 @@ class _Runner:
     whole.CopyFrom(config)
     whole.regions.CopyFrom(configs.default('regions').regions)
     place = self._output / 'codebooks' / fingerprint(config.extraction)
-    features = experiment.extracted(
+    features = experiment.extract_index_features(
       whole,
       self._benchmark.codebook.dataset(),
       place,
@@ -229,3 +231,102 @@ class _Runner:
       whole, features, place / f'codebook_{fingerprint(config.codebook)}', redo=self._choices.options.redo
     )
     return {'codebook': codebook}
+
+
+@dataclasses.dataclass(frozen=True)
+class PreviousTable:
+  """A table as it stood before this command.
+
+  Attributes:
+    measured: names of its rows with numbers.
+    contents: of its files.
+  """
+
+  measured: Collection[str] = ()
+  contents: Mapping[pathlib.Path, bytes] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def read(cls, table: table_pb2.TableConfig, output: pathlib.Path) -> 'PreviousTable':
+    """The table of that title in a folder, or one without rows; UserError if it cannot be read."""
+    places = reproduction_table.places(table, output)
+    with files.user_errors('cannot read', output):
+      contents = {place: place.read_bytes() for place in places.values() if place.is_file()}
+    try:
+      records = files.parse_json(contents[places['.json']].decode())
+      return cls({record['row'] for record in records if record['status'] == 'measured'}, contents)
+    except (KeyError, TypeError, ValueError):
+      return cls()
+
+  def back_up(self) -> 'PreviousTable':
+    """Writes its files under names that no file has; returns a table without any; UserError if it fails."""
+    for number in itertools.count(1):
+      copies = {place.with_name(f'{place.stem}_{number}{place.suffix}'): place for place in self.contents}
+      if not any(copy.exists() for copy in copies):
+        break
+    for copy, place in copies.items():
+      with files.user_errors('cannot write', copy):
+        files.write_atomically(copy, self.contents[place])
+    logging.warning('the table that stood there keeps its numbers as %s', ', '.join(map(str, copies)))
+    return PreviousTable()
+
+
+def output_conflicts(
+  config: experiment_pb2.ExperimentConfig,
+  inputs: Collection[Input],
+  output: pathlib.Path,
+  *,
+  distractors: Input | None = None,
+  given: Collection[str] = (),
+) -> list[str]:
+  """Why stages would refuse what stands in the folder of a run, finished or not; nothing if they would not.
+
+  Of what an artefact was made from, only what comes from outside the run is compared.
+
+  Args:
+    config: of the run, resolved, with all stages.
+    inputs: its photos, queries and ground truth, as stages call them.
+    output: its folder, which need not exist.
+    distractors: photos that are searched, too; without them their artefacts are not looked at.
+    given: kinds of artefacts that the run is given (SharedArtefacts.given), so that its own are not touched.
+
+  Raises:
+    ArtefactError: a manifest is damaged or of another format version.
+  """
+  inputs_of = {'': inputs}
+  if distractors:
+    inputs_of |= {JOINED: inputs, DISTRACTORS: [distractors]}
+  found: dict[str, None] = {}
+  for folder, outside in inputs_of.items():
+    for place in sorted((output / folder).glob('*/')):
+      if _kind(folder, place.name) in given:
+        continue
+      for name in (MANIFEST, PARTIAL_MANIFEST):
+        if (place / name).is_file():
+          found |= dict.fromkeys(_conflicts(config, outside, read_manifest(place / name)))
+          break
+  return list(found)
+
+
+def _kind(folder: str, name: str) -> str:
+  """What SharedArtefacts calls the artefact of that name in a folder of the run."""
+  if folder == JOINED:
+    return f'joined_{name}'
+  return f'distractor_{name}' if folder == DISTRACTORS else name
+
+
+def _conflicts(
+  config: experiment_pb2.ExperimentConfig, outside: Collection[Input], manifest: manifest_pb2.Manifest
+) -> Iterator[str]:
+  planned = experiment_pb2.ExperimentConfig()
+  for field, _ in manifest.config.ListFields():
+    if field.name == 'name':
+      continue
+    if not config.HasField(field.name):
+      return  # No stage of this run makes it.
+    getattr(planned, field.name).CopyFrom(getattr(config, field.name))
+  now = {item.role: item for item in outside}
+  inputs = tuple(
+    now.get(item.role) or Input(item.role, item.fingerprint, pathlib.Path(item.path))
+    for item in manifest.inputs
+  )
+  yield from Plan(manifest.kind, planned, inputs).differences(manifest)

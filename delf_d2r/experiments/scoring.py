@@ -1,6 +1,7 @@
-"""The second half of a run: what the index answers, how good that is, and the report.
+"""The second half of a run: the rankings of the queries, their metrics and the report.
 
-Every stage after build_index, with the same index or with one that distractors have joined.
+These are the stages after build_index. They are the same for the index of a run and for the index that the
+distractors of the run have been added to.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from absl import logging
 import delf_d2r.config as configs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
-from delf_d2r.data.photos.dataset import Dataset
+from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import second_search
@@ -22,9 +23,9 @@ from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.report import make_report
 from delf_d2r.stages import evaluate_retrieval, expand_queries, fuse_rankings, rerank_results, search_index
 
-# Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each.
+# Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each protocol.
 HARD = 'reranked_hard'
-# What scores a run in the end: by part of the config, the first that there is; without any `metrics`.
+# The metrics that score a run in the end: those of the first part that the config has, else `metrics`.
 LAST_METRICS = {
   'expansion': 'expanded_metrics',
   'verification': 'reranked_metrics',
@@ -34,7 +35,13 @@ LAST_METRICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a run made: its artefacts by kind, what its report was made of, and the page itself."""
+  """The outcome of a run.
+
+  Attributes:
+    artefacts: everything that was made or given, by kind.
+    reported: the artefacts that the report shows.
+    page: the report.
+  """
 
   artefacts: Mapping[str, Artefact]
   reported: make_report.Run
@@ -42,7 +49,7 @@ class Outcome:
 
 
 def summary(outcome: Outcome) -> str:
-  """A few lines for a terminal: what is in the index and, with queries, how good it is."""
+  """Returns a few lines for a terminal: the size of the index and, with queries, mAP by protocol."""
   lines = [f'{name}: {value}' for name, value in make_report.facts(outcome.reported).items()]
   if outcome.reported.metrics:
     metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate_retrieval.METRICS)
@@ -53,7 +60,7 @@ def summary(outcome: Outcome) -> str:
   return '\n'.join(lines)
 
 
-def scored(
+def search_and_evaluate(
   config: experiment_pb2.ExperimentConfig,
   dataset: Dataset,
   described: Mapping[str, Artefact],
@@ -63,90 +70,168 @@ def scored(
   options: Options,
   distractors: ImageList | None = None,
 ) -> Outcome:
-  """Searches the index and says how good the answers are: every stage after build_index.
+  """Runs every stage after build_index: searches the index, evaluates the rankings and writes the report.
+
+  Without queries only the report of the index is written.
 
   Args:
     config: a resolved config with all stages.
     dataset: photos and, if there is ground truth, queries.
-    described: features, codebook, index, with queries query_features, with distractors distractor_features.
-    output: the folder of the artefacts, with distractors one in the folder of the run.
-    ground_truth: the file that `dataset` has its queries from.
+    described: features, codebook and index; with queries also query_features, with distractors also
+      distractor_features.
+    output: the folder of the artefacts; with distractors a folder in that of the run.
+    ground_truth: the file that the queries of `dataset` come from.
     options: how to run.
     distractors: photos in the index beside those of `dataset`.
+
+  Raises:
+    UserError: an input is one that a stage cannot work with.
   """
-  made, redo = dict(described), options.redo
-  index, features, more = made['index'], made['features'], made.get('distractor_features')
-  # Second features of the run are not made anew for its distractors.
-  home = output.parent if distractors else output
+  artefacts = dict(described)
   if dataset.queries:
-    queries = made['query_features']
-    rankings = search_index.run(config, index, queries, output / 'rankings', redo=redo)
-    metrics = evaluate_retrieval.run(config, rankings, ground_truth, output / 'metrics', redo=redo)
-    made |= {'rankings': rankings, 'metrics': metrics}
+    if ground_truth is None:
+      raise ValueError('expected the file that the queries come from, found ground_truth=None')
+    run = _Run(config, dataset, dataset.queries, output, ground_truth, options, distractors)
+    artefacts |= _search(run, artefacts)
     if config.HasField('fusion'):
-      other = second_search.other_rankings(
-        config,
-        dataset,
-        features,
-        home,
-        extracting=options.extracting,
-        distractors=distractors,
-        distractor_features=more,
-      )
-      rankings = fuse_rankings.run(config, rankings, other, output / 'fused', redo=redo)
-      made['fused'] = rankings
-      made['fused_metrics'] = evaluate_retrieval.run(
-        config, rankings, ground_truth, output / 'fused_metrics', redo=redo
-      )
+      artefacts |= _fuse(run, artefacts)
     if config.HasField('verification'):
-      to_verify = features, queries, more
-      if config.verification.HasField('extraction'):
-        to_verify = second_search.to_verify(config, dataset, distractors, home, extracting=options.extracting)
-      protocols = {'reranked': 'medium'}
-      if config.verification.junk == VerificationConfig.SKIP_EACH:
-        protocols[HARD] = 'hard'
-      verified = {
-        name: rerank_results.run(
-          config,
-          rankings,
-          *to_verify[:2],
-          output / name,
-          distractors=to_verify[2],
-          ground_truth_path=ground_truth,
-          protocol=protocol,
-          workers=options.workers,
-          redo=redo,
-        )
-        for name, protocol in protocols.items()
-      }
-      made |= verified
-      reranked = made['reranked']
-      made['reranked_metrics'] = evaluate_retrieval.run(
-        config,
-        reranked,
-        ground_truth,
-        output / 'reranked_metrics',
-        before=rankings,
-        hard=verified.get(HARD),
-        redo=redo,
-      )
+      artefacts |= _verify(run, artefacts)
     if config.HasField('expansion'):
-      expanded = expand_queries.run(
-        config, reranked, index, features, queries, output / 'expanded', distractors=more, redo=redo
-      )
-      made['expanded'] = expanded
-      made['expanded_metrics'] = evaluate_retrieval.run(
-        config, expanded, ground_truth, output / 'expanded_metrics', redo=redo
-      )
-  # Last, so that a run that is refused leaves the config of what stands there.
+      artefacts |= _expand(run, artefacts)
+  # Written last, so that a run that is refused leaves the config of the artefacts that are there.
   with files.user_errors('cannot write', output):
     files.update(output / RUN_CONFIG, configs.to_text(config))
+  return _report(config, dataset, artefacts, output)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+  """Everything that the steps of `search_and_evaluate` have in common; its arguments."""
+
+  config: experiment_pb2.ExperimentConfig
+  dataset: Dataset
+  queries: Queries
+  output: pathlib.Path
+  ground_truth: str | pathlib.Path
+  options: Options
+  distractors: ImageList | None
+
+  @property
+  def root(self) -> pathlib.Path:
+    """The folder of the run itself, whose second features also serve the search among distractors."""
+    return self.output.parent if self.distractors else self.output
+
+
+def _evaluate(
+  run: _Run, rankings: Artefact, name: str, *, before: Artefact | None = None, hard: Artefact | None = None
+) -> Artefact:
+  """Returns the metrics of some rankings, written into the folder `name`."""
+  return evaluate_retrieval.run(
+    run.config,
+    rankings,
+    run.ground_truth,
+    run.output / name,
+    before=before,
+    hard=hard,
+    redo=run.options.redo,
+  )
+
+
+def _search(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
+  """Returns `rankings` of the index and their `metrics`."""
+  rankings = search_index.run(
+    run.config,
+    artefacts['index'],
+    artefacts['query_features'],
+    run.output / 'rankings',
+    redo=run.options.redo,
+  )
+  return {'rankings': rankings, 'metrics': _evaluate(run, rankings, 'metrics')}
+
+
+def _fuse(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
+  """Returns `fused`, the rankings fused with those of a secondary search, and `fused_metrics`."""
+  secondary = second_search.secondary_rankings(
+    run.config,
+    run.dataset,
+    run.queries,
+    artefacts['features'],
+    run.root,
+    extracting=run.options.extracting,
+    distractors=run.distractors,
+    distractor_features=artefacts.get('distractor_features'),
+  )
+  fused = fuse_rankings.run(
+    run.config, artefacts['rankings'], secondary, run.output / 'fused', redo=run.options.redo
+  )
+  return {'fused': fused, 'fused_metrics': _evaluate(run, fused, 'fused_metrics')}
+
+
+def _verify(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
+  """Returns `reranked`, the spatially verified rankings, and `reranked_metrics`.
+
+  Where junk is skipped for each protocol, `reranked_hard` holds the rankings of the hard protocol.
+  """
+  config = run.config
+  before = artefacts.get('fused', artefacts['rankings'])
+  if config.verification.HasField('extraction'):
+    features, query_features, distractor_features = second_search.verification_features(
+      config, run.dataset, run.queries, run.distractors, run.root, extracting=run.options.extracting
+    )
+  else:
+    features, query_features = artefacts['features'], artefacts['query_features']
+    distractor_features = artefacts.get('distractor_features')
+  protocols = {'reranked': 'medium'}
+  if config.verification.junk == VerificationConfig.SKIP_EACH:
+    protocols[HARD] = 'hard'
+  verified = {
+    name: rerank_results.run(
+      config,
+      before,
+      features,
+      query_features,
+      run.output / name,
+      distractors=distractor_features,
+      ground_truth_path=run.ground_truth,
+      protocol=protocol,
+      workers=run.options.workers,
+      redo=run.options.redo,
+    )
+    for name, protocol in protocols.items()
+  }
+  metrics = _evaluate(run, verified['reranked'], 'reranked_metrics', before=before, hard=verified.get(HARD))
+  return {**verified, 'reranked_metrics': metrics}
+
+
+def _expand(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
+  """Returns `expanded`, the rankings of the queries expanded by verified results, and `expanded_metrics`."""
+  expanded = expand_queries.run(
+    run.config,
+    artefacts['reranked'],
+    artefacts['index'],
+    artefacts['features'],
+    artefacts['query_features'],
+    run.output / 'expanded',
+    distractors=artefacts.get('distractor_features'),
+    redo=run.options.redo,
+  )
+  return {'expanded': expanded, 'expanded_metrics': _evaluate(run, expanded, 'expanded_metrics')}
+
+
+def _report(
+  config: experiment_pb2.ExperimentConfig,
+  dataset: Dataset,
+  artefacts: Mapping[str, Artefact],
+  output: pathlib.Path,
+) -> Outcome:
+  """Writes the report of the last rankings and metrics that were made."""
   reported = make_report.Run(
     config.name or output.name,
     dataset,
-    index,
-    _last(made, 'expanded', 'reranked', 'fused', 'rankings'),
-    _last(made, *LAST_METRICS.values(), 'metrics'),
+    artefacts['index'],
+    _first_made(artefacts, 'expanded', 'reranked', 'fused', 'rankings'),
+    _first_made(artefacts, *LAST_METRICS.values(), 'metrics'),
   )
   page = make_report.run(
     reported,
@@ -156,9 +241,9 @@ def scored(
     matches=config.report.matches,
   )
   logging.info('report: %s', page)
-  return Outcome(made, reported, page)
+  return Outcome(artefacts, reported, page)
 
 
-def _last(made: Mapping[str, Artefact], *kinds: str) -> Artefact | None:
-  """Of several kinds the first that was made."""
-  return next((made[kind] for kind in kinds if kind in made), None)
+def _first_made(artefacts: Mapping[str, Artefact], *kinds: str) -> Artefact | None:
+  """Returns the artefact of the first of several kinds that was made; None if none was."""
+  return next((artefacts[kind] for kind in kinds if kind in artefacts), None)

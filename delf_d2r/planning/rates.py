@@ -26,9 +26,9 @@ from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.planning import synthetic_artefacts
 from delf_d2r.planning.costs import LinearFit, measure
-from delf_d2r.planning.stage_rate import SilencedStage, Rate, bytes_of, rate_of
-from delf_d2r.planning.training_rates import TrainingRates, measure_training
+from delf_d2r.planning.stage_rate import Rate, SilencedStage, bytes_of, rate_of
 from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
+from delf_d2r.planning.training_rates import TrainingRates, measure_training
 from delf_d2r.protos import codebook_pb2, experiment_pb2, regions_pb2, verification_pb2
 from delf_d2r.runtime import worker_pool
 from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extract_features

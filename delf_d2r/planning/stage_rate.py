@@ -66,7 +66,9 @@ def rate_of(
     return point[1].cpu_seconds
 
   grows = memory_bound > 1
-  memory = through(lambda point: point[1].memory) if grows else LinearFit(max(few[1].memory, many[1].memory), 0.0)
+  memory = (
+    through(lambda point: point[1].memory) if grows else LinearFit(max(few[1].memory, many[1].memory), 0.0)
+  )
   return Rate(
     through(seconds),
     through(cpu_seconds, LinearFit.nondecreasing),

@@ -197,5 +197,5 @@ def _section(
     data_name=query.name,
     data_order=anchor[1:],
     data_ap=','.join('' if value is None else f'{value:.6f}' for value in scores),
-    data_misranks=query.misranks,
+    data_misranks=query.has_misranking,
   )

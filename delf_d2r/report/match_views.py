@@ -1,26 +1,29 @@
 """The matches of a page: of an experiment's most telling pairs, or of the results of one search."""
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.engine import Answer, SearchEngine
-from delf_d2r.engine.attribution import explain
+from delf_d2r.engine.attribution import Explanation, explain
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
-from delf_d2r.report import match_choice
-from delf_d2r.report.match_choice import Pair
-from delf_d2r.report.match_document import match_document
 from delf_d2r.report.reported_run import RankedQuery, Run, ranked_queries
 from delf_d2r.report.views import MatchGroup, MatchView, QueryView, ResultView
-from delf_d2r.structures import ImageFeatures, Ranking
+from delf_d2r.structures import ImageFeatures, Match, Ranking
 
 # They bound what a pair adds to a page: some 20 kB of marks, beside the two photos.
 MAX_WORDS = 250
 MAX_INLIERS = 300
+# A 2,000th of a photo is no pixel of any screen.
+_DECIMALS = 4
 
 _GLOBAL = 'Global descriptors have no visual words, so there are no matches to show.'
 _TITLES = {
@@ -45,7 +48,7 @@ class Matches:
 
 
 def of_run(run: Run, count: int) -> Matches:
-  """The matches of at most `count` pairs of queries and results; see `match_choice.Choice`.
+  """The matches of at most `count` pairs of queries and results; see `Choice`.
 
   The features of queries and index images are read as the run stored them. Those of an index image that are
   gone are made anew from its photo; what cannot be explained is left out, and a note says why.
@@ -66,7 +69,7 @@ def of_run(run: Run, count: int) -> Matches:
   )
   engine.photos = run.photo_folders
   queries = [query for query in ranked_queries(run) if query.ranking is not None]
-  choice = match_choice.choose(
+  choice = choose(
     [query.labels(query.ranking.image_ids) for query in queries],
     [query.ranking.scores for query in queries],
     count=count,
@@ -177,3 +180,133 @@ def _view(
   if not math.isclose(document['score'], result.score, rel_tol=1e-3, abs_tol=1e-6):
     note = f'ranked by {result.score:.4g}, the score after query expansion or fusion'
   return MatchView(query.query.name, query.path, shown, document, note)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A query, by its position, and the place of a result in its ranking, from 0."""
+
+  query: int
+  place: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """Pairs for each of three reasons, one for each query at most, most telling first.
+
+  Attributes:
+    first_right: the first right result of a query.
+    first_wrong: the first wrong result that stands above a right one.
+    last_right: the last right result, below a wrong one.
+  """
+
+  first_right: tuple[Pair, ...]
+  first_wrong: tuple[Pair, ...]
+  last_right: tuple[Pair, ...]
+
+
+def choose(labels: Sequence[np.ndarray], scores: Sequence[np.ndarray], *, count: int) -> Choice:
+  """At most `count` pairs, evenly of each reason as far as there are some.
+
+  Best first results are those of highest rank, worst last results those of lowest; equal ranks stand by
+  descending score, then in the order of the queries. No pair is chosen twice.
+
+  Args:
+    labels: for each query str [k], of its ranking ('right', 'wrong'; others do not count).
+    scores: for each query float32 [k].
+    count: pairs in all.
+  """
+  first_right, first_wrong, last_right = [], [], []
+  for query, ranked in enumerate(labels):
+    right, wrong = (np.flatnonzero(ranked == label).tolist() for label in ('right', 'wrong'))
+    has_failed = bool(wrong) and (not right or wrong[0] < right[-1])
+    if has_failed:
+      first_wrong.append(Pair(query, wrong[0]))
+    if has_failed and right:
+      last_right.append(Pair(query, right[-1]))
+    if right and not (has_failed and len(right) == 1):
+      first_right.append(Pair(query, right[0]))
+
+  def by_rank(pair: Pair) -> tuple:
+    return pair.place, -scores[pair.query][pair.place], pair.query
+
+  reasons = [
+    sorted(first_right, key=by_rank),
+    sorted(first_wrong, key=by_rank),
+    sorted(last_right, key=lambda pair: (-pair.place, -scores[pair.query][pair.place], pair.query)),
+  ]
+  # In turns, so that what one reason lacks is left to the others.
+  turns = [
+    reason
+    for pairs in itertools.zip_longest(*reasons)
+    for reason, pair in enumerate(pairs)
+    if pair is not None
+  ][:count]
+  return Choice(*(tuple(reasons[reason][: turns.count(reason)]) for reason in range(3)))
+
+
+def match_document(
+  query: ImageFeatures,
+  image: ImageFeatures,
+  why: Explanation,
+  found: Match,
+  *,
+  max_words: int | None = None,
+  max_inliers: int | None = None,
+) -> dict[str, Any]:
+  """What the match view shows of a query and an index image; `json` writes it as it is.
+
+  Args:
+    query, image: the features of both.
+    why: the score taken apart.
+    found: the verified matches.
+    max_words: visual words that are kept, those of largest share; None: all.
+    max_inliers: verified matches that are kept, evenly chosen; None: all.
+
+  Returns:
+    `name` and `score`; `query_photo` and `index_photo`, each `height` and `width` in pixels; `query_box`;
+    `num_words` shared words, of which `words` has `word`, `share` of the score and the places in `query` and
+    `index`, largest share first; `regions`, `box` and `share` of each; `num_inliers` verified matches, of
+    which `inliers` has pairs of places.
+  """
+
+  def share(term: float) -> float:
+    return term / why.score if why.score else 0.0
+
+  shown = np.arange(len(found))
+  if max_inliers is not None and len(found) > max_inliers:
+    shown = np.linspace(0, len(found) - 1, max_inliers).astype(np.int64)
+  return {
+    'name': image.name,
+    'score': why.score,
+    'query_photo': {'height': query.height, 'width': query.width},
+    'index_photo': {'height': image.height, 'width': image.width},
+    'query_box': query.boxes[0].tolist(),
+    'num_words': len(why.words),
+    'words': [
+      {
+        'word': word.word,
+        'share': share(word.term),
+        'query': _normalised_places(word.query_locations, query),
+        'index': _normalised_places(word.index_locations, image),
+      }
+      for word in why.words[:max_words]
+    ],
+    'regions': [
+      {'box': box.tolist(), 'share': share(term)}
+      for box, term in zip(why.boxes, why.box_terms.tolist(), strict=True)
+    ],
+    'num_inliers': len(found),
+    'inliers': list(
+      zip(
+        _normalised_places(found.query_locations[shown], query),
+        _normalised_places(found.index_locations[shown], image),
+        strict=True,
+      )
+    ),
+  }
+
+
+def _normalised_places(locations: np.ndarray, image: ImageFeatures) -> list[list[float]]:
+  size = np.array([image.height, image.width], np.float64)
+  return (locations.reshape(-1, 2) / size).round(_DECIMALS).tolist()

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import importlib.resources
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from delf_d2r.report import match_sheet, page_assets
+from delf_d2r.report import match_sheet
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
 from delf_d2r.report.match_sheet import MatchSheet
@@ -25,6 +26,9 @@ _LEGEND = {
   'query': 'the query image itself, not counted',
 }
 MATCHES_NEED_SCRIPTS = tag('noscript', tag('p', 'Matches open in a browser that runs scripts.'))
+# Modules name each other by import; in one text they simply stand in order, those that are imported first.
+_IMPORT = re.compile(r'^import [^;]*;\n', re.MULTILINE)
+_EXPORT = re.compile(r'^export ', re.MULTILINE)
 _NUMBER_WITH_UNIT = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?\s*(%|[A-Za-zµ]{1,5})?')
 
 
@@ -48,8 +52,8 @@ def page(
     scripts: names of assets, in order.
   """
   has_matches = bool(matches)
-  style = page_assets.styles(('style.css', *(match_sheet.STYLES if has_matches else ())))
-  code = page_assets.scripts((*scripts, *(match_sheet.SCRIPTS if has_matches else ())))
+  style = styles(('style.css', *(match_sheet.STYLES if has_matches else ())))
+  code = script((*scripts, *(match_sheet.SCRIPTS if has_matches else ())))
   policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
   if code:
     policy += f'; script-src {_hash(code)}'
@@ -80,6 +84,26 @@ def page(
     lang='en',
   )
   return f'<!DOCTYPE html>\n{document}\n'
+
+
+def styles(names: Sequence[str]) -> Markup:
+  """The style sheets of those names, later ones over earlier ones."""
+  return Markup('\n'.join(map(_read_asset, names)))
+
+
+def script(names: Sequence[str]) -> Markup:
+  """The modules of those names as one script, for pages that may fetch nothing; '' for none.
+
+  Names that they declare at their top level must differ.
+  """
+  if not names:
+    return Markup('')
+  modules = [_EXPORT.sub('', _IMPORT.sub('', _read_asset(name))) for name in names]
+  return Markup("(() => {\n'use strict';\n" + '\n'.join(modules) + '})();\n')
+
+
+def _read_asset(name: str) -> str:
+  return importlib.resources.files('delf_d2r.report').joinpath('assets', name).read_text('utf-8')
 
 
 def _hash(source: str) -> str:

@@ -92,7 +92,7 @@ class QueryView:
     return bool(self.average_precision) or any(result.label is not None for result in self.results)
 
   @property
-  def misranks(self) -> bool:
+  def has_misranking(self) -> bool:
     """True when, of the results shown, a wrong one stands above a right one, or all are wrong."""
     labels = [result.label for result in self.results if result.label in ('right', 'wrong')]
     if 'right' not in labels:

@@ -11,7 +11,7 @@ from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.engine.attribution import explain
 from delf_d2r.errors import ImageError
-from delf_d2r.report.match_document import match_document
+from delf_d2r.report.match_views import match_document
 from delf_d2r.serving import answers, schemas
 from delf_d2r.serving.indexed_photos import IndexedPhotos
 from delf_d2r.serving.options import Options

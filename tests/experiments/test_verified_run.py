@@ -17,7 +17,7 @@ from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
-from delf_d2r.experiments import experiment, standing_runs
+from delf_d2r.experiments import experiment, reproduction
 from delf_d2r.stages import evaluate_retrieval, extract_features
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -147,8 +147,8 @@ def test_a_run_that_verifies_twice_goes_on_and_is_whole(run, load, finished, dat
   assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob('rerank*/*')}
   assert not inspect.diagnose(tmp_path).exit_code
   inputs = (evaluate_retrieval.ground_truth_input(benchmark.ground_truth_path),)
-  assert not standing_runs.differences(load(text), inputs, tmp_path)
-  found = standing_runs.differences(load(text.replace('EACH', 'HARD')), inputs, tmp_path)
+  assert not reproduction.output_conflicts(load(text), inputs, tmp_path)
+  found = reproduction.output_conflicts(load(text.replace('EACH', 'HARD')), inputs, tmp_path)
   assert found == ['verification.junk is SKIP_EACH there, SKIP_HARD here']
   scores = [
     binary(

@@ -10,8 +10,7 @@ from support.planning import simple_rates
 
 from delf_d2r import common_flags, config
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import advice
-from delf_d2r.planning.plan import make_plan, to_text
+from delf_d2r.planning.plan import flag, make_plan, run_command, to_text
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ from delf_d2r.planning.plan import make_plan, to_text
 )
 def test_a_run_is_given_the_boxes_that_its_config_lacks(regions, has_flag):
   settings = config.load_or_default(None, ['regions'], overrides=[f'regions {{ {regions} }}'])
-  assert ('--boxes_file=BOXES' in advice.run_command([], settings.regions, workers=1)) == has_flag
+  assert ('--boxes_file=BOXES' in run_command([], settings.regions, workers=1)) == has_flag
 
 
 PARSE = """
@@ -49,8 +48,8 @@ def test_commands_work_as_they_are_printed():
     images=1_000_000,
     memory=1.5e9,
     config_flags=[
-      advice.flag('config_path', path),
-      *(advice.flag('override', text) for text in large),
+      flag('config_path', path),
+      *(flag('override', text) for text in large),
     ],
   )
   run, split = plan.commands

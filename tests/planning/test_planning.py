@@ -13,7 +13,7 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import query_rates, rates, synthetic_artefacts, training_rates
+from delf_d2r.planning import rates, synthetic_artefacts, training_rates
 from delf_d2r.planning.costs import Cost, LinearFit, measure
 from delf_d2r.planning.plan import make_plan, to_text
 from delf_d2r.planning.rates import measure_rates
@@ -122,8 +122,8 @@ def test_made_images_have_what_was_asked_for():
 def small(monkeypatch):
   monkeypatch.setattr(rates, '_AGGREGATED', 64)
   monkeypatch.setattr(rates, '_BUILT_MOST', 400)
-  monkeypatch.setattr(query_rates, '_QUERIES', 5)
-  monkeypatch.setattr(query_rates, '_PAIRS', 5)
+  monkeypatch.setattr(rates, '_QUERIES', 5)
+  monkeypatch.setattr(rates, '_PAIRS', 5)
 
 
 def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from delf_d2r.report import experiment_page, page_assets, search_page
+from delf_d2r.report import experiment_page, parts, search_page
 from delf_d2r.report.match_sheet import SCRIPTS
 from delf_d2r.report.views import ExperimentView, MatchGroup, SearchView
 
@@ -78,17 +78,17 @@ def test_a_page_without_matches_carries_none_of_it(make_query, make_result, pars
 
 
 def test_one_script_of_several_modules():
-  source = page_assets.scripts(('script.js', *SCRIPTS))
+  source = parts.script(('script.js', *SCRIPTS))
   assert not re.search('^(import|export) ', source, re.MULTILINE)
   declared = re.findall(r'^(?:const|let|class|function|async function) (\w+)', source, re.MULTILINE)
   assert len(declared) > 10
   assert len(declared) == len(set(declared))
-  assert page_assets.scripts(()) == ''
+  assert parts.script(()) == ''
 
 
 def test_modules_import_only_what_comes_before_them():
   before = set()
   for name in SCRIPTS:
-    source = page_assets._read(name)
+    source = parts._read_asset(name)
     assert set(re.findall(r"^import [^;]* from '\./([^']*)';", source, re.MULTILINE)) <= before
     before.add(name)

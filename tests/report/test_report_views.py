@@ -20,7 +20,7 @@ from delf_d2r.report import views
 )
 def test_misranks(make_query, make_result, labels, expected):
   query = make_query(results=[make_result(rank, label=label) for rank, label in enumerate(labels, start=1)])
-  assert query.misranks is expected
+  assert query.has_misranking is expected
 
 
 def test_is_labelled(make_query, make_result):

@@ -38,7 +38,7 @@ def build(index_dir, others, tmp_path_factory):
   place = tmp_path_factory.mktemp('both')
   loaded = config.load(index_dir / RUN_CONFIG, experiment.STAGES)
   codebook = Artefact.open(index_dir / 'codebook', 'codebook')
-  features = experiment.extracted(
+  features = experiment.extract_index_features(
     loaded, Dataset(others), place, boxes_path=None, given={}, options=experiment.Options(workers=1)
   )['features']
   descriptors = aggregate_features.run(loaded, features, codebook, place / 'descriptors')

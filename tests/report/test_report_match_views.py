@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delf_d2r.report.match_choice import Choice, Pair, choose
+from delf_d2r.report.match_views import Choice, Pair, choose
 
 LETTERS = {'r': 'right', 'w': 'wrong', 'j': 'junk', 'q': 'query'}
 
