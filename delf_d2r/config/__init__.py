@@ -1,4 +1,4 @@
-"""Configs: `.pbtxt` files and overrides to checked protocol buffer messages, and those compared."""
+"""Configs: reads `.pbtxt` files and overrides into validated messages, and compares such messages."""
 
 from delf_d2r.config.loading import STAGE_FIELDS, default, find, load, load_or_default
 from delf_d2r.config.values import differences, fingerprint, resolve, to_text

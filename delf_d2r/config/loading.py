@@ -1,6 +1,6 @@
-"""Configs: `.pbtxt` files and overrides to validated, resolved protocol messages.
+"""Reads `.pbtxt` files and overrides into validated, resolved messages.
 
-config/values.py says what a resolved config is and how two of them are compared.
+config/values.py defines resolved configs and compares them.
 """
 
 import pathlib
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from delf_d2r.config import text as config_text
-from delf_d2r.config.rules.problems import problems as problems_of
-from delf_d2r.config.values import Message, resolve
+from delf_d2r.config.rules import experiment as experiment_rules
+from delf_d2r.config.values import MessageT, resolve
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
 
@@ -35,17 +36,17 @@ def load(
   """Reads a config file, applies overrides, validates and resolves it.
 
   Args:
-    path: a `.pbtxt` file: an ExperimentConfig or, where one stage alone is wanted, that stage's own message.
-      A path like `configs/experiments/X.pbtxt` that does not exist is looked up among the configs that
-      come with the package.
-    stages: fields of ExperimentConfig that the caller uses, for example ['extraction']. They are filled with
-      defaults when absent.
-    overrides: text-format pieces merged over the file, such as 'aggregation.alpha: 2' or
-      'aggregation { alpha: 2 }'.
+    path: a `.pbtxt` file with an ExperimentConfig or, if exactly one stage is requested, with the message of
+      that stage. A path like `configs/experiments/X.pbtxt` that does not exist is looked up among the configs
+      of the package.
+    stages: fields of ExperimentConfig that the caller uses, for example ['extraction']. Absent ones are
+      filled with defaults.
+    overrides: pieces of text format that are merged over the file in this order, such as
+      'aggregation.alpha: 2' or 'aggregation { alpha: 2 }'.
 
   Raises:
-    ConfigError: the file is missing, has an unknown or ill-typed field, belongs to another stage, or
-      contradicts itself. The message names file, line and remedy.
+    ConfigError: the file is missing, has an unknown field or a value of the wrong type, belongs to another
+      stage, or violates a rule of config/rules. The message names the file, the line and the fix.
   """
   path = find(path)
   try:
@@ -58,14 +59,14 @@ def load(
 def load_or_default(
   path: str | pathlib.Path | None, stages: Sequence[str], *, overrides: Sequence[str] = ()
 ) -> experiment_pb2.ExperimentConfig:
-  """`load`, or the defaults with the overrides where there is no file."""
+  """Reads a config like `load`; without a path, applies the overrides to the defaults."""
   if path:
     return load(path, stages, overrides=overrides)
   return _finish(experiment_pb2.ExperimentConfig(), stages, overrides, pathlib.Path('(defaults)'), '')
 
 
 def find(path: str | pathlib.Path) -> pathlib.Path:
-  """The config file at `path`, or the packaged one of that name; ConfigError if there is neither."""
+  """Returns the path of a config file, or of the packaged one of that name; ConfigError if neither exists."""
   path = pathlib.Path(path)
   try:
     if path.is_file():
@@ -98,7 +99,7 @@ def _finish(
 
 
 def default(*stages: str) -> experiment_pb2.ExperimentConfig:
-  """The resolved defaults of the given stages."""
+  """Returns the resolved defaults of the given stages."""
   config = experiment_pb2.ExperimentConfig()
   for stage in stages:
     getattr(config, stage).SetInParent()
@@ -107,7 +108,7 @@ def default(*stages: str) -> experiment_pb2.ExperimentConfig:
 
 def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_pb2.ExperimentConfig:
   config = experiment_pb2.ExperimentConfig()
-  # A message of one stage alone would leave the other stages of a longer run to their defaults, unnoticed.
+  # The message of a single stage would silently leave the other stages of a longer run at their defaults.
   stages = stages if len(stages) == 1 else ()
   try:
     return _read(text, config)
@@ -127,8 +128,8 @@ def _parse(text: str, path: pathlib.Path, stages: Sequence[str]) -> experiment_p
     raise ConfigError(f'{path}:{_explain(_closest_error(text, stages, experiment_error))}') from None
 
 
-def _read(text: str, message):
-  """text_format.Parse, with an escape that it does not know as an error instead of a warning."""
+def _read(text: str, message: MessageT) -> MessageT:
+  """Parses text format into a message; an unknown escape is an error instead of a warning."""
   with warnings.catch_warnings():
     warnings.simplefilter('error', DeprecationWarning)
     try:
@@ -146,7 +147,7 @@ def _parses_as(text: str, stage: str) -> bool:
 
 
 def _closest_error(text: str, stages: Sequence[str], error: text_format.ParseError) -> text_format.ParseError:
-  """The error of the reading that got furthest: the message that the author most likely meant."""
+  """Returns the error of the parse that got furthest: of the message that the author most likely meant."""
   errors = [error]
   for stage in stages:
     try:
@@ -157,7 +158,7 @@ def _closest_error(text: str, stages: Sequence[str], error: text_format.ParseErr
 
 
 def _explain(error: text_format.ParseError) -> str:
-  """`line:column: what` with the known field names where the field is unknown."""
+  """Returns `line:column: problem`; lists the known names if a field or an enum value is unknown."""
   what = re.sub(r'^\d+:\d+ : ', '', str(error))
   unknown = re.search(r'Message type "delf_d2r\.(\w+)" has no field named "(\w+)"', what)
   if unknown:
@@ -178,7 +179,7 @@ def _merge_override(config: experiment_pb2.ExperimentConfig, override: str) -> N
   """Merges `a.b.c: value` or plain text format; a repeated field is replaced, not appended to."""
   change = experiment_pb2.ExperimentConfig()
   try:
-    text_format.Parse(config_text.nested(override), change)
+    text_format.Parse(config_text.expand_override(override), change)
   except text_format.ParseError as error:
     raise ConfigError(
       f"--override {override!r}: {_explain(error)}. Write it like 'aggregation.alpha: 2'"
@@ -195,10 +196,13 @@ def _clear_repeated(config: Message, change: Message) -> None:
       _clear_repeated(getattr(config, field.name), value)
 
 
-def _validate(config: Message, path: pathlib.Path, text: str, overrides: Sequence[str]) -> None:
-  problems = list(problems_of(config))
+def _validate(
+  config: experiment_pb2.ExperimentConfig, path: pathlib.Path, text: str, overrides: Sequence[str]
+) -> None:
+  problems = list(experiment_rules.problems(config))
   if problems:
     lines = [
-      f'{config_text.place(problem.field, path, text, overrides)}: {problem.text}' for problem in problems
+      f'{config_text.locate_field(problem.field, path, text, overrides)}: {problem.text}'
+      for problem in problems
     ]
     raise ConfigError('\n'.join(lines))

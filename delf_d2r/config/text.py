@@ -1,32 +1,41 @@
-"""The text of configs: dotted overrides, and the place where a text sets a field."""
+"""The text of configs: expands dotted overrides and finds the line where a text sets a field."""
 
 import pathlib
 import re
 from collections.abc import Sequence
 
 
-def nested(override: str) -> str:
-  """`a.b.c: value` as `a { b { c: value } }`; plain text format as it is."""
+def expand_override(override: str) -> str:
+  """Expands `a.b.c: value` to `a { b { c: value } }`; returns plain text format unchanged."""
   text = override.strip()
   dotted = re.match(r'^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*(:?)\s*(.*)$', text, re.DOTALL)
   if not dotted:
     return text
   *parents, leaf = dotted[1].split('.')
   opening = ''.join(f'{parent} {{ ' for parent in parents)
-  # On a line of their own, so that a comment after the value does not swallow the brackets.
+  # The brackets get a line of their own, so that a comment after the value does not hide them.
   closing = '\n' + '}' * len(parents)
   return f'{opening}{leaf}{dotted[2]} {dotted[3]}{closing}'
 
 
-def place(field: str, path: pathlib.Path, text: str, overrides: Sequence[str]) -> str:
-  """Where a field was set: the override or `file:line`; else the message around it, or the file alone."""
+def locate_field(field: str, path: pathlib.Path, text: str, overrides: Sequence[str]) -> str:
+  """Returns where a field is set: the override or `file:line`.
+
+  A field that is set nowhere is located at the message around it; if that is missing, too, at the file.
+
+  Args:
+    field: dotted name of the field in ExperimentConfig.
+    path: the config file.
+    text: the content of the file.
+    overrides: pieces of text merged over the file, the last one has precedence.
+  """
   for override in reversed(overrides):
-    if field in _lines(nested(override)):
+    if field in _lines(expand_override(override)):
       return f'--override {override!r}'
   lines = _lines(text)
   parts = field.split('.')
   for end in range(len(parts), 0, -1):
-    # A file of one stage alone does not name the stage.
+    # A config file of a single stage does not name the stage.
     for start in (0, 1):
       line = lines.get('.'.join(parts[start:end]))
       if line:
@@ -42,7 +51,7 @@ _TOKEN = re.compile(
 
 
 def _lines(text: str) -> dict[str, int]:
-  """The line of each field that a text sets, by its dotted path: protobuf's parser does not tell."""
+  """Returns the line of each field that a text sets, by dotted name; the parser of protobuf does not tell."""
   lines: dict[str, int] = {}
   parents: list[str] = []
   for token in _TOKEN.finditer(text):

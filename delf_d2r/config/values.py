@@ -1,21 +1,24 @@
-"""Resolved configs as values: their text, fingerprint and differences.
+"""Resolved configs as values: their text, fingerprints and differences.
 
-Resolved means that every field with a default is written out, so that a saved config says all that was in
-force and two configs are equal exactly when their text is.
+In a resolved config, every field with a default is written out. A saved config therefore shows every value
+that was used, and two configs are equal if and only if their texts are.
 """
 
 import copy
 import hashlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+MessageT = TypeVar('MessageT', bound=Message)
 
-def resolve(config: Message) -> Message:
-  """A copy with the default of every field written out, in the stages that are present."""
+
+def resolve(config: MessageT) -> MessageT:
+  """Returns a copy with the default of every field written out, in the stages that are present."""
   config = copy.deepcopy(config)
   _write_defaults(config)
   return config
@@ -33,12 +36,12 @@ def _write_defaults(message: Message) -> None:
 
 
 def to_text(config: Message) -> str:
-  """The config as `.pbtxt`."""
+  """Returns the config in protobuf text format."""
   return text_format.MessageToString(config)
 
 
 def fingerprint(config: Message) -> str:
-  """A digest of the config, independent of the order and the layout of the file that it came from."""
+  """Returns a digest of the resolved config, which does not depend on order or layout of its file."""
   return hashlib.sha256(to_text(resolve(config)).encode()).hexdigest()[:16]
 
 
@@ -64,6 +67,6 @@ def _value_text(message: Message, field: FieldDescriptor) -> str:
   if field.type == FieldDescriptor.TYPE_ENUM:
     return field.enum_type.values_by_number[value].name
   if field.type == FieldDescriptor.TYPE_FLOAT:
-    # The shortest text that tells two float32 apart.
+    # The shortest text that distinguishes two float32 values.
     return str(np.float32(value)).removesuffix('.0')
   return repr(value) if isinstance(value, str) else str(value)

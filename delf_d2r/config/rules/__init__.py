@@ -1,1 +1,1 @@
-"""Rules of what a config may say, one module for each proto file."""
+"""Rules of configs: one module for each proto file, `runs` for what depends on which stages are run."""

@@ -1,20 +1,21 @@
-"""Rules of the stage that makes boxes."""
+"""Rules of `protos/regions.proto`."""
 
 from collections.abc import Iterator
 
-from delf_d2r.config.rules.rules import Problem, belongs_to, in_range, is_changed
+from delf_d2r.config.rules.checks import Ranges, check_part_ranges, check_range, is_changed, without_effect
+from delf_d2r.errors import Problem
 from delf_d2r.protos import regions_pb2
 
 Regions = regions_pb2.RegionsConfig
 
 
-def regions(config: Regions) -> Iterator[Problem]:
-  """Yields what is wrong with the part `regions`."""
-  yield from in_range(config, 'min_score', 0, 1)
-  yield from in_range(config, 'min_area', 0, 1)
-  yield from in_range(config, 'max_overlap', 0, 1)
-  yield from in_range(config, 'max_boxes', 0)
-  yield from in_range(config, 'images_per_shard', 1)
+def problems(config: Regions) -> Iterator[Problem]:
+  """Yields the problems of a RegionsConfig."""
+  yield from check_range(config, 'min_score', 0, 1)
+  yield from check_range(config, 'min_area', 0, 1)
+  yield from check_range(config, 'max_overlap', 0, 1)
+  yield from check_range(config, 'max_boxes', 0)
+  yield from check_range(config, 'images_per_shard', 1)
   if config.source == Regions.UNIFORM:
     levels = config.uniform.boxes_per_side
     if not levels or min(levels) < 1 or max(levels) > 64:
@@ -26,17 +27,14 @@ def regions(config: Regions) -> Iterator[Problem]:
     if not 0 <= config.uniform.overlap < 1:
       yield Problem('uniform.overlap', f'uniform.overlap is {config.uniform.overlap:g}; it must be in [0, 1)')
   elif config.HasField('uniform'):
-    yield belongs_to('uniform', 'source: UNIFORM', Regions.Source.Name(config.source))
+    yield without_effect('uniform', 'source: UNIFORM', Regions.Source.Name(config.source))
   if is_changed(config, 'file_path') and config.source != Regions.FILE:
-    yield belongs_to('file_path', 'source: FILE', Regions.Source.Name(config.source))
+    yield without_effect('file_path', 'source: FILE', Regions.Source.Name(config.source))
   for field, source in (('detector', Regions.DETECTOR), ('random', Regions.RANDOM)):
     if config.HasField(field) and config.source != source:
       wanted = f'source: {Regions.Source.Name(source)}'
-      yield belongs_to(field, wanted, Regions.Source.Name(config.source))
-  for part, rules in _REGIONS_RANGES.items():
-    for field, bounds in rules.items():
-      for problem in in_range(getattr(config, part), field, *bounds):
-        yield Problem(f'{part}.{problem.field}', f'{part}.{problem.text}')
+      yield without_effect(field, wanted, Regions.Source.Name(config.source))
+  yield from check_part_ranges(config, _RANGES)
   if any(number < 0 for number in config.detector.classes):
     yield Problem(
       'detector.classes', f'detector.classes is {list(config.detector.classes)}; ids are at least 0'
@@ -44,7 +42,7 @@ def regions(config: Regions) -> Iterator[Problem]:
 
 
 # Inclusive bounds.
-_REGIONS_RANGES = {
+_RANGES: dict[str, Ranges] = {
   'detector': {
     'max_image_size': (0,),
     'batch_size': (1, 1024),

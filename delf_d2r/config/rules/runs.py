@@ -1,15 +1,18 @@
-"""What the optional stages of a run need of each other, where it is known which of them run."""
+"""Rules of a whole run: what its optional stages need of each other.
+
+Single stages use the same configs, so these rules are checked only where it is known which stages will run.
+"""
 
 import importlib.util
 from collections.abc import Iterator
 
-from delf_d2r.config.rules.rules import Problem
+from delf_d2r.errors import Problem
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 
 
 def problems(config: experiment_pb2.ExperimentConfig) -> Iterator[Problem]:
-  """Yields why stages that are present cannot run one after the other."""
+  """Yields the reasons why the stages of a config cannot be run one after the other."""
   verification = config.verification
   if config.HasField('fusion') and not config.fusion.HasField('extraction'):
     yield Problem(
@@ -17,19 +20,19 @@ def problems(config: experiment_pb2.ExperimentConfig) -> Iterator[Problem]:
     )
   if config.HasField('fusion') and config.HasField('expansion'):
     yield Problem(
-      'expansion', 'expansion asks the first search alone, so that fusion would be lost. Remove one of them'
+      'expansion', 'expansion searches the first index only, so the fusion would be lost. Remove one of them'
     )
   if verification.HasField('extraction') and config.HasField('expansion'):
     yield Problem(
       'expansion',
-      'expansion adds features of verified images to the query, but verification.extraction makes others than'
-      ' are searched with. Remove one of the two',
+      'expansion adds the features of verified images to the query, but verification.extraction makes other'
+      ' features than the search uses. Remove one of the two',
     )
   if verification.junk == VerificationConfig.SKIP_EACH and config.HasField('expansion'):
     yield Problem(
       'expansion',
-      'expansion goes on from one verified ranking, but verification.junk: SKIP_EACH makes two. Set another'
-      ' junk, or remove expansion',
+      'expansion starts from one verified ranking, but verification.junk: SKIP_EACH makes two. Set another'
+      ' value of junk, or remove expansion',
     )
   is_global = config.extraction.extractor == extraction_pb2.ExtractionConfig.GLOBAL
   if config.HasField('verification') and is_global and not verification.HasField('extraction'):
@@ -42,7 +45,7 @@ def problems(config: experiment_pb2.ExperimentConfig) -> Iterator[Problem]:
 
 
 def missing_estimator(config: VerificationConfig) -> Iterator[Problem]:
-  """Yields why this machine cannot verify by such a config, which is legal on others."""
+  """Yields a problem if this machine lacks the library that the estimator of a config needs."""
   if config.estimator == VerificationConfig.DEGENSAC and importlib.util.find_spec('pydegensac') is None:
     yield Problem(
       'verification.estimator',

@@ -1,0 +1,23 @@
+"""Rules of `protos/aggregation.proto`."""
+
+from collections.abc import Iterator
+
+from delf_d2r.config.rules.checks import check_range, is_changed, without_effect
+from delf_d2r.errors import Problem
+from delf_d2r.protos import aggregation_pb2
+
+Aggregation = aggregation_pb2.AggregationConfig
+
+
+def problems(config: Aggregation) -> Iterator[Problem]:
+  """Yields the problems of an AggregationConfig."""
+  yield from check_range(config, 'num_assignments', 1, 1000)
+  yield from check_range(config, 'query_num_assignments', 1, 1000)
+  yield from check_range(config, 'images_per_shard', 1)
+  yield from check_range(config, 'tau', -1, 1)
+  if not 0 < config.alpha <= 100:
+    yield Problem('alpha', f'alpha is {config.alpha:g}; it must be in (0, 100]')
+  if config.kernel == Aggregation.VLAD:
+    for field in ('alpha', 'tau'):
+      if is_changed(config, field):
+        yield without_effect(field, 'kernel: ASMK or ASMK_STAR', 'VLAD')

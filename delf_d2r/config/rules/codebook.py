@@ -1,0 +1,26 @@
+"""Rules of `protos/codebook.proto`."""
+
+from collections.abc import Iterator
+
+from delf_d2r.config.rules.checks import check_range
+from delf_d2r.errors import Problem
+from delf_d2r.protos import codebook_pb2
+
+
+def problems(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
+  """Yields the problems of a CodebookConfig."""
+  yield from check_range(config, 'num_words', 1, 2**24)
+  yield from check_range(config, 'iterations', 1, 10_000)
+  yield from check_range(config, 'seed', 0)
+  yield from check_range(config, 'max_descriptors', 0)
+  yield from check_range(config, 'max_descriptors_per_word', 0)
+  if config.source == codebook_pb2.CodebookConfig.ORIGIN and config.num_words != 1:
+    yield Problem(
+      'num_words', f'source is ORIGIN, which is one word, but num_words is {config.num_words}. Set it to 1'
+    )
+  if 0 < config.max_descriptors < config.num_words:
+    yield Problem(
+      'max_descriptors',
+      f'max_descriptors {config.max_descriptors} is less than num_words {config.num_words}; k-means needs at'
+      ' least one descriptor for each visual word. Raise the one or lower the other',
+    )
