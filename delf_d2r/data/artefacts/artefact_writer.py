@@ -1,7 +1,7 @@
 """Making an artefact directory: resumable, shard by shard, the manifest last.
 
-While work goes on the directory holds `manifest.partial.pbtxt` and accounts of the finished shards
-(shard_accounts.py). Two processes cannot write one directory.
+While work goes on, the directory holds `manifest.partial.pbtxt` and the ledger of the finished shards
+(shard_ledger.py). Two processes cannot write one directory at the same time.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import os
 import pathlib
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from absl import logging
@@ -21,7 +20,7 @@ from google.protobuf import text_format
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import side_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Plan, read_manifest
-from delf_d2r.data.artefacts.shard_ledger import ShardAccounts, ShardRange, ShardWriter
+from delf_d2r.data.artefacts.shard_ledger import ShardLedger
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.protos import manifest_pb2
 from delf_d2r.version import VERSION
@@ -35,12 +34,16 @@ _NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['ArtefactWriter']:
   """Opens `path` for making the planned artefact.
 
-  The writer's `finished` is true where that very artefact stands already; there is nothing to do then.
+  The writer's `finished` is true where that very artefact exists already; nothing is left to do then, and
+  `ArtefactWriter.reuse` opens it.
 
   Args:
     path: the artefact directory; made with its parents if missing.
-    plan: what it shall hold.
+    plan: the artefact that it is to hold.
     redo: remove an artefact made by another config or other inputs, instead of refusing.
+
+  Yields:
+    The writer of the directory, which is locked meanwhile.
 
   Raises:
     ArtefactError: another config or other inputs made or began what is there (the message names what
@@ -57,7 +60,15 @@ def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['
 
 
 class ArtefactWriter:
-  """The directory while it is being made; see `writing`."""
+  """An artefact directory that is being made; see `writing`.
+
+  Attributes:
+    path: the directory.
+    plan: the artefact that it is to hold.
+    finished: whether it holds that artefact already.
+    resumed: whether an earlier run began this artefact.
+    ledger: the shards.
+  """
 
   def __init__(self, path: pathlib.Path, plan: Plan):
     self.path = path
@@ -65,7 +76,7 @@ class ArtefactWriter:
     self.finished = False
     self.resumed = False
     self._started = time.monotonic()
-    self._shards = ShardAccounts(path, plan.kind)
+    self.ledger = ShardLedger(path, plan.kind)
 
   def _begin(self, redo: bool) -> None:
     name = next((name for name in (MANIFEST, PARTIAL_MANIFEST) if (self.path / name).exists()), None)
@@ -86,7 +97,7 @@ class ArtefactWriter:
           ' Choose another --output, delete the directory, or give --redo to replace it'
         )
       if differences:
-        logging.info('%s: made anew, because %s', self.path, '; '.join(differences))
+        logging.info('%s: made again, because %s', self.path, '; '.join(differences))
         self._remove_contents()
       self.finished = name == MANIFEST and not differences
       self.resumed = name == PARTIAL_MANIFEST and not differences
@@ -96,10 +107,10 @@ class ArtefactWriter:
         return
     if not self.resumed:
       self._write_manifest(PARTIAL_MANIFEST, self.plan.to_manifest(self.path))
-    self._shards.begin()
+    self.ledger.begin()
 
   def _require_empty(self) -> None:
-    # A kill while the very first file was written leaves nothing but that one's temporary name.
+    # A kill during the writing of the first file leaves only the temporary name of that file.
     first = f'.{PARTIAL_MANIFEST}.*.tmp'
     strangers = sorted(file.name for file in self.path.iterdir() if not file.match(first))
     if strangers:
@@ -109,9 +120,9 @@ class ArtefactWriter:
       )
 
   def _refresh(self, found: manifest_pb2.Manifest) -> None:
-    """Brings fields up to date that are no part of the fingerprint: alpha, tau, paths.
+    """Updates the fields of the manifest that are not part of the fingerprint: alpha, tau, paths.
 
-    Where nothing can be written the artefact serves as it is.
+    Where nothing can be written the artefact is used as it is.
     """
     fresh = self.plan.to_manifest(self.path)
     if found.config != fresh.config or found.inputs != fresh.inputs:
@@ -128,12 +139,12 @@ class ArtefactWriter:
         )
 
   def _remove_contents(self) -> None:
-    """Empties the directory but for the partial manifest, which until the end is that of the old contents.
+    """Empties the directory except for the partial manifest, which stays that of the old contents.
 
-    A kill on the way thus leaves what looks like unfinished work of the old config, never like a finished
-    artefact or like work of the new one.
+    A kill on the way thus leaves unfinished work of the old config, and never a directory that looks like a
+    finished artefact or like work of the new config.
     """
-    self._shards.remove()
+    self.ledger.remove()
     if (self.path / MANIFEST).exists():
       os.replace(self.path / MANIFEST, self.path / PARTIAL_MANIFEST)
     for child in self.path.iterdir():
@@ -144,57 +155,44 @@ class ArtefactWriter:
 
   def _remove_traces(self) -> None:
     """Removes what only unfinished work needs; a kill right after the manifest can leave it behind."""
-    # Asked first: on a read-only file system even removing what is not there is an error.
+    # The check comes first because on a read-only file system even removing an absent file is an error.
     if (self.path / PARTIAL_MANIFEST).exists():
       (self.path / PARTIAL_MANIFEST).unlink()
-    self._shards.remove()
+    self.ledger.remove()
 
-  def missing_shards(self, num_items: int, items_per_shard: int) -> Iterator[ShardRange]:
-    """Yields the shards that are still to be written. At least one shard exists, be it empty."""
-    return self._shards.missing(num_items, items_per_shard)
-
-  def shard(self, shard: ShardRange) -> contextlib.AbstractContextManager[ShardWriter]:
-    """Writes one shard; it takes its final name when the body ends, and never if it raises."""
-    return self._shards.shard(shard)
-
-  @property
-  def counts(self) -> Counter[str]:
-    """The counts of all shards that stand."""
-    return self._shards.counts
-
-  @property
-  def errors(self) -> list[dict[str, str]]:
-    """The errors of all shards that stand, in order."""
-    return self._shards.errors
-
-  def records(self) -> Iterator[bytes]:
-    """Yields the records of all shards that stand, in order."""
-    return self._shards.records()
+  def reuse(self, what: str) -> Artefact:
+    """Opens the artefact that is finished already, and logs that `what` is skipped."""
+    logging.info('%s: %s is up to date, skipped', what, self.path)
+    return Artefact.open(self.path, self.plan.kind)
 
   def discard(self) -> None:
-    """Removes all that was written: the work turned out to be of no use."""
+    """Removes everything that was written, because it turned out to be of no use."""
     self._remove_contents()
     (self.path / PARTIAL_MANIFEST).unlink()
 
   def finish(self, counts: Mapping[str, int] | None = None, *, upstream: Artefact | None = None) -> Artefact:
-    """Adds up shards and other files, writes `errors.jsonl` and the manifest: the artefact is finished.
+    """Finishes the artefact: adds up its shards and other files, writes `errors.jsonl` and the manifest.
 
     Args:
-      counts: counts beside those of the shards.
-      upstream: the artefact that this one was made from; what failed there is missing here too.
+      counts: counts beside those of the shards, whose place they take where the names are equal.
+      upstream: the artefact that this one was made from; its errors are listed here too.
+
+    Returns:
+      The finished artefact.
     """
     manifest = self.plan.to_manifest(self.path)
-    for file, account in self._shards.items():
-      manifest.shards.add(file=file, **{key: account[key] for key in ('records', 'bytes', 'crc32c')})
-    errors = [*read_errors(upstream), *self.errors]
+    entries = self.ledger.entries()
+    for file, entry in entries:
+      manifest.shards.add(file=file, records=entry['records'], bytes=entry['bytes'], crc32c=entry['crc32c'])
+    errors = [*read_errors(upstream), *self.ledger.errors]
     if errors:
       lines = [json.dumps(error, ensure_ascii=False) + '\n' for error in errors]
       files.write_atomically(self.path / ERRORS, ''.join(lines))
-    shards = (file for file, _ in self._shards.items())
+    shards = (file for file, _ in entries)
     manifest.side_files.extend(side_files.listed(self.path, others={MANIFEST, PARTIAL_MANIFEST, *shards}))
-    totals = {**self.counts, **(counts or {}), 'failed': len(errors)}
+    totals = {**self.ledger.counts, **(counts or {}), 'failed': len(errors)}
     for name in sorted(totals):
-      # A sum of a single boolean is still one.
+      # The sum of a single boolean is still a boolean.
       manifest.counts.add(name=name, value=int(totals[name]))
     manifest.bytes = self._size()
     manifest.library_version = VERSION
@@ -208,16 +206,16 @@ class ArtefactWriter:
     return sum(
       file.stat().st_size
       for file in self.path.rglob('*')
-      if file.is_file() and file != self.path / PARTIAL_MANIFEST and not self._shards.holds(file)
+      if file.is_file() and file != self.path / PARTIAL_MANIFEST and not self.ledger.owns(file)
     )
 
   def _write_manifest(self, name: str, manifest: manifest_pb2.Manifest) -> None:
-    # as_utf8 keeps image folders with non-ASCII names readable.
+    # as_utf8 keeps the names of image folders readable that are not ASCII.
     files.write_atomically(self.path / name, text_format.MessageToString(manifest, as_utf8=True))
 
 
 def read_errors(artefact: Artefact | None) -> list[dict[str, str]]:
-  """What could not be used on the way to an artefact: `name` and `error` of each."""
+  """Returns `name` and `error` of everything that could not be used on the way to an artefact."""
   if artefact is None or not (artefact.path / ERRORS).is_file():
     return []
   lines = (artefact.path / ERRORS).read_text(encoding='utf-8').splitlines()

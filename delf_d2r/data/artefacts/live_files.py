@@ -21,7 +21,7 @@ import numpy as np
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import index_files, records
 from delf_d2r.data.artefacts.index_files import ImageBoxes
-from delf_d2r.data.foreign import zip_bombs
+from delf_d2r.data.foreign import zip_limits
 from delf_d2r.errors import ArtefactError
 from delf_d2r.structures import ImageFeatures
 
@@ -44,7 +44,7 @@ class LiveState:
   added: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def load(directory: pathlib.Path, postings: int) -> LiveState:
+def load(directory: pathlib.Path, postings: int | None) -> LiveState:
   """What belongs to the postings of that checksum.
 
   Raises:
@@ -120,7 +120,7 @@ def _read(path: pathlib.Path) -> tuple[int, LiveState] | None:
     # NumPy leaves a file open that it cannot read.
     with open(path, 'rb') as file:
       # What is written here is not compressed.
-      zip_bombs.check_zip(file, path.stat().st_size)
+      zip_limits.check_unpacked_size(file, path.stat().st_size)
       with np.load(file, allow_pickle=False) as arrays:
         added = zip(arrays['added_names'].tolist(), arrays['added_digests'].tolist(), strict=True)
         boxes = ImageBoxes(arrays['coordinates'], arrays['offsets'])

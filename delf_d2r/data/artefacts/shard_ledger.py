@@ -1,4 +1,4 @@
-"""The shards of an artefact while it is made; each has an account that says what it holds."""
+"""The shards of an artefact that is being made: one entry for each finished shard says what it holds."""
 
 import contextlib
 import dataclasses
@@ -8,26 +8,43 @@ import pathlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, BinaryIO, TypedDict, TypeVar
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import tfrecord
 
 Item = TypeVar('Item')
-_PROGRESS = '.progress'
+
+_FOLDER = '.progress'
+
+
+class Entry(TypedDict):
+  """What the ledger says of one finished shard."""
+
+  records: int
+  bytes: int
+  crc32c: int
+  counts: dict[str, int]
+  errors: list[dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardRange:
-  """A shard that is still to be written: its number and the items it holds."""
+  """A shard that is still to be written.
+
+  Attributes:
+    number: its position among the shards of the artefact.
+    file: its name.
+    items: the positions of its items among those of the artefact.
+  """
 
   number: int
   file: str
   items: range
 
 
-def held_by(shards: Iterable[ShardRange], items: Iterable[Item]) -> Iterator[Item]:
-  """Yields those of all items that some shards, in order, hold; the others are passed over."""
+def items_of(shards: Iterable[ShardRange], items: Iterable[Item]) -> Iterator[Item]:
+  """Yields those of all items that belong to some shards, given in order; passes over the others."""
   items = iter(items)
   position = 0
   for shard in shards:
@@ -36,9 +53,15 @@ def held_by(shards: Iterable[ShardRange], items: Iterable[Item]) -> Iterator[Ite
 
 
 class ShardWriter:
-  """Collects the records, counts and errors of one shard."""
+  """Collects the records, counts and errors of one shard.
 
-  def __init__(self, file):
+  Attributes:
+    records: how many have been added.
+    counts: the sums of the counts of all records.
+    errors: `name` and `error` of each item that could not be used.
+  """
+
+  def __init__(self, file: BinaryIO):
     self._file = file
     self.records = 0
     self.counts: Counter[str] = Counter()
@@ -55,69 +78,75 @@ class ShardWriter:
     self.errors.append({'name': name, 'error': reason})
 
 
-class ShardAccounts:
-  """The accounts of a directory, one file each under `.progress/`.
+class ShardLedger:
+  """The finished shards of an artefact directory, with one JSON file for each below `.progress/`.
 
-  A shard is written under a temporary name, synced and renamed; its account comes first, so that a shard
-  under its final name is always accounted for.
+  A shard is written under a temporary name, synced and renamed. Its entry is written before the rename, so
+  that every shard under its final name has one.
   """
 
   def __init__(self, path: pathlib.Path, kind: str):
+    """Makes an empty ledger.
+
+    Args:
+      path: the artefact directory.
+      kind: of the artefact, with which the names of its shards begin.
+    """
     self._path = path
     self._kind = kind
-    self._accounts: dict[str, dict] = {}
+    self._entries: dict[str, Entry] = {}
 
   def begin(self) -> None:
-    """Makes room for accounts; removes what a kill left half written."""
-    (self._path / _PROGRESS).mkdir(exist_ok=True)
-    for leftover in [*self._path.glob('.*.tmp'), *self._path.glob(f'{_PROGRESS}/.*.tmp')]:
+    """Makes the folder of the entries and removes what a kill left half written."""
+    (self._path / _FOLDER).mkdir(exist_ok=True)
+    for leftover in [*self._path.glob('.*.tmp'), *self._path.glob(f'{_FOLDER}/.*.tmp')]:
       leftover.unlink()
 
   def remove(self) -> None:
-    """Removes all accounts: the shards are finished, or of no use."""
-    # Asked first: on a read-only file system even removing what is not there is an error.
-    if (self._path / _PROGRESS).exists():
-      shutil.rmtree(self._path / _PROGRESS, ignore_errors=True)
+    """Removes the folder of the entries, which a finished or discarded artefact does not need."""
+    # The check comes first because on a read-only file system even removing an absent folder is an error.
+    if (self._path / _FOLDER).exists():
+      shutil.rmtree(self._path / _FOLDER, ignore_errors=True)
 
-  def holds(self, file: pathlib.Path) -> bool:
-    """Whether a file is one of the accounts."""
-    return file.is_relative_to(self._path / _PROGRESS)
+  def owns(self, file: pathlib.Path) -> bool:
+    """Whether a file is one of the ledger's own."""
+    return file.is_relative_to(self._path / _FOLDER)
 
-  def items(self) -> list[tuple[str, dict]]:
-    """Each shard that stands, by name, with its account."""
-    return sorted(self._accounts.items())
+  def entries(self) -> list[tuple[str, Entry]]:
+    """Returns name and entry of every finished shard, in order."""
+    return sorted(self._entries.items())
 
   def missing(self, num_items: int, items_per_shard: int) -> Iterator[ShardRange]:
-    """Yields the shards that are still to be written. At least one shard exists, be it empty."""
+    """Yields the shards that are still to be written; an artefact without items has one empty shard."""
     num_shards = max(1, -(-num_items // items_per_shard))
     for number in range(num_shards):
       file = f'{self._kind}-{number:05d}-of-{num_shards:05d}.tfrecord'
       first = number * items_per_shard
-      account = self._read_account(file)
-      if account is not None:
-        self._accounts[file] = account
+      entry = self._read(file)
+      if entry is not None:
+        self._entries[file] = entry
       else:
         yield ShardRange(number, file, range(first, min(first + items_per_shard, num_items)))
 
-  def _read_account(self, file: str) -> dict | None:
-    shard, account = self._path / file, self._path / _PROGRESS / f'{file}.json'
-    if not (shard.is_file() and account.is_file()):
+  def _read(self, file: str) -> Entry | None:
+    shard, entry = self._path / file, self._path / _FOLDER / f'{file}.json'
+    if not (shard.is_file() and entry.is_file()):
       return None
     try:
-      found = files.parse_json(account.read_text(encoding='utf-8'))
+      found: Any = files.parse_json(entry.read_text(encoding='utf-8'))
       return found if found['bytes'] == shard.stat().st_size else None
     except (ValueError, KeyError, TypeError):
-      # Damaged by something else than a kill: the shard is written again.
+      # A kill leaves no damaged entry; after other damage the shard is written again.
       return None
 
   @contextlib.contextmanager
-  def shard(self, shard: ShardRange) -> Iterator[ShardWriter]:
-    """Writes one shard; it takes its final name when the body ends, and never if it raises."""
+  def write(self, shard: ShardRange) -> Iterator[ShardWriter]:
+    """Writes one shard; it takes its final name when the body ends, and never if the body raises."""
     with files.atomic_replace(self._path / shard.file) as temporary:
       with open(temporary, 'wb') as file:
         writer = ShardWriter(file)
         yield writer
-      account = {
+      entry: Entry = {
         'records': writer.records,
         'bytes': temporary.stat().st_size,
         'crc32c': files.crc32c(temporary),
@@ -125,24 +154,24 @@ class ShardAccounts:
         'errors': writer.errors,
       }
       files.write_atomically(
-        self._path / _PROGRESS / f'{shard.file}.json', json.dumps(account, ensure_ascii=False)
+        self._path / _FOLDER / f'{shard.file}.json', json.dumps(entry, ensure_ascii=False)
       )
-    self._accounts[shard.file] = account
+    self._entries[shard.file] = entry
 
   @property
   def counts(self) -> Counter[str]:
-    """The counts of all shards that stand."""
+    """The sums of the counts of all finished shards."""
     total: Counter[str] = Counter()
-    for account in self._accounts.values():
-      total.update(account['counts'])
+    for entry in self._entries.values():
+      total.update(entry['counts'])
     return total
 
   @property
   def errors(self) -> list[dict[str, str]]:
-    """The errors of all shards that stand, in order."""
-    return [error for _, account in self.items() for error in account['errors']]
+    """The errors of all finished shards, in order."""
+    return [error for _, entry in self.entries() for error in entry['errors']]
 
   def records(self) -> Iterator[bytes]:
-    """Yields the records of all shards that stand, in order."""
-    for file, _ in self.items():
+    """Yields the records of all finished shards, in order."""
+    for file, _ in self.entries():
       yield from tfrecord.read_file(self._path / file)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import h5py
 import numpy as np
 
-from delf_d2r.data.foreign import zip_bombs
+from delf_d2r.data.foreign import zip_limits
 from delf_d2r.errors import UserError
 from delf_d2r.structures import LocalFeatures
 
@@ -57,7 +57,7 @@ def read_npz(path: pathlib.Path) -> LocalFeatures:
   try:
     # NumPy leaves a file open that it cannot read.
     with open(path, 'rb') as file:
-      zip_bombs.check_zip(file, MAX_NPZ_BYTES)
+      zip_limits.check_unpacked_size(file, MAX_NPZ_BYTES)
       with np.load(file, allow_pickle=False) as archive:
         found = {name: np.asarray(archive[name], np.float32) for name in _KEYPOINTS if name in archive}
     lacking = [name for name in ('keypoints', 'descriptors', 'scores') if name not in found]

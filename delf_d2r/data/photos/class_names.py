@@ -24,7 +24,7 @@ def read(path: str | pathlib.Path) -> tuple[str, ...]:
   return tuple(names)
 
 
-def numbered(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
+def to_numbers(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
   """int64 [n] class numbers of class names, and the names by number."""
   classes = tuple(classes) or tuple(sorted(set(labels)))
   numbers = {name: number for number, name in enumerate(classes)}

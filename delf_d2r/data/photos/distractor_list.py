@@ -39,7 +39,7 @@ def load(folder: str | pathlib.Path) -> ImageList:
   return ImageList(folder.parent, tuple(f'{prefix}/{name}' for name in photos.names))
 
 
-def require_apart(distractors: ImageList, dataset: Dataset) -> None:
+def require_disjoint(distractors: ImageList, dataset: Dataset) -> None:
   """Makes sure that no distractor is a photo of a data set, under whatever name, or has the name of one.
 
   Raises:

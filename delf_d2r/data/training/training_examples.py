@@ -187,7 +187,7 @@ def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: boo
     raise UserError(
       f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class'
     )
-  labels, classes = class_names.numbered(names, photos.names, classes, folder)
+  labels, classes = class_names.to_numbers(names, photos.names, classes, folder)
   return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
 
 
@@ -218,7 +218,7 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
     )
   if not names:
     raise UserError(f'{file}: lists no photos')
-  labels, classes = class_names.numbered([row['label'] for row in rows], names, classes, file)
+  labels, classes = class_names.to_numbers([row['label'] for row in rows], names, classes, file)
   photos = ImageList(file.parent, tuple(names)).fingerprint
   digest = hashlib.sha256('\n'.join([photos, *classes, *map(str, labels)]).encode()).hexdigest()[:16]
   return PhotoFiles(file, names, [file.parent / name for name in names], labels, classes, digest)

@@ -38,8 +38,8 @@ def make(path, wanted=None, *, stop_at=None, redo=False):
   with artefact_writer.writing(path, wanted or plan(), redo=redo) as writer:
     if writer.finished:
       return worked
-    for shard in writer.missing_shards(NUM_ITEMS, PER_SHARD):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(NUM_ITEMS, PER_SHARD):
+      with writer.ledger.write(shard) as file:
         for item in shard.items:
           if item == stop_at:
             raise KeyboardInterrupt
@@ -106,9 +106,9 @@ def test_finished_artefact_is_skipped_and_not_touched(path):
 
 def test_artefact_of_no_items_has_one_empty_shard(path):
   with artefact_writer.writing(path, plan()) as writer:
-    for shard in writer.missing_shards(0, PER_SHARD):
+    for shard in writer.ledger.missing(0, PER_SHARD):
       assert len(shard.items) == 0
-      with writer.shard(shard):
+      with writer.ledger.write(shard):
         pass
     writer.finish()
   artefact = Artefact.open(path, 'features')
@@ -121,8 +121,8 @@ def test_artefact_of_no_items_has_one_empty_shard(path):
 def test_errors_of_the_artefact_before_come_first(path, tmp_path):
   make(path)
   with artefact_writer.writing(tmp_path / 'next', plan('descriptors')) as writer:
-    for shard in writer.missing_shards(1, 1):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(1, 1):
+      with writer.ledger.write(shard) as file:
         file.add_error('new.jpg', 'too')
     artefact = writer.finish(upstream=Artefact.open(path, 'features'))
   names = [error['name'] for error in artefact_writer.read_errors(artefact)]
@@ -132,8 +132,8 @@ def test_errors_of_the_artefact_before_come_first(path, tmp_path):
 
 def test_discard_leaves_an_empty_directory(path):
   with artefact_writer.writing(path, plan()) as writer:
-    for shard in writer.missing_shards(1, 1):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(1, 1):
+      with writer.ledger.write(shard) as file:
         file.add(b'x')
     writer.discard()
   assert list(path.iterdir()) == []
@@ -473,7 +473,7 @@ def test_partial_manifest_tells_the_plan(path):
 
 def test_items_that_missing_shards_hold():
   shards = [ShardRange(number, '', range(3 * number, min(3 * number + 3, 8))) for number in range(3)]
-  assert list(shard_ledger.held_by(shards, iter(range(8)))) == list(range(8))
-  assert list(shard_ledger.held_by([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
-  assert list(shard_ledger.held_by(shards[1:2], range(100))) == [3, 4, 5]
-  assert list(shard_ledger.held_by([], range(8))) == []
+  assert list(shard_ledger.items_of(shards, iter(range(8)))) == list(range(8))
+  assert list(shard_ledger.items_of([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
+  assert list(shard_ledger.items_of(shards[1:2], range(100))) == [3, 4, 5]
+  assert list(shard_ledger.items_of([], range(8))) == []

@@ -30,8 +30,8 @@ def features(name, n):
 def artefact(tmp_path, request):
   plan = Plan('features', configs.default('extraction'), (Input('images', 'x', tmp_path),))
   with artefact_writer.writing(tmp_path / 'features', plan) as writer:
-    for shard in writer.missing_shards(len(NAMES), request.param):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(len(NAMES), request.param):
+      with writer.ledger.write(shard) as file:
         for item in shard.items:
           file.add(records.encode_features(features(NAMES[item], item)), images=1)
     return writer.finish()

@@ -18,8 +18,8 @@ CONTENT = b'\0\1\2' * 100
 def path(tmp_path):
   plan = Plan('features', configs.default('extraction'), ())
   with artefact_writer.writing(tmp_path / 'made', plan) as writer:
-    for shard in writer.missing_shards(1, 1):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(1, 1):
+      with writer.ledger.write(shard) as file:
         file.add(b'record')
         file.add_error('a.jpg', 'is broken')
     for name in ('scores.npy', 'käfer.json', 'empty'):

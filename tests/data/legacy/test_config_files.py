@@ -1,0 +1,134 @@
+"""Configs of the research code become configs that extract the same."""
+
+import pytest
+from google.protobuf import text_format
+
+from delf_d2r import config as configs
+from delf_d2r.data.legacy import config_files
+from delf_d2r.errors import ConfigError
+from delf_d2r.protos import delf_legacy_config_pb2, extraction_pb2
+
+# The values of detect_to_retrieve/delf_gld_config.pbtxt (docs/reference.md 3.6).
+GLD = """
+model_path: "parameters/delf_gld_20190411/model"
+image_scales: .25
+image_scales: .5
+image_scales: 2.0
+delf_local_config {
+  use_pca: true
+  layer_name: ""
+  iou_threshold: 1.0
+  max_feature_num: 1000
+  score_threshold: 100.0
+  pca_parameters {
+    mean_path: "pca/mean.datum"
+    projection_matrix_path: "pca/pca_proj_mat.datum"
+    pca_dim: 128
+    use_whitening: false
+  }
+}
+"""
+DELG = """
+model_path: "parameters/r50delg_gld_20200814"
+image_scales: 1
+is_tf2_exported: true
+use_local_features: true
+use_global_features: true
+delf_local_config { use_pca: false max_feature_num: 900 score_threshold: 175.0 }
+delf_global_config { use_pca: false image_scales_ind: 0 }
+max_image_size: 1024
+"""
+
+
+def convert(text, change=''):
+  message = text_format.Parse(text, delf_legacy_config_pb2.DelfConfig())
+  text_format.Merge(change, message)
+  experiment = config_files.as_experiment(message)
+  # What comes out is valid.
+  overrides = [configs.to_text(experiment)]
+  return configs.load_or_default(None, ['extraction'], overrides=overrides).extraction
+
+
+def test_config_of_detect_to_retrieve():
+  found = convert(GLD)
+  assert found.extractor == extraction_pb2.ExtractionConfig.DELF
+  assert found.delf.model_path == 'parameters/delf_gld_20190411/model'
+  assert list(found.delf.image_scales) == [0.25, 0.5, 2.0]
+  assert (found.max_features, found.min_attention) == (1000, 100)
+  pca = found.delf.pca
+  assert (pca.mean_path, pca.projection_matrix_path) == ('pca/mean.datum', 'pca/pca_proj_mat.datum')
+  assert (pca.dimensions, pca.whitening) == (128, False)
+  sizes = (found.max_image_size, found.min_image_size, found.max_crop_size, found.min_crop_size)
+  assert sizes == (0, 0, 0, 0)  # -1 there.
+  assert not found.apply_exif_orientation
+
+
+def test_config_of_delg():
+  found = convert(DELG)
+  assert (found.max_features, found.min_attention, found.max_image_size, found.max_crop_size) == (
+    900,
+    175,
+    1024,
+    1024,
+  )
+  assert not found.delf.HasField('pca')
+
+
+@pytest.mark.parametrize(('chosen', 'scales'), [('', [1, 0.5, 0.25]), ('2 0', [0.25, 1])])
+def test_global_descriptors_alone(chosen, scales):
+  change = 'use_local_features: false image_scales: 0.5 image_scales: 0.25'
+  message = text_format.Parse(DELG, delf_legacy_config_pb2.DelfConfig())
+  message.delf_global_config.ClearField('image_scales_ind')
+  indices = ' '.join(f'image_scales_ind: {position}' for position in chosen.split())
+  found = convert(text_format.MessageToString(message), f'{change} delf_global_config {{ {indices} }}')
+  assert found.extractor == extraction_pb2.ExtractionConfig.GLOBAL
+  assert list(found.global_descriptor.image_scales) == scales
+  assert found.global_descriptor.model_path == 'parameters/r50delg_gld_20200814'
+  assert (found.max_image_size, found.max_crop_size, found.apply_exif_orientation) == (1024, 1024, False)
+
+
+def test_defaults_of_the_research_code_hold():
+  found = convert('model_path: "x" delf_local_config { use_pca: false }')
+  assert (found.max_features, found.min_attention) == (1000, 100)
+
+
+def test_whitening_takes_its_variances_along():
+  found = convert(
+    GLD, 'delf_local_config { pca_parameters { use_whitening: true pca_variances_path: "v.datum" } }'
+  )
+  assert (found.delf.pca.whitening, found.delf.pca.variances_path) == (True, 'v.datum')
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('use_local_features: false use_global_features: false', 'nothing to extract'),
+    ('use_local_features: false delf_global_config { use_pca: true }', 'every scale is reduced before'),
+    (
+      'use_local_features: false delf_global_config { image_scales_ind: 1 }',
+      r'\[1\]: there are 1 image_scales',
+    ),
+    ('use_square_images: true', 'keep their shape'),
+    ('delf_local_config { use_resized_coordinates: true }', 'those of the photo'),
+    ('delf_local_config { use_pca: true }', 'needs pca_parameters'),
+    ('max_image_size: 0', 'nothing of a photo'),
+  ],
+)
+def test_what_has_no_counterpart_is_refused(change, message):
+  with pytest.raises(ConfigError, match=message):
+    convert(DELG, change)
+
+
+def test_only_configs_of_the_research_code_are_taken_for_such(tmp_path):
+  path = tmp_path / 'x.pbtxt'
+  for text, is_legacy in (
+    (GLD, True),
+    (DELG, True),
+    ('extraction { max_features: 5 }', False),
+    ('max_features: 5', False),
+    ('max_image_size: 800', False),  # Of either form; ours comes first.
+    ('{', False),
+  ):
+    path.write_text(text)
+    assert (config_files.parse(path) is not None) == is_legacy
+  assert config_files.parse(tmp_path / 'none.pbtxt') is None
