@@ -50,7 +50,7 @@ def main(_):
   more = distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None
   if more:
     # Now, not after all stages.
-    distractor_list.require_apart(more, dataset)
+    distractor_list.require_disjoint(more, dataset)
   output = pathlib.Path(FLAGS.output)
   options = experiment.Options(
     FLAGS.workers,

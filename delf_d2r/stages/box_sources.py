@@ -10,7 +10,7 @@ import numpy as np
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Input
-from delf_d2r.data.boxes import any_form
+from delf_d2r.data.boxes import stored_boxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
@@ -93,8 +93,8 @@ def build(regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path
       photos_at_once=regions.detector.batch_size,
       uses_network=True,
     )
-  stored = any_form.read(path, photos.names) if path else {}
-  inputs = (Input('boxes_file', any_form.fingerprint(path), path.resolve()),) if path else ()
+  stored = stored_boxes.read(path, photos.names) if path else {}
+  inputs = (Input('boxes_file', stored_boxes.fingerprint(path), path.resolve()),) if path else ()
   find = _by_name(regions, stored)
   return BoxSource(
     lambda: lambda some: [find(photo.name) for photo in some], inputs, regions.images_per_shard
