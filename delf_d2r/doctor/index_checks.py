@@ -48,7 +48,7 @@ class IndexCheck:
       lists += np.diff(arrays.offsets.astype(np.int64))
       for entry in np.flatnonzero(arrays.word_counts == 0).tolist():
         empty.add(_name_of(contents.images, first + entry))
-      if contents.kernel is not Kernel.ASMK_STAR:
+      if not contents.kernel.is_binary:
         for rows in blocks(arrays.values):
           broken.add('values', int(np.count_nonzero(~_sound(rows, contents.kernel))))
       first += segment.num_entries
@@ -90,7 +90,7 @@ class IndexCheck:
 def _sound(rows: np.ndarray, kernel: Kernel) -> np.ndarray:
   norms = np.linalg.norm(rows, axis=1)
   # Of a VLAD only the whole has length 1. NaN compares false.
-  return np.isfinite(norms) if kernel is Kernel.VLAD else np.abs(norms - 1) <= UNIT_TOLERANCE
+  return np.abs(norms - 1) <= UNIT_TOLERANCE if kernel.is_selective else np.isfinite(norms)
 
 
 def _name_of(images, entry: int) -> str:

@@ -8,6 +8,7 @@ descriptors, regions of two images are matched by their channel.
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 # Cells of one channel touch by sides and corners, those of two channels never.
@@ -17,29 +18,28 @@ _NEIGHBOURS[1] = True
 
 @dataclasses.dataclass(frozen=True)
 class ActivationRegions:
-  """N regions, channel by channel, the strongest of each first.
+  """N regions, channel by channel, the strongest of each channel first.
 
   Attributes:
     channels: int64 [N].
-    centers: float64 [N, 2], `(y, x)` in cells, the mean weighted by the activations; cell 0 reaches from 0 to
-    1.
+    centers: float64 [N, 2], `(y, x)` in cells, the mean weighted by the activations; cell 0 covers [0, 1].
     areas: int64 [N], cells.
     strengths: float32 [N], the largest activation.
   """
 
-  channels: np.ndarray
-  centers: np.ndarray
-  areas: np.ndarray
-  strengths: np.ndarray
+  channels: npt.NDArray[np.int64]
+  centers: npt.NDArray[np.float64]
+  areas: npt.NDArray[np.int64]
+  strengths: npt.NDArray[np.float32]
 
 
-def find(activations: np.ndarray, *, threshold: float, most: int) -> ActivationRegions:
-  """The regions of all channels.
+def find(activations: npt.NDArray[np.float32], *, threshold: float, most: int) -> ActivationRegions:
+  """Finds the regions of all channels.
 
   Args:
     activations: float32 [H, W, C]; channels that are nowhere positive have no regions.
-    threshold: share of a channel's maximum, in (0, 1], that cells of a region reach.
-    most: regions that are kept of each channel.
+    threshold: share of a channel's maximum, in (0, 1], that every cell of a region reaches.
+    most: the largest number of regions of each channel that are kept, the strongest first.
   """
   maps = activations.transpose(2, 0, 1)
   peaks = maps.max(axis=(1, 2), keepdims=True)
@@ -54,7 +54,7 @@ def find(activations: np.ndarray, *, threshold: float, most: int) -> ActivationR
   sums = [np.bincount(regions, weights * (axis + 0.5), count) for axis in cells[1:]]
   centers = np.stack(sums, axis=1) / totals[:, None]
   areas = np.bincount(regions, minlength=count)
-  # Equal ones in the order of the scan.
+  # The sort is stable: equal regions stay in the order of the scan.
   order = np.lexsort((-strengths, channels))
   ranks = np.arange(count) - np.searchsorted(channels[order], channels[order])
   order = order[ranks < most]

@@ -1,37 +1,87 @@
-"""From the features of an image and their words to one sparse aggregated descriptor.
+"""Aggregation of the local features of an image into one sparse descriptor: VLAD, ASMK, ASMK* and R- forms.
 
-`aggregate` takes one set of features (VLAD, ASMK, ASMK*), `aggregate_regions` all regions of an image
-(R-VLAD, R-ASMK, R-ASMK*), `aggregate_each_region` gives every region a descriptor of its own (regional
-search). Rules: docs/reference.md 2.3 to 2.7.
+With x_n the features, c_k the visual words, and X_rk the features of region r that are assigned to word k:
+
+  VLAD      V_rk   = sum over x_n in X_rk of (x_n - c_k)
+  R-VLAD    R-V_k  = 1 / R  sum over r of  V_rk / ||V_r||,     ||V_r||^2 = sum over k of ||V_rk||^2
+  ASMK      A_k    = V_k / ||V_k||            R-ASMK     the same of R-V_k
+  ASMK*     B_k    = [A_k > 0]                R-ASMK*    the same of R-ASMK
+
+VLAD: Jegou, Douze, Schmid, Perez, "Aggregating local descriptors into a compact image representation", CVPR
+2010, equation 1. ASMK and ASMK*: Tolias, Avrithis, Jegou, "To aggregate or not to aggregate: selective match
+kernels for image search", ICCV 2013. Regional aggregation: Teichmann, Araujo, Zhu, Sim, "Detect-to-Retrieve:
+Efficient Regional Aggregation for Image Search", CVPR 2019, section 4. The rules that decide about single
+bytes are in docs/reference.md 2.3 to 2.7. similarity.py compares two such descriptors.
+
+A region of 1,000 features touches at most 1,000 of 65,536 words, so only the words that occur are kept: the
+dense matrix [K, D] is never made.
+
+ASMK needs no weights against bursts of like features (Jegou, Douze, Schmid, "On the burstiness of visual
+elements", CVPR 2009): an image has one unit vector for each word, however many features it has there.
 """
 
+import dataclasses
 import enum
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from delf_d2r.kernels.asmk import normalize_words, present_words
-from delf_d2r.kernels.binarization import binarize
-from delf_d2r.kernels.regional import pool_regions
-from delf_d2r.kernels.vlad import l2_norms, row_squared_norms, sum_residuals
+from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+from delf_d2r.kernels.norms import l2_norms, row_squared_norms
 from delf_d2r.structures import AggregatedDescriptor
+
+PRESENCE_NORM = np.float32(1e-6)
 
 
 class Kernel(enum.Enum):
-  """What an aggregated descriptor keeps of each word's residual sum."""
+  """The part of each word's residual sum that an aggregated descriptor keeps."""
 
   VLAD = 'vlad'  # the sum; the whole vector is normalised
   ASMK = 'asmk'  # its direction
   ASMK_STAR = 'asmk_star'  # the signs of its D components, one bit each
 
+  @property
+  def is_binary(self) -> bool:
+    """Whether the values are packed bits, compared by Hamming distance, and not floats."""
+    return self is Kernel.ASMK_STAR
+
+  @property
+  def is_selective(self) -> bool:
+    """Whether the kernel is of the ASMK family.
+
+    Such a kernel passes the similarity of each word through the selectivity sigma, and normalises by
+    1 / sqrt(W); the value of each word is a unit vector or its signs. VLAD is linear and carries its norm in
+    its values.
+    """
+    return self is not Kernel.VLAD
+
+  @property
+  def dtype(self) -> np.dtype[Any]:
+    """The dtype of the values of a descriptor: uint8 or float32."""
+    return np.dtype(np.uint8 if self.is_binary else np.float32)
+
+  def columns(self, dimensions: int) -> int:
+    """Returns the number of values of a word: ceil(D / 8) bytes or D floats."""
+    return -(-dimensions // 8) if self.is_binary else dimensions
+
+
+# Descriptors -----------------------------------------------------------------------------------------
+
 
 def aggregate(
-  descriptors, words, centroids, *, kernel: Kernel, normalize: bool = True
+  descriptors: npt.ArrayLike,
+  words: npt.ArrayLike,
+  centroids: npt.ArrayLike,
+  *,
+  kernel: Kernel,
+  normalize: bool = True,
 ) -> AggregatedDescriptor:
-  """VLAD, ASMK or ASMK* of one set of features.
+  """Returns VLAD, ASMK or ASMK* of one set of features.
 
   Args:
     descriptors: float32 [N, D].
-    words: integer [N, m], the words assigned to each feature.
+    words: integer [N, m], the words assigned to each feature; [N] is read as [N, 1].
     centroids: float32 [K, D].
     kernel: which descriptor.
     normalize: VLAD only: divide by the L2 norm over all words.
@@ -43,20 +93,28 @@ def aggregate(
   Raises:
     ValueError: shapes disagree or a word is outside [0, K).
   """
-  blocks = sum_residuals(descriptors, words, (0, len(descriptors)), centroids)
+  features = np.asarray(descriptors)
+  blocks = sum_residuals(features, words, (0, len(features)), centroids)
   return _finish(blocks.words, blocks.sums, kernel, normalize)
 
 
 def aggregate_regions(
-  descriptors, words, region_offsets, centroids, *, kernel: Kernel, normalize: bool = False, weights=None
+  descriptors: npt.ArrayLike,
+  words: npt.ArrayLike,
+  region_offsets: npt.ArrayLike,
+  centroids: npt.ArrayLike,
+  *,
+  kernel: Kernel,
+  normalize: bool = False,
+  weights: npt.NDArray[Any] | None = None,
 ) -> AggregatedDescriptor:
-  """R-VLAD, R-ASMK or R-ASMK* of all regions of one image.
+  """Returns R-VLAD, R-ASMK or R-ASMK* of all regions of one image.
 
-  Each region's VLAD is L2-normalised before the sum whatever `normalize` says.
+  The VLAD of each region is L2-normalised before the sum whatever `normalize` says.
 
   Args:
     descriptors: float32 [N, D], the features of all regions.
-    words: integer [N, m].
+    words: integer [N, m], the words assigned to each feature; [N] is read as [N, 1].
     region_offsets: integer [R + 1], region r owns features `region_offsets[r]:region_offsets[r + 1]`.
     centroids: float32 [K, D].
     kernel: which descriptor.
@@ -66,26 +124,37 @@ def aggregate_regions(
   Raises:
     ValueError: shapes disagree, a word is outside [0, K), or the offsets do not cover the features.
   """
-  words, pooled = pool_regions(sum_residuals(descriptors, words, region_offsets, centroids), weights)
-  return _finish(words, pooled, kernel, normalize)
+  blocks = sum_residuals(descriptors, words, region_offsets, centroids)
+  pooled_words, pooled = pool_regions(blocks, weights)
+  return _finish(pooled_words, pooled, kernel, normalize)
 
 
 def aggregate_each_region(
-  descriptors, words, region_offsets, centroids, *, kernel: Kernel, normalize: bool = True
+  descriptors: npt.ArrayLike,
+  words: npt.ArrayLike,
+  region_offsets: npt.ArrayLike,
+  centroids: npt.ArrayLike,
+  *,
+  kernel: Kernel,
+  normalize: bool = True,
 ) -> list[AggregatedDescriptor]:
-  """The descriptor of each region alone, as `aggregate` would give it; R of them, empty ones included.
+  """Returns the descriptor of each region alone, equal to that of `aggregate`, for regional search.
 
-  Arguments and errors as for `aggregate_regions`.
+  There are R of them, empty ones included. Arguments and errors are those of `aggregate_regions`.
   """
   blocks = sum_residuals(descriptors, words, region_offsets, centroids)
   regions = (blocks.regions == r for r in range(blocks.num_regions))
   return [_finish(blocks.words[own], blocks.sums[own], kernel, normalize) for own in regions]
 
 
-def _finish(words: np.ndarray, sums: np.ndarray, kernel: Kernel, normalize: bool) -> AggregatedDescriptor:
-  """Words int64 [W] and their residual sums float32 [W, D], pooled or not, as a descriptor."""
+def _finish(
+  words: npt.NDArray[np.int64], sums: npt.NDArray[np.float32], kernel: Kernel, normalize: bool
+) -> AggregatedDescriptor:
+  """Makes a descriptor of words [W] and their residual sums [W, D], pooled over regions or not."""
+  kept: npt.NDArray[np.bool_]
+  values: npt.NDArray[Any]
   if kernel is Kernel.VLAD:
-    kept = sums.any(axis=1)
+    kept = np.any(sums, axis=1)
     values = sums[kept]
     if normalize:
       values /= l2_norms(row_squared_norms(values).sum(dtype=np.float64))
@@ -98,3 +167,258 @@ def _finish(words: np.ndarray, sums: np.ndarray, kernel: Kernel, normalize: bool
   else:
     raise ValueError(f'kernel: expected a Kernel, one of {[k.name for k in Kernel]}, found {kernel!r}')
   return AggregatedDescriptor(words[kept].astype(np.uint32), values, sums.shape[1])
+
+
+# VLAD: V_rk = sum over x_n in X_rk of (x_n - c_k) ----------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualSums:
+  """Unnormalised VLAD blocks of all regions of an image, in ascending order of (word, region).
+
+  Attributes:
+    words: int64 [S], visual word of each block.
+    regions: int64 [S], region of each block.
+    sums: float32 [S, D], V_rk.
+    num_regions: R, empty regions included.
+  """
+
+  words: npt.NDArray[np.int64]
+  regions: npt.NDArray[np.int64]
+  sums: npt.NDArray[np.float32]
+  num_regions: int
+
+
+def sum_residuals(
+  descriptors: npt.ArrayLike, words: npt.ArrayLike, region_offsets: npt.ArrayLike, centroids: npt.ArrayLike
+) -> ResidualSums:
+  """Sums the residuals of every (word, region) pair that occurs: V_rk.
+
+  A feature with several words adds its full residual to each (docs/reference.md 2.3). The float32 sums run
+  over the features in the order given, with and without numba: the sign of a sum near zero, a bit of ASMK*,
+  depends on the order (docs/reference.md 2.11, point 12).
+
+  Args:
+    descriptors: float32 [N, D].
+    words: integer [N, m], the words assigned to each feature; [N] is read as [N, 1].
+    region_offsets: integer [R + 1], region r owns features `region_offsets[r]:region_offsets[r + 1]`.
+    centroids: float32 [K, D].
+
+  Raises:
+    ValueError: shapes disagree, a word is outside [0, K), or the offsets do not cover the features.
+  """
+  features, words, offsets, centroids = _checked(descriptors, words, region_offsets, centroids)
+  num_features, num_assignments = words.shape
+  num_regions = len(offsets) - 1
+  num_entries = words.size
+  # One integer for each entry, ordered by word, region, position: sorting values is several times
+  # faster than a stable argsort and gives the same order.
+  region_of_feature = np.repeat(np.arange(num_regions), np.diff(offsets))
+  keys = words.astype(np.int64) * num_regions + region_of_feature[:, None]
+  keys *= num_entries
+  keys += np.arange(num_entries).reshape(num_features, num_assignments)
+  keys = np.sort(keys, axis=None)
+  pairs, entries = np.divmod(keys, max(num_entries, 1))
+  starts = _run_starts(pairs)
+  block_words, block_regions = np.divmod(pairs[starts[:-1]], max(num_regions, 1))
+  entry_features = entries // num_assignments
+  sum_blocks = _sum_blocks_compiled if HAVE_NUMBA else _sum_blocks_numpy
+  sums = sum_blocks(features, centroids, entry_features, block_words, starts)
+  return ResidualSums(block_words, block_regions, sums, num_regions)
+
+
+def _sum_blocks_numpy(
+  descriptors: npt.NDArray[np.float32],
+  centroids: npt.NDArray[np.float32],
+  features: npt.NDArray[np.int64],
+  block_words: npt.NDArray[np.int64],
+  starts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+  entry_words = np.repeat(block_words, np.diff(starts))
+  return _sum_runs(descriptors[features] - centroids[entry_words], starts)
+
+
+@njit
+def _sum_blocks_compiled(
+  descriptors: npt.NDArray[np.float32],
+  centroids: npt.NDArray[np.float32],
+  features: npt.NDArray[np.int64],
+  block_words: npt.NDArray[np.int64],
+  starts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+  dimensions = descriptors.shape[1]
+  sums = np.zeros((len(block_words), dimensions), np.float32)
+  for block in range(len(block_words)):
+    word = block_words[block]
+    for entry in range(starts[block], starts[block + 1]):
+      feature = features[entry]
+      for d in range(dimensions):
+        sums[block, d] += descriptors[feature, d] - centroids[word, d]
+  return sums
+
+
+# R-VLAD: R-V_k = 1 / R sum over r of V_rk / ||V_r|| --------------------------------------------------
+
+
+def pool_regions(
+  blocks: ResidualSums, weights: npt.NDArray[Any] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+  """Returns the mean over the regions of their L2-normalised VLADs (docs/reference.md 2.4): R-V_k.
+
+  ||V_r|| runs over all words of region r, so a region of few words weighs more in each of them. The mean is
+  over all R regions, empty ones included. Rows are added in order of region.
+
+  Args:
+    blocks: the residual sums of R regions.
+    weights: float [R], positive: the factor of each region's VLAD; None: 1.
+
+  Returns:
+    words int64 [W], ascending, and float32 [W, D].
+  """
+  squared_norms = np.bincount(blocks.regions, row_squared_norms(blocks.sums), minlength=blocks.num_regions)
+  norms = l2_norms(squared_norms)
+  if weights is not None:
+    norms = (norms / weights).astype(norms.dtype)
+  divisors = norms[blocks.regions]
+  starts = _run_starts(blocks.words)
+  pool = _pool_compiled if HAVE_NUMBA else _pool_numpy
+  pooled = pool(blocks.sums, divisors, starts, np.float32(max(blocks.num_regions, 1)))
+  return blocks.words[starts[:-1]], pooled
+
+
+def _pool_numpy(
+  sums: npt.NDArray[np.float32],
+  divisors: npt.NDArray[np.float32],
+  starts: npt.NDArray[np.int64],
+  num_regions: np.float32,
+) -> npt.NDArray[np.float32]:
+  return _sum_runs(sums / divisors[:, None], starts) / num_regions
+
+
+@njit(error_model='numpy')  # a check for division by zero would keep the loop from being vectorised
+def _pool_compiled(
+  sums: npt.NDArray[np.float32],
+  divisors: npt.NDArray[np.float32],
+  starts: npt.NDArray[np.int64],
+  num_regions: np.float32,
+) -> npt.NDArray[np.float32]:
+  dimensions = sums.shape[1]
+  pooled = np.zeros((len(starts) - 1, dimensions), np.float32)
+  for word in range(len(pooled)):
+    for block in range(starts[word], starts[word + 1]):
+      divisor = divisors[block]
+      for d in range(dimensions):
+        pooled[word, d] += sums[block, d] / divisor
+    for d in range(dimensions):
+      pooled[word, d] /= num_regions
+  return pooled
+
+
+# ASMK and R-ASMK: A_k = V_k / ||V_k|| ----------------------------------------------------------------
+
+
+def present_words(
+  residual_sums: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+  """Finds the words whose residual sum has a norm above 1e-6, strictly (docs/reference.md 2.5).
+
+  A word whose residuals cancel out, or whose only feature equals the centroid, is not present.
+
+  Args:
+    residual_sums: float32 [W, D], V_k or R-V_k.
+
+  Returns:
+    bool [W], and the norms float32 [W].
+  """
+  norms = np.sqrt(row_squared_norms(residual_sums))
+  return norms > PRESENCE_NORM, norms
+
+
+def normalize_words(
+  residual_sums: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+  """Divides the residual sum of every present word by its norm.
+
+  Args:
+    residual_sums: float32 [W, D], V_k or R-V_k.
+
+  Returns:
+    bool [W], which words are present, and their unit vectors float32 [W present, D].
+  """
+  present, norms = present_words(residual_sums)
+  return present, residual_sums[present] / norms[present, None]
+
+
+# ASMK* and R-ASMK*: B_k = [A_k > 0] ------------------------------------------------------------------
+
+
+def binarize(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+  """Packs the signs of values: float [W, D] -> uint8 [W, ceil(D / 8)], bit 1 where a value is above zero.
+
+  Zero gives 0. The first dimension is the most significant bit of byte 0; the last byte is padded with zeros
+  (docs/reference.md 2.7).
+  """
+  return np.packbits(values > 0, axis=1)
+
+
+# Runs of equal keys ----------------------------------------------------------------------------------
+
+
+def _run_starts(sorted_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+  """Returns where each run of equal keys starts, and the end: int64 [S + 1] for S distinct keys."""
+  is_start = np.empty(len(sorted_keys) + 1, bool)
+  is_start[:1] = is_start[-1:] = True
+  np.not_equal(sorted_keys[1:], sorted_keys[:-1], out=is_start[1:-1])
+  return np.flatnonzero(is_start)
+
+
+def _sum_runs(rows: npt.NDArray[np.float32], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+  """Sums `rows[starts[s]:starts[s + 1]]` in order for each s; every run has at least one row.
+
+  `np.add.reduceat` would add the rows of long runs pairwise, in another order.
+  """
+  lengths = np.diff(starts)
+  sums = rows[starts[:-1]] + np.float32(0)  # the sum begins with 0, which turns -0 into 0
+  for position in range(1, lengths.max(initial=0)):
+    longer = np.flatnonzero(lengths > position)
+    sums[longer] += rows[starts[longer] + position]
+  return sums
+
+
+def _checked(
+  descriptors: npt.ArrayLike, words: npt.ArrayLike, region_offsets: npt.ArrayLike, centroids: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+  """Returns the arguments of `sum_residuals` as contiguous arrays of one dtype each, or raises ValueError."""
+  descriptors = np.ascontiguousarray(descriptors, np.float32)
+  centroids = np.ascontiguousarray(centroids, np.float32)
+  words = np.asarray(words)
+  offsets = np.asarray(region_offsets, np.int64)
+  if centroids.ndim != 2 or descriptors.ndim != 2 or descriptors.shape[1] != centroids.shape[1]:
+    raise ValueError(
+      f'descriptors {descriptors.shape} and centroids {centroids.shape} must be [N, D] and [K, D] of one D;'
+      ' aggregate with the codebook that was trained on these descriptors'
+    )
+  if words.ndim == 1:
+    words = words[:, None]
+  if words.ndim != 2 or len(words) != len(descriptors) or words.shape[1] < 1:
+    raise ValueError(
+      f'words: expected shape ({len(descriptors)}, m), m >= 1, found {words.shape}; give the words of these'
+      ' features'
+    )
+  if words.size and (words.dtype.kind not in 'iu' or words.min() < 0 or words.max() >= len(centroids)):
+    raise ValueError(
+      f'words: expected integers in [0, {len(centroids)}), found {words.dtype} in'
+      f' [{words.min()}, {words.max()}]; assign with the same codebook'
+    )
+  if (
+    offsets.ndim != 1
+    or len(offsets) < 1
+    or offsets[0] != 0
+    or np.any(np.diff(offsets) < 0)
+    or (offsets[-1] != len(descriptors))
+  ):
+    raise ValueError(
+      f'region_offsets must rise from 0 to the number of features ({len(descriptors)}),'
+      f' found {offsets.tolist()}; give the offsets of these features'
+    )
+  return descriptors, words, offsets, centroids

@@ -1,11 +1,13 @@
-"""Assignment to visual words that compares the words of some cells only, several times faster."""
+"""Approximate assignment to visual words: only the words of some cells are compared, several times faster."""
 
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.kernels.assignment import (
   ExactAssigner,
@@ -25,21 +27,24 @@ class ApproximateAssigner:
   compares the best `num_candidates` by distance. Against HNSW over the centroids this is several times
   faster at the same recall, builds in a tenth of the time, and the same input gives the same words:
   the index is built by one thread, and a feature's words do not depend on its neighbours in the batch.
-  Below `EXACT_BELOW` words nothing is gained, so all words are compared.
+  Below `EXACT_BELOW` words the cells save no time, so all words are compared.
 
-  Measure the recall on the descriptors at hand (`measure_recall`); more probes and candidates raise it.
+  The recall depends on the descriptors and can be measured (`measure_recall`); more probes and candidates
+  raise it.
   """
 
   EXACT_BELOW = 8192
 
-  def __init__(self, centroids, *, seed: int = 0, num_probes: int = 40, num_candidates: int = 24):
+  def __init__(
+    self, centroids: npt.ArrayLike, *, seed: int = 0, num_probes: int = 40, num_candidates: int = 24
+  ) -> None:
     """Groups and encodes the centroids.
 
     Args:
       centroids: float32 [K, D].
-      seed: of the two k-means inside.
+      seed: of the two k-means runs inside.
       num_probes: cells visited for each feature.
-      num_candidates: words compared by distance for each feature; 4 m at least are.
+      num_candidates: words compared by distance for each feature; at least 4 m are compared.
 
     Raises:
       ValueError: the centroids are not a finite [K, D].
@@ -47,12 +52,12 @@ class ApproximateAssigner:
     self._exact = ExactAssigner(centroids)
     self._centroids = checked_centroids(centroids)
     self._num_candidates = num_candidates
-    self._index = None
+    self._index: faiss.IndexRefine | None = None
     if len(self._centroids) >= self.EXACT_BELOW:
       self._build(seed, num_probes)
 
   def _build(self, seed: int, num_probes: int) -> None:
-    self._gaps = Gaps.between(self._centroids)
+    self._gaps = CoordinateGaps.between(self._centroids)
     vectors = self._prepared(self._centroids)
     num_words, dimensions = vectors.shape
     num_cells = 3 * math.isqrt(num_words) // 2
@@ -72,37 +77,39 @@ class ApproximateAssigner:
     self._codes.implem = 10
     self._index = faiss.IndexRefine(self._codes, self._vectors)
 
-  def __call__(self, descriptors, num_assignments: int = 1) -> np.ndarray:
-    """Words int32 [N, m], nearest first; errors as for `assign`."""
+  def __call__(self, descriptors: npt.ArrayLike, num_assignments: int = 1) -> npt.NDArray[np.int32]:
+    """Returns words int32 [N, m], nearest first; errors are those of `assign`."""
     if self._index is None:
       return self._exact(descriptors, num_assignments)
     descriptors = checked_descriptors(descriptors, self._centroids, num_assignments)
     words = np.empty((len(descriptors), num_assignments), np.int32)
     for block in blocks(np.arange(len(descriptors)), 65536):
-      words[block] = self._nearest(descriptors[block], num_assignments)
+      words[block] = self._nearest(self._index, descriptors[block], num_assignments)
     return words
 
   assign = __call__
 
-  def _nearest(self, descriptors: np.ndarray, num_assignments: int) -> np.ndarray:
+  def _nearest(
+    self, index: faiss.IndexRefine, descriptors: npt.NDArray[np.float32], num_assignments: int
+  ) -> npt.NDArray[np.int32]:
     num_proposed = num_assignments + 1  # the product's rounding may exchange the last two
     num_scanned = max(self._num_candidates, 4 * num_assignments, num_proposed)
-    self._index.k_factor = num_scanned / num_proposed
-    _, candidates = self._index.search(self._prepared(descriptors), num_proposed)
+    index.k_factor = num_scanned / num_proposed
+    _, candidates = index.search(self._prepared(descriptors), num_proposed)
     short = np.flatnonzero(candidates[:, -1] < 0)  # the cells visited hold too few words
     candidates[short] = np.arange(num_proposed)
     words, _ = refine(descriptors, self._centroids, candidates, num_assignments)
     words[short] = self._exact(descriptors[short], num_assignments)
     return words
 
-  def measure_recall(self, descriptors) -> float:
-    """recall@1: the share of descriptors float32 [N, D] given their exact nearest word; 1 when N = 0."""
-    if len(descriptors) == 0:
+  def measure_recall(self, descriptors: npt.ArrayLike) -> float:
+    """Returns recall@1: the share of descriptors float32 [N, D] that get their nearest word, 1 if N = 0."""
+    if np.shape(descriptors)[0] == 0:
       return 1.0
     return float(np.mean(self(descriptors) == self._exact(descriptors)))
 
-  def _prepared(self, vectors: np.ndarray) -> np.ndarray:
-    """Without wide gaps, and with an even number of dimensions: two of them make one 4-bit code."""
+  def _prepared(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns vectors without wide gaps and with an even D, since two dimensions make one 4-bit code."""
     vectors = self._gaps.narrow(vectors)
     return np.pad(vectors, ((0, 0), (0, 1))) if vectors.shape[1] % 2 else vectors
 
@@ -113,7 +120,7 @@ class ApproximateAssigner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaps:
+class CoordinateGaps:
   """Wide empty intervals of single coordinates, where words of two kinds of features lie apart.
 
   extractors/joined.py moves one kind away by a constant. The tables of distances that are scanned have 8
@@ -122,33 +129,34 @@ class Gaps:
   closed, 6 of 3,000 descriptors found the other kind's words only.
 
   Attributes:
-    middles: float32 [D], where the largest gap of each coordinate is.
-    excess: float32 [D], how much wider it is than the rest of the coordinate's range; 0 where it is not.
+    middles: float32 [D], the middle of the largest gap of each coordinate.
+    excess: float32 [D], how much wider that gap is than the rest of the coordinate's range, else 0.
   """
 
-  middles: np.ndarray
-  excess: np.ndarray
+  middles: npt.NDArray[np.float32]
+  excess: npt.NDArray[np.float32]
 
   @classmethod
-  def between(cls, vectors: np.ndarray) -> 'Gaps':
-    """The gaps of float32 [K, D]."""
+  def between(cls, vectors: npt.NDArray[np.float32]) -> 'CoordinateGaps':
+    """Finds the gaps of float32 [K, D]."""
     values = np.sort(vectors.T, axis=1)
     steps = np.diff(values, axis=1, append=values[:, -1:])
     largest = steps.argmax(axis=1)[:, None]
     widths = np.take_along_axis(steps, largest, axis=1)
-    middles = np.take_along_axis(values, largest, axis=1) + widths / 2
+    middles = np.take_along_axis(values, largest, axis=1) + widths / np.float32(2)
     rests = values[:, -1:] - values[:, :1] - widths
     return cls(middles[:, 0], np.maximum(widths - rests, 0)[:, 0])
 
-  def narrow(self, vectors: np.ndarray) -> np.ndarray:
-    """Float32 [N, D] without the gaps' excess; the array itself if there is none."""
+  def narrow(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns float32 [N, D] without the excess of the gaps; the array itself if there is none."""
     if not self.excess.any():
       return vectors
-    return vectors - self.excess * (vectors > self.middles)
+    narrowed: npt.NDArray[np.float32] = vectors - self.excess * (vectors > self.middles)
+    return narrowed
 
 
 @contextlib.contextmanager
-def single_threaded():
+def single_threaded() -> Iterator[None]:
   """Runs faiss with one thread inside the block, where results would depend on scheduling."""
   before = faiss.omp_get_max_threads()
   faiss.omp_set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Lloyd's algorithm, which trains codebooks: exact by faiss, or with an approximate assignment step.
+"""Lloyd's algorithm, which trains codebooks: exactly by faiss, or with an approximate assignment step.
 
 `approximate` takes the assignment step of Agustsson, Timofte and Van Gool, "k2-means for fast and accurate
 large scale clustering", ECML PKDD 2017: from one iteration to the next a descriptor moves to a word near its
@@ -7,9 +7,11 @@ of N x K.
 """
 
 import math
+from collections.abc import Iterator
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
 
@@ -17,9 +19,9 @@ NEIGHBORS = 32
 
 
 def exact(
-  sample: np.ndarray, num_words: int, iterations: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[float]]:
-  """Lloyd's algorithm with each descriptor's nearest word.
+  sample: npt.NDArray[np.float32], num_words: int, iterations: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], list[float]]:
+  """Runs Lloyd's algorithm with each descriptor's nearest word.
 
   Args:
     sample: float32 [N, D], N >= K.
@@ -31,11 +33,14 @@ def exact(
     float32 [K, D], and the mean squared distance of the descriptors to their words at the start of each
     iteration.
   """
-  kmeans = _faiss_kmeans(sample, num_words, iterations, int(rng.integers(2**31)))
-  return kmeans.centroids, [float(total) / len(sample) for total in kmeans.obj]
+  centroids, loss = _faiss_kmeans(sample, num_words, iterations, int(rng.integers(2**31)))
+  return centroids, [float(total) / len(sample) for total in loss]
 
 
-def _faiss_kmeans(vectors, num_centroids, iterations, seed) -> faiss.Kmeans:
+def _faiss_kmeans(
+  vectors: npt.NDArray[np.float32], num_centroids: int, iterations: int, seed: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+  """Returns the centroids [K, D] and the sum of squared distances at the start of each iteration."""
   kmeans = faiss.Kmeans(
     vectors.shape[1],
     num_centroids,
@@ -45,13 +50,15 @@ def _faiss_kmeans(vectors, num_centroids, iterations, seed) -> faiss.Kmeans:
     max_points_per_centroid=len(vectors),  # sampled already
   )
   kmeans.train(vectors)
-  return kmeans
+  assert kmeans.centroids is not None
+  assert kmeans.obj is not None
+  return kmeans.centroids, kmeans.obj
 
 
 def approximate(
-  sample: np.ndarray, num_words: int, iterations: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[float]]:
-  """Lloyd's algorithm among neighbouring words; arguments and result as of `exact`."""
+  sample: npt.NDArray[np.float32], num_words: int, iterations: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], list[float]]:
+  """Runs Lloyd's algorithm among neighbouring words; arguments and result are those of `exact`."""
   centroids = sample[np.sort(rng.choice(len(sample), num_words, replace=False))]
   seed = int(rng.integers(2**31))
   words = ApproximateAssigner(centroids, seed=seed)(sample)[:, 0]
@@ -65,18 +72,26 @@ def approximate(
   return centroids, loss
 
 
-def _assign_to_neighbors(sample, centroids, words, seed) -> tuple[np.ndarray, float]:
-  """Moves each descriptor to the nearest of the words around its own; mean squared distance.
+def _assign_to_neighbors(
+  sample: npt.NDArray[np.float32],
+  centroids: npt.NDArray[np.float32],
+  words: npt.NDArray[np.int32],
+  seed: int,
+) -> tuple[npt.NDArray[np.int32], float]:
+  """Moves each descriptor to the nearest of the words around its own.
 
   Words are grouped so that descriptors of one group share their candidates: few large products.
+
+  Returns:
+    The new words int32 [N], and the mean squared distance of the descriptors to them.
   """
   num_words = len(centroids)
   _, neighbors = faiss.knn(centroids, centroids, min(NEIGHBORS, num_words))
-  groups = _faiss_kmeans(centroids, min(2 * math.isqrt(num_words), num_words), 5, seed)
-  group_of_word = faiss.knn(centroids, groups.centroids, 1)[1][:, 0]
+  groups, _ = _faiss_kmeans(centroids, min(2 * math.isqrt(num_words), num_words), 5, seed)
+  group_of_word = faiss.knn(centroids, groups, 1)[1][:, 0]
   new_words = np.empty_like(words)
   total = 0.0
-  for group, members in _members(group_of_word[words], len(groups.centroids)):
+  for group, members in _members(group_of_word[words], len(groups)):
     own = np.flatnonzero(group_of_word == group)
     candidates = np.union1d(own, neighbors[own])
     distances, nearest = faiss.knn(sample[members], centroids[candidates], 1)
@@ -85,13 +100,18 @@ def _assign_to_neighbors(sample, centroids, words, seed) -> tuple[np.ndarray, fl
   return new_words, total / len(sample)
 
 
-def _move_to_means(sample, centroids, words) -> None:
+def _move_to_means(
+  sample: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], words: npt.NDArray[np.int32]
+) -> None:
+  """Replaces each centroid by the mean of its descriptors."""
   for word, members in _members(words, len(centroids)):
     centroids[word] = sample[members].mean(axis=0, dtype=np.float64)
 
 
-def _split_into_empty_words(centroids, counts, rng) -> None:
-  """Gives each empty word half of a populous one: both move by 1 / 1024, oppositely, as in faiss.
+def _split_into_empty_words(
+  centroids: npt.NDArray[np.float32], counts: npt.NDArray[np.int64], rng: np.random.Generator
+) -> None:
+  """Gives each empty word half of a populous one; both move by 1 / 1024, in opposite directions, as in faiss.
 
   The word to split is drawn with a probability proportional to its count less one.
   """
@@ -105,8 +125,8 @@ def _split_into_empty_words(centroids, counts, rng) -> None:
     counts[word] -= counts[empty]
 
 
-def _members(words, num_words):
-  """(word, positions of its descriptors in ascending order) for each word that has any."""
+def _members(words: npt.NDArray[np.integer], num_words: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+  """Yields each word that has descriptors, and their positions in ascending order."""
   order = np.argsort(words, kind='stable')
   ends = np.cumsum(np.bincount(words, minlength=num_words))
   for word, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
@@ -114,13 +134,17 @@ def _members(words, num_words):
       yield word, order[start:end]
 
 
-def mean_squared_error(descriptors: np.ndarray, centroids: np.ndarray, words: np.ndarray) -> float:
-  """Mean squared distance of descriptors [N, D], N >= 1, to centroids [K, D] of words, int [N]."""
+def mean_squared_error(
+  descriptors: npt.NDArray[np.float32],
+  centroids: npt.NDArray[np.float32],
+  words: npt.NDArray[np.int32],
+) -> float:
+  """Returns the mean squared distance of descriptors [N, D], N >= 1, to the centroids of their words [N]."""
   total = 0.0
   for part in _parts(len(descriptors)):
     total += float(np.square(descriptors[part] - centroids[words[part]]).sum(dtype=np.float64))
   return total / len(descriptors)
 
 
-def _parts(length: int, size: int = 65536):
+def _parts(length: int, size: int = 65536) -> Iterator[slice]:
   return (slice(start, start + size) for start in range(0, length, size))

@@ -1,9 +1,12 @@
 """Principal components: dimensionality reduction and whitening of descriptors."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from delf_d2r.kernels.norms import row_squared_norms
 from delf_d2r.structures import _require_shape
 
 
@@ -13,16 +16,16 @@ class Pca:
 
   Attributes:
     mean: float32 [D].
-    components: float32 [d, D], orthonormal rows, most variance first; those of a learned whitening are
+    components: float32 [d, D], orthonormal rows, largest variance first; those of a learned whitening are
       scaled and not orthogonal.
-    variances: float32 [d] along each component, or None where they are not known.
+    variances: float32 [d], the variance along each component; None where they are not known.
   """
 
-  mean: np.ndarray
-  components: np.ndarray
-  variances: np.ndarray | None = None
+  mean: npt.NDArray[np.float32]
+  components: npt.NDArray[np.float32]
+  variances: npt.NDArray[np.float32] | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _require_shape('Pca', 'components', self.components, (None, len(self.mean)))
     if self.variances is not None:
       _require_shape('Pca', 'variances', self.variances, (len(self.components),))
@@ -36,19 +39,21 @@ class Pca:
     return len(self.components)
 
   def truncated(self, dimensions: int) -> 'Pca':
-    """The first `dimensions` components; 0 = all.
+    """Returns the PCA of the first `dimensions` components; 0 = all.
 
     Raises:
       ValueError: there are fewer.
     """
     if dimensions > self.dimensions:
-      raise ValueError(f'{dimensions} dimensions are wanted, but the PCA has {self.dimensions} components')
+      raise ValueError(
+        f'{dimensions} dimensions are wanted, but the PCA has {self.dimensions} components; ask for fewer'
+      )
     kept = dimensions or self.dimensions
     variances = None if self.variances is None else self.variances[:kept]
     return Pca(self.mean, self.components[:kept], variances)
 
-  def as_affine(self, *, whitening: bool) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (A [D, d], b [d]) with projection(x) = x A + b.
+  def as_affine(self, *, whitening: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns float32 (A [D, d], b [d]) with projection(x) = x A + b.
 
     Raises:
       ValueError: whitening without variances, or with one that is not positive.
@@ -56,7 +61,9 @@ class Pca:
     matrix = self.components.T.astype(np.float64)
     if whitening:
       if self.variances is None:
-        raise ValueError('whitening needs the variances of the components, which this PCA lacks')
+        raise ValueError(
+          'whitening needs the variances of the components, which this PCA lacks; train it again'
+        )
       if not np.all(self.variances > 0):
         raise ValueError(
           f'whitening divides by standard deviations, but component {int(np.argmin(self.variances))} has'
@@ -66,23 +73,30 @@ class Pca:
     return matrix.astype(np.float32), (-self.mean @ matrix).astype(np.float32)
 
 
-def normalize(descriptors: np.ndarray) -> np.ndarray:
-  """float32 [N, D] to rows of unit length: x / sqrt(max(sum x^2, 1e-12)), TensorFlow's l2_normalize."""
-  squares = np.einsum('nd,nd->n', descriptors, descriptors)
-  return descriptors / np.sqrt(np.maximum(squares, 1e-12))[:, None]
+def normalize(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+  """Normalises the rows of float32 [N, D]: x / sqrt(max(sum x^2, 1e-12)), TensorFlow's l2_normalize."""
+  squares = row_squared_norms(descriptors)
+  lengths: npt.NDArray[Any] = np.sqrt(np.maximum(squares, 1e-12))
+  normalized: npt.NDArray[np.float32] = descriptors / lengths[:, None]
+  return normalized
 
 
 class Covariance:
-  """Mean and covariance of descriptors that arrive in parts, in float64 (Chan, Golub and LeVeque, 1979)."""
+  """Mean and covariance of descriptors that arrive in parts, in float64 (Chan, Golub and LeVeque, 1979).
 
-  def __init__(self, dimensions: int):
+  Attributes:
+    dimensions: D.
+    count: descriptors so far.
+  """
+
+  def __init__(self, dimensions: int) -> None:
     self.dimensions = dimensions
     self.count = 0
     self._mean = np.zeros(dimensions)
     self._scatter = np.zeros((dimensions, dimensions))
 
-  def add(self, descriptors: np.ndarray) -> None:
-    """Takes in descriptors [N, D]."""
+  def add(self, descriptors: npt.NDArray[np.floating]) -> None:
+    """Adds descriptors [N, D]."""
     n = len(descriptors)
     if not n:
       return
@@ -96,13 +110,15 @@ class Covariance:
     self.count = total
 
   def pca(self) -> Pca:
-    """All D components, most variance first; each one's largest entry is positive, so that signs are defined.
+    """Returns all D components, largest variance first.
+
+    The largest entry of each component is positive, so that signs are defined.
 
     Raises:
       ValueError: fewer than two descriptors have arrived.
     """
     if self.count < 2:
-      raise ValueError(f'a covariance needs at least 2 descriptors, found {self.count}')
+      raise ValueError(f'a covariance needs at least 2 descriptors, found {self.count}; give more')
     variances, vectors = np.linalg.eigh(self._scatter / (self.count - 1))
     components = vectors.T[::-1]
     largest = np.argmax(np.abs(components), axis=1)

@@ -9,13 +9,14 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
-# Of the area of two neighbours at level 1.
+# The share of the area that two neighbours at level 1 should have in common.
 _OVERLAP = Fraction(2, 5)
 
 
-def squares(rows: int, columns: int, *, levels: int) -> np.ndarray:
-  """The grid of squares on a map of `rows` x `columns` cells, both at least 1.
+def squares(rows: int, columns: int, *, levels: int) -> npt.NDArray[np.int64]:
+  """Returns the grid of squares on a map of `rows` x `columns` cells, both at least 1.
 
   Returns:
     int64 [R, 4], `[top, left, bottom, right]` in cells, ends exclusive; level by level, row by row.
@@ -31,24 +32,33 @@ def squares(rows: int, columns: int, *, levels: int) -> np.ndarray:
   return np.array(found, np.int64).reshape(-1, 4)
 
 
-def maxima(activations: np.ndarray, grid: np.ndarray) -> np.ndarray:
-  """[R, C]: the largest value of each channel of `activations` [H, W, C] in each square of `grid` [R, 4]."""
+def maxima(activations: npt.NDArray[np.float32], grid: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+  """Returns the largest value of each channel in each square.
+
+  Args:
+    activations: float32 [H, W, C].
+    grid: int64 [R, 4], `squares` of H and W.
+
+  Returns:
+    float32 [R, C].
+  """
   return np.stack([activations[top:bottom, left:right].max(axis=(0, 1)) for top, left, bottom, right in grid])
 
 
 def _along_longer_side(short: int, long: int) -> int:
-  """m, the number of squares of side `short` along a side of `long` cells."""
+  """Returns m, the number of squares of side `short` along a side of `long` cells."""
   if short == long:
     return 1
 
   def distance(number: int) -> Fraction:
-    # Exact: two numbers may be equally near, and the smaller one counts.
+    # Exact fractions: two numbers may be equally near, and then the smaller one counts.
     return abs(1 - Fraction(long - short, (number - 1) * short) - _OVERLAP)
 
   # Beyond this number neighbours share more than half.
   return min(range(2, 2 * math.ceil(long / short) + 2), key=distance)
 
 
-def _starts(cells: int, side: int, number: int) -> np.ndarray:
-  """Where `number` squares begin, the first at 0 and the last so that it ends at `cells`."""
-  return np.arange(number) * (cells - side) // max(number - 1, 1)
+def _starts(cells: int, side: int, number: int) -> npt.NDArray[np.int64]:
+  """Returns the cells where `number` squares begin: the first begins at 0, the last one ends at `cells`."""
+  starts: npt.NDArray[np.int64] = np.arange(number) * (cells - side) // max(number - 1, 1)
+  return starts

@@ -1,4 +1,4 @@
-"""Measures every stage on a small sample of photos, or on made features, with the config of the run."""
+"""Measures every stage on a small sample of photos, or on synthetic features, with the config of the run."""
 
 import csv
 import dataclasses
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from delf_d2r import config as configs
 from delf_d2r.aggregator import kernel
 from delf_d2r.config.rules import runs
-from delf_d2r.data.artefacts import index_files
+from delf_d2r.data.artefacts import feature_files, index_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.boxes.csv_file import COLUMNS
@@ -23,7 +23,6 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ConfigError
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
-from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.planning import synthetic_artefacts
 from delf_d2r.planning.costs import LinearFit, measure
 from delf_d2r.planning.stage_rate import Rate, SilencedStage, bytes_of, rate_of
@@ -35,7 +34,8 @@ from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extra
 from delf_d2r.structures import ImageFeatures
 from delf_d2r.verifier import Verifier, features_to_match
 
-# What is aggregated for each process: as many distances of features to words, within these limits.
+# The sample of aggregation for each process: as many images as give this number of distances between features
+# and words, within these limits.
 _AGGREGATED = 8192  # images at most
 _AGGREGATED_BYTES = 500e6  # of descriptors, at most
 _AGGREGATED_LEAST = 32  # images
@@ -49,17 +49,17 @@ _BOXES_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-  """Of all stages.
+  """The rates of all stages.
 
   Attributes:
     stages: by name, in the order of the data flow.
-    features: of the whole of an image, on average.
-    words: visual words of an indexed descriptor, on average.
+    features: mean number of features of the whole image.
+    words: mean number of visual words of an indexed descriptor.
     entries: indexed descriptors of an image.
     dimensions: D.
-    training: of the codebook; None where nothing is trained.
-    search: seconds of CPU that a query takes by the number of images.
-    verification: seconds of CPU for each image that re-ranking looks at; None: there is none, or it was not
+    training: rates of training the codebook; None if nothing is trained.
+    search: CPU seconds of a query by the number of images.
+    verification: CPU seconds of verifying one image; None if the run verifies nothing, or it was not
       measured.
   """
 
@@ -83,18 +83,20 @@ def measure_rates(
   dimensions: int = 128,
   workers: int | None = None,
 ) -> Rates:
-  """Runs the stages on small inputs, each in a process of its own, at two sizes.
+  """Runs each stage on inputs of two small sizes, each in a process of its own.
 
   Args:
     config: of the run.
-    work: an empty folder for what they make.
-    photos: the sample; None: made features, and no rates of detection and extraction.
-    features, dimensions: of made features.
-    boxes: for each photo, at random places; None: those of the config, or with made features none.
-    workers: processes of the stages that have some; None: one for each core.
+    work: an empty folder for the artefacts.
+    photos: the sample; None: synthetic features, and no rates of detection and extraction.
+    features: number of synthetic features of a whole image.
+    boxes: number of boxes of each photo, at random places; None: the boxes of the config, or none with
+      synthetic features.
+    dimensions: D of synthetic features.
+    workers: processes of the stages that work in parallel; None: one for each core.
 
   Raises:
-    UserError: whatever a stage cannot work with.
+    UserError: an input is one that a stage cannot work with.
   """
   for problem in runs.problems(config):
     raise ConfigError(problem.text)
@@ -104,7 +106,7 @@ def measure_rates(
     source = synthetic_artefacts.images(features=features, boxes=boxes or 0, dimensions=dimensions)
   else:
     stages |= _of_photos(config, photos, work, boxes=boxes, workers=workers)
-    source = itertools.cycle(list(extract_features.read(Artefact.open(work / 'features_many', 'features'))))
+    source = itertools.cycle(list(feature_files.read(Artefact.open(work / 'features_many', 'features'))))
   stages['aggregation'], described = _of_aggregation(config, source, work, workers=workers)
   counts = described.counts
   entries = round(counts['descriptors'] / counts['images'])
@@ -116,10 +118,11 @@ def measure_rates(
   )
   trains = config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN
   training = (
-    measure_training(config.codebook, Artefact.open(work / 'made_few', 'features')) if trains else None
+    measure_training(config.codebook, Artefact.open(work / 'synthetic_few', 'features')) if trains else None
   )
   verification = None
-  # Made features have no places that could agree, and other features than the run's are not extracted here.
+  # Synthetic features have no locations that could match, and separate features for verification are not
+  # extracted here.
   if photos and config.HasField('verification') and not config.verification.HasField('extraction'):
     verification = verification_seconds(
       config.verification, Artefact.open(work / 'features_many', 'features')
@@ -144,13 +147,13 @@ def _of_photos(
   boxes: int | None,
   workers: int,
 ) -> dict[str, Rate]:
-  """The rates of `detection`, with a detector, and of `extraction`; see `measure_rates`.
+  """Returns the rates of `detection`, if there is a detector, and of `extraction`; see `measure_rates`.
 
-  `features_few` and `features_many` in `work` are what was extracted.
+  The features are left in `features_few` and `features_many` in `work`.
   """
   detection, extraction = [], []
   finds = config.regions.source == regions_pb2.RegionsConfig.DETECTOR
-  # Every fourth, since neighbours in a folder resemble each other.
+  # Every fourth photo, since neighbours in a folder resemble each other.
   for size, names in (('few', photos.names[::4]), ('many', photos.names)):
     dataset = Dataset(ImageList(photos.root, names))
     found, features = work / f'boxes_{size}', work / f'features_{size}'
@@ -172,7 +175,7 @@ def _of_photos(
 
 
 def _file_of_boxes(names: Sequence[str], count: int, path: pathlib.Path) -> experiment_pb2.ExperimentConfig:
-  """Writes `count` boxes at random places for each photo; the config that reads them."""
+  """Writes `count` boxes at random places for each photo; returns the config that reads them."""
   rng = np.random.default_rng(_BOXES_SEED)
   with open(path, 'w', encoding='utf-8', newline='') as file:
     rows = csv.writer(file)
@@ -196,7 +199,7 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
   wanted = max(_AGGREGATED_DISTANCES / (per_image * config.codebook.num_words), _AGGREGATED_LEAST)
   each = int(min(wanted, _AGGREGATED, _AGGREGATED_BYTES / (4 * per_image * sample[0].features.dimensions)))
   for size, count in (('few', each * workers // 2), ('many', each * workers)):
-    features = synthetic_artefacts.save_features(source, count, config, work / f'made_{size}')
+    features = synthetic_artefacts.save_features(source, count, config, work / f'synthetic_{size}')
     output = work / f'descriptors_{size}'
     run = functools.partial(aggregate_features.run, config, features, codebook, output, workers=workers)
     points.append((count, measure(SilencedStage(run)), bytes_of(output)))
@@ -205,7 +208,7 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
 
 
 def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimensions: int):
-  layout = Layout(config.codebook.num_words, dimensions, kernel(config.aggregation) is Kernel.ASMK_STAR)
+  layout = Layout(config.codebook.num_words, dimensions, kernel(config.aggregation).is_binary)
   many = int(min(_BUILT_MOST, _BUILT_BYTES / (words * entries * layout.posting_bytes)))
   points, searches = [], []
   codebook = Artefact.open(work / 'codebook', 'codebook')
@@ -215,7 +218,7 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
     )
     output = work / f'index_{size}'
     built = measure(SilencedStage(functools.partial(build_index.run, config, descriptors, codebook, output)))
-    # Drawn descriptors have some words less or more than was asked for: counted as so many of the run's.
+    # Synthetic descriptors have some words fewer or more than `words`; the images are scaled accordingly.
     images = descriptors.counts['words'] / (words * entries)
     points.append((images, built, bytes_of(output / index_files.INVERTED)))
     searches.append((images, search_seconds(output, config, words=words, dimensions=dimensions)))
@@ -226,7 +229,7 @@ def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimension
 def search_seconds(
   index: pathlib.Path, config: experiment_pb2.ExperimentConfig, *, words: int, dimensions: int
 ) -> float:
-  """CPU seconds of the median query."""
+  """Returns the CPU seconds of the median query."""
   engine = SearchEngine.load(index, one_photo=True)
   generator = DescriptorGenerator(
     num_words=config.codebook.num_words,
@@ -244,19 +247,20 @@ def search_seconds(
 
 
 def verification_seconds(options: verification_pb2.VerificationConfig, features: Artefact) -> float:
-  """CPU seconds of verifying one image: reading its features, matching them with a query's, geometry.
+  """Returns the CPU seconds of verifying one image: reading its features, matching and geometry.
 
-  The mean over pairs of the sample's photos, most of which show different things; the query is a whole photo.
+  It is the mean over pairs of the sample's photos, most of which show different objects. The query is a whole
+  photo.
 
   Args:
     options: how to verify.
     features: of at least two photos.
   """
   verifier, store = Verifier(options), FeatureStore(features)
-  photos = list(itertools.islice(extract_features.read(features), _PAIRS))
+  photos = list(itertools.islice(feature_files.read(features), _PAIRS))
   pairs = list(itertools.islice(itertools.permutations(range(len(photos)), 2), _PAIRS))
   with threadpool_limits(1, user_api='blas'):
-    verifier(photos[0].region(0), features_to_match(photos[1], options))  # Has everything loaded.
+    verifier(photos[0].region(0), features_to_match(photos[1], options))  # Loads and compiles everything.
     started = time.process_time()
     for query, image in pairs:
       found = store.read(photos[image].name, position=image)

@@ -1,4 +1,4 @@
-"""Aggregated descriptors as large as one likes: Zipf-like words, random codes, a seed."""
+"""Random aggregated descriptors of any size, with a Zipf-like distribution of visual words."""
 
 import numpy as np
 
@@ -10,17 +10,17 @@ ZIPF_SHIFT = 50.0
 
 
 class DescriptorGenerator:
-  """Draws descriptors whose words follow p(rank) ~ (rank + 50)^-0.7, so that lists differ in length.
+  """Draws descriptors whose words follow p(rank) ~ (rank + 50)^-0.7, so that posting lists differ in length.
 
-  With K = 65,536 and 600 words an image the longest list holds about 8 % of the images, and a query that
-  follows the same law meets lists about twice as long as the mean.
+  With K = 65,536 and 600 words an image, the longest list holds about 8 % of the images, and a query of the
+  same distribution meets lists about twice as long as the mean.
 
   Args:
     num_words: K.
     dimensions: D.
-    kernel: what to draw.
+    kernel: of the descriptors.
     words_per_image: mean number of words W; an image has 0.5 to 1.5 times as many.
-    seed: of everything drawn.
+    seed: of the random numbers.
   """
 
   def __init__(
@@ -35,16 +35,16 @@ class DescriptorGenerator:
     self._words_per_image = words_per_image
 
   def draw(self, num_words_present: int | None = None) -> AggregatedDescriptor:
-    """One descriptor, of about `num_words_present` words if given."""
+    """Returns one descriptor, of about `num_words_present` words if given."""
     rng = self._rng
     mean = self._words_per_image
     target = num_words_present or int(rng.integers(mean // 2, mean + mean // 2 + 1))
     ranks = np.searchsorted(self._cumulative, rng.random(target * 105 // 100))
     words = np.unique(self._word_of_rank[np.minimum(ranks, len(self._word_of_rank) - 1)])
-    if self._kernel is Kernel.ASMK_STAR:
-      columns = -(-self._dimensions // 8)
+    if self._kernel.is_binary:
+      columns = self._kernel.columns(self._dimensions)
       values = rng.integers(0, 256, (len(words), columns), np.uint8)
-      values[:, -1] &= 0xFF << (-self._dimensions % 8) & 0xFF  # the bits of padding are 0
+      values[:, -1] &= 0xFF << (-self._dimensions % 8) & 0xFF  # The bits of padding are 0.
     else:
       values = rng.standard_normal((len(words), self._dimensions), np.float32)
       values /= np.linalg.norm(values, axis=1, keepdims=True)

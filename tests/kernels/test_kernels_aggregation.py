@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import kernels_oracle as oracle
+from oracles.kernels_oracle import to_dense
 
-from delf_d2r.kernels import compiled, regional, vlad
-from delf_d2r.kernels.aggregation import Kernel, aggregate, aggregate_each_region, aggregate_regions
+from delf_d2r.kernels import aggregation, compiled
+from delf_d2r.kernels.aggregation import (
+  Kernel,
+  aggregate,
+  aggregate_each_region,
+  aggregate_regions,
+  binarize,
+)
 from delf_d2r.kernels.assignment import assign
-from delf_d2r.kernels.binarization import binarize, unpack_signs
-from delf_d2r.kernels.vlad import to_dense
-from delf_d2r.structures import AggregatedDescriptor
 
 # docs/reference.md 2.9
 CENTROIDS = np.array([(0.5, 0.5), (0, 0), (1, 0), (-0.5, -0.5), (0, 1)], np.float32)
@@ -24,8 +28,7 @@ def path(request, monkeypatch):
   """Runs every test of this file on both paths."""
   if request.param == 'numba' and not compiled.HAVE_NUMBA:
     pytest.skip('numba is not installed')
-  for module in (vlad, regional):
-    monkeypatch.setattr(module, 'HAVE_NUMBA', request.param == 'numba')
+  monkeypatch.setattr(aggregation, 'HAVE_NUMBA', request.param == 'numba')
   return request.param
 
 
@@ -118,7 +121,7 @@ def test_checklist_3_presence_is_judged_after_division_by_the_number_of_regions(
 def test_checklist_4_and_5_zero_gives_bit_zero_and_the_first_dimension_the_highest_bit():
   values = np.array([[1, 0, -1, -0.0, 0.5, 0, 0, 0, 0, 1e-30]], np.float32)
   assert binarize(values).tolist() == [[0b10001000, 0b01000000]]
-  assert unpack_signs(binarize(values), 10).tolist() == [[1, -1, -1, -1, 1, -1, -1, -1, -1, 1]]
+  assert oracle.unpack_signs(binarize(values), 10).tolist() == [[1, -1, -1, -1, 1, -1, -1, -1, -1, 1]]
 
 
 @pytest.mark.parametrize('kernel', Kernel)
@@ -134,7 +137,7 @@ def test_checklist_8_words_ascend_as_uint32(kernel):
 def test_checklist_11_no_features_give_an_empty_descriptor(kernel, offsets):
   features, words = np.zeros((0, 9), np.float32), np.zeros((0, 2), np.int32)
   centroids = np.ones((3, 9), np.float32)
-  columns = 2 if kernel is Kernel.ASMK_STAR else 9
+  columns = 2 if kernel.is_binary else 9
   for descriptor in (
     aggregate(features, words, centroids, kernel=kernel),
     aggregate_regions(features, words, offsets, centroids, kernel=kernel),
@@ -185,10 +188,10 @@ def images(draw, exact):
 
 
 def expected_descriptor(dense, kernel):
-  if kernel is Kernel.VLAD:
+  if not kernel.is_selective:
     words = np.flatnonzero(dense.any(axis=1))
     return words, dense[words]
-  return (oracle.asmk if kernel is Kernel.ASMK else oracle.asmk_star)(dense)
+  return (oracle.asmk_star if kernel.is_binary else oracle.asmk)(dense)
 
 
 @pytest.mark.parametrize('kernel', Kernel)
@@ -203,7 +206,7 @@ def test_descriptors_equal_the_oracle(kernel, image):
   for found, expected in ((whole, dense), (regional_whole, regional_dense)):
     expected_words, expected_values = expected_descriptor(expected, kernel)
     assert found.visual_words.tolist() == list(expected_words)
-    if kernel is Kernel.ASMK_STAR:
+    if kernel.is_binary:
       assert found.values.tolist() == expected_values.tolist()
     else:
       np.testing.assert_allclose(found.values, expected_values, rtol=2e-6, atol=1e-7)
@@ -240,8 +243,7 @@ def test_both_paths_give_the_same_bytes(kernel, monkeypatch):
   words = rng.integers(0, 50, (600, 1))
   results = []
   for have_numba in (compiled.HAVE_NUMBA, False):
-    for module in (vlad, regional):
-      monkeypatch.setattr(module, 'HAVE_NUMBA', have_numba)
+    monkeypatch.setattr(aggregation, 'HAVE_NUMBA', have_numba)
     found = aggregate_regions(features, words, [0, 300, 310, 310, 600], centroids, kernel=kernel)
     results.append((found.visual_words.tobytes(), found.values.tobytes()))
   assert results[0] == results[1]
@@ -279,16 +281,6 @@ def test_one_word_a_feature_needs_no_second_axis():
   plain, nested = (aggregate(FEATURES_A, w, CENTROIDS, kernel=Kernel.ASMK) for w in (words[:, 0], words))
   np.testing.assert_array_equal(plain.visual_words, nested.visual_words)
   np.testing.assert_array_equal(plain.values, nested.values)
-
-
-def test_to_dense_refuses_what_it_cannot_hold():
-  with pytest.raises(ValueError, match='bytes of ASMK'):
-    to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK_STAR), 5)
-  three_words = AggregatedDescriptor(np.array([0, 1, 4], np.uint32), np.ones((3, 2), np.float32), 2)
-  with pytest.raises(ValueError, match='below num_words = 3, found 4'):
-    to_dense(three_words, 3)
-  with pytest.raises(ValueError, match='below num_words = 4, found 4'):
-    to_dense(aggregate(FEATURES_A, words_of(FEATURES_A), CENTROIDS, kernel=Kernel.ASMK), 4)
 
 
 def test_a_region_of_weight_w_counts_as_w_regions_alike():

@@ -68,6 +68,18 @@ def asmk_star(dense):
   return words, codes
 
 
+def to_dense(descriptor, num_words):
+  """The dense float32 [K * D] vector, word by word, of a sparse descriptor of floats."""
+  dense = np.zeros((num_words, descriptor.dimensions), np.float32)
+  dense[descriptor.visual_words] = descriptor.values
+  return dense.ravel()
+
+
+def unpack_signs(codes, dimensions):
+  """The signs +1 and -1 behind packed bits: uint8 [W, ceil(D / 8)] -> float32 [W, D]."""
+  return 2 * np.unpackbits(codes, axis=1, count=dimensions).astype(np.float32) - 1
+
+
 def sigma(u, alpha, tau):
   if not u > tau:
     return 0.0

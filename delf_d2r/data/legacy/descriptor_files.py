@@ -32,7 +32,7 @@ def encode(descriptor: AggregatedDescriptor, *, kernel: Kernel, num_words: int) 
     kernel: which one.
     num_words: K.
   """
-  if kernel is Kernel.VLAD:
+  if not kernel.is_selective:
     dense = np.zeros((num_words, descriptor.dimensions), np.float32)
     dense[descriptor.visual_words] = descriptor.values
     return datum.encode(dense.ravel()).SerializeToString(deterministic=True)
@@ -52,19 +52,19 @@ def decode(data: bytes, *, kernel: Kernel, num_words: int, dimensions: int) -> A
     ValueError: they are none of that kernel, or of another codebook.
   """
   try:
-    if kernel is Kernel.VLAD:
+    if not kernel.is_selective:
       return _from_dense(datum.decode(delf_datum_pb2.DatumProto.FromString(data)), num_words, dimensions)
     values, words = datum.decode_pair(delf_datum_pb2.DatumPairProto.FromString(data))
   except DecodeError as error:
     raise ValueError(str(error)) from None
-  is_binary = kernel is Kernel.ASMK_STAR
+  is_binary = kernel.is_binary
   wanted = np.uint32 if is_binary else np.float32
   if values.dtype != wanted or words.dtype != np.uint32 or values.ndim != 1 or words.ndim != 1:
     raise ValueError(
       f'expected vectors of {np.dtype(wanted)} and uint32, found {values.dtype} {values.shape} and'
       f' {words.dtype} {words.shape}'
     )
-  columns = -(-dimensions // 8) if is_binary else dimensions
+  columns = kernel.columns(dimensions)
   if len(values) != len(words) * columns:
     raise ValueError(
       f'expected {columns} values for each of {len(words)} visual words (D = {dimensions}), found'
@@ -104,5 +104,5 @@ def read(path: str | pathlib.Path, *, num_words: int, dimensions: int) -> Aggreg
   """
   path = pathlib.Path(path)
   kernel, _ = EXTENSIONS[path.suffix]
-  with files.readable(path, f'a {path.suffix} file of this codebook'):
+  with files.format_errors(path, f'a {path.suffix} file of this codebook'):
     return decode(path.read_bytes(), kernel=kernel, num_words=num_words, dimensions=dimensions)
