@@ -68,18 +68,18 @@ def run(
       logging.info('aggregated descriptors: %s is up to date, skipped', output)
       return Artefact.open(output, 'descriptors')
     total = features.counts['images']
-    shards = list(writer.missing_shards(total, options.images_per_shard))
+    shards = list(writer.ledger.missing(total, options.images_per_shard))
     left = sum(len(shard.items) for shard in shards)
     outcomes = worker_pool.map_groups(
       _Maker(options, codebook.path),
-      _groups(shard_ledger.held_by(shards, features.records())),
+      _groups(shard_ledger.items_of(shards, features.records())),
       num_groups=-(-left // _AT_ONCE),
       workers=workers or min(worker_pool.available_cores(), -(-left // _IMAGES_PER_PROCESS)),
       lost=_lost,
     )
     with progress.bar(total=total, what='aggregated descriptors', unit='images', done=total - left) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for outcome in itertools.islice(outcomes, len(shard.items)):
             _keep(outcome, file, strict)
             bar.update()

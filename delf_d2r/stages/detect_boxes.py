@@ -64,7 +64,7 @@ def run(
     if writer.finished:
       logging.info('boxes: %s is up to date, skipped', output)
       return Artefact.open(output, 'boxes')
-    shards = list(writer.missing_shards(len(photos), source.images_per_shard))
+    shards = list(writer.ledger.missing(len(photos), source.images_per_shard))
     left = sum(len(shard.items) for shard in shards)
     done = len(photos) - left
     if writer.resumed:
@@ -81,7 +81,7 @@ def run(
     remarks = _Remarks()
     with progress.bar(total=len(photos), what='boxes', unit='images', done=done) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for found in itertools.islice(results, len(shard.items)):
             _keep(found, file, strict)
             remarks.add(found)
@@ -136,7 +136,7 @@ class _Remarks:
 
 def _require_boxes(writer: ArtefactWriter, regions: Regions, remarks: _Remarks) -> None:
   """Refuses to finish an artefact whose boxes were all lost to the config."""
-  counts = writer.counts
+  counts = writer.ledger.counts
   if counts['boxes'] or not (counts['candidates'] or remarks.note):
     return
   limits = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'

@@ -1,7 +1,6 @@
 """evaluate_retrieval: rankings and ground truth to metrics, by the Revisited protocol."""
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Sequence
 
@@ -9,9 +8,9 @@ import numpy as np
 from absl import logging
 
 from delf_d2r.data.artefacts import artefact_writer, ranking_files
-from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.data.artefacts.ranking_files import StoredRankings
-from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth import ground_truth, resolved
 from delf_d2r.data.ground_truth.ground_truth import ResolvedQuery
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, protocol
@@ -52,7 +51,7 @@ def run(
     UserError: the ground truth does not fit the rankings, or the output cannot be written.
   """
   stored = ranking_files.load(rankings.path)
-  queries = resolved_queries(rankings, stored, ground_truth.load(ground_truth_path))
+  queries = resolved.resolved_queries(rankings, stored, ground_truth.load(ground_truth_path))
   absent = {query.name for query in queries} - {ranking.query for ranking in stored.rankings}
   if absent:
     logging.warning(
@@ -61,7 +60,7 @@ def run(
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.evaluation.CopyFrom(config.evaluation)
-  inputs = [rankings.as_input('rankings'), ground_truth_input(ground_truth_path)]
+  inputs = [rankings.as_input('rankings'), resolved.ground_truth_input(ground_truth_path)]
   if before:
     inputs.append(before.as_input('rankings_before'))
   if hard:
@@ -110,19 +109,3 @@ def score(
   by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
   nothing = np.zeros(0, np.int64)
   return protocol.evaluate([by_query.get(query.name, nothing) for query in queries], queries, ks)
-
-
-def resolved_queries(
-  rankings: Artefact, stored: StoredRankings, truth: ground_truth.GroundTruth
-) -> tuple[ResolvedQuery, ...]:
-  """The queries of a ground truth, images as ids in the rankings; those that could not be read come after."""
-  unreadable = [error['name'] for error in artefact_writer.read_errors(rankings)]
-  end = len(stored.image_names)
-  distractors = range(end - rankings.counts.get('distractors', 0), end)
-  return ground_truth.resolve(truth, [*stored.image_names, *unreadable], distractors=distractors)
-
-
-def ground_truth_input(path: str | pathlib.Path) -> Input:
-  """A file of ground truth as the input of an artefact."""
-  digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
-  return Input('ground_truth', digest, pathlib.Path(path).resolve())

@@ -17,7 +17,7 @@ from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.runtime import progress, worker_pool
 from delf_d2r.stages.extraction_jobs import Job, Maker, Outcome
 from delf_d2r.stages.shared import unreadable
-from delf_d2r.structures import Boxes, ImageFeatures
+from delf_d2r.structures import Boxes
 
 
 def run(
@@ -117,7 +117,7 @@ def _extract(
     if writer.finished:
       logging.info('features of %s: %s is up to date, skipped', what, output)
       return Artefact.open(output, 'features')
-    shards = list(writer.missing_shards(total, config.extraction.images_per_shard))
+    shards = list(writer.ledger.missing(total, config.extraction.images_per_shard))
     left = sum(len(shard.items) for shard in shards)
     done = total - left
     if writer.resumed:
@@ -125,7 +125,7 @@ def _extract(
     note = ''
     outcomes = worker_pool.map_groups(
       Maker(config.extraction),
-      ([job] for job in shard_ledger.held_by(shards, jobs)),
+      ([job] for job in shard_ledger.items_of(shards, jobs)),
       num_groups=left,
       workers=options.workers,
       lost=lambda job, reason: Outcome(job.name, error=f'{job.path}: {reason}'),
@@ -133,7 +133,7 @@ def _extract(
     )
     with progress.bar(total=total, what=f'features of {what}', unit='images', done=done) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for _ in shard.items:
             outcome = next(outcomes)
             _keep(outcome, file, options.strict)
@@ -171,8 +171,8 @@ def _keep(outcome: Outcome, file: shard_ledger.ShardWriter, strict: bool) -> Non
 def _require_features(writer: artefact_writer.ArtefactWriter, what: str, note: str) -> None:
   """Refuses to finish an artefact that nothing can be found with."""
   unreadable.require_some(writer, what)
-  if not writer.counts['features']:
-    images = writer.counts['images']
+  if not writer.ledger.counts['features']:
+    images = writer.ledger.counts['images']
     writer.discard()
     remedy = note or (
       'Lower extraction.min_attention or root_sift.contrast_threshold, or let small photos be enlarged by'
@@ -190,20 +190,3 @@ def _tell(artefact: Artefact, what: str) -> None:
   )
   if artefact.counts['failed']:
     logging.warning('%d photos could not be read: %s', artefact.counts['failed'], artefact.path / ERRORS)
-
-
-def add(file: shard_ledger.ShardWriter, image: ImageFeatures) -> None:
-  """Appends the features of an image to a shard, with the counts of an artefact of features."""
-  file.add(
-    records.encode_features(image),
-    images=1,
-    features=len(image.features),
-    whole_features=int(image.region_offsets[1]),
-    regions=image.num_regions,
-    without_features=not len(image.features),
-  )
-
-
-def read(artefact: Artefact) -> Iterator:
-  """Yields the ImageFeatures of an artefact in order."""
-  return map(records.decode_features, artefact.records())

@@ -5,13 +5,12 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, records
+from delf_d2r.data.artefacts import artefact_writer, feature_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import ArtefactError
 from delf_d2r.extractors.photo_boxes import limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import extract_features
 from delf_d2r.structures import Boxes
 
 _IMAGES_PER_SHARD = 1024
@@ -52,12 +51,12 @@ def run(
       return Artefact.open(output, 'features')
     boxes_of = dict(map(records.decode_boxes, boxes.records()))
     stream = enumerate(features.records())
-    for shard in writer.missing_shards(features.counts['images'], _IMAGES_PER_SHARD):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(features.counts['images'], _IMAGES_PER_SHARD):
+      with writer.ledger.write(shard) as file:
         for item in shard.items:
           # Records of shards that an earlier run finished are passed over without being parsed.
           image = records.decode_features(next(data for position, data in stream if position == item))
           kept = box_geometry.selected(boxes_of.get(image.name, Boxes.empty()), **limits(config.regions))
           fewer = image.take_regions([0, *(1 + np.array(kept, int))])
-          extract_features.add(file, fewer)
+          feature_files.add(file, fewer)
     return writer.finish(upstream=features)

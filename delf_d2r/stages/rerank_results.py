@@ -103,14 +103,14 @@ def run(
       junk,
       workers or worker_pool.available_cores(),
     )
-    shards = list(writer.missing_shards(len(stored.rankings), options.queries_per_shard))
+    shards = list(writer.ledger.missing(len(stored.rankings), options.queries_per_shard))
     done = len(stored.rankings) - sum(len(shard.items) for shard in shards)
     with (
       stage,
       progress.bar(total=len(stored.rankings), what='verify', unit='queries', done=done) as bar,
     ):
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for item in shard.items:
             found = stage.verify(item)
             verified = sum(len(match) > 0 for match in found.matches)
@@ -217,7 +217,7 @@ def _require_belonging(rankings: Artefact, features: Artefact, query_features: A
 
 def _save(writer: artefact_writer.ArtefactWriter, stored: StoredRankings, milliseconds: list[float]) -> None:
   # From the shards, so that queries of an earlier, killed run are here too.
-  found = map(match_records.decode, writer.records())
+  found = map(match_records.decode, writer.ledger.records())
   rankings = [
     reordered(ranking, query.matches) for ranking, query in zip(stored.rankings, found, strict=True)
   ]

@@ -6,12 +6,11 @@ import time
 import numpy as np
 from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, ranking_files
+from delf_d2r.data.artefacts import artefact_writer, feature_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact, Plan, with_comparison
 from delf_d2r.engine import SearchEngine
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.runtime import progress
-from delf_d2r.stages import extract_features
 from delf_d2r.stages.shared.compatibility import require_same_extractor
 
 
@@ -53,11 +52,11 @@ def run(
       return Artefact.open(output, 'rankings')
     engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
     if warm:
-      engine.warm(progress.callback('index into memory'))
+      engine.preload(progress.callback('index into memory'))
     rankings, describe, search = [], [], []
     total = query_features.counts['images']
     for query in progress.track(
-      extract_features.read(query_features), total=total, what='search', unit='queries'
+      feature_files.read(query_features), total=total, what='search', unit='queries'
     ):
       started = time.perf_counter()
       descriptor = engine.describe(query)

@@ -11,11 +11,10 @@ from absl import logging
 
 from delf_d2r.data.artefacts.artefact import Artefact, Input
 from delf_d2r.data.artefacts.ranking_files import StoredRankings
-from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth import ground_truth, resolved
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import protocol as protocols
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.stages import evaluate_retrieval
 
 
 def protocol_of(options: VerificationConfig, *, each: str | None) -> str | None:
@@ -47,7 +46,7 @@ def inputs(options: VerificationConfig, path: str | pathlib.Path | None, protoco
       'verification.junk has junk skipped, but without --ground_truth nothing is known to be junk. Give it,'
       ' or set verification.junk: LIKE_OTHERS'
     )
-  found = [evaluate_retrieval.ground_truth_input(path)]
+  found = [resolved.ground_truth_input(path)]
   if options.junk == VerificationConfig.SKIP_EACH:
     # Two artefacts have this config.
     found.append(Input('part', protocol, pathlib.Path(protocol)))
@@ -58,5 +57,5 @@ def of_queries(
   path: str | pathlib.Path, protocol: str, rankings: Artefact, stored: StoredRankings
 ) -> dict[str, np.ndarray]:
   """By query, int64 [J]: the image ids that are junk under `medium` or `hard`."""
-  queries = evaluate_retrieval.resolved_queries(rankings, stored, ground_truth.load(path))
+  queries = resolved.resolved_queries(rankings, stored, ground_truth.load(path))
   return {query.name: protocols.positives_and_junk(query, protocol)[1] for query in queries}

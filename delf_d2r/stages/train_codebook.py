@@ -8,12 +8,11 @@ from absl import logging
 
 from delf_d2r import aggregator
 from delf_d2r import codebook as codebooks
-from delf_d2r.data.artefacts import artefact_writer, codebook_files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, feature_files
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.runtime import progress
-from delf_d2r.stages import extract_features
 
 # Enough to tell a recall of 0.995 from one of 0.99.
 _HELD_OUT = 2000
@@ -45,7 +44,7 @@ def run(
       logging.info('codebook: %s is up to date, skipped', output)
       return Artefact.open(output, 'codebook')
     if options.source == codebook_pb2.CodebookConfig.ORIGIN:
-      dimensions = next(extract_features.read(features)).features.dimensions
+      dimensions = next(feature_files.read(features)).features.dimensions
       codebook_files.save_centroids(np.zeros((1, dimensions)), output)
       return writer.finish({'words': 1, 'descriptors': 0})
     descriptors = sample_descriptors(features, options)
@@ -54,7 +53,7 @@ def run(
       'codebook: %d visual words from %d of %d descriptors', options.num_words, len(descriptors), available
     )
     descriptors, held_out = _hold_out(descriptors, options)
-    codebook = codebooks.train(
+    codebook = codebooks.Codebook.train(
       descriptors,
       num_words=options.num_words,
       iterations=options.iterations,
@@ -84,7 +83,7 @@ def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig)
   share = min(1.0, most / max(available, 1))
   parts = []
   images = progress.track(
-    extract_features.read(features),
+    feature_files.read(features),
     total=features.counts['images'],
     what='descriptors for the codebook',
     unit='images',

@@ -5,13 +5,12 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, pca_files
+from delf_d2r.data.artefacts import artefact_writer, feature_files, pca_files
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Covariance
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.runtime import progress
-from delf_d2r.stages import extract_features
 
 KIND = 'pca'
 
@@ -65,7 +64,7 @@ def _covariance(features: Artefact) -> Covariance:
   covariance = None
   total = features.counts['images']
   for image in progress.track(
-    extract_features.read(features), total=total, what='descriptors for the PCA', unit='images'
+    feature_files.read(features), total=total, what='descriptors for the PCA', unit='images'
   ):
     descriptors = image.region(0).descriptors
     covariance = covariance or Covariance(descriptors.shape[1])

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, pca_files
+from delf_d2r.data.artefacts import artefact_writer, feature_files, pca_files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.photos import object_labels
 from delf_d2r.errors import UserError
 from delf_d2r.kernels import whitening
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.stages import extract_features, train_pca
+from delf_d2r.stages import train_pca
 
 
 def run(
@@ -62,7 +62,7 @@ def run(
 def _global_descriptors(features: Artefact) -> tuple[list[str], np.ndarray]:
   """The names [N] and descriptors [N, D] of the whole images."""
   names, rows = [], []
-  for image in extract_features.read(features):
+  for image in feature_files.read(features):
     found = image.region(0).descriptors
     if len(found) != 1:
       raise UserError(

@@ -9,7 +9,7 @@ from PIL import Image
 from support.delf_models import noise, tiny_model, tiny_module
 
 from delf_d2r import config as configs
-from delf_d2r.data.artefacts import pca_files
+from delf_d2r.data.artefacts import feature_files, pca_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError, UserError
@@ -47,7 +47,7 @@ def test_processes_give_what_one_gives(model, photos, tmp_path):
   alone = run(model, photos, tmp_path / 'a')
   together = run(model, photos, tmp_path / 'b', workers=2)
   assert alone.counts['features'] == 3 * 60
-  for one, other in zip(extract_features.read(alone), extract_features.read(together), strict=True):
+  for one, other in zip(feature_files.read(alone), feature_files.read(together), strict=True):
     assert one.name == other.name
     np.testing.assert_allclose(one.features.descriptors, other.features.descriptors, atol=1e-4)
     np.testing.assert_allclose(one.features.locations, other.features.locations, atol=1e-3)
@@ -80,13 +80,13 @@ def test_pca_from_features_and_back_into_extraction(model, photos, tmp_path):
     train_pca.run(Artefact.open(tmp_path / 'features', 'features'), tmp_path / 'pca').counts
     == artefact.counts
   )
-  descriptors = np.concatenate([image.region(0).descriptors for image in extract_features.read(features)])
+  descriptors = np.concatenate([image.region(0).descriptors for image in feature_files.read(features)])
   pca = pca_files.load(tmp_path / 'pca')
   np.testing.assert_allclose(pca.mean, descriptors.mean(0), atol=1e-5)
   np.testing.assert_allclose(pca.variances.sum(), descriptors.astype(float).var(0, ddof=1).sum(), rtol=1e-4)
   change = f'extraction.delf.pca {{ path: "{tmp_path / "pca"}" dimensions: 4 }}'
   reduced = run(model, photos, tmp_path / 'reduced', change)
-  assert {image.features.dimensions for image in extract_features.read(reduced)} == {4}
+  assert {image.features.dimensions for image in feature_files.read(reduced)} == {4}
   with pytest.raises(UserError, match='reduced by a PCA'):
     train_pca.run(reduced, tmp_path / 'again')
 

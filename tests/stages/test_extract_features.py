@@ -21,8 +21,8 @@ def stored(tmp_path):
   def write(*numbers):
     plan = Plan('boxes', configs.default('regions'), (Input('images', 'x', tmp_path),))
     with artefact_writer.writing(tmp_path / 'boxes', plan) as writer:
-      for shard in writer.missing_shards(len(numbers), 2):
-        with writer.shard(shard) as file:
+      for shard in writer.ledger.missing(len(numbers), 2):
+        with writer.ledger.write(shard) as file:
           for number in (numbers[item] for item in shard.items):
             if number < 0:
               file.add_error(f'{-number}.jpg', 'broken')

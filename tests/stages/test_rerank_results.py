@@ -18,7 +18,7 @@ from support.stored_features import (
 
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import match_records, ranking_files
-from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.ground_truth import ground_truth, resolved
 from delf_d2r.data.ground_truth.ground_truth import GroundTruth, QueryGroundTruth
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files
@@ -230,9 +230,7 @@ def test_hard_is_scored_by_rankings_of_its_own(inputs, tmp_path, truth):
   alone = {
     name: evaluate_retrieval.score(
       ranking_files.load(artefact.path),
-      evaluate_retrieval.resolved_queries(
-        artefact, ranking_files.load(artefact.path), ground_truth.load(truth)
-      ),
+      resolved.resolved_queries(artefact, ranking_files.load(artefact.path), ground_truth.load(truth)),
     ).protocols
     for name, artefact in made.items()
   }

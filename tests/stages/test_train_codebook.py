@@ -37,8 +37,8 @@ def make_features(tmp_path):
     config = configs.default('extraction')
     path = tmp_path / f'features-{len(list(tmp_path.iterdir()))}'
     with artefact_writer.writing(path, Plan('features', config, (Input('images', 'x', tmp_path),))) as writer:
-      for shard in writer.missing_shards(len(images), per_shard):
-        with writer.shard(shard) as file:
+      for shard in writer.ledger.missing(len(images), per_shard):
+        with writer.ledger.write(shard) as file:
           for item in shard.items:
             image = images[item]
             whole = int(image.region_offsets[1])

@@ -51,8 +51,8 @@ def images(count: int, *, regional: bool = False, seed: int = 0) -> list[ImageDe
 def write_descriptors(path: pathlib.Path, contents, config, *, images_per_shard: int = 5) -> Artefact:
   inputs = (Input('images', path.name, path), Input('codebook', 'made', path))
   with artefact_writer.writing(path, Plan('descriptors', config, inputs)) as writer:
-    for shard in writer.missing_shards(len(contents), images_per_shard):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(len(contents), images_per_shard):
+      with writer.ledger.write(shard) as file:
         for number in shard.items:
           image = contents[number]
           file.add(records.encode_descriptors(image), images=1, descriptors=len(image.descriptors))

@@ -66,8 +66,8 @@ def write_features(path, images, fingerprint='x', **extraction):
     setattr(config.extraction, name, value)
   plan = Plan('features', config, (Input('images', fingerprint, path),))
   with artefact_writer.writing(path, plan) as writer:
-    for shard in writer.missing_shards(len(images), 2):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(len(images), 2):
+      with writer.ledger.write(shard) as file:
         for item in shard.items:
           found = images[item]
           file.add(

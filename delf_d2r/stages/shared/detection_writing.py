@@ -99,7 +99,7 @@ def write(
       return Artefact.open(output, KIND)
     work = prepare()
     jobs = work.jobs
-    shards = list(writer.missing_shards(len(jobs), per_shard))
+    shards = list(writer.ledger.missing(len(jobs), per_shard))
     left = [jobs[item] for shard in shards for item in shard.items]
     done = len(jobs) - len(left)
     if writer.resumed:
@@ -108,7 +108,7 @@ def write(
     outcomes = worker_pool.map_ordered(work.make_function, left, workers=workers)
     with progress.bar(total=len(jobs), what=what, unit='images', done=done) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for _ in shard.items:
             _keep(next(outcomes), file, strict=options.strict)
             bar.update()

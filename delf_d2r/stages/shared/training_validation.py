@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from delf_d2r import codebook as codebooks
 from delf_d2r.data.training.training_examples import Examples
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.average_precision import average_precision
@@ -70,7 +69,8 @@ def leave_one_out(
   num_words = max(1, min(num_words, len(everything) // _DESCRIPTORS_PER_WORD))
   if len(everything) < num_words or not np.isfinite(everything).all():
     return float('nan')
-  centroids = codebooks.train(everything, num_words=num_words, iterations=_ITERATIONS, seed=seed).centroids
+  codebook = Codebook.train(everything, num_words=num_words, iterations=_ITERATIONS, seed=seed)
+  centroids = codebook.centroids
   assign = ExactAssigner(centroids)
   photos = [aggregate(item, assign(item), centroids, kernel=Kernel.ASMK_STAR) for item in descriptors]
   index = InvertedIndex.build(

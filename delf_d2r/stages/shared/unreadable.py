@@ -16,7 +16,7 @@ def leave_out(file: shard_ledger.ShardWriter, name: str, error: str, *, strict: 
 
 def require_some(writer: artefact_writer.ArtefactWriter, what: str) -> None:
   """Raises UserError, and removes what was written, if no photo at all could be decoded."""
-  if not writer.counts['images']:
-    reasons = '; '.join(error['error'] for error in writer.errors[:3])
+  if not writer.ledger.counts['images']:
+    reasons = '; '.join(error['error'] for error in writer.ledger.errors[:3])
     writer.discard()
-    raise UserError(f'none of the {len(writer.errors)} {what} could be read: {reasons}')
+    raise UserError(f'none of the {len(writer.ledger.errors)} {what} could be read: {reasons}')
