@@ -1,4 +1,6 @@
-"""Errors that a user can mend: a binary prints their message without a traceback."""
+"""Errors that a user can mend: a command prints their message without a traceback."""
+
+import dataclasses
 
 
 class UserError(ValueError):
@@ -19,3 +21,16 @@ class ImageError(UserError):
 
 class UnavailableError(UserError):
   """A server that is needed does not answer; it may later."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A field of a config whose value cannot be used, and what to do about it.
+
+  Attributes:
+    field: the dotted path of the field, relative to the message that was checked.
+    text: names the value and the remedy.
+  """
+
+  field: str
+  text: str

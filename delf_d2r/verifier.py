@@ -6,6 +6,8 @@ import numpy as np
 
 from delf_d2r.config.rules import runs
 from delf_d2r.errors import ConfigError
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
 from delf_d2r.geometry import channels, legacy_rule, matching, verification
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.merging import merge_regions
@@ -23,17 +25,18 @@ _MODELS = {
 _ESTIMATORS = {VerificationConfig.USAC: Estimator.USAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
 
 
-def unmatchable(extractor: ExtractionConfig.Extractor.ValueType, config: VerificationConfig) -> str:
+def unmatchable(extractor: ExtractionConfig.Extractor, config: VerificationConfig) -> str:
   """Why features of an extractor cannot be verified as a config says; empty if they can."""
-  if extractor == ExtractionConfig.GLOBAL:
+  record = registry.record(extractor)
+  if record.descriptors is DescriptorKind.GLOBAL:
     return (
       'global descriptors have no places that could agree. Give local features of the same photos, for'
       ' example of extractor: ROOT_SIFT'
     )
-  is_channel = extractor == ExtractionConfig.ACTIVATION_REGIONS
+  is_channel = record.descriptors is DescriptorKind.CHANNEL
   if is_channel != (config.matching == VerificationConfig.SAME_CHANNEL):
     return (
-      f'features of {ExtractionConfig.Extractor.Name(extractor)} cannot be matched by'
+      f'features of {record.name} cannot be matched by'
       f' {VerificationConfig.Matching.Name(config.matching)}. Set verification.matching:'
       f' {"SAME_CHANNEL" if is_channel else "DESCRIPTORS"}'
     )

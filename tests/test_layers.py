@@ -1,4 +1,4 @@
-"""The layers of the architecture: a package imports only packages that stand before it in the list."""
+"""The layers of the architecture: a package imports only packages that come before it in the list."""
 
 import ast
 import pathlib
@@ -9,13 +9,15 @@ import delf_d2r
 
 PACKAGE = pathlib.Path(delf_d2r.__file__).parent
 REPOSITORY = PACKAGE.parent
-# Lowest first. `tools` are the commands, `__init__` is the public surface, which imports lazily.
+# Lowest first. `tools` are the commands, `__init__` is the public surface, which imports lazily. A module may
+# have a layer of its own: extractors/registry.py is the interface of the extractors and finds them on demand.
 LAYERS = (
   'structures',
   'errors',
   'text_table',
   'version',
   'protos',
+  'extractors.registry',
   'config',
   'kernels',
   'geometry',
@@ -44,12 +46,19 @@ LAYERS = (
 )
 
 
+def layer_of(module):
+  """Returns the layer of a dotted name below delf_d2r: the longest beginning of it that is a layer."""
+  parts = module.split('.')
+  beginnings = ('.'.join(parts[:length]) for length in range(len(parts), 0, -1))
+  return next((name for name in beginnings if name in LAYERS), parts[0])
+
+
 def sources():
-  """Yields (package, file) of every module of the library and of every command."""
+  """Yields (layer, file) of every module of the library and of every command."""
   for file in PACKAGE.rglob('*.py'):
-    package = file.relative_to(PACKAGE).parts[0].removesuffix('.py')
-    if package not in ('__init__', 'protos'):
-      yield package, file
+    layer = layer_of('.'.join(file.relative_to(PACKAGE).with_suffix('').parts))
+    if layer not in ('__init__', 'protos'):
+      yield layer, file
   for file in (REPOSITORY / 'tools').glob('*.py'):
     yield 'tools', file
 
@@ -65,17 +74,17 @@ def _module_level(tree):
 def _imported_modules(nodes):
   for node in nodes:
     if isinstance(node, ast.ImportFrom) and node.module:
-      yield from [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
     elif isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
 
 
 def packages_imported(file):
-  """Yields the packages of delf_d2r that a module imports anywhere, inside functions too."""
+  """Yields the layers of delf_d2r that a module imports anywhere, inside functions too."""
   for module in _imported_modules(ast.walk(ast.parse(file.read_text(encoding='utf-8')))):
-    parts = module.split('.')
-    if parts[0] == 'delf_d2r' and len(parts) > 1:
-      yield parts[1]
+    package, _, inner = module.partition('.')
+    if package == 'delf_d2r' and inner:
+      yield layer_of(inner)
 
 
 def test_every_package_has_its_layer():

@@ -1,1 +1,4 @@
-"""Extractors: from pixels to local features. `factory.build` makes one from a config."""
+"""Extractors: from pixels to local features or global descriptors.
+
+One file for each extractor, found by `registry.record`; `region_extractor.build` makes the one of a config.
+"""

@@ -1,98 +1,107 @@
-"""DELF as an extractor of local features: what extractors/regions.py asks for, on any SavedModel."""
+"""DELF as an extractor: local features of most attention out of an image pyramid, from any SavedModel."""
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
-from delf_d2r.data.artefacts import pca_files
-from delf_d2r.errors import UserError
+from delf_d2r.config.rules import extraction as rules
+from delf_d2r.config.rules.checks import check_part_ranges
+from delf_d2r.errors import Problem, UserError
+from delf_d2r.extractors.reduction import Reduction, network_files
+from delf_d2r.extractors.registry import PACKAGED_MODELS, DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.kernels.pca import normalize
-from delf_d2r.models.delf import export, pyramid
-from delf_d2r.models.delf import network as networks
-from delf_d2r.models.saved_models import local_features
-from delf_d2r.models.saved_models.local_features import LocalFeatureModel, RawFeatures
 from delf_d2r.protos import delf_model_pb2, extraction_pb2
 from delf_d2r.structures import LocalFeatures
+
+if TYPE_CHECKING:
+  from delf_d2r.models.saved_models.local_features import LocalFeatureModel, RawFeatures
+
+Extraction = extraction_pb2.ExtractionConfig
+DelfModel = delf_model_pb2.DelfModelConfig
+
+# The model that comes with the package.
+DEFAULT_MODEL = PACKAGED_MODELS / 'default'
+DEFAULT_SCALES = tuple(2 ** (k / 2) for k in range(-4, 3))
+# The largest int32, which is what models take.
+_ALL_FEATURES = 2**31 - 1
 
 
 class DelfExtractor:
   """Local features of most attention over all scales, of unit length, reduced by PCA if so configured.
 
+  It is a registry.PyramidExtractor.
+
   Attributes:
     dimensions: D of the descriptors.
     stride: pixels between neighbouring features at scale 1.
-    note: what to tell the user if images lose all their features to the attention threshold; '' so far.
+    min_cells_across_box: see PyramidExtractor.
+    note: what to tell the user if images lose all their features to the attention threshold; '' if none did.
   """
 
   def __init__(
     self,
-    model: LocalFeatureModel,
+    model: 'LocalFeatureModel',
     config: extraction_pb2.DelfConfig,
     *,
     max_features: int,
     min_attention: float,
   ):
+    """Wraps a model; UserError if the PCA of `config` is missing or of other dimensions."""
     self._model = model
-    self._scales = np.array(list(config.image_scales) or pyramid.DEFAULT_SCALES, np.float32)
+    self._scales = np.array(list(config.image_scales) or DEFAULT_SCALES, np.float32)
     self._nms_iou = config.nms_iou
     self._max_features = max_features
     self._min_attention = min_attention
-    self._affine = None
-    if config.HasField('pca'):
-      self._affine = affine(config.pca, model.dimensions, model.path, field='extraction.delf.pca')
-    self.dimensions = self._affine[0].shape[1] if self._affine else model.dimensions
+    pca = config.pca if config.HasField('pca') else None
+    self._reduce = Reduction(pca, model.dimensions, model.path, field='extraction.delf.pca')
+    self.dimensions = self._reduce.dimensions
     self.stride = model.stride
+    self.min_cells_across_box = config.min_cells_across_box
     self.note = ''
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """Features of uint8 [H, W, 3], locations in its pixels, most attention first.
+    """Returns the features of uint8 [H, W, 3], locations in its pixels, most attention first.
 
     The scale of a feature is 1 / the pyramid's scale, that is the relative size of its patch.
     """
     return self._finish(self._model.extract(image, self._scales, max_features=self._candidates))
 
   def batch(self, images: Sequence[np.ndarray]) -> list[LocalFeatures]:
-    """The features of images of one shape, in one pass through the network where the model can do it."""
+    """Returns the features of images of one shape, from one pass where the model takes batches."""
     if not self._model.has_batches or len(images) == 1:
       return [self(image) for image in images]
     found = self._model.extract_batch(np.stack(images), self._scales, max_features=self._candidates)
     return [self._finish(raw) for raw in found]
 
   def all_features(self, image: np.ndarray) -> LocalFeatures:
-    """Every cell of every scale, most attention first: no limit, no threshold and no suppression."""
-    return self._described(self._model.extract(image, self._scales, max_features=pyramid.ALL_FEATURES))
+    """Returns every cell of every scale, most attention first: no limit, no threshold and no suppression."""
+    return self._described(self._model.extract(image, self._scales, max_features=_ALL_FEATURES))
 
   def best(self, features: LocalFeatures) -> LocalFeatures:
-    """The features of a region out of `all_features`, which stand in order of attention."""
+    """Returns the features that a region keeps of its share of `all_features`, most attention first."""
     return self._above_threshold(features.take(slice(self._max_features)))
 
   @property
   def _candidates(self) -> int:
     # Suppression chooses among all; without it the best are known beforehand.
-    return self._max_features if self._nms_iou >= 1 else pyramid.ALL_FEATURES
+    return self._max_features if self._nms_iou >= 1 else _ALL_FEATURES
 
-  def _finish(self, raw: RawFeatures) -> LocalFeatures:
-    if self._nms_iou < 1 and len(raw.scores):
-      chosen = tf.image.non_max_suppression(
-        raw.boxes, raw.scores, min(self._max_features, len(raw.scores)), iou_threshold=self._nms_iou
-      ).numpy()
-      raw = RawFeatures(raw.boxes[chosen], raw.scales[chosen], raw.scores[chosen], raw.features[chosen])
+  def _finish(self, raw: 'RawFeatures') -> LocalFeatures:
+    if self._nms_iou < 1:
+      raw = raw.without_overlaps(max_iou=self._nms_iou, max_features=self._max_features)
     return self._above_threshold(self._described(raw))
 
-  def _described(self, raw: RawFeatures) -> LocalFeatures:
-    """Raw features to descriptors and locations (docs/reference.md 3.3)."""
-    descriptors = normalize(raw.features)
-    if self._affine:
-      matrix, offset = self._affine
-      descriptors = normalize(descriptors @ matrix + offset)
+  def _described(self, raw: 'RawFeatures') -> LocalFeatures:
+    """Returns descriptors and locations of raw features (docs/reference.md 3.3)."""
+    descriptors = self._reduce(normalize(raw.features))
     locations = (raw.boxes[:, :2] + raw.boxes[:, 2:]) / 2
     return LocalFeatures(locations, raw.scales, raw.scores, descriptors.reshape(-1, self.dimensions))
 
   def _above_threshold(self, features: LocalFeatures) -> LocalFeatures:
     # The best are taken first and the threshold is applied here: the result is the same as in the other
-    # order, and what the threshold removed can be told.
+    # order, and the note can say what the threshold removed.
     kept = features.take(features.attention >= self._min_attention)
     if len(features) and not len(kept):
       self.note = (
@@ -104,47 +113,101 @@ class DelfExtractor:
     return kept
 
 
-def build(config: extraction_pb2.ExtractionConfig, *, default_model: pathlib.Path) -> DelfExtractor:
-  """The extractor that a config asks for; the model is the default one where it names none.
+def build(config: Extraction) -> DelfExtractor:
+  """Returns the extractor of a config, with the packaged model where it names none.
 
   Raises:
     UserError: its model or PCA is missing, of another kind, or the two do not fit.
   """
   delf = config.delf
-  if delf.mixed_precision:
-    tf.config.optimizer.set_experimental_options({'auto_mixed_precision': True})
-  options = {'max_features': config.max_features, 'min_attention': config.min_attention}
-  if delf.HasField('network'):
-    module = export.LocalFeatureModule(networks.Delf(delf.network))
-    name = delf_model_pb2.DelfModelConfig.Backbone.Name(delf.network.backbone)
-    model = LocalFeatureModel(name, 'in memory', module.serving_default, module.extract_batch)
-    return DelfExtractor(model, delf, **options)
-  if not delf.model_path and not default_model.is_dir():
+  if not delf.HasField('network') and not delf.model_path and not DEFAULT_MODEL.is_dir():
     raise UserError(
       'extraction.delf.model_path is empty, which means the model that comes with the package, but this'
       ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
-  model = local_features.load(delf.model_path or str(default_model))
-  return DelfExtractor(model, delf, **options)
+  from delf_d2r.models.saved_models import local_features
+
+  if delf.mixed_precision:
+    local_features.enable_mixed_precision()
+  if delf.HasField('network'):
+    model = local_features.of_network(delf.network)
+  else:
+    model = local_features.load(delf.model_path or str(DEFAULT_MODEL))
+  return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)
 
 
-def affine(
-  config: extraction_pb2.DelfPcaConfig, dimensions: int, model_path: str, *, field: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """float32 (A [D, d], b [d]): the PCA of a config as x A + b.
+def model_files(config: Extraction) -> Mapping[str, Path]:
+  """Returns the SavedModel, or the weights of the network in its place, and the PCA."""
+  delf = config.delf
+  if delf.HasField('network'):
+    return network_files(delf.network.backbone_weights, delf.pca)
+  return network_files(delf.model_path or str(DEFAULT_MODEL), delf.pca)
 
-  Args:
-    config: where the PCA is, and what of it is kept.
-    dimensions: D of the model's descriptors.
-    model_path, field: the model and the place of the config, for messages.
 
-  Raises:
-    UserError: the PCA is missing or of other dimensions.
-  """
-  pca = pca_files.load_configured(config)
-  if pca.input_dimensions != dimensions:
-    raise UserError(
-      f'{field} reduces descriptors of {pca.input_dimensions} dimensions, but the model'
-      f' {model_path} makes {dimensions}. Give the PCA that belongs to this model'
+def problems(config: Extraction) -> Iterator[Problem]:
+  """Yields the problems of `delf`."""
+  delf = config.delf
+  yield from rules.image_scales('delf', delf)
+  if not 0 < delf.nms_iou <= 1:
+    yield Problem('delf.nms_iou', f'delf.nms_iou is {delf.nms_iou:g}; it must be in (0, 1]')
+  if delf.nms_iou < 1 and config.region_features == Extraction.SHARED_FEATURE_MAP:
+    yield Problem(
+      'delf.nms_iou',
+      f'delf.nms_iou {delf.nms_iou:g} has no effect with region_features: SHARED_FEATURE_MAP. Set it to 1, or'
+      ' region_features: CROP',
     )
-  return pca.as_affine(whitening=config.whitening)
+  yield from check_part_ranges(config, {'delf': {'min_cells_across_box': (0,)}})
+  if delf.HasField('pca'):
+    yield from rules.pca('delf.pca', delf.pca)
+  if delf.HasField('network'):
+    yield from _network_problems(delf)
+
+
+def _network_problems(delf: extraction_pb2.DelfConfig) -> Iterator[Problem]:
+  """Yields the problems of a network that is used without any training of its own."""
+  network = delf.network
+  if delf.model_path:
+    yield Problem('delf.model_path', 'delf has both model_path and network; give one of them')
+  if not network.backbone_weights:
+    yield Problem(
+      'delf.network.backbone_weights',
+      'delf.network.backbone_weights is empty; give "imagenet" or a file of weights',
+    )
+  if network.smoothing < 1 or network.smoothing % 2 == 0:
+    yield Problem(
+      'delf.network.smoothing',
+      f'delf.network.smoothing is {network.smoothing}; it must be odd and at least 1',
+    )
+  attention = DelfModel.Attention.Name(network.attention)
+  trained = [
+    f'{field} {value}'
+    for field, value, free in (
+      ('attention', attention, 'L2_NORM'),
+      ('reduced_dimensions', network.reduced_dimensions, 0),
+      ('global_dimensions', network.global_dimensions, 0),
+      ('num_classes', network.num_classes, 0),
+    )
+    if value != free
+  ]
+  if trained:
+    yield Problem(
+      'delf.network',
+      f'delf.network has parts that need training ({", ".join(trained)}). Set attention: L2_NORM and'
+      ' reduced_dimensions: 0, or make a model of it with export_delf and give model_path',
+    )
+
+
+RECORD = ExtractorRecord(
+  extractor=Extraction.DELF,
+  build=build,
+  model_files=model_files,
+  problems=problems,
+  own_fields=('delf',),
+  decisive_fields=('delf.model_path', 'delf.network', 'delf.pca'),
+  # They choose among features; precision moves them by less than other hardware does.
+  free_fields=('delf.image_scales', 'delf.nms_iou', 'delf.mixed_precision', 'delf.min_cells_across_box'),
+  descriptors=DescriptorKind.LOCAL,
+  unit_origins=unit_vectors,
+  uses_network=True,
+  has_feature_maps=True,
+)

@@ -8,26 +8,33 @@ summed: maxima over squares (kernels/regional_maxima.py) of all scales, each of 
 unit length again.
 """
 
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import tensorflow as tf
 
-from delf_d2r.extractors.delf import affine
+from delf_d2r.config.rules import extraction as rules
+from delf_d2r.config.rules.checks import check_part_ranges, is_changed, without_effect
+from delf_d2r.errors import Problem
+from delf_d2r.extractors.reduction import Reduction, network_files
+from delf_d2r.extractors.registry import DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.kernels import regional_maxima
 from delf_d2r.kernels.pca import normalize
-from delf_d2r.models.backbones.activations import Activations
-from delf_d2r.models.delf import heads
-from delf_d2r.models.saved_models import global_descriptors
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
+if TYPE_CHECKING:
+  from delf_d2r.models.backbones.activations import Activations
+
+Extraction = extraction_pb2.ExtractionConfig
 Config = extraction_pb2.GlobalConfig
+
 DEFAULT_SCALES = (2**-0.5, 1.0, 2**0.5)
 
 
-class Describer(Protocol):
-  """What makes v_s.
+class PooledModel(Protocol):
+  """The interface of the network that computes v_s: models/backbones/pooled.py or a SavedModel.
 
   Attributes:
     path: of the model, for messages.
@@ -38,77 +45,28 @@ class Describer(Protocol):
   dimensions: int
 
   def __call__(self, image: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """The descriptors of uint8 [H, W, 3] at scales float32 [S]: float32 [S, D], not normalised."""
-
-
-class PooledBackbone:
-  """Generalised mean of a backbone's endpoint; see Describer."""
-
-  def __init__(self, config: Config):
-    """Raises UserError: no such endpoint, or weights that are missing or of another network."""
-    activations = _activations(config)
-    pool = heads.GeneralizedMean(config.gem_power)
-    self.path = activations.name
-    self.dimensions = activations.channels
-
-    # One trace for images of all sizes; scales one after the other, which bounds memory by the largest.
-    @tf.function(
-      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None], tf.float32)]
-    )
-    def run(image, scales):
-      def at(scale):
-        return pool(activations.at(image, activations.scaled_size(tf.shape(image)[:2], scale))[None])[0]
-
-      descriptor = tf.TensorSpec([self.dimensions], tf.float32)
-      return tf.map_fn(at, scales, fn_output_signature=descriptor, parallel_iterations=1)
-
-    self._run = run
-
-  def __call__(self, image: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    return self._run(image, scales).numpy()
-
-
-class _Reduction:
-  """Unit vectors to reduced unit vectors, or to themselves without a PCA.
-
-  Attributes:
-    dimensions: D of what comes out.
-  """
-
-  def __init__(self, config: Config, dimensions: int, path: str):
-    """Takes D and name of the model; UserError if the PCA of `config` is missing or of other dimensions."""
-    self.dimensions = dimensions
-    self._affine = None
-    if config.HasField('pca'):
-      self._affine = affine(config.pca, dimensions, path, field='extraction.global_descriptor.pca')
-      self.dimensions = self._affine[0].shape[1]
-
-  def __call__(self, vectors: np.ndarray) -> np.ndarray:
-    if self._affine is None:
-      return vectors
-    matrix, offset = self._affine
-    return normalize(vectors @ matrix + offset)
+    """Returns the descriptors of uint8 [H, W, 3] at scales float32 [S]: float32 [S, D], not normalised."""
 
 
 class GlobalExtractor:
-  """A global descriptor as the only feature of an image: what extractors/regions.py asks for.
+  """A global descriptor as the only feature of an image.
 
   Attributes:
     dimensions: D of the descriptors.
   """
 
-  def __init__(self, describe: Describer, config: Config):
-    """Raises UserError if the PCA of `config` is missing or of other dimensions."""
-    self._describe = describe
+  def __init__(self, model: PooledModel, config: Config):
+    """Wraps a model; UserError if the PCA of `config` is missing or of other dimensions."""
+    self._model = model
     self._scales = _scales(config)
     self._scale_power = config.scale_power
-    self._reduce = _Reduction(config, describe.dimensions, describe.path)
+    self._reduce = _reduction(config, model.dimensions, model.path)
     self.dimensions = self._reduce.dimensions
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """The descriptor of uint8 [H, W, 3], at its centre, of scale and attention 1."""
+    """Returns the descriptor of uint8 [H, W, 3], at its centre, of scale and attention 1."""
     power = self._scale_power
-    rows = normalize(self._describe(image, self._scales))
+    rows = normalize(self._model(image, self._scales))
     if power == 1:
       total = rows.sum(axis=0, keepdims=True)
     else:
@@ -126,16 +84,16 @@ class RegionalExtractor:
     dimensions: D of the descriptors.
   """
 
-  def __init__(self, config: Config):
-    """Raises UserError: no such endpoint, or weights or a PCA that are missing or do not fit."""
-    self._activations = _activations(config)
+  def __init__(self, activations: 'Activations', config: Config):
+    """Takes what is pooled; UserError if the PCA of `config` is missing or of other dimensions."""
+    self._activations = activations
     self._scales = _scales(config)
     self._levels = config.region_levels
-    self._reduce = _Reduction(config, self._activations.channels, self._activations.name)
+    self._reduce = _reduction(config, activations.channels, activations.name)
     self.dimensions = self._reduce.dimensions
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """The squares of uint8 [H, W, 3], scale by scale, at their centres; scales are their sides in pixels."""
+    """Returns the squares of uint8 [H, W, 3] at their centres, by scale; scales are sides in pixels."""
     return LocalFeatures.concatenate([self._at(image, scale) for scale in self._scales])
 
   def _at(self, image: np.ndarray, scale: float) -> LocalFeatures:
@@ -152,22 +110,89 @@ class RegionalExtractor:
     )
 
 
-def build(config: Config) -> GlobalExtractor | RegionalExtractor:
-  """The extractor that a config asks for.
-
-  Raises:
-    UserError: its model, weights or PCA are missing, of another kind, or do not fit.
-  """
-  if config.model_path:
-    return GlobalExtractor(global_descriptors.load(config.model_path), config)
-  if config.pooling == Config.R_MAC:
-    return RegionalExtractor(config)
-  return GlobalExtractor(PooledBackbone(config), config)
-
-
-def _activations(config: Config) -> Activations:
-  return Activations(config.backbone, config.backbone_weights, config.endpoint)
+def _reduction(config: Config, dimensions: int, model: str) -> Reduction:
+  pca = config.pca if config.HasField('pca') else None
+  return Reduction(pca, dimensions, model, field='extraction.global_descriptor.pca')
 
 
 def _scales(config: Config) -> np.ndarray:
   return np.array(list(config.image_scales) or DEFAULT_SCALES, np.float32)
+
+
+def build(config: Extraction) -> GlobalExtractor | RegionalExtractor:
+  """Returns the extractor of a config.
+
+  Raises:
+    UserError: its model, weights, endpoint or PCA are missing, of another kind, or do not fit.
+  """
+  from delf_d2r.models.backbones.activations import Activations
+  from delf_d2r.models.backbones.pooled import PooledBackbone
+  from delf_d2r.models.saved_models import global_descriptors
+
+  options = config.global_descriptor
+  if options.model_path:
+    return GlobalExtractor(global_descriptors.load(options.model_path), options)
+  activations = Activations(options.backbone, options.backbone_weights, options.endpoint)
+  if options.pooling == Config.R_MAC:
+    return RegionalExtractor(activations, options)
+  return GlobalExtractor(PooledBackbone(activations, gem_power=options.gem_power), options)
+
+
+def model_files(config: Extraction) -> Mapping[str, Path]:
+  """Returns the SavedModel, or the weights of the backbone in its place, and the PCA."""
+  options = config.global_descriptor
+  return network_files(options.model_path or options.backbone_weights, options.pca)
+
+
+def problems(config: Extraction) -> Iterator[Problem]:
+  """Yields the problems of `global_descriptor`."""
+  options = config.global_descriptor
+  yield from rules.image_scales('global_descriptor', options)
+  for field in ('gem_power', 'scale_power'):
+    if not getattr(options, field) > 0:
+      yield Problem(
+        f'global_descriptor.{field}',
+        f'global_descriptor.{field} is {getattr(options, field):g}; it must be positive',
+      )
+  yield from check_part_ranges(config, {'global_descriptor': {'region_levels': (1, 16)}})
+  is_regional = options.pooling == Config.R_MAC
+  if is_regional and options.model_path:
+    yield Problem(
+      'global_descriptor.pooling',
+      'global_descriptor.pooling is R_MAC, but the model at model_path pools by itself. Remove one of them',
+    )
+  for field in ('gem_power', 'scale_power') if is_regional else ('region_levels',):
+    if is_changed(options, field):
+      wanted = 'GEM' if is_regional else 'R_MAC'
+      found = 'R_MAC' if is_regional else 'GEM'
+      yield without_effect(f'global_descriptor.{field}', f'pooling: {wanted}', found)
+  if options.model_path and is_changed(options, 'scale_power'):
+    yield Problem(
+      'global_descriptor.scale_power',
+      f'global_descriptor.scale_power is {options.scale_power:g}, but the descriptors of a model may be'
+      ' negative, which have no power. Remove it',
+    )
+  if not options.model_path and not options.backbone_weights:
+    yield Problem(
+      'global_descriptor.backbone_weights',
+      'global_descriptor.backbone_weights is empty; give "imagenet", a file of weights, or model_path',
+    )
+  if options.HasField('pca'):
+    yield from rules.pca('global_descriptor.pca', options.pca)
+  if config.min_attention:
+    yield without_effect('min_attention', 'extractor: ROOT_SIFT or DELF', 'GLOBAL')
+
+
+RECORD = ExtractorRecord(
+  extractor=Extraction.GLOBAL,
+  build=build,
+  model_files=model_files,
+  problems=problems,
+  own_fields=('global_descriptor',),
+  decisive_fields=('global_descriptor',),
+  free_fields=(),
+  descriptors=DescriptorKind.GLOBAL,
+  unit_origins=unit_vectors,
+  uses_network=True,
+  has_feature_maps=False,
+)

@@ -1,8 +1,12 @@
-"""Difference-of-Gaussians keypoints (Lowe, IJCV 2004), which more than one descriptor is taken at."""
+"""Difference-of-Gaussians keypoints (Lowe, IJCV 2004), which several extractors describe."""
+
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
+from delf_d2r.config.rules.checks import check_part_ranges
+from delf_d2r.errors import Problem
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
@@ -10,7 +14,7 @@ UPRIGHT_ANGLE = 0.0
 
 
 class KeypointDetector:
-  """OpenCV's detector and what is kept of its keypoints.
+  """OpenCV's detector and the choice among its keypoints.
 
   Attributes:
     sift: the detector, which can describe keypoints as well.
@@ -22,7 +26,7 @@ class KeypointDetector:
     self._upright = config.upright
     # OpenCV's own limit on features keeps all that tie with the last one, in an order of its own; ours is
     # applied to the keypoints below, before they are described.
-    self.sift = cv2.SIFT_create(
+    self.sift = cv2.SIFT_create(  # type: ignore[attr-defined]  # The stubs of OpenCV lack it.
       nOctaveLayers=config.octave_layers,
       contrastThreshold=config.contrast_threshold,
       edgeThreshold=config.edge_threshold,
@@ -31,8 +35,11 @@ class KeypointDetector:
     )
 
   def __call__(self, grey: np.ndarray) -> list[cv2.KeyPoint]:
-    """The keypoints of uint8 [H, W], strongest first; equal responses stand in the order of their"
-    " geometry."""
+    """Returns the keypoints of uint8 [H, W], strongest first.
+
+    Those of equal response are in the order of y, x, size and angle. There are at most max_features, with a
+    response of at least min_attention.
+    """
     keypoints = self.sift.detect(grey, None)
     chosen = [keypoint for keypoint in keypoints if keypoint.response >= self._min_attention]
     if self._upright:
@@ -44,9 +51,11 @@ class KeypointDetector:
     return chosen[: self._max_features]
 
 
-def as_features(keypoints, descriptors: np.ndarray) -> LocalFeatures:
-  """Keypoints, at least one, and their descriptors [N, D]: scales are diameters in pixels, attention the"
-  " response."""
+def as_features(keypoints: Sequence[cv2.KeyPoint], descriptors: np.ndarray) -> LocalFeatures:
+  """Returns keypoints, at least one, and their descriptors [N, D] as features.
+
+  Scales are diameters in pixels, attention is the response.
+  """
   return LocalFeatures(
     # OpenCV's pixel centres have whole coordinates; ours lie half a pixel inside the image's edge.
     locations=np.array([keypoint.pt[::-1] for keypoint in keypoints], np.float32) + 0.5,
@@ -54,3 +63,14 @@ def as_features(keypoints, descriptors: np.ndarray) -> LocalFeatures:
     attention=np.array([keypoint.response for keypoint in keypoints], np.float32),
     descriptors=descriptors,
   )
+
+
+def keypoint_problems(config: extraction_pb2.ExtractionConfig) -> Iterator[Problem]:
+  """Yields the problems of `root_sift`, for any extractor that describes such keypoints."""
+  sift = config.root_sift
+  for field in ('contrast_threshold', 'edge_threshold'):
+    if not getattr(sift, field) > 0:
+      yield Problem(
+        f'root_sift.{field}', f'root_sift.{field} is {getattr(sift, field):g}; it must be positive'
+      )
+  yield from check_part_ranges(config, {'root_sift': {'octave_layers': (1, 16)}})

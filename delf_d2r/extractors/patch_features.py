@@ -1,23 +1,29 @@
 """Patches around keypoints, described by a network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from delf_d2r.extractors.keypoints import KeypointDetector, as_features
+from delf_d2r.config.rules.checks import check_part_ranges
+from delf_d2r.errors import Problem
+from delf_d2r.extractors.keypoints import KeypointDetector, as_features, keypoint_problems
+from delf_d2r.extractors.reduction import network_files
+from delf_d2r.extractors.registry import DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.kernels.pca import normalize
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
+
+Extraction = extraction_pb2.ExtractionConfig
 
 # Below this standard deviation, of grey values from 0 to 1, a patch has no texture.
 _FLAT = 1e-6
 
 
 class PatchDescriber(Protocol):
-  """What describes patches.
+  """The interface of a network of patches.
 
   Attributes:
     patch_size: S, pixels.
@@ -28,7 +34,7 @@ class PatchDescriber(Protocol):
   dimensions: int
 
   def __call__(self, patches: np.ndarray) -> np.ndarray:
-    """Descriptors float32 [N, D], not normalised, of patches float32 [N, S, S]."""
+    """Returns descriptors float32 [N, D], not normalised, of patches float32 [N, S, S]."""
 
 
 class PatchFeatures:
@@ -54,7 +60,7 @@ class PatchFeatures:
     self.dimensions = describe.dimensions
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """Features of uint8 [H, W, 3], as those of RootSift but for the descriptors."""
+    """Returns the features of uint8 [H, W, 3]: those of RootSift with other descriptors."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints = self._detect(grey)
     if not keypoints:
@@ -70,9 +76,9 @@ class PatchFeatures:
 def cut(
   grey: np.ndarray, keypoints: Sequence[cv2.KeyPoint], *, magnification: float, patch_size: int
 ) -> np.ndarray:
-  """The patches of keypoints, turned so that their orientation points to the right.
+  """Returns the patches of keypoints, turned so that their orientation points to the right.
 
-  With the orientation a and the step s = magnification diameter / S, pixel (i, j) of a patch is what lies at
+  With the orientation a and the step s = magnification diameter / S, pixel (i, j) of a patch shows the place
 
       x = x0 + s (cos a (j - (S - 1) / 2) - sin a (i - (S - 1) / 2))
       y = y0 + s (sin a (j - (S - 1) / 2) + cos a (i - (S - 1) / 2))
@@ -90,7 +96,7 @@ def cut(
   Returns:
     float32 [N, S, S], from 0 to 255.
   """
-  levels = [grey.astype(np.float32)]
+  levels: list[np.ndarray] = [grey.astype(np.float32)]
   patches = np.empty((len(keypoints), patch_size, patch_size), np.float32)
   for patch, keypoint in zip(patches, keypoints, strict=True):
     step = magnification * keypoint.size / patch_size
@@ -118,3 +124,51 @@ def cut(
       borderMode=cv2.BORDER_REPLICATE,
     )
   return patches
+
+
+def build(config: Extraction) -> PatchFeatures:
+  """Returns the extractor of a config.
+
+  Raises:
+    UserError: its network is missing, of another kind, or needs a package that is not installed.
+  """
+  from delf_d2r.models.saved_models import patches
+
+  return PatchFeatures(
+    patches.load(config.patches.model_path, patch_size=config.patches.patch_size),
+    config.patches,
+    config.root_sift,
+    max_features=config.max_features,
+    min_attention=config.min_attention,
+  )
+
+
+def problems(config: Extraction) -> Iterator[Problem]:
+  """Yields the problems of `root_sift` and `patches`."""
+  yield from keypoint_problems(config)
+  patches = config.patches
+  if not patches.model_path:
+    yield Problem(
+      'patches.model_path',
+      'patches.model_path is empty; give a file of ONNX or the directory of a SavedModel',
+    )
+  yield from check_part_ranges(config, {'patches': {'patch_size': (4, 512)}})
+  if not 0 < patches.magnification <= 100:
+    yield Problem(
+      'patches.magnification', f'patches.magnification is {patches.magnification:g}; it must be in (0, 100]'
+    )
+
+
+RECORD = ExtractorRecord(
+  extractor=Extraction.PATCHES,
+  build=build,
+  model_files=lambda config: network_files(config.patches.model_path),
+  problems=problems,
+  own_fields=('root_sift', 'patches'),
+  decisive_fields=('root_sift', 'patches'),
+  free_fields=(),
+  descriptors=DescriptorKind.LOCAL,
+  unit_origins=unit_vectors,
+  uses_network=True,
+  has_feature_maps=False,
+)

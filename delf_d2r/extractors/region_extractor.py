@@ -1,59 +1,33 @@
-"""Features of all regions of a photo: the seam between stages and any extractor of local features.
+"""Features of all regions of a photo: the seam between stages and any extractor.
 
-An extractor of local features is a callable from uint8 [H, W, 3] to LocalFeatures in that image's pixels,
-with an attribute `dimensions`. `RegionExtractor` makes of it what the stages call: photo and boxes to
-ImageFeatures. An extractor that works on an image pyramid may do more, see PyramidExtractor.
+An extractor (registry.LocalExtractor) finds the features of one image. `RegionExtractor` makes of it what
+stages call: from a photo and its boxes to ImageFeatures.
 """
 
 import collections
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import LocalExtractor, PyramidExtractor
 from delf_d2r.extractors.resize import resize
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
-# Crops with a shorter side have no features, as in the research code (docs/reference.md 3.1).
+# Crops with a shorter side have no features, as in the tensorflow/models DELF code (docs/reference.md 3.1).
 MIN_SIDE = 10
 # Images of one shape are extracted together up to this many pixels: activations take some 2 kB for each.
 _BATCH_PIXELS = 2**20
 
 
-class LocalExtractor(Protocol):
-  """What an extractor has to be."""
-
-  dimensions: int
-
-  def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """Local features of uint8 [H, W, 3], locations in its pixels, most attention first."""
-
-
-@runtime_checkable
-class PyramidExtractor(LocalExtractor, Protocol):
-  """One that describes the cells of feature maps at several scales.
+class RegionExtractor:
+  """Extracts the whole image and every box, with locations in the frame of the original image.
 
   Attributes:
-    stride: pixels between neighbouring cells at scale 1; the `scales` of features are 1 / scale.
-    note: what a user should know about images that were left without features; '' if nothing.
+    dimensions: D of the descriptors.
   """
-
-  stride: float
-  note: str
-
-  def batch(self, images: list[np.ndarray]) -> list[LocalFeatures]:
-    """The features of images of one shape."""
-
-  def all_features(self, image: np.ndarray) -> LocalFeatures:
-    """Every cell of every scale, most attention first."""
-
-  def best(self, features: LocalFeatures) -> LocalFeatures:
-    """What of `all_features`, or of a region's part of them, is worth keeping."""
-
-
-class RegionExtractor:
-  """Extracts the whole image and every box, with locations in the frame of the original image."""
 
   def __init__(self, extractor: LocalExtractor, config: extraction_pb2.ExtractionConfig):
     self._extractor = extractor
@@ -61,7 +35,7 @@ class RegionExtractor:
     self.dimensions = extractor.dimensions
 
   def extract(self, name: str, image: np.ndarray, boxes: Boxes) -> ImageFeatures:
-    """Features of an index image: region 0 is the whole image, region r is box r - 1.
+    """Returns the features of an index image: region 0 is the whole image, region r is box r - 1.
 
     Args:
       name: the image's name.
@@ -71,8 +45,8 @@ class RegionExtractor:
     regions = np.concatenate([np.array([WHOLE_IMAGE], np.float32), boxes.coordinates])
     return _assemble(name, image, regions, self._extract_regions(image, regions[1:]))
 
-  def extract_query(self, name: str, image: np.ndarray, box) -> ImageFeatures:
-    """Features of a query image: its only region is the box, cut out before extraction, or the whole image.
+  def extract_query(self, name: str, image: np.ndarray, box: Sequence[float] | None) -> ImageFeatures:
+    """Returns the features of a query image: its only region is the box, cut out first, or the whole image.
 
     Cutting first is the Revisited protocol: nothing outside the box may help the query.
     """
@@ -82,11 +56,11 @@ class RegionExtractor:
 
   @property
   def note(self) -> str:
-    """What a user should know about images that were left without features; '' if nothing."""
+    """Says what a user should know about images that were left without features; '' if nothing."""
     return getattr(self._extractor, 'note', '')
 
   def _extract_regions(self, image: np.ndarray, boxes: np.ndarray) -> list[LocalFeatures]:
-    """Features of the whole image and of each box [R - 1, 4], in pixels of the image."""
+    """Returns the features of the whole image and of each box [R - 1, 4], in pixels of the image."""
     config = self._config
     if config.region_features == extraction_pb2.ExtractionConfig.SHARED_FEATURE_MAP:
       return self._extract_shared(image, boxes)
@@ -96,7 +70,7 @@ class RegionExtractor:
       return [whole, *(whole.take(box_geometry.contains(box, whole.locations, *size)) for box in boxes)]
     return [whole, *self._extract_crops(image, boxes)]
 
-  def _extract_crops(self, image: np.ndarray, boxes) -> list[LocalFeatures]:
+  def _extract_crops(self, image: np.ndarray, boxes: Iterable[Sequence[float]]) -> list[LocalFeatures]:
     slices = [box_geometry.crop_slices(box, *image.shape[:2]) for box in boxes]
     config = self._config
     found = self._extract_resized(
@@ -107,34 +81,41 @@ class RegionExtractor:
       for features, (rows, columns) in zip(found, slices, strict=True)
     ]
 
-  def _extract_shared(self, image: np.ndarray, boxes) -> list[LocalFeatures]:
-    """The whole image's feature maps, from which each box takes its own best features.
+  def _extract_shared(self, image: np.ndarray, boxes: np.ndarray) -> list[LocalFeatures]:
+    """Returns the best features of the whole image and of each box out of the whole image's feature maps.
 
-    At a scale where a box spans few cells, most of what these see lies outside the box; extracting the crop
-    would not see that either, so such scales are left out.
+    At a scale where a box spans few cells, these see mostly what lies outside the box, which extraction of
+    the crop would not see at all; so such scales are left out.
     """
-    config = self._config
+    config, extractor = self._config, self._extractor
+    if not isinstance(extractor, PyramidExtractor):
+      raise TypeError(f'region_features: SHARED_FEATURE_MAP needs a PyramidExtractor, found {extractor!r}')
     resized, factor = _resized(image, config.max_image_size, config.min_image_size)
     if resized is None:
       return [LocalFeatures.empty(self.dimensions)] * (1 + len(boxes))
     size = resized.shape[:2]
-    everything = self._extractor.all_features(resized)
+    everything = extractor.all_features(resized)
     parts = [everything]
     for box in boxes:
       side = min((box[2] - box[0]) * size[0], (box[3] - box[1]) * size[1])
-      cells_across = side / (self._extractor.stride * everything.scales)
-      fine = cells_across >= config.delf.min_cells_across_box
+      cells_across = side / (extractor.stride * everything.scales)
+      fine = cells_across >= extractor.min_cells_across_box
       fine |= everything.scales == everything.scales.min(initial=np.inf)
       parts.append(everything.take(fine & box_geometry.contains(box, everything.locations, *size)))
-    return [_moved(self._extractor.best(part), factor=factor, origin=(0, 0)) for part in parts]
+    return [_moved(extractor.best(part), factor=factor, origin=(0, 0)) for part in parts]
 
   def _extract_resized(self, images: list[np.ndarray], max_size: int, min_size: int) -> list[LocalFeatures]:
-    """Features of each image, in its own pixels; images of one shape are extracted together."""
-    resized = [_resized(image, max_size, min_size) for image in images]
+    """Returns the features of each image, in its own pixels; images of one shape are extracted together."""
     found = [LocalFeatures.empty(self.dimensions)] * len(images)
-    for batch in _batches([pixels for pixels, _ in resized]):
-      for i, features in zip(batch, self._extract_batch([resized[i][0] for i in batch]), strict=True):
-        found[i] = _moved(features, factor=resized[i][1], origin=(0, 0))
+    resized: dict[int, np.ndarray] = {}
+    factors: dict[int, np.ndarray] = {}
+    for i, image in enumerate(images):
+      pixels, factors[i] = _resized(image, max_size, min_size)
+      if pixels is not None:
+        resized[i] = pixels
+    for batch in _batches(resized):
+      for i, features in zip(batch, self._extract_batch([resized[i] for i in batch]), strict=True):
+        found[i] = _moved(features, factor=factors[i], origin=(0, 0))
     return found
 
   def _extract_batch(self, images: list[np.ndarray]) -> list[LocalFeatures]:
@@ -143,8 +124,18 @@ class RegionExtractor:
     return [self._extractor(image) for image in images]
 
 
+def build(config: extraction_pb2.ExtractionConfig) -> RegionExtractor:
+  """Returns the extractor of a config. Imports only what that one needs.
+
+  Raises:
+    UserError: its model or another file is missing or does not fit.
+    ValueError: there is no such extractor.
+  """
+  return RegionExtractor(registry.record(config.extractor).build(config), config)
+
+
 def _resized(image: np.ndarray, max_size: int, min_size: int) -> tuple[np.ndarray | None, np.ndarray]:
-  """The image as it is extracted, None if it is too small, and the factors (y, x) back to its own pixels."""
+  """Returns the image as it is extracted, None if too small, and the factors (y, x) to its own pixels."""
   factor = np.ones(2, np.float32)
   if min(image.shape[:2]) < MIN_SIDE:
     return None, factor
@@ -154,12 +145,11 @@ def _resized(image: np.ndarray, max_size: int, min_size: int) -> tuple[np.ndarra
   return resized, np.array(image.shape[:2], np.float32) / np.array(resized.shape[:2], np.float32)
 
 
-def _batches(images: list[np.ndarray | None]) -> list[list[int]]:
-  """Positions of the images, those of one shape together, as many as memory should hold at a time."""
+def _batches(images: Mapping[int, np.ndarray]) -> list[list[int]]:
+  """Returns the positions of the images, those of one shape together, within the limit of _BATCH_PIXELS."""
   by_shape = collections.defaultdict(list)
-  for i, image in enumerate(images):
-    if image is not None:
-      by_shape[image.shape].append(i)
+  for i, image in images.items():
+    by_shape[image.shape].append(i)
   batches = []
   for (height, width, _), members in by_shape.items():
     most = max(_BATCH_PIXELS // (height * width), 1)
@@ -167,8 +157,8 @@ def _batches(images: list[np.ndarray | None]) -> list[list[int]]:
   return batches
 
 
-def _moved(features: LocalFeatures, *, factor: np.ndarray, origin) -> LocalFeatures:
-  """Features in another frame: locations times `factor` plus `origin`, both `(y, x)`."""
+def _moved(features: LocalFeatures, *, factor: np.ndarray, origin: tuple[int, int]) -> LocalFeatures:
+  """Returns features in another frame: locations times `factor` plus `origin`, both `(y, x)`."""
   return LocalFeatures(
     (features.locations * factor + np.array(origin, np.float32)).astype(np.float32),
     (features.scales * np.sqrt(factor.prod())).astype(np.float32),

@@ -3,9 +3,12 @@
 import cv2
 import numpy as np
 
-from delf_d2r.extractors.keypoints import KeypointDetector, as_features
+from delf_d2r.extractors.keypoints import KeypointDetector, as_features, keypoint_problems
+from delf_d2r.extractors.registry import DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
+
+Extraction = extraction_pb2.ExtractionConfig
 
 DIMENSIONS = 128
 
@@ -24,7 +27,7 @@ class RootSift:
     self._detect = KeypointDetector(config, max_features=max_features, min_attention=min_attention)
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
-    """Features of one image.
+    """Returns the features of one image.
 
     Args:
       image: uint8 [H, W, 3], RGB.
@@ -42,7 +45,27 @@ class RootSift:
 
 
 def root_normalize(descriptors: np.ndarray) -> np.ndarray:
-  """float32 [N, D] non-negative histograms to the square roots of their shares; a zero row stays zero."""
+  """Returns the square roots of the shares of float32 [N, D] histograms >= 0; a zero row stays zero."""
   sums = descriptors.sum(axis=1, keepdims=True)
   shares = np.divide(descriptors, sums, out=np.zeros_like(descriptors, np.float32), where=sums > 0)
   return np.sqrt(shares)
+
+
+def build(config: Extraction) -> RootSift:
+  """Returns the extractor of a config."""
+  return RootSift(config.root_sift, max_features=config.max_features, min_attention=config.min_attention)
+
+
+RECORD = ExtractorRecord(
+  extractor=Extraction.ROOT_SIFT,
+  build=build,
+  model_files=lambda config: {},
+  problems=keypoint_problems,
+  own_fields=('root_sift',),
+  decisive_fields=('root_sift',),
+  free_fields=(),
+  descriptors=DescriptorKind.LOCAL,
+  unit_origins=unit_vectors,
+  uses_network=False,
+  has_feature_maps=False,
+)

@@ -1,4 +1,10 @@
-"""The matches of a page: of an experiment's most telling pairs, or of the results of one search."""
+"""The matches of a page: why pairs of a query and a result match.
+
+`of_run` chooses pairs of an experiment by their labels (`choose`), `of_answer` takes the results of one
+search. `match_document` holds what the page's match view (assets/match_view.js) shows of a pair. Its boxes
+are `[ymin, xmin, ymax, xmax]` and its locations `[y, x]`, both normalised to [0, 1] in the frame of the photo
+as it is shown.
+"""
 
 import dataclasses
 import itertools
@@ -13,16 +19,17 @@ from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.engine.attribution import Explanation, explain
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.report.reported_run import RankedQuery, Run, ranked_queries
 from delf_d2r.report.views import MatchGroup, MatchView, QueryView, ResultView
 from delf_d2r.structures import ImageFeatures, Match, Ranking
 
-# They bound what a pair adds to a page: some 20 kB of marks, beside the two photos.
+# They limit what a pair adds to a page: about 20 kB of marks, besides the two photos.
 MAX_WORDS = 250
 MAX_INLIERS = 300
-# A 2,000th of a photo is no pixel of any screen.
+# More decimals than the pixels of any screen can show.
 _DECIMALS = 4
 
 _GLOBAL = 'Global descriptors have no visual words, so there are no matches to show.'
@@ -30,7 +37,7 @@ _TITLES = {
   'first_right': ('Right, found first', 'The first right result of a query, best rank first.'),
   'first_wrong': (
     'Wrong, ranked highest',
-    'The first wrong result of a query that stands above a right one, best rank first.',
+    'The first wrong result of a query that is ranked above a right one, best rank first.',
   ),
   'last_right': (
     'Right, ranked lowest',
@@ -41,17 +48,17 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-  """What was explained, and what a reader must know of the rest."""
+  """Matches in groups, and notes on pairs that could not be explained."""
 
   groups: tuple[MatchGroup, ...] = ()
   notes: tuple[str, ...] = ()
 
 
 def of_run(run: Run, count: int) -> Matches:
-  """The matches of at most `count` pairs of queries and results; see `Choice`.
+  """Returns the matches of at most `count` pairs of queries and results, see `Choice`.
 
-  The features of queries and index images are read as the run stored them. Those of an index image that are
-  gone are made anew from its photo; what cannot be explained is left out, and a note says why.
+  The features of queries and index images are those that the run stored. Missing features of an index image
+  are extracted again from its photo. Pairs that cannot be explained are omitted, and a note says why.
   """
   if not count or run.rankings is None:
     return Matches()
@@ -60,7 +67,7 @@ def of_run(run: Run, count: int) -> Matches:
   try:
     store = _query_features(run.rankings)
   except ArtefactError as error:
-    return Matches(notes=(f'No matches are shown, as the features of the queries are not at hand: {error}',))
+    return Matches(notes=(f'No matches are shown, because features of the queries are missing: {error}',))
   config = run.rankings.config
   engine = SearchEngine.load(
     run.index.path,
@@ -93,13 +100,13 @@ def of_run(run: Run, count: int) -> Matches:
 def of_answer(
   engine: SearchEngine, answer: Answer, query: QueryView, *, count: int
 ) -> tuple[tuple[MatchView, ...], tuple[str, ...]]:
-  """The matches of the first `count` results of an answer, and notes on those that are left out.
+  """Returns the matches of the first `count` results of an answer, and notes on those that are omitted.
 
   Args:
-    engine: that answered.
-    answer: what it found.
-    query: the same for the page.
-    count: results to explain.
+    engine: the engine that gave the answer.
+    answer: its results.
+    query: the query and its results as the page shows them.
+    count: number of results to explain.
   """
   if not count or not answer.num_features:
     return (), ()
@@ -120,7 +127,7 @@ def of_answer(
 
 
 class _Explainer:
-  """Makes documents of pairs and remembers what could not be explained."""
+  """Makes documents of pairs and remembers the pairs that could not be explained."""
 
   def __init__(self, engine: SearchEngine):
     self._engine = engine
@@ -130,7 +137,7 @@ class _Explainer:
     engine = self._engine
     try:
       image = engine.features(image_id)
-      # Where no region was found best, the whole image is explained.
+      # Where no region is the best one, the whole image is explained.
       why = explain(engine, query, image_id, image, region=max(region, 0))
       found = engine.match(query.features, image_id)
     except UserError as error:
@@ -145,7 +152,7 @@ class _Explainer:
 
 
 def _is_global(config: experiment_pb2.ExperimentConfig) -> bool:
-  return config.extraction.extractor == ExtractionConfig.GLOBAL
+  return registry.record(config.extraction.extractor).descriptors is DescriptorKind.GLOBAL
 
 
 def _query_features(rankings: Artefact) -> FeatureStore:
@@ -184,7 +191,7 @@ def _view(
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A query, by its position, and the place of a result in its ranking, from 0."""
+  """A query by its position, and a result by its place in the ranking, from 0."""
 
   query: int
   place: int
@@ -192,12 +199,12 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """Pairs for each of three reasons, one for each query at most, most telling first.
+  """Pairs for each of three reasons, at most one for each query, the most informative first.
 
   Attributes:
     first_right: the first right result of a query.
-    first_wrong: the first wrong result that stands above a right one.
-    last_right: the last right result, below a wrong one.
+    first_wrong: the first wrong result that is ranked above a right one.
+    last_right: the last right result, ranked below a wrong one.
   """
 
   first_right: tuple[Pair, ...]
@@ -206,15 +213,15 @@ class Choice:
 
 
 def choose(labels: Sequence[np.ndarray], scores: Sequence[np.ndarray], *, count: int) -> Choice:
-  """At most `count` pairs, evenly of each reason as far as there are some.
+  """Chooses at most `count` pairs, as evenly by reason as there are pairs.
 
-  Best first results are those of highest rank, worst last results those of lowest; equal ranks stand by
-  descending score, then in the order of the queries. No pair is chosen twice.
+  First results are ordered by the best rank, last results by the worst; equal ranks are ordered by descending
+  score, then by query. No pair is chosen twice.
 
   Args:
-    labels: for each query str [k], of its ranking ('right', 'wrong'; others do not count).
-    scores: for each query float32 [k].
-    count: pairs in all.
+    labels: for each query the labels str [k] of its ranking ('right', 'wrong'; others do not count).
+    scores: for each query the scores float32 [k].
+    count: number of pairs in all.
   """
   first_right, first_wrong, last_right = [], [], []
   for query, ranked in enumerate(labels):
@@ -235,7 +242,7 @@ def choose(labels: Sequence[np.ndarray], scores: Sequence[np.ndarray], *, count:
     sorted(first_wrong, key=by_rank),
     sorted(last_right, key=lambda pair: (-pair.place, -scores[pair.query][pair.place], pair.query)),
   ]
-  # In turns, so that what one reason lacks is left to the others.
+  # In turns, so that other reasons make up for a reason with few pairs.
   turns = [
     reason
     for pairs in itertools.zip_longest(*reasons)
@@ -254,20 +261,20 @@ def match_document(
   max_words: int | None = None,
   max_inliers: int | None = None,
 ) -> dict[str, Any]:
-  """What the match view shows of a query and an index image; `json` writes it as it is.
+  """Returns the data of the match view of a query and an index image, ready for JSON.
 
   Args:
     query, image: the features of both.
-    why: the score taken apart.
+    why: the terms of the score.
     found: the verified matches.
-    max_words: visual words that are kept, those of largest share; None: all.
-    max_inliers: verified matches that are kept, evenly chosen; None: all.
+    max_words: number of visual words to keep, those of the largest share; None: all.
+    max_inliers: number of verified matches to keep, evenly chosen; None: all.
 
   Returns:
-    `name` and `score`; `query_photo` and `index_photo`, each `height` and `width` in pixels; `query_box`;
-    `num_words` shared words, of which `words` has `word`, `share` of the score and the places in `query` and
-    `index`, largest share first; `regions`, `box` and `share` of each; `num_inliers` verified matches, of
-    which `inliers` has pairs of places.
+    `name` and `score`; `query_photo` and `index_photo`, each with `height` and `width` in pixels;
+    `query_box`; `num_words`, the number of shared words, and `words`, each with `word`, its `share` of the
+    score and its locations in `query` and `index`, largest share first; `regions`, each with `box` and
+    `share`; `num_inliers`, the number of verified matches, and `inliers`, pairs of locations.
   """
 
   def share(term: float) -> float:

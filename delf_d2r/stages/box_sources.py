@@ -15,7 +15,7 @@ from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.extractors import photo_boxes
-from delf_d2r.extractors.photo_boxes import Detector, limits
+from delf_d2r.extractors.photo_boxes import BoxDetector, limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import regions_pb2
 from delf_d2r.structures import Boxes
@@ -84,10 +84,9 @@ def build(regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path
   """
   path = _boxes_path(regions, boxes_path)
   if regions.source == Regions.DETECTOR:
-    model_path = photo_boxes.model_path(regions.detector)
-    place = pathlib.Path(model_path)
+    place = pathlib.Path(photo_boxes.model_path(regions.detector))
     return BoxSource(
-      functools.partial(_detecting, regions, model_path),
+      functools.partial(_detecting, regions),
       (Input('detector', files.fingerprint(place), place),),
       regions.detector.images_per_shard,
       photos_at_once=regions.detector.batch_size,
@@ -144,12 +143,12 @@ def _random(regions: Regions, imitated: Mapping[str, Boxes], name: str) -> Found
   return dataclasses.replace(found, boxes=box_geometry.scattered(found.boxes, generator))
 
 
-def _detecting(regions: Regions, model_path: str) -> Callable[[Sequence[Photo]], list[Found]]:
-  detector = Detector(regions, model_path)
+def _detecting(regions: Regions) -> Callable[[Sequence[Photo]], list[Found]]:
+  detector = photo_boxes.load_detector(regions.detector)
   return lambda photos: _detect(detector, regions, photos)
 
 
-def _detect(detector: Detector, regions: Regions, photos: Sequence[Photo]) -> list[Found]:
+def _detect(detector: BoxDetector, regions: Regions, photos: Sequence[Photo]) -> list[Found]:
   decoded: dict[str, np.ndarray] = {}
   failed: dict[str, str] = {}
   for photo in photos:

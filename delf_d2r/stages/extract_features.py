@@ -12,7 +12,7 @@ from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.artefact_writer import ERRORS
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import registry
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.runtime import progress, worker_pool
 from delf_d2r.stages.extraction_jobs import Job, Maker, Outcome
@@ -129,7 +129,7 @@ def _extract(
       num_groups=left,
       workers=options.workers,
       lost=lambda job, reason: Outcome(job.name, error=f'{job.path}: {reason}'),
-      uses_network=factory.uses_network(config.extraction),
+      uses_network=registry.record(config.extraction.extractor).uses_network,
     )
     with progress.bar(total=total, what=f'features of {what}', unit='images', done=done) as bar:
       for shard in shards:
@@ -149,9 +149,7 @@ def _extract(
 
 def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
   """The files of a network and its PCA: other weights at the same place make features stale."""
-  if not factory.uses_network(config):
-    return []
-  return [Input(role, files.fingerprint(path), path) for role, path in factory.model_files(config).items()]
+  return [Input(role, files.fingerprint(path), path) for role, path in registry.model_files(config).items()]
 
 
 def _keep(outcome: Outcome, file: shard_ledger.ShardWriter, strict: bool) -> None:

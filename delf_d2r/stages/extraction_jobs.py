@@ -8,7 +8,7 @@ from delf_d2r.data.artefacts import records
 from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
 from delf_d2r.data.photos import images
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import region_extractor
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import Boxes
 
@@ -43,7 +43,7 @@ class Maker:
   config: extraction_pb2.ExtractionConfig
 
   def __call__(self) -> Callable[[Sequence[Job]], list[Outcome]]:
-    extractor = factory.build(self.config)
+    extractor = region_extractor.build(self.config)
     return lambda jobs: [_extract_one(extractor, self.config, job) for job in jobs]
 
 

@@ -23,7 +23,7 @@ from benchmarks.measuring import DEFAULT_PHOTOS, print_table  # noqa: E402
 
 from delf_d2r import config as configs  # noqa: E402
 from delf_d2r.data.photos.images import load_image  # noqa: E402
-from delf_d2r.extractors import factory  # noqa: E402
+from delf_d2r.extractors import region_extractor  # noqa: E402
 from delf_d2r.extractors.delf import DelfExtractor  # noqa: E402
 from delf_d2r.extractors.region_extractor import RegionExtractor  # noqa: E402
 from delf_d2r.extractors.resize import resize  # noqa: E402
@@ -90,7 +90,7 @@ class Worker:
     self.config = config.SerializeToString()
 
   def __call__(self):
-    extractor = factory.build(Config.FromString(self.config))
+    extractor = region_extractor.build(Config.FromString(self.config))
     return lambda photo: len(extractor.extract('x', photo, BOXES).features)
 
 
@@ -126,8 +126,8 @@ def main(flags) -> None:
     path = str(export.save(export.LocalFeatureModule(model), config, pathlib.Path(folder, 'model'), card={}))
     extractors = {
       RESEARCH: research_way(model, options(path)),
-      'crops': factory.build(options(path)),
-      'shared feature map': factory.build(options(path, Config.SHARED_FEATURE_MAP)),
+      'crops': region_extractor.build(options(path)),
+      'shared feature map': region_extractor.build(options(path, Config.SHARED_FEATURE_MAP)),
     }
     wall, cpu = alternate(
       {

@@ -23,8 +23,9 @@ from benchmarks.measuring import print_table  # noqa: E402
 from delf_d2r.data.artefacts import tfrecord  # noqa: E402
 from delf_d2r.data.training import detection_examples  # noqa: E402
 from delf_d2r.evaluation import detection_metrics  # noqa: E402
+from delf_d2r.extractors import photo_boxes  # noqa: E402
 from delf_d2r.geometry import boxes as box_geometry  # noqa: E402
-from delf_d2r.models import detection  # noqa: E402
+from delf_d2r.protos.regions_pb2 import DetectorConfig  # noqa: E402
 
 GRID = box_geometry.uniform_grid([1, 2, 3], overlap=0.3)
 
@@ -42,11 +43,11 @@ def main(flags) -> None:
   truths, found = defaultdict(list), defaultdict(list)
   times = []
   for pattern, model in zip(flags.records, flags.model, strict=True):
-    detector = detection.load(model)
+    detector = photo_boxes.load_detector(DetectorConfig(model_path=model))
     for example in examples(pattern):
       image = example.image()
       start = time.perf_counter()
-      boxes = detector(image)
+      (boxes,) = detector.batch([image])
       times.append(time.perf_counter() - start)
       truths[example.groups[0]].append(example.boxes)
       found[example.groups[0]].append(boxes)

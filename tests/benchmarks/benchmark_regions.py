@@ -36,7 +36,9 @@ from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.evaluation import metrics_files  # noqa: E402
 from delf_d2r.evaluation.significance import bootstrap_interval  # noqa: E402
 from delf_d2r.experiments import comparison, experiment  # noqa: E402
+from delf_d2r.extractors import photo_boxes  # noqa: E402
 from delf_d2r.geometry import boxes as box_geometry  # noqa: E402
+from delf_d2r.protos.regions_pb2 import DetectorConfig  # noqa: E402
 from delf_d2r.stages import evaluate_retrieval, extract_features, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402
 
@@ -70,15 +72,13 @@ def mini(output: pathlib.Path) -> Task:
 
 def detected_boxes(task: Task, models: list[str]) -> dict[str, Boxes]:
   """Each photo's boxes, of the detector that has not seen it."""
-  from delf_d2r.models import detection
-
-  detectors = [detection.load(model) for model in models]
+  detectors = [photo_boxes.load_detector(DetectorConfig(model_path=model)) for model in models]
   found = {}
   images = task.dataset.images
   for n, name in enumerate(images.names):
     is_scene = name in sets.SCENES
     fold = sets.SCENES.index(name) >= len(sets.SCENES) // 2 if is_scene else n % 2
-    boxes = detectors[int(fold) % len(detectors)](load_image(images.path(name)))
+    (boxes,) = detectors[int(fold) % len(detectors)].batch([load_image(images.path(name))])
     found[name] = box_geometry.select(boxes, min_score=0, min_area=0, max_overlap=1, max_boxes=0)
   return found
 

@@ -14,7 +14,7 @@ from delf_d2r.data.artefacts import match_records, ranking_files
 from delf_d2r.data.foreign import hloc_files
 from delf_d2r.data.legacy import delf_files
 from delf_d2r.errors import ArtefactError, UserError
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import region_extractor
 from delf_d2r.stages import rerank_results
 from delf_d2r.structures import Boxes
 
@@ -51,7 +51,7 @@ def test_a_dot_stands_where_colmap_sees_it(tmp_path):
   # Symmetric about the centre of the pixel in row 90 and column 150.
   distances = np.hypot(*np.mgrid[-90:110, -150:90])
   photo[distances < 8] = 0
-  extractor = factory.build(configs.default('extraction').extraction)
+  extractor = region_extractor.build(configs.default('extraction').extraction)
   features = extractor.extract('', photo, Boxes.empty()).region(0)
   hloc_files.write_features(tmp_path / 'f.h5', [('dot.png', hloc_files.arrays(features, photo.shape[:2]))])
   found = hloc_oracle.colmap_keypoints(tmp_path / 'f.h5', 'dot.png')

@@ -7,7 +7,7 @@ import pytest
 
 from delf_d2r.data.photos import images
 from delf_d2r.engine import SearchEngine
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import region_extractor
 
 
 def test_threads_share_an_engine(index_dir, photos, monkeypatch):
@@ -15,8 +15,8 @@ def test_threads_share_an_engine(index_dir, photos, monkeypatch):
   alone = SearchEngine.load(index_dir)
   expected = {path: alone.search(path, top_k=0).results for path in paths}
   built = []
-  build = factory.build
-  monkeypatch.setattr(factory, 'build', lambda config: built.append(1) or build(config))
+  build = region_extractor.build
+  monkeypatch.setattr(region_extractor, 'build', lambda config: built.append(1) or build(config))
   shared = SearchEngine.load(index_dir)
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     found = list(pool.map(lambda path: shared.search(path, top_k=0).results, paths * 8))

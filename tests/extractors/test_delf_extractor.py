@@ -9,7 +9,7 @@ from delf_d2r import config as configs
 from delf_d2r.data.artefacts import pca_files
 from delf_d2r.data.legacy import datum
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import delf, region_extractor
 from delf_d2r.extractors.delf import DelfExtractor
 from delf_d2r.extractors.resize import resize
 from delf_d2r.kernels.pca import Covariance, Pca
@@ -146,7 +146,7 @@ def build(model_path, **fields):
   config.delf.CopyFrom(extraction_pb2.DelfConfig(model_path=str(model_path), image_scales=[0.5, 1.0]))
   for name, value in fields.items():
     setattr(config, name, value)
-  return factory.build(configs.resolve(config))
+  return region_extractor.build(configs.resolve(config))
 
 
 GRID = Boxes.from_coordinates([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.1, 0.2, 0.9, 0.7], [0.98, 0.98, 1, 1]])
@@ -203,6 +203,6 @@ def test_locations_are_those_of_the_photo_after_resizing(model_path):
 
 
 def test_missing_default_model(monkeypatch, tmp_path):
-  monkeypatch.setattr(factory, 'DEFAULT_DELF', tmp_path / 'default')
+  monkeypatch.setattr(delf, 'DEFAULT_MODEL', tmp_path / 'default')
   with pytest.raises(UserError, match=r'model_path is empty.*has none'):
     build('')

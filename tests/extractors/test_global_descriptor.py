@@ -15,13 +15,23 @@ from delf_d2r.errors import UserError
 from delf_d2r.extractors import activation_regions, global_descriptor
 from delf_d2r.kernels.pca import Covariance
 from delf_d2r.models.backbones import efficientnet_lite, zoo
+from delf_d2r.models.backbones.activations import Activations
+from delf_d2r.models.backbones.pooled import PooledBackbone
 from delf_d2r.models.delf import export
 from delf_d2r.models.saved_models import global_descriptors
 from delf_d2r.protos import extraction_pb2
+from delf_d2r.protos.delf_model_pb2 import DelfModelConfig
 
 # Keras 3.15 converts variables in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 SCALES = np.array([0.5, 1.0], np.float32)
+
+
+def build_global(**fields):
+  """The extractor of a GlobalConfig."""
+  return global_descriptor.build(
+    extraction_pb2.ExtractionConfig(extractor='GLOBAL', global_descriptor=fields)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +49,7 @@ def build(weights):
 
   def build(**fields):
     fields = {'backbone_weights': weights, 'endpoint': 'conv3', 'image_scales': SCALES.tolist(), **fields}
-    return global_descriptor.build(extraction_pb2.GlobalConfig(**fields))
+    return build_global(**fields)
 
   return build
 
@@ -135,9 +145,7 @@ def test_alexnet_and_images_that_it_is_too_large_for(tmp_path):
   keras.utils.set_random_seed(0)
   path = tmp_path / 'alexnet.weights.h5'
   zoo.build('ALEXNET', endpoints=('conv5',)).model.save_weights(path)
-  extractor = global_descriptor.build(
-    global_descriptor.Config(backbone='ALEXNET', backbone_weights=str(path), endpoint='conv4')
-  )
+  extractor = build_global(backbone='ALEXNET', backbone_weights=str(path), endpoint='conv4')
   for size in [(10, 10), (10, 300), (64, 100)]:
     assert_allclose(np.linalg.norm(extractor(noise(*size)).descriptors), 1, rtol=1e-5)
 
@@ -151,9 +159,8 @@ def test_default_scales(build):
 
 
 def test_images_of_all_sizes_share_one_trace_and_none_is_too_small(weights):
-  describe = global_descriptor.PooledBackbone(
-    extraction_pb2.GlobalConfig(backbone_weights=weights, endpoint='conv3')
-  )
+  activations = Activations(DelfModelConfig.EFFICIENTNET_LITE0, weights, 'conv3')
+  describe = PooledBackbone(activations, gem_power=3)
   for size in [(96, 130), (10, 10), (10, 300), (61, 47)]:
     assert np.isfinite(describe(noise(*size), SCALES)).all()
   assert describe._run.experimental_get_tracing_count() == 1
@@ -190,9 +197,7 @@ def test_own_export_with_a_global_head(tmp_path):
   model = make_model(global_dimensions=6, classifier_endpoint='conv3')
   path = export.save(export.LocalFeatureModule(model), model.config, tmp_path / 'delg', card={})
   image = noise(90, 70)
-  extractor = global_descriptor.build(
-    extraction_pb2.GlobalConfig(model_path=str(path), image_scales=SCALES.tolist())
-  )
+  extractor = build_global(model_path=str(path), image_scales=SCALES.tolist())
   serving = tf.saved_model.load(str(path)).signatures['serving_default']
   rows = serving(
     input_image=tf.constant(image),
@@ -291,7 +296,7 @@ def test_any_model_from_an_image_to_a_descriptor(tmp_path):
   fixed = global_descriptors.load(write_plain(tmp_path / 'b', ([1, 32, 32, 3], tf.uint8), first_row))
   assert_allclose(fixed(image, SCALES), [[32, 51, 102, 204]], rtol=1e-5)
   single = write_plain(tmp_path / 'c', ([None, None, 3], tf.uint8), lambda image: first_row(image[None])[0])
-  extractor = global_descriptor.build(global_descriptor.Config(model_path=single, image_scales=[1]))
+  extractor = build_global(model_path=single, image_scales=[1])
   assert_allclose(extractor(image).descriptors, [unit(np.array([40, 51, 102, 204]))], rtol=1e-5)
 
 

@@ -35,7 +35,7 @@ def test_features_are_those_of_the_paper(tmp_path):
   network.attention, network.smoothing, network.reduced_dimensions = network.L2_NORM, 3, 0
 
   image = noise(64, 96)
-  found = delf.build(config, default_model=tmp_path / 'none')(image)
+  found = delf.build(config)(image)
 
   backbone = zoo.build('EFFICIENTNET_LITE0', endpoints=('conv3',), weights=weights)
   features = backbone(backbone.normalize(tf.constant(image[None], tf.float32)))['conv3'][0].numpy()

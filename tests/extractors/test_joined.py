@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delf_d2r import codebook
+from delf_d2r.codebook import Codebook
 from delf_d2r.extractors.joined import JoinedExtractor
 from delf_d2r.kernels.aggregation import Kernel, aggregate
 from delf_d2r.kernels.assignment import ExactAssigner
@@ -63,7 +63,7 @@ def test_kinds_are_farther_apart_than_any_two_of_one_kind():
 def test_scores_are_sums_of_what_each_kind_scores_alone():
   kinds = [unit_vectors(400, 16, seed) for seed in (3, 4)]
   joined = JoinedExtractor(Fixed(kinds[0]), Fixed(kinds[1]))(IMAGE).descriptors
-  words = codebook.train(joined, num_words=16, iterations=10, seed=0)
+  words = Codebook.train(joined, num_words=16, iterations=10, seed=0)
   own = (words.centroids[:, 0] > 2).astype(int)
   # No word holds both kinds: centroids lie around 0 or around 4.
   assert np.all((np.abs(words.centroids[:, 0]) < 1) | (np.abs(words.centroids[:, 0] - 4) < 1))

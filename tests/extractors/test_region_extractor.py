@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.synthetic_photos import blobs, texture
 
 from delf_d2r import config as configs
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import region_extractor
 from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import FEATURE_ARRAYS, WHOLE_IMAGE, Boxes, LocalFeatures
@@ -166,7 +166,7 @@ def test_blobs_are_where_they_are_in_whole_and_crop(limits):
   photo = blobs(HEIGHT, WIDTH, PLACES, sigma=5)
   config = options(**limits)
   config.root_sift.upright = True
-  extractor = factory.build(config)
+  extractor = region_extractor.build(config)
   found = extractor.extract('x', photo, Boxes.from_coordinates([BOX]))
   for features in (found.region(0), found.region(1), extractor.extract_query('q', photo, BOX).features):
     distances = np.linalg.norm(features.locations[:, None] - PLACES[None], axis=2)
@@ -181,7 +181,7 @@ def test_blobs_are_where_they_are_in_whole_and_crop(limits):
 
 def test_same_keypoints_in_whole_and_crop_agree():
   photo = texture(HEIGHT, WIDTH)
-  extractor = factory.build(options(max_features=10_000))
+  extractor = region_extractor.build(options(max_features=10_000))
   # An even origin, so that the pyramids of whole and crop sample the same pixels.
   found = extractor.extract('x', photo, Boxes.from_coordinates([[96 / HEIGHT, 64 / WIDTH, 1, 1]]))
   whole, crop = found.region(0), found.region(1)
@@ -197,7 +197,7 @@ def test_same_keypoints_in_whole_and_crop_agree():
 
 def test_inside_takes_the_features_of_the_whole_photo():
   photo = texture(HEIGHT, WIDTH)
-  extractor = factory.build(options(region_features=extraction_pb2.ExtractionConfig.INSIDE))
+  extractor = region_extractor.build(options(region_features=extraction_pb2.ExtractionConfig.INSIDE))
   found = extractor.extract('x', photo, Boxes.from_coordinates([BOX, list(WHOLE_IMAGE)]))
   assert_same_features(found.region(2), found.region(0))
   inside = found.region(1)
@@ -208,7 +208,7 @@ def test_inside_takes_the_features_of_the_whole_photo():
 
 
 def test_limit_on_features_is_for_each_region():
-  extractor = factory.build(options(max_features=7))
+  extractor = region_extractor.build(options(max_features=7))
   found = extractor.extract('x', texture(HEIGHT, WIDTH), Boxes.from_coordinates([BOX, BOX]))
   assert np.diff(found.region_offsets).tolist() == [7, 7, 7]
   assert_same_features(found.region(1), found.region(2))
@@ -216,7 +216,7 @@ def test_limit_on_features_is_for_each_region():
 
 def test_query_features_are_those_of_the_crop_alone():
   photo = texture(HEIGHT, WIDTH)
-  extractor = factory.build(options())
+  extractor = region_extractor.build(options())
   features = extractor.extract_query('q', photo, BOX).features
   other = texture(HEIGHT, WIDTH, seed=1)
   other[60:240, 84:378] = photo[60:240, 84:378]
@@ -227,14 +227,14 @@ def test_query_features_are_those_of_the_crop_alone():
 def test_two_runs_give_the_same_bytes():
   photo = texture(HEIGHT, WIDTH)
   first, second = (
-    factory.build(options()).extract('x', photo, Boxes.from_coordinates([BOX])) for _ in range(2)
+    region_extractor.build(options()).extract('x', photo, Boxes.from_coordinates([BOX])) for _ in range(2)
   )
   assert_same_features(first.features, second.features)
 
 
-def test_factory_refuses_what_it_does_not_know():
+def test_unknown_extractors_are_refused():
   class Unknown:
     extractor = 99
 
   with pytest.raises(ValueError, match='extractor 99 has no implementation'):
-    factory.build(Unknown)
+    region_extractor.build(Unknown)

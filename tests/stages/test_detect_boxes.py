@@ -17,7 +17,6 @@ from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError, ImageError, UserError
 from delf_d2r.extractors import photo_boxes
 from delf_d2r.geometry import boxes as geometry
-from delf_d2r.models import detection
 from delf_d2r.stages import detect_boxes
 from delf_d2r.structures import Boxes
 
@@ -102,9 +101,9 @@ def test_processes_and_batches_give_what_one_gives(folder, tmp_path, model):
 
 def test_large_photos_are_reduced(folder, tmp_path, model, monkeypatch):
   sizes = []
-  batch = detection.BoxDetector.batch
+  batch = photo_boxes.BoxDetector.batch
   monkeypatch.setattr(
-    detection.BoxDetector,
+    photo_boxes.BoxDetector,
     'batch',
     lambda self, images: sizes.extend(image.shape for image in images) or batch(self, images),
   )
@@ -179,7 +178,7 @@ def test_photos_that_cannot_be_decoded(folder, tmp_path, model):
 
 def test_a_stopped_run_goes_on(folder, tmp_path, model, monkeypatch):
   seen = []
-  batch = detection.BoxDetector.batch
+  batch = photo_boxes.BoxDetector.batch
 
   def stopping(detector, images):
     seen.append(len(images))
@@ -187,7 +186,7 @@ def test_a_stopped_run_goes_on(folder, tmp_path, model, monkeypatch):
       raise KeyboardInterrupt
     return batch(detector, images)
 
-  monkeypatch.setattr(detection.BoxDetector, 'batch', stopping)
+  monkeypatch.setattr(photo_boxes.BoxDetector, 'batch', stopping)
   options = ['detector { images_per_shard: 1 }']
   with pytest.raises(KeyboardInterrupt):
     detected(folder, tmp_path / 'a', model, *options)

@@ -1,6 +1,6 @@
 """The checks that many rules share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import Message
 
@@ -48,3 +48,8 @@ def prefixed(part: str, problems: Iterator[Problem], text: str = '') -> Iterator
 def without_effect(field: str, wanted: str, found: str) -> Problem:
   """Returns the problem of a field that has an effect only with another setting, `wanted`."""
   return Problem(field, f'{field} has an effect only with {wanted}, found {found}. Remove it or change that')
+
+
+def either(names: Sequence[str]) -> str:
+  """Returns `A, B or C`."""
+  return ' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))

@@ -17,10 +17,11 @@ from delf_d2r.config.rules import (
 )
 from delf_d2r.config.rules.checks import check_range, prefixed
 from delf_d2r.errors import Problem
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.codebook_pb2 import CodebookConfig
 from delf_d2r.protos.experiment_pb2 import EvaluationConfig, ExperimentConfig, ReportConfig, SearchConfig
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 
@@ -99,12 +100,13 @@ def _fused_search_problems(config: ExperimentConfig) -> Iterator[Problem]:
 
 def _search_chain_problems(config: ExperimentConfig | FusionConfig) -> Iterator[Problem]:
   """Yields the problems between extraction, codebook and aggregation."""
-  if config.extraction.extractor == ExtractionConfig.GLOBAL:
-    yield from _global_descriptor_problems(config)
-  if config.extraction.extractor == ExtractionConfig.ACTIVATION_REGIONS and config.HasField('aggregation'):
+  record = registry.record(config.extraction.extractor)
+  if record.descriptors is DescriptorKind.GLOBAL:
+    yield from _global_descriptor_problems(config, record.name)
+  if record.descriptors is DescriptorKind.CHANNEL and config.HasField('aggregation'):
     yield Problem(
       'extraction.extractor',
-      'extraction.extractor is ACTIVATION_REGIONS, whose regions have no descriptors to search with. Set'
+      f'extraction.extractor is {record.name}, whose regions have no descriptors to search with. Set'
       ' verification.extraction to it',
     )
 
@@ -121,7 +123,7 @@ def _missing_regions(config: ExperimentConfig | FusionConfig, boxes: RegionsConf
     )
 
 
-def _global_descriptor_problems(config: ExperimentConfig | FusionConfig) -> Iterator[Problem]:
+def _global_descriptor_problems(config: ExperimentConfig | FusionConfig, extractor: str) -> Iterator[Problem]:
   """Yields the problems of a search by global descriptors.
 
   A global descriptor is stored as a VLAD with a single visual word at the origin. With any other codebook, a
@@ -130,14 +132,15 @@ def _global_descriptor_problems(config: ExperimentConfig | FusionConfig) -> Iter
   if config.HasField('codebook') and config.codebook.source != CodebookConfig.ORIGIN:
     yield Problem(
       'codebook.source',
-      'extraction.extractor is GLOBAL, whose descriptors have no visual words. Set'
+      f'extraction.extractor is {extractor}, whose descriptors have no visual words. Set'
       " 'codebook { source: ORIGIN num_words: 1 }'",
     )
   if config.HasField('aggregation') and config.aggregation.kernel != AggregationConfig.VLAD:
     name = AggregationConfig.Kernel.Name(config.aggregation.kernel)
     yield Problem(
       'aggregation.kernel',
-      f'aggregation.kernel is {name}, but extraction.extractor: GLOBAL is compared by kernel: VLAD alone',
+      f'aggregation.kernel is {name}, but extraction.extractor: {extractor} is compared by kernel: VLAD'
+      ' alone',
     )
 
 

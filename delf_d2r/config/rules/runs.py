@@ -7,7 +7,9 @@ import importlib.util
 from collections.abc import Iterator
 
 from delf_d2r.errors import Problem
-from delf_d2r.protos import experiment_pb2, extraction_pb2
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
+from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 
 
@@ -34,12 +36,13 @@ def problems(config: experiment_pb2.ExperimentConfig) -> Iterator[Problem]:
       'expansion starts from one verified ranking, but verification.junk: SKIP_EACH makes two. Set another'
       ' value of junk, or remove expansion',
     )
-  is_global = config.extraction.extractor == extraction_pb2.ExtractionConfig.GLOBAL
+  record = registry.record(config.extraction.extractor)
+  is_global = record.descriptors is DescriptorKind.GLOBAL
   if config.HasField('verification') and is_global and not verification.HasField('extraction'):
     yield Problem(
       'verification',
-      'verification matches local features, but extraction.extractor is GLOBAL. Add extraction of local'
-      ' features to verification, for example verification { extraction { extractor: ROOT_SIFT } }',
+      f'verification matches local features, but extraction.extractor is {record.name}. Add extraction of'
+      ' local features to verification, for example verification { extraction { extractor: ROOT_SIFT } }',
     )
   yield from missing_estimator(verification)
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from delf_d2r.config.rules.checks import Ranges, check_ranges, is_changed, without_effect
+from delf_d2r.config.rules.checks import Ranges, check_ranges, either, is_changed, without_effect
 from delf_d2r.errors import Problem
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 
 
@@ -24,21 +25,22 @@ def problems(config: VerificationConfig) -> Iterator[Problem]:
       'model',
       f'compat is the affine model of the tensorflow/models DELF code, but model is {name}. Remove it',
     )
+  record = registry.record(config.extraction.extractor)
   if config.matching == VerificationConfig.SAME_CHANNEL:
     yield from _same_channel(config)
-  elif config.extraction.extractor == ExtractionConfig.ACTIVATION_REGIONS:
+  elif record.descriptors is DescriptorKind.CHANNEL:
     yield Problem(
       'matching',
-      'extraction.extractor is ACTIVATION_REGIONS, whose regions have no descriptors. Set matching:'
-      ' SAME_CHANNEL',
+      f'extraction.extractor is {record.name}, whose regions have no descriptors. Set matching: SAME_CHANNEL',
     )
 
 
 def _same_channel(config: VerificationConfig) -> Iterator[Problem]:
   """Yields the problems of matching regions of the same channel, which have no descriptors."""
-  if config.extraction.extractor != ExtractionConfig.ACTIVATION_REGIONS:
-    found = ExtractionConfig.Extractor.Name(config.extraction.extractor)
-    yield without_effect('matching', 'extraction { extractor: ACTIVATION_REGIONS }', found)
+  record = registry.record(config.extraction.extractor)
+  if record.descriptors is not DescriptorKind.CHANNEL:
+    able = [other.name for other in registry.records() if other.descriptors is DescriptorKind.CHANNEL]
+    yield without_effect('matching', f'extraction {{ extractor: {either(able)} }}', record.name)
   if config.compat:
     yield Problem(
       'compat', 'compat matches descriptors, which matching: SAME_CHANNEL does not use. Remove one of them'

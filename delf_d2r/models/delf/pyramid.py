@@ -11,10 +11,6 @@ from delf_d2r.models.delf.network import Delf
 
 Network = Delf | InferenceNetwork
 
-# 0.25 to 2 by the square root of 2.
-DEFAULT_SCALES = tuple(2 ** (k / 2) for k in range(-4, 3))
-ALL_FEATURES = 2**31 - 1
-
 
 def extract(network: Network, images, scales, *, global_scales=None) -> dict:
   """Features of every cell at every scale, and of the whole image where the model has a global head.

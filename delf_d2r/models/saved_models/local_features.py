@@ -12,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from delf_d2r.errors import UserError
-from delf_d2r.models.delf.export import BATCH_SIGNATURE
+from delf_d2r.models.delf.export import BATCH_SIGNATURE, LocalFeatureModule
+from delf_d2r.models.delf.network import Delf
 from delf_d2r.models.saved_models import inspect
+from delf_d2r.protos import delf_model_pb2
 
 _INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
 _GLOBAL_INPUT = 'input_global_scales_ind'
@@ -22,7 +24,7 @@ _OUTPUTS = ('boxes', 'features', 'scales', 'scores')
 
 @dataclasses.dataclass(frozen=True)
 class RawFeatures:
-  """What a SavedModel says of one image, in its pixels; most attention first.
+  """The outputs of a SavedModel for one image, in its pixels; most attention first.
 
   Attributes:
     boxes: float32 [N, 4], `[ymin, xmin, ymax, xmax]`; a feature lies at the centre of its box.
@@ -38,12 +40,22 @@ class RawFeatures:
 
   @classmethod
   def of(cls, outputs: dict) -> 'RawFeatures':
+    """Returns the features of a model's outputs by their names."""
     boxes, scales, scores, features = (
       np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
     )
     return cls(
       boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(-1, features.shape[-1])
     )
+
+  def without_overlaps(self, *, max_iou: float, max_features: int) -> 'RawFeatures':
+    """Returns at most max_features, whose boxes overlap none of more attention by more than max_iou."""
+    if not len(self.scores):
+      return self
+    chosen = tf.image.non_max_suppression(
+      self.boxes, self.scores, min(max_features, len(self.scores)), iou_threshold=max_iou
+    ).numpy()
+    return RawFeatures(self.boxes[chosen], self.scales[chosen], self.scores[chosen], self.features[chosen])
 
 
 class LocalFeatureModel:
@@ -90,6 +102,22 @@ class LocalFeatureModel:
     )
     arrays = {name: np.asarray(value) for name, value in outputs.items()}
     return [RawFeatures.of({name: arrays[name][b] for name in _OUTPUTS}) for b in range(len(images))]
+
+
+def of_network(config: delf_model_pb2.DelfModelConfig) -> LocalFeatureModel:
+  """Returns a network that needs no training, of a backbone and its weights, without a SavedModel.
+
+  Raises:
+    UserError: its weights are missing or of another network.
+  """
+  module = LocalFeatureModule(Delf(config))
+  name = delf_model_pb2.DelfModelConfig.Backbone.Name(config.backbone)
+  return LocalFeatureModel(name, 'in memory', module.serving_default, module.extract_batch)
+
+
+def enable_mixed_precision() -> None:
+  """Lets TensorFlow compute in half precision where the GPU is faster with it, in this whole process."""
+  tf.config.optimizer.set_experimental_options({'auto_mixed_precision': True})
 
 
 def load(path: str) -> LocalFeatureModel:

@@ -1,23 +1,14 @@
-"""Artefacts that may be used together: descriptors are comparable only if one extractor made them."""
+"""Checks that artefacts may be used together: descriptors of different extractors cannot be compared."""
 
 import functools
+
+from google.protobuf.message import Message
 
 from delf_d2r.data.artefacts import codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
+from delf_d2r.extractors import registry
 from delf_d2r.protos import extraction_pb2
-
-# What decides a descriptor's meaning; sizes and numbers of features may differ.
-_DECISIVE_FIELDS = (
-  'extractor',
-  'root_sift',
-  'delf.model_path',
-  'delf.network',
-  'delf.pca',
-  'global_descriptor',
-  'patches',
-  'activation_regions',
-)
 
 
 def require_same_extractor(
@@ -29,13 +20,13 @@ def require_same_extractor(
   remedy: str,
 ) -> None:
   """Raises UserError, naming both places and values, unless both configs make the same descriptors."""
-  for field in _DECISIVE_FIELDS:
-    our_value, their_value = (_text(config, field) for config in (ours, theirs))
-    if our_value != their_value:
-      raise UserError(
-        f'{our_place} and {their_place} come from different extractors: extraction.{field} is {our_value}'
-        f' in the one, {their_value} in the other. {remedy}'
-      )
+  difference = _difference(ours, theirs)
+  if difference:
+    field, our_value, their_value = difference
+    raise UserError(
+      f'{our_place} and {their_place} come from different extractors: extraction.{field} is {our_value}'
+      f' in the one, {their_value} in the other. {remedy}'
+    )
 
 
 def require_same_making(ours: Artefact, theirs: Artefact) -> None:
@@ -43,9 +34,9 @@ def require_same_making(ours: Artefact, theirs: Artefact) -> None:
   differences = Plan(ours.manifest.kind, ours.config, ()).differences(
     Plan(ours.manifest.kind, theirs.config, ()).to_manifest()
   )
-  codebooks = ours.input('codebook'), theirs.input('codebook')
-  if codebooks[0].fingerprint != codebooks[1].fingerprint:
-    differences.append(f'codebook is {codebooks[1].path} there, {codebooks[0].path} here')
+  here, there = ours.input('codebook'), theirs.input('codebook')
+  if here and there and here.fingerprint != there.fingerprint:
+    differences.append(f'codebook is {there.path} there, {here.path} here')
   if differences:
     raise UserError(
       f'{theirs.path} and {ours.path} were made differently: {"; ".join(differences)}. Aggregate both with'
@@ -54,15 +45,26 @@ def require_same_making(ours: Artefact, theirs: Artefact) -> None:
 
 
 def is_same_extractor(ours: extraction_pb2.ExtractionConfig, theirs: extraction_pb2.ExtractionConfig) -> bool:
-  """Whether both configs make the same descriptors."""
-  return all(_text(ours, field) == _text(theirs, field) for field in _DECISIVE_FIELDS)
+  """Returns whether both configs make the same descriptors."""
+  return _difference(ours, theirs) is None
+
+
+def _difference(
+  ours: extraction_pb2.ExtractionConfig, theirs: extraction_pb2.ExtractionConfig
+) -> tuple[str, str, str] | None:
+  """Returns the first field, and both values, that gives descriptors another meaning; None if none does."""
+  for field in ('extractor', *registry.record(ours.extractor).decisive_fields):
+    values = _text(ours, field), _text(theirs, field)
+    if values[0] != values[1]:
+      return field, *values
+  return None
 
 
 def _text(config: extraction_pb2.ExtractionConfig, field: str) -> str:
-  value = functools.reduce(getattr, field.split('.'), config)
   if field == 'extractor':
-    return extraction_pb2.ExtractionConfig.Extractor.Name(value)
-  if isinstance(value, str):
+    return registry.record(config.extractor).name
+  value: object = functools.reduce(getattr, field.split('.'), config)
+  if not isinstance(value, Message):
     return repr(value)
   # Unset and set to its defaults is the same extractor.
   values = (f'{item.name}: {getattr(value, item.name)}' for item in value.DESCRIPTOR.fields)

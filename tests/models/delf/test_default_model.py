@@ -1,7 +1,6 @@
 """The model that comes with the package: it is small, it loads without a download, and it finds things."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -10,15 +9,15 @@ pytest.importorskip('tensorflow')
 
 from delf_d2r import config as configs
 from delf_d2r.data.scenes import mini_benchmark_photos as photos
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import delf, region_extractor
 from delf_d2r.structures import Boxes
 
-MODEL = pathlib.Path(factory.DEFAULT_DELF)
+MODEL = delf.DEFAULT_MODEL
 
 
 def build(*overrides):
   config = configs.load_or_default(None, ['extraction'], overrides=overrides).extraction
-  return factory.build(config)
+  return region_extractor.build(config)
 
 
 @pytest.fixture(scope='module')

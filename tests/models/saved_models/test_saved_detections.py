@@ -7,7 +7,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.detection_models import OUTPUTS, photo, stand_in, write_tf1, write_tf2
 
 from delf_d2r.errors import UserError
-from delf_d2r.models import detection
 from delf_d2r.models.saved_models import detections
 
 FORMS = {
@@ -34,56 +33,6 @@ def test_every_form_is_told_apart_and_asked_right(tmp_path, form):
   assert len(found.scores) == (4 if form == 'three outputs' else 2)
   assert not np.any(found.boxes[2:])
   assert (found.boxes.dtype, found.scores.dtype, found.classes.dtype) == (np.float32, np.float32, np.int64)
-
-
-@pytest.fixture(scope='module')
-def batching(tmp_path_factory):
-  return write_tf1(tmp_path_factory.mktemp('model') / 'a')
-
-
-@pytest.fixture(scope='module')
-def single(tmp_path_factory):
-  return write_tf2(tmp_path_factory.mktemp('model') / 'a')
-
-
-def test_image_without_anything_has_no_boxes(batching):
-  found = detection.load(batching)(photo(20, 20))
-  assert (found.coordinates.shape, found.scores.shape) == ((0, 4), (0,))
-
-
-@pytest.mark.parametrize('path', ['batching', 'single'])
-def test_batches_of_any_sizes_give_what_single_images_give(path, request, monkeypatch):
-  detector = detection.load(request.getfixturevalue(path))
-  sizes = [(40, 50), (40, 50), (30, 50), (40, 50)]
-  images = [photo(*size, red=(5, 5, 10 + n, 20, 100 + n)) for n, size in enumerate(sizes)]
-  asked = []
-  detect = detector._model.detect
-  monkeypatch.setattr(detector._model, 'detect', lambda batch: asked.append(len(batch)) or detect(batch))
-  together = detector.batch(images)
-  assert asked == ([2, 1, 1] if path == 'batching' else [1] * 4)
-  for image, found in zip(images, together, strict=True):
-    alone = detector(image)
-    assert len(alone) == 1
-    assert_array_equal(found.coordinates, alone.coordinates)
-    assert_array_equal(found.scores, alone.scores)
-  assert detector.batch([]) == []
-
-
-def test_classes(single):
-  image = photo(40, 50, red=RED, green=GREEN)
-  for classes, scores in (((), [1, 0.4]), ((2,), [0.4]), ((1, 2, 90), [1, 0.4])):
-    detector = detection.load(single, classes=classes)
-    assert_allclose(detector(image).scores, scores, rtol=1e-6)
-    assert detector.note == ''
-
-
-def test_class_filter_that_removes_everything_is_explained(single):
-  detector = detection.load(single, classes=[7])
-  assert len(detector(photo(40, 50))) == 0
-  assert detector.note == ''  # There was nothing to remove.
-  assert detector(photo(40, 50, red=RED, green=GREEN)).coordinates.shape == (0, 4)
-  assert r'classes [7] removes every box' in detector.note
-  assert 'have the classes [1, 2]' in detector.note
 
 
 # What is refused
