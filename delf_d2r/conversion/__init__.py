@@ -1,1 +1,1 @@
-"""Files of the research code and of hloc to artefacts and back; `run.py` finds out which is which."""
+"""Conversion between artefacts and files of the tensorflow/models DELF code and of hloc."""

@@ -1,4 +1,4 @@
-"""Codebook checkpoints of the research code to an artefact that aggregate_features takes, and back."""
+"""Conversion of codebook checkpoints of the tensorflow/models DELF code to artefacts, and back."""
 
 import hashlib
 import pathlib
@@ -17,16 +17,16 @@ from delf_d2r.protos import experiment_pb2
 def read(
   source: pathlib.Path, config: experiment_pb2.ExperimentConfig, output: pathlib.Path, *, redo: bool = False
 ) -> Artefact:
-  """The visual words of a checkpoint of either form.
+  """Converts a checkpoint of TensorFlow 1 or 2 to a codebook, and returns the artefact.
 
   Args:
     source: prefix, `.index` file or folder of the checkpoint.
-    config: its part `extraction` says what made the features that the words are of.
+    config: its part `extraction` describes the features that the words were trained on.
     output: the artefact directory.
-    redo: replace what was made from another checkpoint.
+    redo: whether to replace the artefact of another checkpoint.
 
   Raises:
-    UserError: there is no codebook in the checkpoint, or the output cannot be written.
+    UserError: the checkpoint has no codebook, or the output cannot be written.
   """
   words = codebook_checkpoint.read(source)
   merged = configs.default('codebook')
@@ -47,13 +47,13 @@ def write(codebook: Artefact, output: pathlib.Path, *, name_based: bool, redo: b
   """Writes a checkpoint.
 
   Args:
-    codebook: what train_codebook made.
-    output: prefix of its files, which the research code calls `codebook_path`.
-    name_based: the form of TensorFlow 1 instead of TensorFlow 2.
-    redo: replace the checkpoint that stands there.
+    codebook: artefact of train_codebook.
+    output: prefix of the files, the `codebook_path` of the DELF code.
+    name_based: whether to write the form of TensorFlow 1 instead of that of TensorFlow 2.
+    redo: whether to replace an existing checkpoint.
 
   Raises:
-    UserError: a checkpoint stands there, or the place cannot be written.
+    UserError: a checkpoint exists there already, or the output cannot be written.
   """
   foreign_files.require_absent(output.with_name(output.name + '.index'), redo=redo)
   with files.user_errors('cannot write', output):

@@ -1,4 +1,4 @@
-"""Aggregated descriptors of the research code to an artefact that build_index takes, and back."""
+"""Conversion of aggregated descriptors of the tensorflow/models DELF code to artefacts, and back."""
 
 import pathlib
 
@@ -24,32 +24,33 @@ Aggregation = aggregation_pb2.AggregationConfig
 
 
 def extensions_in(folder: pathlib.Path) -> list[str]:
-  """The extensions of aggregated descriptors that occur in a folder and its subfolders."""
+  """Returns the extensions of aggregated descriptors that occur in a folder and its subfolders."""
   return [name for name in descriptor_files.EXTENSIONS if next(folder.rglob(f'*{name}'), None)]
 
 
 def read(
   source: pathlib.Path, dataset: Dataset, codebook: Artefact, output: pathlib.Path, *, redo: bool = False
 ) -> Artefact:
-  """The aggregated descriptors of index images; which kernel and whether of regions, the extension says.
+  """Converts files of aggregated descriptors of index images, and returns the artefact.
 
-  Photos without a file are named in `errors.jsonl` and left out of the artefact.
+  The extension of the files tells the kernel, and whether regions were aggregated. Photos without a file are
+  named in `errors.jsonl` and are not in the artefact.
 
   Args:
     source: folder of files of one extension.
     dataset: the photos.
     codebook: the visual words that were used.
     output: the artefact directory.
-    redo: replace what was made from other files.
+    redo: whether to replace the artefact of other files.
 
   Raises:
-    UserError: there are files of several kinds, one is damaged or of another codebook, or the output cannot
-      be written.
+    UserError: there are files of several extensions, a file is damaged or of another codebook, or the output
+      cannot be written.
   """
   extension, *others = extensions_in(source)
   if others:
     raise UserError(
-      f'{source}: files of {extension} and of {", ".join(others)}; leave those of one kind there'
+      f'{source}: has {extension} files and {", ".join(others)} files; keep those of one extension there'
     )
   found = foreign_files.find(source, extension)
   photos = dataset.images
@@ -68,15 +69,15 @@ def read(
     if writer.finished:
       logging.info('aggregated descriptors: %s is up to date, skipped', output)
       return Artefact.open(output, 'descriptors')
-    shards = list(writer.missing_shards(len(photos), plan.config.aggregation.images_per_shard))
+    shards = list(writer.ledger.missing(len(photos), plan.config.aggregation.images_per_shard))
     done = len(photos) - sum(len(shard.items) for shard in shards)
     with progress.bar(total=len(photos), what='aggregated descriptors', unit='images', done=done) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for name in photos.names[shard.items.start : shard.items.stop]:
             if name in file_of:
               only = descriptor_files.read(file_of[name], num_words=num_words, dimensions=dimensions)
-              # The files do not tell the boxes.
+              # The files do not have the boxes.
               image = ImageDescriptors(name, np.array([WHOLE_IMAGE], np.float32), [only])
               file.add(records.encode_descriptors(image), images=1, descriptors=1, words=len(only))
             else:
@@ -103,22 +104,22 @@ def _config(codebook: Artefact, extension: str) -> experiment_pb2.ExperimentConf
 
 
 def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) -> int:
-  """Writes a file for each image, of the extension that the kernel has; returns how many.
+  """Writes a file for each image, with the extension of the kernel; returns the number of files.
 
   Args:
-    descriptors: what aggregate_features made, not of regional search.
+    descriptors: artefact of aggregate_features, not of regional search.
     output: a folder.
-    redo: replace files of other contents.
+    redo: whether to replace files of other contents.
 
   Raises:
-    UserError: regions were aggregated one by one, two images differ in their extension alone, or a file of
-      other contents stands there.
+    UserError: the descriptors are of regional search, the names of two images differ only in the extension,
+      or there is a file of other contents.
   """
   options = descriptors.config.aggregation
   if options.regions == Aggregation.REGIONAL_SEARCH:
     raise UserError(
-      f'{descriptors.path}: aggregation.regions is REGIONAL_SEARCH, but the research code has one descriptor'
-      ' for each image. Aggregate with WHOLE_IMAGE or REGIONAL_AGGREGATION'
+      f'{descriptors.path}: aggregation.regions is REGIONAL_SEARCH, but the tensorflow/models DELF code has'
+      ' one descriptor for each image. Aggregate with WHOLE_IMAGE or REGIONAL_AGGREGATION'
     )
   kernel: Kernel = aggregator.kernel(options)
   regional = options.regions == Aggregation.REGIONAL_AGGREGATION

@@ -1,7 +1,9 @@
-"""`.delf` files of the research code to an artefact of features (docs/reference.md 1.2, 4.2, 4.3).
+"""Conversion of `.delf` files of the tensorflow/models DELF code to artefacts of features, and back.
 
-There a box is a file of its own, with locations in its crop; here an image is one record with all its
-regions, locations in the original image. `delf_files.py` is the way back.
+The DELF code has a file for each box, with locations in its crop. An artefact has one record for each image
+with all its regions, and locations in the original image (docs/reference.md 1.2, 4.2, 4.3). The offset of a
+crop is added in float32: files of whole images, and of queries without a box, are the same bytes after both
+conversions, while locations in crops agree to 1e-4 pixels.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from absl import logging
 from delf_d2r import config as configs
 from delf_d2r.conversion import foreign_files
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import artefact_writer, records
+from delf_d2r.data.artefacts import artefact_writer, feature_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.shard_ledger import ShardWriter
 from delf_d2r.data.legacy import box_files, delf_files, mapping_files
@@ -26,7 +28,6 @@ from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.runtime import progress
-from delf_d2r.stages import extract_features
 from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
 MAPPING = 'index_mapping.csv'
@@ -35,11 +36,18 @@ _WHOLE = np.array([WHOLE_IMAGE], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-  """One image: its photo and, region by region, box and file; no files where there are none."""
+  """One image to convert.
+
+  Attributes:
+    name: of the image.
+    photo: its photo.
+    boxes: boxes of the regions float32 [R, 4] from height and width of the photo.
+    files: the file of each region; empty if there are none.
+  """
 
   name: str
   photo: pathlib.Path
-  boxes: Callable[[int, int], np.ndarray]  # of height and width
+  boxes: Callable[[int, int], np.ndarray]
   files: tuple[pathlib.Path, ...]
 
 
@@ -53,18 +61,18 @@ def read(
   boxes: pathlib.Path | None = None,
   redo: bool = False,
 ) -> Artefact:
-  """The features of index images.
+  """Converts features of index images, and returns the artefact.
 
-  Photos without a file, or that cannot be read, are named in `errors.jsonl` and left out of the artefact.
+  Photos that have no file or cannot be read are named in `errors.jsonl` and are not in the artefact.
 
   Args:
     source: folder of `.delf` files.
     dataset: the photos.
-    config: its part `extraction` says what made the features.
+    config: its part `extraction` describes the features.
     output: the artefact directory.
-    mapping: the CSV file that names the files of each image; None: whole images alone are read.
-    boxes: folder of the `.boxes` files that the crops of `mapping` are of; None: it is `source`.
-    redo: replace what was made from other files.
+    mapping: the CSV file with the names of each image's files; None: only whole images are read.
+    boxes: folder of the `.boxes` files with the boxes of the crops in `mapping`; None: `source`.
+    redo: whether to replace the artefact of other files.
 
   Raises:
     UserError: a file is missing, damaged or of other dimensions than the first, an image has fewer boxes
@@ -107,9 +115,9 @@ def read_queries(
   *,
   redo: bool = False,
 ) -> Artefact:
-  """The features of query images; `<query>.delf` is of the query's box.
+  """Converts features of queries, and returns the artefact; `<query>.delf` has those of the query's box.
 
-  Arguments and errors as of `read`.
+  Arguments and errors are those of `read`.
   """
   found = foreign_files.find(source, delf_files.EXTENSION)
   names = [query.name for query in queries.ground_truth.queries]
@@ -146,9 +154,10 @@ def _read_mapping(
 
 
 def _best_boxes(folder: pathlib.Path, num_crops: Mapping[str, int]) -> dict[str, np.ndarray]:
-  """float32 [n, 4] for each image: its n boxes of best score in the order of the file.
+  """Returns for each image the float32 [n, 4] boxes of the n best scores, in the order of the file.
 
-  The research code takes those above a threshold, which neither file tells; their number does as well.
+  The DELF code keeps the boxes above a threshold that is in none of its files; the number of crops gives the
+  same boxes.
   """
   boxes_of = box_files.read_directory(folder, list(num_crops))
   best = {}
@@ -170,11 +179,11 @@ def _write_artefact(
     if writer.finished:
       logging.info('features: %s is up to date, skipped', output)
       return Artefact.open(output, 'features')
-    shards = list(writer.missing_shards(len(jobs), extraction.images_per_shard))
+    shards = list(writer.ledger.missing(len(jobs), extraction.images_per_shard))
     done = len(jobs) - sum(len(shard.items) for shard in shards)
     with progress.bar(total=len(jobs), what='features', unit='images', done=done) as bar:
       for shard in shards:
-        with writer.shard(shard) as file:
+        with writer.ledger.write(shard) as file:
           for item in shard.items:
             _add(jobs[item], file, extraction, dimensions, source)
             bar.update()
@@ -200,11 +209,11 @@ def _add(
   except ImageError as error:
     file.add_error(job.name, str(error))
     return
-  extract_features.add(file, _read_image(job, size, dimensions))
+  feature_files.add(file, _read_image(job, size, dimensions))
 
 
 def _dimensions(jobs: Sequence[_Job], source: pathlib.Path) -> int:
-  """D, of the first file that has features."""
+  """Returns D of the first file that has features."""
   for job in jobs:
     for path in job.files:
       if path.stat().st_size:
@@ -227,30 +236,30 @@ def _read_image(job: _Job, size: tuple[int, int], dimensions: int) -> ImageFeatu
 
 
 def _crop_origin(box: np.ndarray, height: int, width: int) -> np.ndarray:
-  """float32 [2]: where the crop of a box begins, `(y, x)` in pixels of the original image."""
+  """Returns the corner float32 [2] of the crop of a box, `(y, x)` in pixels of the original image."""
   rows, columns = box_geometry.crop_slices(box, height, width)
   return np.array([rows.start, columns.start], np.float32)
 
 
 def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> int:
-  """Writes `<image>.delf` and, for box b, `<image>_<b>.delf`; of index images also the CSV file and `.boxes`.
+  """Writes `<image>.delf` and, for box b, `<image>_<b>.delf`; for index images also `.csv` and `.boxes`.
 
   Args:
-    features: what extract_features made. Of queries, `<query>.delf` is of the query's box.
+    features: artefact of extract_features. `<query>.delf` has the features of the query's box.
     output: a folder.
-    redo: replace files of other contents.
+    redo: whether to replace files of other contents.
 
   Returns:
-    How many `.delf` files.
+    The number of `.delf` files.
 
   Raises:
-    UserError: two images differ in their extension alone, which is said before anything is written, or a file
-      of other contents stands there.
+    UserError: the names of two images differ only in the extension, in which case nothing is written, or
+      there is a file of other contents.
   """
   writer = foreign_files.Writer(output, _image_parts(features), redo=redo)
   mapped = []
   for image in progress.track(
-    extract_features.read(features), total=features.counts['images'], what='.delf files', unit='images'
+    feature_files.read(features), total=features.counts['images'], what='.delf files', unit='images'
   ):
     names = []
     for r, box in enumerate(image.boxes):
@@ -268,7 +277,7 @@ def write(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> in
 
 
 def _image_parts(features: Artefact) -> Iterator[tuple[str, list[str]]]:
-  """The images and their parts, see foreign_files.Writer."""
+  """Yields the images and their parts, see foreign_files.Writer."""
   for record in map(records.Record, features.records()):
     yield record.name, [_part(r) for r in range(len(record.array('boxes', 2, 'float32')))]
 

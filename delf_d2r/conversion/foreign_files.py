@@ -1,4 +1,4 @@
-"""Folders with a file for each image, named as the research code does: as the photo, without extension."""
+"""Folders with a file for each image, named like the photo without its extension, as in the DELF code."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ T = TypeVar('T')
 
 
 def find(folder: pathlib.Path, extension: str) -> dict[str, pathlib.Path]:
-  """The files of that extension, subfolders included, by their path in the folder without it.
+  """Returns the files with an extension, also in subfolders, by their relative path without the extension.
 
   Raises:
     UserError: there are none.
@@ -28,15 +28,15 @@ def find(folder: pathlib.Path, extension: str) -> dict[str, pathlib.Path]:
 
 
 def of_images(found: Mapping[str, T], image_names: Sequence[str], *, source: str) -> dict[str, T]:
-  """What belongs to each image; images without anything are left out, what is of other images is, too.
+  """Returns the value of each image; images without a value, and values of other images, are omitted.
 
   Args:
-    found: by the name that the research code gives an image.
+    found: values by the name that the DELF code gives to an image.
     image_names: M names relative to the folder of photos.
-    source: opens the error messages.
+    source: begins the error messages.
 
   Raises:
-    UserError: nothing is of any of these images, a name fits several, or two fit one.
+    UserError: no value belongs to one of these images, a name fits several images, or two names fit one.
   """
   by_image = name_matching.names_by_image(found, image_names, source=source)
   for image, names in by_image.items():
@@ -46,18 +46,22 @@ def of_images(found: Mapping[str, T], image_names: Sequence[str], *, source: str
 
 
 class Writer:
-  """Writes files into a folder so that a run that was stopped goes on, and nothing else is overwritten."""
+  """Writes files into a folder; a stopped run can continue, and no file of other contents is overwritten.
+
+  Attributes:
+    folder: the folder.
+  """
 
   def __init__(self, folder: pathlib.Path, images: Iterable[tuple[str, Sequence[str]]], *, redo: bool):
-    """Takes the folder, made when the first file is.
+    """Checks the names of all files; the folder is made with the first file.
 
     Args:
       folder: where to write.
-      images: every image and the parts that have a file each, '' for the image itself.
-      redo: replace files of other contents that stand there.
+      images: every image and those of its parts that have a file each, '' for the image itself.
+      redo: whether to replace files of other contents.
 
     Raises:
-      UserError: two of them would have one file, or a name leads out of the folder.
+      UserError: two images or parts would have the same file, or a name leads out of the folder.
     """
     self.folder = folder
     self._redo = redo
@@ -68,8 +72,9 @@ class Writer:
         files.safe_join(folder, name)
         if name in image_of:
           raise UserError(
-            f'{folder / name}: would be the file of {image_of[name]!r} and of {image!r}, for the research'
-            ' code leaves out the extension of a photo. Nothing was written; rename one of the two'
+            f'{folder / name}: would be the file of {image_of[name]!r} and of {image!r}, because the'
+            ' tensorflow/models DELF code omits the extension of a photo. Nothing was written; rename one of'
+            ' the two'
           )
         image_of[name] = image
 
@@ -77,7 +82,7 @@ class Writer:
     """Writes the file of an image, or of a part of it; returns its name without the extension.
 
     Raises:
-      UserError: a file of other contents stands there.
+      UserError: there is a file of other contents.
     """
     name = _stem(image) + part
     put(files.safe_join(self.folder, name + extension), data, redo=self._redo)
@@ -90,10 +95,10 @@ def _stem(image: str) -> str:
 
 
 def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
-  """Writes one file, its folder made if missing; the same contents may stand there already.
+  """Writes one file, and makes its folder if it is missing; a file of the same contents is left as it is.
 
   Raises:
-    UserError: other contents stand there and `redo` is false, or the place cannot be written.
+    UserError: there is a file of other contents and `redo` is false, or the file cannot be written.
   """
   data = data.encode() if isinstance(data, str) else data
   with files.user_errors('cannot write', path):
@@ -109,6 +114,6 @@ def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
 
 
 def require_absent(path: pathlib.Path, *, redo: bool, why: str = '') -> None:
-  """Raises UserError if a file stands at `path`, unless `redo`."""
+  """Raises UserError if `path` exists, unless `redo`."""
   if path.exists() and not redo:
-    raise UserError(f'{path}: stands there {why or "already"}. Choose another --output, or give --redo')
+    raise UserError(f'{path}: exists {why or "already"}. Choose another --output, or give --redo')

@@ -1,4 +1,4 @@
-"""Features and verified matches out of artefacts into files that hloc and others read."""
+"""Conversion of features and verified matches to files that hloc and other programs read."""
 
 import pathlib
 from collections.abc import Iterator
@@ -8,34 +8,33 @@ from absl import logging
 
 from delf_d2r.conversion import foreign_files, single_files
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import match_records, ranking_files
+from delf_d2r.data.artefacts import feature_files, match_records, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.foreign import hloc_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.runtime import progress
-from delf_d2r.stages import extract_features
 
 
 def write_features(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
-  """Writes `features.h5`: of index images the features of the whole image, of queries those of their box.
+  """Writes `features.h5`: the features of whole index images, or of the boxes of queries.
 
   Args:
-    features: what extract_features made.
+    features: artefact of extract_features.
     output: the file.
-    redo: replace the file that stands there.
+    redo: whether to replace an existing file.
 
   Raises:
-    UserError: a file stands there, or the place cannot be written.
+    UserError: the file exists already, or cannot be written.
   """
   with _new_file(output, redo) as path:
     hloc_files.write_features(path, _arrays(features, str(output)))
 
 
 def write_npz(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> int:
-  """Writes `<image name>.npz` for each image, with the arrays of `write_features`; returns how many.
+  """Writes `<image name>.npz` for each image, with the arrays of `write_features`; returns their number.
 
-  Arguments and errors as there, `output` being a folder.
+  Arguments and errors are those of `write_features`, except that `output` is a folder.
   """
   for name, found in _arrays(features, '.npz files'):
     foreign_files.put(output / f'{name}.npz', single_files.npz(found), redo=redo)
@@ -43,36 +42,36 @@ def write_npz(features: Artefact, output: pathlib.Path, *, redo: bool = False) -
 
 
 def write_matches(rankings: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
-  """Writes `matches.h5`: the inliers of each query and image that rerank_results looked at, if any.
+  """Writes `matches.h5`: the inliers of each query and image that rerank_results verified, if any.
 
-  They are positions among the keypoints of `write_features`; those that agree in features of boxes alone are
-  left out. The pairs of images are those of `write_pairs`, without which hloc reads no matches.
+  They are positions in the keypoints of `write_features`; inliers among features that only boxes have are
+  omitted. The pairs of images are those of `write_pairs`, without which hloc reads no matches.
 
   Args:
-    rankings: what rerank_results made. The features that it used must lie where they were.
+    rankings: artefact of rerank_results. The features that it used must be where they were.
     output: the file.
-    redo: replace the file that stands there.
+    redo: whether to replace an existing file.
 
   Raises:
-    UserError: the rankings are not verified, their features are gone or others, a file stands there, or the
-      place cannot be written.
+    UserError: the rankings are not verified, their features are missing or have changed, the file exists
+      already, or it cannot be written.
   """
   if rankings.input('query_features') is None or not rankings.manifest.shards:
-    raise UserError(f'{rankings.path}: these rankings have no matches. Give what rerank_results made')
+    raise UserError(f'{rankings.path}: these rankings have no matches. Give an artefact of rerank_results')
   with _new_file(output, redo) as path:
     hloc_files.write_matches(path, _pairs(rankings, str(output)))
 
 
 def write_pairs(rankings: Artefact, output: pathlib.Path, *, redo: bool = False) -> None:
-  """Writes a list of each query with its images, best first: those that rerank_results looked at, else all.
+  """Writes the pairs of each query with its images, best first: those that were verified, else all.
 
   Args:
-    rankings: what search_index, rerank_results, fuse_rankings or expand_queries made.
+    rankings: artefact of search_index, rerank_results, fuse_rankings or expand_queries.
     output: the file.
-    redo: replace the file that stands there.
+    redo: whether to replace a file of other contents.
 
   Raises:
-    UserError: a name has a space, other contents stand at the file, or it cannot be written.
+    UserError: a name has a space, there is a file of other contents, or it cannot be written.
   """
   stored = ranking_files.load(rankings.path)
   if rankings.manifest.shards:
@@ -86,7 +85,7 @@ def write_pairs(rankings: Artefact, output: pathlib.Path, *, redo: bool = False)
 
 def _arrays(features: Artefact, what: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
   total = features.counts['images']
-  for image in progress.track(extract_features.read(features), total=total, what=what, unit='images'):
+  for image in progress.track(feature_files.read(features), total=total, what=what, unit='images'):
     yield image.name, hloc_files.arrays(image.region(0), (image.height, image.width))
 
 
@@ -111,7 +110,7 @@ def _pairs(rankings: Artefact, what: str) -> Iterator[tuple[str, str, np.ndarray
       lost += len(match) - int((matches >= 0).sum())
       yield found.query, name, matches
   if lost:
-    logging.warning('%d matches are of features of boxes or share a keypoint with others: left out', lost)
+    logging.warning('%d matches omitted: of features of boxes, or with a keypoint of another match', lost)
 
 
 def _behind(rankings: Artefact, role: str) -> Artefact:

@@ -1,4 +1,4 @@
-"""What a conversion starts from, what it may become, and the function that does it."""
+"""Conversions between artefacts and files of other programs, chosen by what the source is."""
 
 import dataclasses
 import pathlib
@@ -22,16 +22,16 @@ LEGACY, LEGACY_TF1, NPZ, HDF5, PAIRS = FORMS = ('research', 'research_tf1', 'npz
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What a conversion needs to know beside the files; each needs some of it.
+  """Options of a conversion; each conversion needs some of them.
 
   Attributes:
-    to: what an artefact becomes, one of FORMS; without effect on other files.
+    to: the form that an artefact is converted to, one of FORMS; without effect on other sources.
     images, ground_truth, query_images: the data set, see Dataset.load.
-    queries: the files are those of the queries.
+    queries: whether the files are those of the queries.
     config_path, overrides: the config that made the features.
     mapping, boxes: of `.delf` files of boxes, see features.read.
     codebook: directory of the codebook that aggregated the descriptors.
-    redo: replace what stands at the output.
+    redo: whether to replace an existing output.
   """
 
   to: str = LEGACY
@@ -47,36 +47,41 @@ class Options:
   redo: bool = False
 
   def dataset(self) -> Dataset:
-    """The photos; UserError without --images."""
-    self._require('images', 'a folder of photos: names and sizes are not in the files')
-    return Dataset.load(self.images, ground_truth=self.ground_truth, query_images=self.query_images)
+    """Returns the data set; raises UserError without --images."""
+    images = self._required('images', 'a folder of photos: names and sizes are not in the files')
+    return Dataset.load(images, ground_truth=self.ground_truth, query_images=self.query_images)
 
   def extraction(self) -> experiment_pb2.ExperimentConfig:
-    """What made the features; UserError without --config_path."""
-    self._require('config_path', 'the delf_config that the features were extracted with')
-    return config_files.load_extraction(self.config_path, overrides=self.overrides)
+    """Returns the config that made the features; raises UserError without --config_path."""
+    path = self._required('config_path', 'the delf_config that the features were extracted with')
+    return config_files.load_extraction(path, overrides=self.overrides)
 
   def codebook_artefact(self) -> Artefact:
-    """The codebook; UserError without --codebook."""
-    self._require('codebook', 'the codebook that aggregated them; d2r convert makes it of its checkpoint')
-    return Artefact.open(self.codebook, 'codebook')
+    """Returns the codebook; raises UserError without --codebook."""
+    path = self._required(
+      'codebook', 'the codebook that aggregated them; d2r convert makes it from a checkpoint'
+    )
+    return Artefact.open(path, 'codebook')
 
-  def _require(self, flag: str, what: str) -> None:
-    if not getattr(self, flag):
+  def _required(self, flag: str, what: str) -> str:
+    value: str | None = getattr(self, flag)
+    if not value:
       raise UserError(f'this conversion needs --{flag}: {what}')
+    return value
 
 
 def run(source: str | pathlib.Path, output: str | pathlib.Path, options: Options | None = None) -> None:
-  """Converts a file, a folder of files or an artefact into its counterpart.
+  """Converts a file, a folder of files or an artefact to its counterpart.
 
   Args:
-    source: an artefact directory, a folder of files of the research code, one such file, or a checkpoint.
-    output: what to write: an artefact directory, a folder, a file, or the prefix of a checkpoint.
-    options: what else it takes.
+    source: an artefact directory, a folder of files of the tensorflow/models DELF code, one such file, or a
+      checkpoint.
+    output: the artefact directory, folder, file or checkpoint prefix to write.
+    options: further options.
 
   Raises:
-    UserError: nothing is known of `source`, it does not become what is wanted, something that it needs is not
-      given, it is damaged, or another conversion's output stands at `output`.
+    UserError: `source` is of an unknown kind, has no conversion to the wanted form or is damaged, an option
+      that it needs is missing, or `output` holds the output of another conversion.
   """
   source, output, options = pathlib.Path(source), pathlib.Path(output), options or Options()
   if (source / MANIFEST).is_file() or (source / PARTIAL_MANIFEST).is_file():
@@ -84,14 +89,14 @@ def run(source: str | pathlib.Path, output: str | pathlib.Path, options: Options
   elif source.is_dir() and not _is_checkpoint(source):
     _from_folder(source, output, options)
   elif _is_checkpoint(source):
-    # Loads TensorFlow, as nothing else here does.
+    # Imported here because it loads TensorFlow, which no other conversion does.
     from delf_d2r.conversion import codebook
 
     codebook.read(source, options.extraction(), output, redo=options.redo)
   elif source.is_file():
     single_files.convert(source, output, redo=options.redo)
   else:
-    raise UserError(f'{source}: no file, folder or checkpoint there')
+    raise UserError(f'{source}: no such file, folder or checkpoint')
 
 
 def _is_checkpoint(path: pathlib.Path) -> bool:
@@ -127,21 +132,21 @@ def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -
 
 
 def _require_no_artefacts(folder: pathlib.Path) -> None:
-  """UserError where a run is taken for a folder of files, which its arrays would be."""
+  """Raises UserError if the folder is a run, whose arrays would be taken for files to convert."""
   kind_of = {path.parent: read_manifest(path).kind for path in sorted(folder.rglob(MANIFEST))}
   if kind_of:
     known = {kind for kind, _ in _OF_ARTEFACTS}
     names = [str(place.relative_to(folder)) for place, kind in kind_of.items() if kind in known]
     raise UserError(
-      f'{folder}: a run, and one of its artefacts is converted at a time. Give'
-      f' {folder}/NAME, with NAME one of {", ".join(names) or "(none here can be converted)"}'
+      f'{folder}: a run, of which only one artefact can be converted at a time. Give {folder}/NAME, with NAME'
+      f' one of {", ".join(names) or "(none here can be converted)"}'
     )
 
 
 def _read_queries(source: pathlib.Path, output: pathlib.Path, options: Options) -> None:
   dataset = options.dataset()
   if dataset.queries is None:
-    raise UserError('--queries needs --ground_truth, where the queries and their boxes are')
+    raise UserError('--queries needs --ground_truth, which has the queries and their boxes')
   features.read_queries(source, dataset.queries, options.extraction(), output, redo=options.redo)
 
 
@@ -150,7 +155,7 @@ def _from_artefact(source: pathlib.Path, output: pathlib.Path, options: Options)
   make = _OF_ARTEFACTS.get((kind, options.to))
   if make is None:
     ways = ', '.join(f'--to={to}' for known_kind, to in _OF_ARTEFACTS if known_kind == kind) or 'none'
-    raise UserError(f'{source}: holds {kind}, which does not become {options.to!r}; possible: {ways}')
+    raise UserError(f'{source}: holds {kind}, which cannot be converted to {options.to!r}; possible: {ways}')
   make(Artefact.open(source, kind), output, redo=options.redo)
 
 

@@ -1,4 +1,4 @@
-"""Files that become another file: tensors, features of one image, metrics."""
+"""Conversion of single files: tensors, features of one image, metrics."""
 
 import io
 import pathlib
@@ -16,7 +16,7 @@ from delf_d2r.evaluation import metrics_files
 def _tensor_to_npy(path: pathlib.Path) -> bytes:
   array = datum.read(path)
   if not np.isfinite(array).all():
-    raise UserError(f'{path}: it has numbers that are not finite')
+    raise UserError(f'{path}: has numbers that are not finite')
   data = io.BytesIO()
   np.save(data, array, allow_pickle=False)
   return data.getvalue()
@@ -28,12 +28,12 @@ def _npy_to_tensor(path: pathlib.Path) -> bytes:
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
       raise ValueError('it has numbers that are not finite')
     return datum.encode(array).SerializeToString()
-  except Exception as error:  # A damaged header raises nearly any exception.
-    raise UserError(f'{path}: cannot become a .datum file ({error})') from None
+  except Exception as error:  # A damaged header may raise nearly any exception.
+    raise UserError(f'{path}: cannot be converted to a .datum file ({error})') from None
 
 
 def npz(arrays: dict[str, np.ndarray]) -> bytes:
-  """The bytes of an `.npz` file; the same arrays give the same bytes."""
+  """Returns the bytes of an `.npz` file; the same arrays give the same bytes."""
   data = io.BytesIO()
   np.savez(data, **arrays)
   return data.getvalue()
@@ -50,11 +50,11 @@ def _metrics_to_json(path: pathlib.Path) -> bytes:
 
 def _metrics_to_txt(path: pathlib.Path) -> bytes:
   found = metrics_files.read_metrics_json(path)
-  # The research code's file has no easy.
+  # The file of the DELF code has no easy protocol.
   return metrics_files.format_metrics_txt({k: v for k, v in found.items() if k != 'easy'}).encode()
 
 
-# By extension, what a file becomes and how.
+# The conversion from a file of the first extension to one of the second.
 CONVERSIONS: dict[tuple[str, str], Callable[[pathlib.Path], bytes]] = {
   ('.datum', '.npy'): _tensor_to_npy,
   ('.npy', '.datum'): _npy_to_tensor,
@@ -66,10 +66,10 @@ CONVERSIONS: dict[tuple[str, str], Callable[[pathlib.Path], bytes]] = {
 
 
 def convert(source: pathlib.Path, output: pathlib.Path, *, redo: bool = False) -> None:
-  """Converts one file; the extensions of both say what into what.
+  """Converts one file; the extensions of both paths choose the conversion.
 
   Raises:
-    UserError: there is no such conversion, the file is damaged, or other contents stand at `output`.
+    UserError: there is no such conversion, the file is damaged, or `output` has other contents.
   """
   make = CONVERSIONS.get((source.suffix, output.suffix))
   if make is None:
@@ -81,7 +81,7 @@ def convert(source: pathlib.Path, output: pathlib.Path, *, redo: bool = False) -
 
 
 def convert_folder(source: pathlib.Path, extension: str, output: pathlib.Path, *, redo: bool = False) -> int:
-  """Converts every file of that extension into what it becomes, subfolders kept; returns how many."""
+  """Converts every file of an extension, also in subfolders, which are kept; returns the number of files."""
   target = next(b for a, b in CONVERSIONS if a == extension)
   found = foreign_files.find(source, extension)
   for name, path in found.items():

@@ -1,1 +1,1 @@
-"""Inspects what runs leave on the disk: findings, each with a place and a remedy; nothing is changed."""
+"""Inspects artefacts, runs and indexes on disk: findings, each with a place and a remedy. Changes nothing."""

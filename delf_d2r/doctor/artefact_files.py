@@ -1,4 +1,4 @@
-"""The files of an artefact against its manifest: there, whole, of the right bytes; or unfinished work."""
+"""Checks of the files of an artefact against its manifest, and of unfinished artefacts."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 def forbidden(path: pathlib.Path) -> Iterator[Finding]:
-  """Of files that this user may not read: readers would call them damaged."""
+  """Yields a finding on files that this user may not read, which readers would report as damaged."""
   files_there = FindingCounter()
   for folder, _, names in os.walk(path, onerror=lambda problem: files_there.add(problem.filename)):
     for name in names:
@@ -27,39 +27,39 @@ def forbidden(path: pathlib.Path) -> Iterator[Finding]:
       except PermissionError as problem:
         files_there.add(problem.filename)
       except OSError:
-        pass  # Those who read it say what is wrong.
+        pass  # Other checks read the file and report what is wrong.
   if files_there:
     yield error(
       path,
-      f'files that may not be read: {files_there}',
-      'Mend the permissions, or ask as another user; nothing is known to be wrong with it',
+      f'files without read permission: {files_there}',
+      'Correct the permissions, or run as another user; nothing else is known to be wrong',
     )
 
 
 def unfinished(path: pathlib.Path) -> Iterator[Finding]:
-  """Of a directory that has no manifest yet."""
+  """Yields a finding on a directory that has no manifest yet."""
   kind = read_manifest(path / PARTIAL_MANIFEST).kind
   shards = len(list(path.glob(f'{kind}-*.tfrecord')))
-  done = f' ({shards} shards stand)' if shards else ''
+  done = f' ({shards} shards are finished)' if shards else ''
   if _is_locked(path):
-    yield note(path, f'unfinished {kind}: another process is at work right now{done}', 'Wait for it')
+    yield note(path, f'unfinished {kind}: another process is writing it now{done}', 'Wait for it')
     return
   yield warning(
     path,
     f'unfinished {kind}: the work was stopped{done}',
-    'Run the same command again: it goes on where it was',
+    'Run the same command again: it continues where it was stopped',
   )
 
 
 def finished(artefact: Artefact) -> Iterator[Finding]:
-  """Of an artefact that `Artefact.open` took, so that shards are there and of the right size."""
+  """Yields findings on an artefact that `Artefact.open` accepts, so that shards exist with the right size."""
   path, manifest = artefact.path, artefact.manifest
   again = f'Delete {path} and run its stage again'
   if manifest.fingerprint != planned_fingerprint(artefact):
     if manifest.kind == 'index':
-      yield note(path, 'images were added or removed since it was built', 'Nothing, if you did that')
+      yield note(path, 'images were added or removed since it was built', 'Nothing, if that was intended')
     else:
-      yield error(path / MANIFEST, 'was edited: its fingerprint is not that of its config and inputs', again)
+      yield error(path / MANIFEST, 'edited: its fingerprint is not that of its config and inputs', again)
   for shard in manifest.shards:
     yield from _shard(path / shard.file, shard, again)
   damaged = []
@@ -82,7 +82,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
   if found < manifest.bytes and not damaged:
     yield error(
       path,
-      f'the manifest says {manifest.bytes} bytes, its files have {found}: some are gone or cut short',
+      f'the manifest says {manifest.bytes} bytes, its files have {found}: some are missing or truncated',
       again,
     )
   if ERRORS not in damaged:
@@ -93,7 +93,10 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
 
 
 def planned_fingerprint(artefact: Artefact) -> str:
-  """The fingerprint that config and inputs of an artefact amount to; its own, unless it was changed since."""
+  """Returns the fingerprint of an artefact's config and inputs.
+
+  It differs from that in the manifest if the artefact was changed since.
+  """
   inputs = tuple(artefact.input(item.role) for item in artefact.manifest.inputs)
   return Plan(artefact.manifest.kind, artefact.config, inputs).fingerprint
 
@@ -128,7 +131,7 @@ def _failures(artefact: Artefact) -> Iterator[Finding]:
   yield warning(
     artefact.path,
     f'{failed} photos could not be read, for example {", ".join(names[:3])}',
-    f'{place} says why; mend them and run the stage again',
+    f'{place} says why; repair or replace them and run the stage again',
   )
 
 
@@ -143,7 +146,7 @@ def _array(path: pathlib.Path, again: str) -> Iterator[Finding]:
 
 
 def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-  """Rows of an array, some at a time, so that a mapped one need not fit into memory."""
+  """Yields the rows of an array in blocks, so that a memory-mapped one need not fit into memory."""
   rows = max(1, _BLOCK // max(1, int(np.prod(array.shape[1:]))))
   for start in range(0, len(array) if array.ndim else 0, rows):
     yield array[start : start + rows]

@@ -1,4 +1,4 @@
-"""What an inspection finds, in text, as JSON and as an exit code."""
+"""Findings of an inspection, as text, as JSON and as an exit code."""
 
 import dataclasses
 import enum
@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 
 
 class Severity(enum.Enum):
-  """How bad a finding is; the value is the exit code that it asks for."""
+  """Severity of a finding; the value is the exit code that it leads to."""
 
-  NOTE = 0  # worth knowing
-  WARNING = 1  # works, but perhaps not as meant
-  ERROR = 2  # wrong answers, or none
+  NOTE = 0  # Informative.
+  WARNING = 1  # Works, but perhaps not as intended.
+  ERROR = 2  # Results are wrong or impossible.
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that is not as it should be.
+  """One problem that was found.
 
   Attributes:
-    severity: how bad it is.
+    severity: of the problem.
     place: the file or directory.
-    problem: what is there, with what was expected and what was found.
-    remedy: what to do.
+    problem: the problem, with the expected and the found value.
+    remedy: how to correct it.
   """
 
   severity: Severity
@@ -33,38 +33,40 @@ class Finding:
 
 
 def note(place: object, problem: str, remedy: str) -> Finding:
-  """A finding that is worth knowing and changes no exit code."""
+  """Returns an informative finding, which changes no exit code."""
   return Finding(Severity.NOTE, str(place), problem, remedy)
 
 
 def warning(place: object, problem: str, remedy: str) -> Finding:
-  """A finding that works, but perhaps not as meant."""
+  """Returns a finding on something that works, but perhaps not as intended."""
   return Finding(Severity.WARNING, str(place), problem, remedy)
 
 
 def error(place: object, problem: str, remedy: str) -> Finding:
-  """A finding that makes answers wrong or impossible."""
+  """Returns a finding that makes results wrong or impossible."""
   return Finding(Severity.ERROR, str(place), problem, remedy)
 
 
-# Between what a message says and the remedy that it ends with.
+# The separator between the problem in a message and the remedy that it ends with.
 _THEN = re.compile(r'\. (?=[A-Z])|; (?=build the index|evaluate again)')
 
 
 def stopped(place: object, problem: Exception, *, remedy: str) -> Finding:
-  """The error that stopped the reading of `place`; where it names a file there or a remedy, these count.
+  """Returns the finding on an exception that stopped the reading of `place`.
+
+  If the message names a file there or a remedy, the finding has these.
 
   Args:
-    place: what was read.
-    problem: what was raised.
-    remedy: what to do where the error does not say.
+    place: the file or directory that was read.
+    problem: the exception.
+    remedy: the remedy if the message has none.
   """
   if isinstance(problem, OSError):
     is_missing = isinstance(problem, FileNotFoundError)
     return error(
       problem.filename or place,
       problem.strerror or str(problem),
-      remedy if is_missing else 'Mend permissions or disk; nothing is known to be wrong with it',
+      remedy if is_missing else 'Check permissions and disk; nothing else is known to be wrong',
     )
   head, colon, text = str(problem).partition(': ')
   if not colon or not f'{head}/'.startswith(f'{place}/'):
@@ -76,9 +78,13 @@ def stopped(place: object, problem: Exception, *, remedy: str) -> Finding:
 
 
 class FindingCounter:
-  """Counts what has one and the same problem, and keeps the first three names: one finding, not a million."""
+  """Counts the things that have the same problem and keeps the first three names, for a single finding.
 
-  def __init__(self):
+  Attributes:
+    count: number of things.
+  """
+
+  def __init__(self) -> None:
     self.count = 0
     self._examples: list[str] = []
 
@@ -98,11 +104,11 @@ class FindingCounter:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-  """All of one inspection.
+  """The result of an inspection.
 
   Attributes:
-    path: what was inspected.
-    inspected: path, kind and state of each artefact in it.
+    path: the directory that was inspected.
+    inspected: path and description of each artefact in it.
     findings: the worst first; of equal severity in the order of the data flow.
   """
 
@@ -112,15 +118,18 @@ class Diagnosis:
 
   @property
   def exit_code(self) -> int:
-    """0: sound, notes aside; 1: warnings; 2: errors."""
+    """0: sound, perhaps with notes; 1: warnings; 2: errors."""
     return max((finding.severity.value for finding in self.findings), default=0)
 
   def to_text(self) -> str:
-    """For people."""
+    """Returns the diagnosis for a terminal."""
     return '\n'.join(self._lines())
 
   def to_document(self) -> dict:
-    """For JSON: path, exit_code, inspected (path, what), findings (severity, place, problem, remedy)."""
+    """Returns the diagnosis for JSON.
+
+    Its keys are path, exit_code, inspected (path, what) and findings (severity, place, problem, remedy).
+    """
     return {
       'path': str(self.path),
       'exit_code': self.exit_code,
@@ -148,5 +157,5 @@ class Diagnosis:
 
 
 def make(path: pathlib.Path, inspected, findings) -> Diagnosis:
-  """A diagnosis with its findings in order."""
+  """Returns a diagnosis with its findings in order of severity."""
   return Diagnosis(path, tuple(inspected), tuple(sorted(findings, key=lambda f: -f.severity.value)))

@@ -1,4 +1,4 @@
-"""An inverted index: every byte against its checksum, and how its posting lists are filled."""
+"""Checks of an inverted index: checksums, values, and the distribution of its posting lists."""
 
 import pathlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
 from delf_d2r.index import stored_index
 from delf_d2r.kernels.aggregation import Kernel
 
-# K sum p_k^2 with p_k the share of word k: 1 for equal shares. Lists of real photos stay below 10.
+# K sum p_k^2 with p_k the share of word k: 1 for equal shares. Indexes of real photos have less than 10.
 IMBALANCE = 30.0
 
 
@@ -21,8 +21,8 @@ class IndexCheck:
   """One pass over an inverted index.
 
   Attributes:
-    names: of its images, in order.
-    num_words, dimensions: K and D.
+    names: names of its images, in order; complete after `run`.
+    num_words, dimensions: K and D; 0 before `run`.
   """
 
   def __init__(self, directory: pathlib.Path):
@@ -32,7 +32,11 @@ class IndexCheck:
     self.num_words = self.dimensions = 0
 
   def run(self) -> Iterator[Finding]:
-    """Yields what is wrong; IndexFormatError where a file is damaged, naming it."""
+    """Yields findings.
+
+    Raises:
+      IndexFormatError: a file is damaged; the message names it.
+    """
     stored_index.verify(str(self._directory))
     contents, _ = stored_index.read(str(self._directory))
     self.num_words, self.dimensions = contents.layout.num_words, contents.layout.dimensions
@@ -40,7 +44,7 @@ class IndexCheck:
       self.names.add(name)
     twice = self.names.twice(lambda: iter(contents.images.names))
     if twice:
-      yield error(self._directory, f'images that are there twice: {twice}', self._again)
+      yield error(self._directory, f'images that occur twice: {twice}', self._again)
     lists = np.zeros(self.num_words, np.int64)
     empty, first, broken = FindingCounter(), 0, FindingCounter()
     for segment in contents.segments:
@@ -61,7 +65,7 @@ class IndexCheck:
       )
     if empty:
       what = 'regions' if contents.images.is_regional else 'images'
-      yield warning(self._directory, f'{what} without visual words: {empty}', 'No search finds them')
+      yield warning(self._directory, f'{what} without visual words: {empty}', 'No search can find them')
     yield from self._balance(lists)
 
   def _balance(self, lists: np.ndarray) -> Iterator[Finding]:
@@ -74,7 +78,7 @@ class IndexCheck:
       yield note(
         self._directory,
         f'{dead} of {len(lists)} visual words ({dead / len(lists):.0%}) occur in no image',
-        'Nothing, in a small index; in a large one train the codebook on more or other photos',
+        'Nothing, in a small index; for a large one train the codebook on more or other photos',
       )
     shares = lists / total
     imbalance = float(len(lists) * np.square(shares).sum())
@@ -83,13 +87,13 @@ class IndexCheck:
         self._directory,
         f'unbalanced lists: factor {imbalance:.1f} (1: all equal), visual word {int(shares.argmax())} has'
         f' {shares.max():.1%} of all postings',
-        'Searches are slow and tell little: train the codebook on more photos, or on those of this kind',
+        'Searches are slow and inaccurate: train the codebook on more photos, or on photos of this kind',
       )
 
 
 def _sound(rows: np.ndarray, kernel: Kernel) -> np.ndarray:
   norms = np.linalg.norm(rows, axis=1)
-  # Of a VLAD only the whole has length 1. NaN compares false.
+  # Only the whole VLAD has length 1. NaN compares false.
   return np.abs(norms - 1) <= UNIT_TOLERANCE if kernel.is_selective else np.isfinite(norms)
 
 
@@ -100,17 +104,23 @@ def _name_of(images, entry: int) -> str:
 
 
 def boxes(artefact: Artefact, num_images: int, checksum: int) -> Iterator[Finding]:
-  """Of the regions that an index artefact keeps beside the postings of that checksum."""
+  """Yields findings on the boxes of an index artefact.
+
+  Args:
+    artefact: the index.
+    num_images: number of images in its postings.
+    checksum: of its postings.
+  """
   again = f'Delete {artefact.path} and run build_index again'
   found = live_files.load(artefact.path, checksum).boxes
   if len(found.offsets) - 1 != num_images:
     yield error(
       artefact.path / index_files.BOXES,
-      f'regions of {len(found.offsets) - 1} images, the index has {num_images}',
+      f'boxes of {len(found.offsets) - 1} images, the index has {num_images}',
       again,
     )
   for rows in blocks(found.coordinates):
-    # Written so that NaN is bad.
+    # Written so that NaN counts as an error.
     if not ((rows[:, :2] >= 0) & (rows[:, :2] < rows[:, 2:]) & (rows[:, 2:] <= 1)).all():
       yield error(artefact.path / index_files.BOXES, 'has boxes outside [0, 1] or without area', again)
       return

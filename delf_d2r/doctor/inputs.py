@@ -1,6 +1,6 @@
-"""What artefacts were made from: has it changed since, and do those of one run belong together?
+"""Checks of the inputs of artefacts: changes since they were made, and artefacts that do not fit together.
 
-What is gone is in missing.py.
+Missing inputs are checked in missing.py.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ _AGAIN = 'Run the same command again with --redo, or with another --output'
 
 @dataclasses.dataclass(frozen=True)
 class ArtefactFacts:
-  """What the content of an artefact told, for comparison with others.
+  """Facts about the contents of an artefact, for comparison with other artefacts.
 
   Attributes:
-    names: its images' names in order, as a digest; '' where it has none.
-    num_images: how many.
-    dimensions, num_words: D and K; 0 where it has none.
-    centroids: digest of its codebook; '' where it has none.
+    names: digest of the names of its images in order; '' if it has none.
+    num_images: number of its images.
+    dimensions, num_words: D and K; 0 if it has none.
+    centroids: digest of its codebook; '' if it has none.
   """
 
   names: str = ''
@@ -43,13 +43,13 @@ class ArtefactFacts:
 def stale(
   artefact: Artefact, siblings: Sequence[Artefact], names: Sequence[str], gone: Collection[pathlib.Path] = ()
 ) -> Iterator[Finding]:
-  """Inputs that are not what they were when the artefact was made.
+  """Yields findings on inputs that have changed since the artefact was made.
 
   Args:
-    artefact: what was made.
+    artefact: the artefact.
     siblings: artefacts of the same run, which may have been moved since.
-    names: the names of its images, if it is the first that read them.
-    gone: what missing.py speaks of.
+    names: the names of its images, if it was made from photos.
+    gone: missing inputs, which missing.py reports.
   """
   for item in artefact.manifest.inputs:
     if item.role in _NO_FILES:
@@ -61,7 +61,7 @@ def stale(
     if (place / MANIFEST).is_file():
       yield from _artefact_input(artefact, was, place)
     elif not place.exists():
-      yield note(artefact.path, f'its input {was.role}, {was.path}, is not there to be compared', 'Nothing')
+      yield note(artefact.path, f'its input {was.role}, {was.path}, is missing and not compared', 'Nothing')
     elif item.role == 'images' and artefact.manifest.kind in ('boxes', 'features'):
       yield from _photos(artefact, was, names)
     elif item.role == 'queries':
@@ -74,9 +74,7 @@ def _artefact_input(artefact: Artefact, was: Input, place: pathlib.Path) -> Iter
   try:
     found = read_manifest(place / MANIFEST).fingerprint
   except ArtefactError:
-    yield warning(
-      artefact.path, f'its input {was.role} cannot be read to be compared', f'Mend {place}, if it is needed'
-    )
+    yield warning(artefact.path, f'its input {was.role} cannot be read', f'Repair {place}, if it is needed')
     return
   if found != was.fingerprint:
     yield error(
@@ -99,10 +97,10 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
   if gone:
     yield error(
       artefact.path,
-      f'stale: {len(gone)} of its photos are gone from {was.path}, for example {gone[0]}',
+      f'stale: {len(gone)} of its photos are missing in {was.path}, for example {gone[0]}',
       _AGAIN,
     )
-  # A ground truth may have chosen some photos of the folder, in an order of its own.
+  # A ground truth may have chosen some photos of the folder, in another order.
   elif was.fingerprint not in (
     ImageList(was.path, tuple(order)).fingerprint for order in (known, sorted(known))
   ):
@@ -113,13 +111,12 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
       yield note(
         artefact.path,
         f'{len(new)} photos of {was.path} are not in it, for example {new[0]}',
-        'Nothing, if a ground truth or a list leaves them out; if they are new, run the command again with'
-        ' --redo',
+        'Nothing, if a ground truth or a list omits them; if they are new, run the command again with --redo',
       )
 
 
 def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> ImageList:
-  """The photos below `root`; of distractors, which `root` is the parent of, those in their own folder."""
+  """Returns the photos below `root`; of distractors, whose `root` is the parent, those in their folder."""
   tops = sorted({name.partition('/')[0] for name in known})
   if not missing.are_distractors(artefact) or len(tops) != 1:
     return ImageList.from_folder(root)
@@ -150,7 +147,7 @@ def _queries(artefact: Artefact, was: Input, siblings: Sequence[Artefact]) -> It
 
 
 def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
-  # Single files are named by their bytes alone, models by the names of their files too.
+  # The fingerprint of a single file is that of its bytes; that of a model includes the names of its files.
   known = {files.fingerprint(was.path)}
   if was.path.is_file():
     known.add(hashlib.sha256(was.path.read_bytes()).hexdigest()[:16])
@@ -158,10 +155,10 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
     yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
 
 
-# Roles of what is no file: which part of a whole an artefact is.
+# Roles of inputs that are not compared: the part of a whole that an artefact is, and the distractors' folder.
 _NO_FILES = frozenset(('number', 'part', 'split', 'distractor_images'))
 
-# Roles whose fingerprint is that of the bytes of a file or a folder.
+# Roles whose fingerprint is that of the bytes of a file or folder.
 _BY_BYTES = frozenset(
   (
     'ground_truth',
@@ -182,11 +179,11 @@ _BY_BYTES = frozenset(
 def check_provenance(
   facts: Mapping[pathlib.Path, ArtefactFacts], artefacts: Sequence[Artefact]
 ) -> Iterator[Finding]:
-  """Artefacts that were made from one another and whose contents say otherwise.
+  """Yields findings on artefacts whose contents do not fit the artefacts that they were made from.
 
   Args:
     facts: of each artefact by its path.
-    artefacts: those of one run.
+    artefacts: of one run.
   """
   for child, parent in itertools.permutations(artefacts, 2):
     for item in child.manifest.inputs:
@@ -214,13 +211,13 @@ def _mismatch(
 
 
 def changed_copies(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
-  """Artefacts of one run that were made from the photos of different moments."""
+  """Yields findings on artefacts of one run that were made from different states of the same photos."""
   seen: dict[tuple[str, bool], Artefact] = {}
   for artefact in artefacts:
     images = artefact.input('images')
     if images is None:
       continue
-    # Distractors are called from the folder that theirs lies in, which may be that of the other photos.
+    # Names of distractors are relative to the parent of their folder, which may be that of the other photos.
     other = seen.setdefault((str(images.path), missing.are_distractors(artefact)), artefact)
     if other.input('images').fingerprint != images.fingerprint:
       yield warning(

@@ -1,7 +1,7 @@
-"""`diagnose`: an artefact, a run or an index on the disk to what is wrong with it.
+"""`diagnose`: inspects an artefact, a run or an index on disk.
 
-Records, arrays and posting lists are read in pieces and never changed; what grows with the data is 8 bytes an
-image and a count for each visual word.
+Records, arrays and posting lists are read in blocks and never changed. The memory that grows with the data is
+8 bytes for each image and a count for each visual word.
 """
 
 import hashlib
@@ -35,8 +35,7 @@ from delf_d2r.sharding import layout
 def diagnose(path: str | pathlib.Path) -> Diagnosis:
   """Inspects an artefact, a run of run_experiment, a bare inverted index, or a folder of any of them.
 
-  Nothing that is found there raises an exception; a directory with nothing to inspect is an error among the
-  findings.
+  Problems are findings, not exceptions. A directory with nothing to inspect is an error among the findings.
   """
   path = pathlib.Path(path)
   there = places.find(path)
@@ -56,7 +55,7 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
   if not inspected and not found:
     found.append(
       error(
-        path, 'no artefact, run or index there', 'Give the --output of a command, or a directory of several'
+        path, 'no artefact, run or index found', 'Give the --output of a command, or a directory of several'
       )
     )
   facts = {}
@@ -64,7 +63,7 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
     before = len(found)
     found += _guarded(artefact.path, artefact_files.finished(artefact))
     if any(finding.severity is findings.Severity.ERROR for finding in found[before:]):
-      continue  # What is damaged tells nothing of its content.
+      continue  # The contents of a damaged artefact say nothing.
     found += _guarded(artefact.path, _content(artefact, artefacts, facts, gone))
   found += _guarded(path, inputs.check_provenance(facts, artefacts))
   found += _guarded(path, inputs.changed_copies(artefacts))
@@ -72,11 +71,11 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
 
 
 def _entered(place: pathlib.Path, state: State, found: list[Finding]) -> tuple[str, Artefact | None]:
-  """What is in a place, in words, and the artefact if it is a finished one that can be opened."""
+  """Returns a description of a place, and its artefact if it is finished and can be opened."""
   forbidden = list(artefact_files.forbidden(place))
   found += forbidden
   if forbidden:
-    return 'may not be read', None
+    return 'no read permission', None
   if state is State.FINISHED:
     try:
       artefact = Artefact.open(place, read_manifest(place / MANIFEST).kind)
@@ -97,7 +96,7 @@ def _summary(artefact: Artefact) -> str:
 
 
 def _guarded(place: pathlib.Path, checks: Iterator[Finding]) -> Iterator[Finding]:
-  """The findings of some checks; what stops them is a finding too."""
+  """Yields the findings of some checks; an exception that stops them is a finding too."""
   try:
     yield from checks
   except (UserError, OSError, ValueError) as problem:
@@ -114,7 +113,7 @@ def _content(
   facts: dict[pathlib.Path, ArtefactFacts],
   gone: Collection[pathlib.Path],
 ) -> Iterator[Finding]:
-  """Looks into an artefact and notes its facts for `inputs.check_provenance`."""
+  """Yields findings on the contents of an artefact, and adds its facts for `inputs.check_provenance`."""
   look = _CHECKS.get(artefact.manifest.kind)
   if look:
     facts[artefact.path] = yield from look(artefact)
@@ -130,7 +129,7 @@ def _image_names(artefact: Artefact) -> list[str]:
 def _records(artefact: Artefact) -> Iterator[Finding]:
   check = RecordCheck(artefact)
   yield from check.run()
-  # Photos that cannot be read have boxes, but no features.
+  # Boxes may be of photos that cannot be read and have no features, so that their names are not compared.
   names = '' if artefact.manifest.kind == 'boxes' else check.names.digest
   return ArtefactFacts(names, len(check.names), check.dimensions)
 
@@ -166,7 +165,7 @@ def _index(artefact: Artefact) -> Iterator[Finding]:
 
 
 def _front(artefact: Artefact) -> Iterator[Finding]:
-  """Of an index whose postings lie in shards."""
+  """Checks an index whose postings are in shards."""
   layout.load_split(artefact.path)
   names = Names()
   for name in layout.load_names(artefact.path):

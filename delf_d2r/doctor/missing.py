@@ -1,4 +1,4 @@
-"""What should be there and is not: what artefacts of a run were made from, its results, shards of a split."""
+"""Checks for missing artefacts: inputs of others in a run, results of a run, shards of a split index."""
 
 import collections
 import os
@@ -33,7 +33,7 @@ _ARTEFACTS = frozenset(
   )
 )
 
-# What a run with queries ends with, by part of its config.
+# The results of a run with queries, by part of its config.
 _RESULTS = {
   'search': ('rankings', 'metrics'),
   'fusion': ('fused', 'fused_metrics'),
@@ -43,7 +43,7 @@ _RESULTS = {
 
 
 def run_of(artefact: Artefact) -> pathlib.Path:
-  """The folder of the run that an artefact is of; absolute."""
+  """Returns the absolute path of the run that an artefact belongs to."""
   folder = _absolute(artefact.path).parent
   while folder.name in _PARTS_OF_A_RUN:
     folder = folder.parent
@@ -51,12 +51,23 @@ def run_of(artefact: Artefact) -> pathlib.Path:
 
 
 def are_distractors(artefact: Artefact) -> bool:
-  """Whether it was made from a run's distractors, which are called from the folder that their own lies in."""
+  """Returns whether an artefact was made from the distractors of a run.
+
+  Names of distractors are relative to the parent of their folder.
+  """
   return _DISTRACTORS in _absolute(artefact.path).relative_to(run_of(artefact)).parent.parts
 
 
 def place_of(artefact: Artefact, item: Input, siblings: Iterable[Artefact]) -> pathlib.Path:
-  """Where an input is now: where it was, or in the run that it moved with; absolute if the artefact is."""
+  """Returns where an input is now: at its recorded place, or in the run if the run was moved.
+
+  The path is absolute if that of the artefact is.
+
+  Args:
+    artefact: the artefact that was made from the input.
+    item: the input.
+    siblings: other artefacts of the run.
+  """
   place = _absolute(item.path)
   if not os.path.exists(place):
     run = run_of(artefact)
@@ -67,14 +78,14 @@ def place_of(artefact: Artefact, item: Input, siblings: Iterable[Artefact]) -> p
 
 
 def _absolute(path: pathlib.Path) -> pathlib.Path:
-  # As it is called: whoever replaced a folder of a run by a link to another disk still means the run's.
+  # Links are kept: a folder of a run that was replaced by a link to another disk still belongs to the run.
   return pathlib.Path(os.path.abspath(path))
 
 
 def inputs(artefacts: Sequence[Artefact]) -> dict[pathlib.Path, list[str]]:
-  """Places in the folder of a run that are gone, with the names of artefacts there that were made from them.
+  """Returns missing inputs in the folders of runs, with the names of the artefacts that were made from them.
 
-  An artefact that lies alone was copied to where it is, and its inputs are elsewhere.
+  An artefact without others beside it is taken for a copy, whose inputs are elsewhere.
   """
   company = collections.Counter(map(run_of, artefacts))
   gone: dict[pathlib.Path, list[str]] = {}
@@ -91,7 +102,8 @@ def inputs(artefacts: Sequence[Artefact]) -> dict[pathlib.Path, list[str]]:
 
 def _lies_in_run(artefact: Artefact, place: pathlib.Path) -> bool:
   place = _absolute(place)
-  # Manifests of 2026-11-24 and before call inputs from a folder that nobody knows: as if below the artefact.
+  # In manifests of 2026-11-24 and before, relative paths of inputs have an unknown base, so that they seem to
+  # lie below the artefact.
   return place.is_relative_to(run_of(artefact)) and not place.is_relative_to(_absolute(artefact.path))
 
 
@@ -99,22 +111,27 @@ def _is_gone(place: pathlib.Path) -> bool:
   try:
     return not os.listdir(place)
   except OSError as problem:
-    # What may not be read is there.
+    # A folder without read permission exists.
     return isinstance(problem, FileNotFoundError)
 
 
 def in_runs(gone: Mapping[pathlib.Path, Sequence[str]]) -> Iterator[Finding]:
-  """What `inputs` found."""
+  """Yields a finding for each place that `inputs` returned."""
   for place, users in gone.items():
-    yield _finding(place, f'gone, but {", ".join(sorted(set(users)))} in this run came of it')
+    yield _finding(place, f'missing, but {", ".join(sorted(set(users)))} in this run was made from it')
 
 
 def results(
   folder: pathlib.Path, config: experiment_pb2.ExperimentConfig, artefacts: Sequence[Artefact]
 ) -> Iterator[Finding]:
-  """What a finished run in `folder` made, by its config and what else is there, and is gone.
+  """Yields findings on artefacts that a finished run must have made and that are missing.
 
-  What `inputs` finds in the same artefacts is left out.
+  Places that `inputs` returns for the same artefacts are not reported again.
+
+  Args:
+    folder: the folder of the run.
+    config: of the run.
+    artefacts: of the run.
   """
   made = [name for part, names in _RESULTS.items() if config.HasField(part) for name in names]
   had_queries = any(os.path.exists(folder / name) for name in ('query_features', *made))
@@ -122,19 +139,19 @@ def results(
   told = inputs(artefacts)
   for name in [*(['index'] if had_index else []), *(made if had_queries else [])]:
     if _is_gone(folder / name) and folder / name not in told:
-      yield _finding(folder / name, f'gone, but {RUN_CONFIG} says that the run was finished')
+      yield _finding(folder / name, f'missing, but {RUN_CONFIG} says that the run was finished')
 
 
 def _finding(place: pathlib.Path, problem: str) -> Finding:
-  # Without an index nothing can be searched; the results that there are can do without all else.
+  # Searches need the index; nothing else is needed to use the results.
   severity = error if place.name == 'index' else warning
-  return severity(place, problem, 'Restore it, or run the same command again, which makes it anew')
+  return severity(place, problem, 'Restore it, or run the same command again, which makes it again')
 
 
 def shards(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
-  """Parts of a split index that are not beside the others.
+  """Yields findings on parts of a split index that are not beside the others.
 
-  Shards may each be moved to a machine of their own; a front that has some of them beside it has all.
+  Shards may be moved to machines of their own, but a front that has some shards beside it needs all of them.
   """
   splits = collections.defaultdict(set)
   for artefact in artefacts:
@@ -144,8 +161,8 @@ def shards(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
   for (folder, split), numbers in splits.items():
     names = [layout.FRONT, *(layout.shard_directory(shard, len(split)) for shard in range(len(split)))]
     gone = [name for name in names if _is_gone(folder / name)]
-    problem = f'{len(gone)} of the {len(names)} parts of a split index are gone: {", ".join(gone[:3])}'
+    problem = f'{len(gone)} of the {len(names)} parts of a split index are missing: {", ".join(gone[:3])}'
     if gone and None in numbers and len(numbers) > 1:
-      yield error(folder, problem, 'Fetch them from where they are, or run split_index again')
+      yield error(folder, problem, 'Copy them there, or run split_index again')
     elif gone and len(numbers) > 1:
       yield note(folder, problem, 'Nothing, if they serve on other machines')

@@ -1,4 +1,4 @@
-"""What there is to inspect below a folder: artefacts, unfinished work, bare indexes, lost manifests."""
+"""The places to inspect below a folder: artefacts, unfinished ones, bare indexes, and lost manifests."""
 
 import collections
 import dataclasses
@@ -15,8 +15,8 @@ from delf_d2r.doctor.findings import Finding, FindingCounter, error
 from delf_d2r.index import manifest
 from delf_d2r.sharding import layout
 
-# Folders below the one that is inspected: a run with distractors has artefacts three below, and the rows of a
-# table are runs.
+# Depth of the folders that are inspected: a run with distractors has artefacts three levels below, and the
+# rows of a table are runs.
 _DEPTH = 4
 
 # Files that only artefacts have.
@@ -25,7 +25,7 @@ _FILES = frozenset((codebook_files.CENTROIDS, layout.LIST_SIZES, 'image_ids.npy'
 
 
 class State(enum.Enum):
-  """What a place is."""
+  """The state of a place."""
 
   FINISHED = 'finished'
   UNFINISHED = 'unfinished'
@@ -35,12 +35,12 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-  """What `find` found.
+  """The places to inspect below a folder.
 
   Attributes:
-    found: each place and what it is, in the order of their paths.
-    runs: folders that artefacts lie in or that have a `config.pbtxt`: runs, perhaps.
-    findings: what lost its manifest, and what could not be looked into.
+    found: each place with its state, in the order of the paths.
+    runs: folders that hold artefacts or have a `config.pbtxt`, and that may be runs.
+    findings: lost manifests, and folders that cannot be read.
   """
 
   found: Sequence[tuple[pathlib.Path, State]]
@@ -49,7 +49,10 @@ class Places:
 
 
 def find(path: pathlib.Path) -> Places:
-  """Looks at `path` and the folders below it, also behind links: each once, by its own name if it has one."""
+  """Finds the places in `path` and the folders below it.
+
+  Links are followed. Each folder is visited once, if possible not by a link.
+  """
   found, runs, unreadable = [], set(), FindingCounter()
   seen: set[tuple[int, int]] = set()
   folders, links = collections.deque([(path, 0)]), collections.deque()
@@ -95,13 +98,14 @@ def _state(names: Collection[str]) -> State | None:
   ):
     if name in names:
       return state
-  # Work begins with the partial manifest and ends with the manifest: no kill leaves files without either.
+  # Writing begins with the partial manifest and ends with the manifest, so that a stopped command never
+  # leaves files without either.
   return State.LOST if any(name in _FILES or _SHARD.fullmatch(name) for name in names) else None
 
 
 def _lost(place: pathlib.Path) -> Finding:
   return error(
     place,
-    f'files of an artefact, but neither {MANIFEST} nor {PARTIAL_MANIFEST}: no command reads or continues it',
+    f'files of an artefact without {MANIFEST} and {PARTIAL_MANIFEST}: no command can read or continue it',
     f'Restore {MANIFEST} from a copy; else delete {place} and run its stage again',
   )

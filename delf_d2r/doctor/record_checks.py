@@ -1,4 +1,4 @@
-"""The records of boxes, features and aggregated descriptors, one after the other."""
+"""Checks of the records of boxes, features and aggregated descriptors, one after the other."""
 
 import array
 import hashlib
@@ -9,24 +9,23 @@ import numpy as np
 from delf_d2r.data.artefacts import records
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, warning
-from delf_d2r.extractors import joined
+from delf_d2r.extractors import registry
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.structures import WHOLE_IMAGE, AggregatedDescriptor, ImageFeatures
 
-# Half-precision networks, and sums of a thousand float32 squares, stay well within.
+# Far above the rounding of half-precision networks and of sums of a thousand float32 squares.
 UNIT_TOLERANCE = 1e-2
 
 
 class Names:
-  """Names in order, as a digest; and which occur twice, at 8 bytes a name."""
+  """A digest of names in order, and the names that occur twice; takes 8 bytes for each name."""
 
   def __init__(self):
     self._all = hashlib.sha256()
     self._digests = array.array('Q')
 
   def add(self, name: str) -> None:
-    """Takes the next name."""
+    """Adds the next name."""
     encoded = name.encode('utf-8', 'surrogateescape')
     self._all.update(len(encoded).to_bytes(8, 'little') + encoded)
     self._digests.append(_digest(name))
@@ -36,20 +35,24 @@ class Names:
 
   @property
   def digest(self) -> str:
-    """Equal for equal names in equal order."""
+    """A digest that is equal for equal names in equal order."""
     return self._all.hexdigest()[:16]
 
   def twice(self, again: Callable[[], Iterator[str]]) -> FindingCounter:
-    """The names that occur more than once; `again` yields all of them once more."""
+    """Counts the names that occur more than once.
+
+    Args:
+      again: yields all names a second time.
+    """
     digests = np.sort(np.frombuffer(self._digests, np.uint64)) if self._digests else np.zeros(0, np.uint64)
     suspects = set(digests[1:][digests[1:] == digests[:-1]].tolist())
-    tally, seen = FindingCounter(), set()
+    counter, seen = FindingCounter(), set()
     for name in again() if suspects else ():
       if _digest(name) in suspects:
         if name in seen:
-          tally.add(name)
+          counter.add(name)
         seen.add(name)
-    return tally
+    return counter
 
 
 def _digest(name: str) -> int:
@@ -61,29 +64,33 @@ class RecordCheck:
   """One pass over the records of an artefact.
 
   Attributes:
-    names: of the images, in order.
-    dimensions: D where descriptors have one; 0 where there are none.
+    names: names of the images, in order; complete after `run`.
+    dimensions: D; 0 if there are no descriptors.
   """
 
   def __init__(self, artefact: Artefact):
     self._artefact = artefact
     self._are_queries = artefact.input('queries') is not None
-    self._is_joined = artefact.config.extraction.extractor == ExtractionConfig.ROOT_SIFT_AND_DELF
+    self._extractor = registry.record(artefact.config.extraction.extractor)
     self._again = f'Delete {artefact.path} and run its stage again'
     self._problems: dict[tuple, FindingCounter] = {}
     self.names = Names()
     self.dimensions = 0
 
   def run(self) -> Iterator[Finding]:
-    """Yields what is wrong; ArtefactError where a record cannot be read."""
+    """Yields findings.
+
+    Raises:
+      ArtefactError: a record cannot be read.
+    """
     look = {'boxes': self._boxes, 'features': self._features, 'descriptors': self._descriptors}
     for data in self._artefact.records():
       look[self._artefact.manifest.kind](data)
-    for (make, problem, remedy), tally in self._problems.items():
-      yield make(self._artefact.path, f'{problem}: {tally}', remedy)
+    for (make, problem, remedy), counter in self._problems.items():
+      yield make(self._artefact.path, f'{problem}: {counter}', remedy)
     twice = self.names.twice(lambda: (records.Record(data).name for data in self._artefact.records()))
     if twice:
-      yield error(self._artefact.path, f'images that are there twice: {twice}', self._again)
+      yield error(self._artefact.path, f'images that occur twice: {twice}', self._again)
     images = self._artefact.counts.get('images')
     if images is not None and images != len(self.names):
       yield error(
@@ -91,7 +98,7 @@ class RecordCheck:
       )
 
   def _found(self, name: str, problem: str, wrong, *, remedy: str = '', make=error) -> None:
-    """Counts an image for which `wrong`, a truth or an array of them, holds anywhere."""
+    """Counts an image if `wrong`, a bool or an array of bools, is true anywhere."""
     if np.any(wrong):
       self._problems.setdefault((make, problem, remedy or self._again), FindingCounter()).add(name)
 
@@ -113,7 +120,7 @@ class RecordCheck:
       name,
       'images without features',
       not len(features),
-      remedy='No search finds them: lower extraction.min_attention or root_sift.contrast_threshold',
+      remedy='No search can find them: lower extraction.min_attention or root_sift.contrast_threshold',
       make=warning,
     )
     if len(features):
@@ -122,13 +129,14 @@ class RecordCheck:
     finite = all(np.isfinite(part).all() for part in numbers)
     self._found(name, 'images with numbers that are not finite', not finite)
     if finite:
-      off = _not_unit(features.descriptors)
-      if self._is_joined:
-        off &= _not_unit(features.descriptors - joined.offset(features.dimensions))
+      origins = self._extractor.unit_origins(features.dimensions)
+      off = len(origins) > 0 and np.all(
+        [_not_unit(features.descriptors - origin) for origin in origins], axis=0
+      )
       self._found(name, 'images with descriptors that are not of length 1', off)
       self._found(name, 'images with features outside the photo', _outside(image))
     self._found(name, 'images with boxes outside [0, 1] or without area', _bad_boxes(image.boxes))
-    # A query's one region is its box.
+    # The only region of a query is its box.
     is_whole = len(image.boxes) and (self._are_queries or np.allclose(image.boxes[0], WHOLE_IMAGE))
     self._found(name, 'images whose region 0 is not the whole', not is_whole)
 
@@ -139,7 +147,7 @@ class RecordCheck:
       image.name,
       'images without visual words',
       not any(map(len, image.descriptors)),
-      remedy='No search finds them: they have no features',
+      remedy='No search can find them: they have no features',
       make=warning,
     )
     kernel = self._artefact.config.aggregation.kernel
@@ -169,13 +177,13 @@ def _not_unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _bad_boxes(boxes: np.ndarray) -> np.ndarray:
-  # Written so that NaN is bad.
+  # Written so that NaN counts as an error.
   low, high = boxes[:, :2], boxes[:, 2:]
   return ~((low >= 0) & (low < high) & (high <= 1)).all(axis=1)
 
 
 def _outside(image: ImageFeatures) -> np.ndarray:
-  # A patch at the edge may have its centre a rounding beyond it.
+  # Rounding may put the centre of a patch at the edge slightly outside.
   size = np.array([image.height, image.width]) + 1
   locations = image.features.locations
   return ((locations < -1) | (locations > size)).any(axis=1)

@@ -1,4 +1,4 @@
-"""Codebooks, rankings and metrics: arrays and documents that say something wrong without being damaged."""
+"""Checks of codebooks, rankings and metrics that are not damaged but have wrong contents."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.evaluation import metrics_files
 
-# Above this share, words that training left without a descriptor say that K was too large.
+# If more than this share of the words has no descriptor after training, K was too large.
 DEAD_WORDS = 0.05
 
 
 def codebook(artefact: Artefact) -> Iterator[Finding]:
-  """Of `codebook.npy` and its report."""
+  """Yields findings on `codebook.npy` and its report."""
   centroids = codebook_files.load_centroids(artefact.path)
   again = f'Delete {artefact.path} and run train_codebook again'
   same = len(centroids) - len(np.unique(np.asarray(centroids), axis=0))
@@ -30,18 +30,18 @@ def codebook(artefact: Artefact) -> Iterator[Finding]:
     yield warning(
       artefact.path,
       f'{empty} of {len(centroids)} visual words have no descriptor of those that it was trained on',
-      'Fewer codebook.num_words, or more photos to train on',
+      'Reduce codebook.num_words, or train on more photos',
     )
 
 
 def rankings(artefact: Artefact) -> Iterator[Finding]:
-  """Of rankings, verified ones too."""
+  """Yields findings on rankings, also on verified ones."""
   again = f'Delete {artefact.path} and run its stage again'
   stored = ranking_files.load(artefact.path)
   unordered, broken, twice, nothing = (FindingCounter() for _ in range(4))
   for ranking in stored.rankings:
     scores = ranking.scores
-    # Verified rankings are in the order of their inliers.
+    # Verified rankings are ordered by inliers.
     keys = scores if ranking.inliers is None else ranking.inliers
     if not np.isfinite(scores).all():
       broken.add(ranking.query)
@@ -51,25 +51,25 @@ def rankings(artefact: Artefact) -> Iterator[Finding]:
       twice.add(ranking.query)
     if len(ranking) and not np.any(scores):
       nothing.add(ranking.query)
-  for tally, problem in (
+  for counter, problem in (
     (broken, 'queries with scores that are not finite'),
-    (unordered, 'queries whose ranking does not descend'),
-    (twice, 'queries whose ranking names an image twice'),
+    (unordered, 'queries whose ranking is not in descending order'),
+    (twice, 'queries whose ranking has an image twice'),
   ):
-    if tally:
-      yield error(artefact.path, f'{problem}: {tally}', again)
+    if counter:
+      yield error(artefact.path, f'{problem}: {counter}', again)
   if nothing:
     yield warning(
       artefact.path,
-      f'queries that find nothing, all scores 0: {nothing}',
-      'They have no features, or share no visual word with the index: look at their photos and boxes',
+      f'queries without results, all scores are 0: {nothing}',
+      'They have no features, or share no visual word with the index: check their photos and boxes',
     )
 
 
 def metrics(artefact: Artefact) -> Iterator[Finding]:
-  """Of `metrics.json`."""
+  """Yields findings on `metrics.json`."""
   for name, values in metrics_files.read_metrics_json(artefact.path / 'metrics.json').items():
     if not values.num_queries:
       yield note(
-        artefact.path, f'no query has positives under {name}', 'Nothing, if the ground truth means it so'
+        artefact.path, f'no query has positives under {name}', 'Nothing, if the ground truth is correct'
       )

@@ -1,4 +1,4 @@
-"""The folder of a run: does its config say what its artefacts say, and are its results and its page there?"""
+"""Checks of the folder of a run: its config against its artefacts, its results and its page."""
 
 import pathlib
 from collections.abc import Collection, Iterator, Sequence
@@ -12,27 +12,25 @@ from delf_d2r.protos import experiment_pb2
 
 _REPORT = 'report'
 _PAGE = 'index.html'
-_AGAIN = 'Run the same command again, which writes it anew'
+_AGAIN = 'Run the same command again, which writes it again'
 
 
 def check(
   folder: pathlib.Path, artefacts: Sequence[Artefact], *, places: Collection[pathlib.Path]
 ) -> Iterator[Finding]:
-  """Of a folder with artefacts or a config; nothing where it is no run.
+  """Yields findings on a folder with artefacts or a config; none if it is not a run.
 
   Args:
-    folder: where artefacts lie beside one another.
-    artefacts: those that could be opened, of other folders too.
-    places: all artefacts below what is inspected, damaged ones too.
+    folder: the folder.
+    artefacts: artefacts that could be opened, also of other folders.
+    places: places of all artefacts that are inspected, also of damaged ones.
   """
   own = [artefact for artefact in artefacts if artefact.path.parent == folder]
   has_artefacts = any(place.parent == folder for place in places)
   place, page = folder / RUN_CONFIG, folder / _REPORT / _PAGE
   if not place.is_file():
     if has_artefacts and page.is_file():
-      yield note(
-        place, 'gone, or there never was one', f'{_AGAIN}; nothing, if the stages were run one by one'
-      )
+      yield note(place, 'missing, or never written', f'{_AGAIN}; nothing, if the stages were run one by one')
     return
   try:
     config = configs.load(place)
@@ -40,7 +38,7 @@ def check(
     if has_artefacts:
       yield error(place, f'cannot be used: {str(problem).removeprefix(f"{place}:").strip()}', _AGAIN)
     return
-  # Only run_experiment writes all parts; others may keep a config of theirs beside artefacts.
+  # Only run_experiment writes all parts; another config.pbtxt may be a user's own.
   if not config.HasField('report') or not (has_artefacts or page.parent.is_dir()):
     return
   yield from _against(config, place, own)
@@ -51,7 +49,7 @@ def check(
   else:
     yield error(
       folder,
-      f'{RUN_CONFIG} says that a run was finished here, but there is no artefact of it',
+      f'{RUN_CONFIG} says that a run was finished here, but it has no artefacts',
       'Restore them, or run the same command again',
     )
 
@@ -63,18 +61,18 @@ def _against(
   for artefact in own:
     theirs = configs.resolve(artefact.config)
     for part in configs.STAGE_FIELDS:
-      # The codebook may have been given, trained by another config.
+      # A codebook may have been given, trained with another config.
       comes_from_here = part != 'codebook' or artefact.manifest.kind == 'codebook'
       if comes_from_here and config.HasField(part) and theirs.HasField(part):
         fields = configs.differences(getattr(config, part), getattr(theirs, part), f'{part}.')
         for field, here, there in fields:
           differing.setdefault(field, f'{field} is {here}, in {artefact.path.name} {there}')
   if differing:
-    tally = FindingCounter()
+    counter = FindingCounter()
     for text in differing.values():
-      tally.add(text)
+      counter.add(text)
     yield warning(
       place,
-      f'was edited, or artefacts are of another run: fields that differ: {tally}',
+      f'edited, or artefacts are of another run: fields that differ: {counter}',
       _AGAIN,
     )

@@ -1,1 +1,1 @@
-"""How good are rankings: average precision, the Revisited protocol, metrics files, significance."""
+"""The quality of rankings and boxes: average precision, the Revisited protocol, significance, files."""

@@ -1,27 +1,27 @@
-"""Average precision as Oxford, Paris and their Revisited forms define it."""
+"""Average precision by the definition of Oxford5k, Paris6k and Revisited."""
 
 import numpy as np
 
 
 def average_precision(positive_ranks: np.ndarray, num_positives: int | None = None) -> float:
-  """Area under the precision-recall curve by the trapezoidal rule.
+  """Returns the area under the precision-recall curve by the trapezoidal rule.
 
     AP = 1 / n * sum over i of (i / r_i + (i + 1) / (r_i + 1)) / 2,   with 0 / 0 = 1
 
-  where r_i is the 0-based rank of the i-th positive (i from 0): the mean of the precision just before and
-  just after it. This is not the finite sum of the information retrieval literature. Philbin et al., CVPR
-  2007; Radenovic et al., CVPR 2018, section 4; docs/reference.md 4.8.
+  where r_i is the 0-based rank of the i-th positive (i from 0), so that each positive adds the mean of the
+  precision just before and just after it. This is not the finite sum of the information retrieval
+  literature. Philbin et al., CVPR 2007; Radenovic et al., CVPR 2018, section 4; docs/reference.md 4.8.
 
   Args:
-    positive_ranks: integers [P], ascending and distinct, of the positives that were found; junk images
-      before them are already taken off.
-    num_positives: n, positives that exist; those beyond P were not found and add 0. None: P.
+    positive_ranks: integers [P], 0-based ranks of the positives that were found, ascending and distinct;
+      junk images are not counted.
+    num_positives: n, the number of positives that exist; those that were not found add 0. None: P.
 
   Returns:
     AP in [0, 1]; NaN if there are no positives.
 
   Raises:
-    ValueError: ranks negative, not ascending, or more of them than positives.
+    ValueError: ranks are negative or not ascending, or there are more of them than positives.
   """
   ranks = np.asarray(positive_ranks, np.int64)
   n = len(ranks) if num_positives is None else num_positives

@@ -1,4 +1,4 @@
-"""How good detected boxes are: average precision as COCO defines it, and recall of the best few boxes."""
+"""The quality of detected boxes: the average precision of COCO, and the recall of the best few boxes."""
 
 import contextlib
 import io
@@ -16,16 +16,19 @@ RECALL_AT = (1, 3, 5)
 def evaluate(
   truths: Sequence[np.ndarray], found: Sequence[Boxes], *, min_overlap: float = 0.5
 ) -> dict[str, float]:
-  """All metrics of some images.
+  """Returns all metrics of some images.
 
   Args:
-    truths: of each image, the true boxes float32 [R, 4].
-    found: of the same images, the detected ones.
+    truths: of each image, the true boxes float32 [R, 4], `[ymin, xmin, ymax, xmax]` normalised.
+    found: of the same images, the detected boxes.
     min_overlap: intersection over union from which a detection counts, for the recalls.
 
   Returns:
     `ap50`: average precision at an intersection over union of 0.5; `ap`: its mean from 0.5 to 0.95;
     `recall@1`, `recall@3`, `recall@5`: see `recall`. NaN where there is no true box.
+
+  Raises:
+    UserError: pycocotools is not installed.
   """
   ap50, ap = average_precision(truths, found)
   recalls = {f'recall@{k}': recall(truths, found, k, min_overlap=min_overlap) for k in RECALL_AT}
@@ -35,9 +38,10 @@ def evaluate(
 def recall(
   truths: Sequence[np.ndarray], found: Sequence[Boxes], k: int, *, min_overlap: float = 0.5
 ) -> float:
-  """The share of all true boxes that one of the k best boxes of their image overlaps well enough.
+  """Returns the share of all true boxes that overlap one of the k best boxes of their image well enough.
 
-  Equal scores keep their order, so a grid's first boxes are its best. Arguments as of `evaluate`.
+  Boxes of equal scores keep their order, so that the first boxes of a grid count as its best. Arguments are
+  those of `evaluate`.
   """
   hits, count = 0, 0
   for true, boxes in zip(truths, found, strict=True):
@@ -49,7 +53,9 @@ def recall(
 
 
 def average_precision(truths: Sequence[np.ndarray], found: Sequence[Boxes]) -> tuple[float, float]:
-  """COCO's average precision at 0.5, and its mean over 0.5, 0.55 ... 0.95; arguments as of `evaluate`.
+  """Returns COCO's average precision at 0.5 and its mean over 0.5, 0.55 ... 0.95.
+
+  Arguments are those of `evaluate`.
 
   Raises:
     UserError: pycocotools is not installed.
@@ -65,7 +71,7 @@ def average_precision(truths: Sequence[np.ndarray], found: Sequence[Boxes]) -> t
     return float('nan'), float('nan')
   if not sum(map(len, found)):
     return 0.0, 0.0
-  # It reports on the standard output.
+  # pycocotools prints to the standard output.
   with contextlib.redirect_stdout(io.StringIO()):
     truth = COCO()
     truth.dataset = {
@@ -90,7 +96,7 @@ def average_precision(truths: Sequence[np.ndarray], found: Sequence[Boxes]) -> t
 
 
 def _annotations(boxes_of_images: Sequence[np.ndarray]) -> list[dict]:
-  """Boxes as COCO has them; normalised ones serve, since overlaps do not depend on the unit."""
+  """Returns annotations of COCO; boxes stay normalised, since overlaps do not depend on the unit."""
   return [
     {
       'image_id': image,

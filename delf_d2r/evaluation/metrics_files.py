@@ -1,7 +1,8 @@
 """Metrics on disk.
 
-`metrics.json` holds the means of each protocol and `per_query.json` each query's values, both as fractions
-in full precision, `null` where there is no value. `metrics.txt` is that of metrics_text.py.
+`metrics.json` holds the means of each protocol and `per_query.json` the values of each query, both as
+fractions in full precision, with `null` where there is no value. `metrics.txt` is the file of the
+tensorflow/models DELF code: the means in per cent with two decimals (docs/reference.md 4.6).
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ T = TypeVar('T')
 VERSION = 1
 AFTER_VERIFICATION = '_after_gv'
 
-# What NumPy prints by default, whatever the caller has set; lines are never wrapped.
+# The defaults of NumPy, whatever the caller has set; lines are never wrapped.
 _PRINT_OPTIONS = {
   'precision': 8,
   'threshold': 10**6,
@@ -49,8 +50,8 @@ class Summary:
     ks: the ranks of precision and recall at k.
     mean_average_precision: mAP; NaN if no query has positives.
     mean_precision, mean_recall: mP@k and mR@k, one for each of `ks`.
-    num_queries: queries that the means are over; None where the file does not tell (`metrics.txt`).
-    num_missing: positives that the rankings do not hold; None as above.
+    num_queries: number of queries with positives; None if the file does not have it (`metrics.txt`).
+    num_missing: number of positives that the rankings do not hold; None likewise.
   """
 
   ks: tuple[int, ...]
@@ -62,7 +63,7 @@ class Summary:
 
   @classmethod
   def of(cls, metrics: Metrics, protocol: str) -> 'Summary':
-    """The means of `metrics` under `easy`, `medium` or `hard`."""
+    """Returns the means of `metrics` under `easy`, `medium` or `hard`."""
     values = metrics.protocols[protocol]
     return cls(
       metrics.ks,
@@ -81,10 +82,13 @@ def write_metrics_json(path: str | os.PathLike, metrics: Metrics) -> None:
 
 
 def format_json(summaries: Mapping[str, Summary]) -> str:
-  """The text of `metrics.json`: means by protocol, or by section of a `metrics.txt`.
+  """Returns the text of `metrics.json`.
+
+  Args:
+    summaries: means by protocol, or by section of a `metrics.txt`.
 
   Raises:
-    ValueError: they are over different ks.
+    ValueError: the means are of different ks.
   """
   ks = {summary.ks for summary in summaries.values()}
   if len(ks) != 1:
@@ -103,10 +107,10 @@ def format_json(summaries: Mapping[str, Summary]) -> str:
 
 
 def read_metrics_json(path: str | os.PathLike) -> dict[str, Summary]:
-  """The means of each protocol, as `write_metrics_json` wrote them.
+  """Reads the means of each protocol from a file of `write_metrics_json`.
 
   Raises:
-    UserError: the file cannot be read, damaged or of another version.
+    UserError: the file cannot be read, is damaged or is of another version.
   """
 
   def parse(document: dict) -> dict[str, Summary]:
@@ -126,7 +130,7 @@ def read_metrics_json(path: str | os.PathLike) -> dict[str, Summary]:
 
 
 def write_per_query(path: str | os.PathLike, metrics: Metrics) -> None:
-  """Writes each query's values; `read_per_query` gives `metrics` back exactly."""
+  """Writes the values of each query; `read_per_query` returns the same metrics."""
   queries = []
   for i, name in enumerate(metrics.query_names):
     entry = {'query': name}
@@ -145,10 +149,10 @@ def write_per_query(path: str | os.PathLike, metrics: Metrics) -> None:
 
 
 def read_per_query(path: str | os.PathLike) -> Metrics:
-  """The metrics that `write_per_query` wrote.
+  """Reads the metrics from a file of `write_per_query`.
 
   Raises:
-    UserError: the file cannot be read, damaged or of another version.
+    UserError: the file cannot be read, is damaged or is of another version.
   """
 
   def parse_query(values: dict) -> QueryMetrics:
@@ -172,7 +176,7 @@ def read_per_query(path: str | os.PathLike) -> Metrics:
 
 
 def _null_for_nan(value):
-  """JSON has no NaN: None in its place, arrays as lists."""
+  """Returns a value for JSON, which has no NaN: None instead of NaN, lists instead of arrays."""
   if np.ndim(value):
     return [_null_for_nan(element) for element in value]
   return None if math.isnan(value) else float(value)
@@ -185,12 +189,12 @@ def _nan_for_null(value):
 
 
 def _json(document: dict) -> str:
-  # ASCII with escapes carries any file name, even one whose bytes are not UTF-8.
+  # ASCII with escapes can hold any file name, even one whose bytes are not UTF-8.
   return json.dumps(document, allow_nan=False, indent=1) + '\n'
 
 
 def _read_json(path: str | os.PathLike, parse: Callable[[dict], T]) -> T:
-  text = read_text(path)
+  text = _read_text(path)
   try:
     document = parse_json(text)
     if document['version'] != VERSION:
@@ -198,11 +202,13 @@ def _read_json(path: str | os.PathLike, parse: Callable[[dict], T]) -> T:
     return parse(document)
   except (KeyError, TypeError, AttributeError, ValueError) as error:
     reason = f'no {error}' if isinstance(error, KeyError) else error
-    raise UserError(f'{path}: not the metrics that were written ({reason}); evaluate again') from error
+    raise UserError(
+      f'{path}: damaged, not metrics as they were written ({reason}); evaluate again'
+    ) from error
 
 
-def read_text(path: str | os.PathLike) -> str:
-  """The text of a file of metrics; UserError if it cannot be read."""
+def _read_text(path: str | os.PathLike) -> str:
+  """Returns the text of a file; raises UserError if it cannot be read."""
   try:
     return pathlib.Path(path).read_text(encoding='utf-8')
   except OSError as error:
@@ -218,13 +224,13 @@ def write_metrics_txt(
   after_verification: Metrics | None = None,
   protocols: Sequence[str] = ('medium', 'hard'),
 ) -> None:
-  """Writes the research code's `metrics.txt`, character for character.
+  """Writes the `metrics.txt` of the tensorflow/models DELF code, character for character.
 
   Args:
     path: of the file.
     metrics: of the rankings by aggregated descriptors.
-    after_verification: of the same rankings after spatial verification; written with `_after_gv`.
-    protocols: to write; the research code writes medium and hard.
+    after_verification: of the same rankings after spatial verification; their sections end in `_after_gv`.
+    protocols: to write; the DELF code writes medium and hard.
   """
   sections = {protocol: Summary.of(metrics, protocol) for protocol in protocols}
   if after_verification is not None:
@@ -234,7 +240,7 @@ def write_metrics_txt(
 
 
 def format_metrics_txt(sections: Mapping[str, Summary]) -> str:
-  """The text of `metrics.txt`, sections sorted by key."""
+  """Returns the text of `metrics.txt`, with the sections sorted by key."""
   with np.printoptions(**_PRINT_OPTIONS):
     return ''.join(
       f'{key}\n'
@@ -246,14 +252,14 @@ def format_metrics_txt(sections: Mapping[str, Summary]) -> str:
 
 
 def read_metrics_txt(path: str | os.PathLike) -> dict[str, Summary]:
-  """The sections of a `metrics.txt`, as fractions (of percents with two decimals).
+  """Reads the sections of a `metrics.txt`, as fractions (of percentages with two decimals).
 
-  Spaces within the brackets are as NumPy of any version prints them.
+  Spaces within the brackets may be those of any version of NumPy.
 
   Raises:
-    UserError: the file cannot be read, not of that form, or repeats a section.
+    UserError: the file cannot be read, is not of that form, or repeats a section.
   """
-  text = read_text(path)
+  text = _read_text(path)
   sections: dict[str, Summary] = {}
   position = 0
   while position < len(text):
@@ -263,7 +269,7 @@ def read_metrics_txt(path: str | os.PathLike) -> dict[str, Summary]:
         raise ValueError('expected a key, mAP=, mP@k[..] [..] and mR@k[..] [..]')
       key, summary = _parse_section(*section.groups())
       if key in sections:
-        raise ValueError(f'{key} stands twice')
+        raise ValueError(f'section {key} occurs twice')
     except ValueError as error:
       line = text.count('\n', 0, position) + 1
       raise UserError(f'{path}, line {line}: {error}; is it a metrics.txt, whole and unedited?') from error

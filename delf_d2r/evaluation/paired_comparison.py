@@ -1,4 +1,4 @@
-"""Two methods on the same queries: which of them find more by the one, and is that more than chance?"""
+"""Two methods compared on the same queries: which queries gain, and whether the gain is significant."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from delf_d2r.evaluation.protocol import Metrics, ProtocolMetrics
 from delf_d2r.evaluation.significance import Interval, bootstrap_interval
 
-# Average precisions that differ by less differ in nothing but the order of a sum.
+# Average precisions that differ by less are equal up to the rounding of a sum.
 TIE = 1e-9
 
 
@@ -17,7 +17,7 @@ class PairedComparison:
   """A method against a baseline under one protocol.
 
   Attributes:
-    queries: Q names: those that have positives.
+    queries: Q names of the queries that have positives.
     baseline, other: float64 [Q], average precision of each method, fractions.
     interval: mean of `other - baseline` with its bootstrap interval.
   """
@@ -34,7 +34,7 @@ class PairedComparison:
 
   @property
   def won(self) -> list[int]:
-    """Positions of the queries that gain, the largest gain first; equal ones in the order of queries."""
+    """Positions of the queries that gain, the largest gain first; equal gains in the order of queries."""
     return self._beyond_tie(self.differences)
 
   @property
@@ -44,12 +44,12 @@ class PairedComparison:
 
   @property
   def tied(self) -> list[int]:
-    """Positions of the queries that are found alike, in the order of queries."""
+    """Positions of the queries with equal average precision, in the order of queries."""
     return np.flatnonzero(np.abs(self.differences) <= TIE).tolist()
 
   @property
   def is_significant(self) -> bool:
-    """Whether 0 lies outside the interval; False where no query counts."""
+    """Whether 0 lies outside the interval; False if no query has positives."""
     return bool(self.interval.low > 0 or self.interval.high < 0)
 
   @staticmethod
@@ -61,15 +61,15 @@ class PairedComparison:
 def compare(
   baseline: Metrics, other: Metrics, *, seed: int = 0, level: float = 0.95
 ) -> dict[str, PairedComparison]:
-  """The paired comparison of each protocol that both have.
+  """Returns the paired comparison of each protocol that both metrics have.
 
   Args:
-    baseline, other: of the same queries in any order, under the same ground truth.
+    baseline, other: metrics of the same queries in any order, under the same ground truth.
     seed: of the bootstrap.
-    level: of its interval.
+    level: confidence level of the interval.
 
   Raises:
-    ValueError: the queries differ, or have other numbers of positives; the message names both values.
+    ValueError: the queries or their numbers of positives differ; the message names both values.
   """
   rows = _rows_of(baseline.query_names, other.query_names)
   found = {}
@@ -85,7 +85,7 @@ def compare(
 
 
 def _rows_of(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
-  """Where each of `wanted` stands among `names`."""
+  """Returns the position of each of `wanted` in `names`."""
   row_of = {name: row for row, name in enumerate(names)}
   missing, more = sorted(set(wanted) - row_of.keys()), sorted(row_of.keys() - set(wanted))
   if missing or more:

@@ -1,14 +1,14 @@
-"""The Revisited protocol: rankings and ground truth in, metrics out.
+"""The Revisited protocol: metrics of rankings under a ground truth.
 
-One annotation gives three tasks (Radenovic et al., CVPR 2018, section 3; docs/reference.md 4.8):
+One annotation defines three tasks (Radenovic et al., CVPR 2018, section 3; docs/reference.md 4.8):
 
   protocol   positives     junk
   easy       easy          junk, hard
   medium     easy, hard    junk
   hard       hard          junk, easy
 
-Junk images are taken out of the ranking before anything is measured. A query without positives in a
-protocol is NaN there and stays out of its means.
+Junk images are removed from the ranking before anything is measured. A query without positives in a protocol
+is NaN there and does not count in its means.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ class QueryMetrics:
     average_precision: AP.
     precision: float64 [len(ks)], precision at k.
     recall: float64 [len(ks)], recall at k.
-    num_positives: positives that exist.
-    num_missing: positives that the ranking does not hold; they add 0 to AP.
+    num_positives: number of positives that exist.
+    num_missing: number of positives that the ranking does not hold; they add 0 to AP.
   """
 
   average_precision: float
@@ -78,12 +78,12 @@ class ProtocolMetrics:
 
   @property
   def num_queries(self) -> int:
-    """Queries with positives: those that the means are over."""
+    """Number of queries with positives, over which the means are taken."""
     return len(self._counted)
 
   @property
   def num_missing(self) -> int:
-    """Positives of all queries that the rankings do not hold; 0 for full rankings."""
+    """Number of positives of all queries that the rankings do not hold; 0 for full rankings."""
     return sum(query.num_missing for query in self.queries)
 
   @property
@@ -96,7 +96,7 @@ class ProtocolMetrics:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-  """The outcome of an evaluation.
+  """The result of an evaluation.
 
   Attributes:
     ks: the ranks of precision and recall at k.
@@ -107,6 +107,11 @@ class Metrics:
   ks: tuple[int, ...]
   query_names: tuple[str, ...]
   protocols: Mapping[str, ProtocolMetrics]
+
+  @property
+  def mean_average_precision(self) -> float:
+    """mAP of the medium protocol: easy and hard positives count, junk is left out; NaN without positives."""
+    return self.protocols['medium'].mean_average_precision
 
 
 def evaluate(
@@ -120,8 +125,8 @@ def evaluate(
     ks: ranks for precision and recall at k.
 
   Raises:
-    ValueError: the numbers of rankings and queries differ, a ranking repeats an id, or a ground truth
-      has one image as positive and as junk. The message names the query.
+    ValueError: the numbers of rankings and queries differ, a ranking repeats an id, or an image is both
+      positive and junk in a ground truth. The message names the query.
   """
   if len(rankings) != len(queries):
     raise ValueError(f'expected one ranking for each of the {len(queries)} queries, found {len(rankings)}')
@@ -139,7 +144,7 @@ def evaluate(
 
 
 def positives_and_junk(query: ResolvedQuery, protocol: str) -> tuple[np.ndarray, np.ndarray]:
-  """int64 [P] and [J]: the positives and the junk of `query` under `easy`, `medium` or `hard`."""
+  """Returns the positives int64 [P] and the junk int64 [J] of `query` under `easy`, `medium` or `hard`."""
   positives, junk = (
     np.concatenate([getattr(query, label) for label in labels]) for labels in _PROTOCOLS[protocol]
   )
@@ -149,13 +154,12 @@ def positives_and_junk(query: ResolvedQuery, protocol: str) -> tuple[np.ndarray,
 def evaluate_query(
   ranked_ids: np.ndarray, positives: np.ndarray, junk: np.ndarray, ks: Sequence[int] = KS
 ) -> QueryMetrics:
-  """Metrics of one ranking.
+  """Returns the metrics of one ranking.
 
-  With n positives and r their 1-based ranks after junk is taken out:
-  precision at k is #(r <= k') / k', k' = min(max r, k), so that a perfect ranking of n < k positives
-  scores 1; recall at k is #(r <= k) / n. A positive that the ranking does not hold counts as one behind
-  its end, so a ranking cut behind rank k gives the same precision and recall at k as the full one, and an
-  AP that is a lower bound.
+  With n positives and r their 1-based ranks after junk is removed, precision at k is #(r <= k') / k' with
+  k' = min(max r, k), so that a perfect ranking of n < k positives scores 1. Recall at k is #(r <= k) / n. A
+  positive that the ranking does not hold counts as if it came after the last rank. A ranking that is cut
+  after rank k therefore has the same precision and recall at k as the full one, and its AP is a lower bound.
 
   Args:
     ranked_ids: integers [L], distinct, best first.
@@ -163,8 +167,8 @@ def evaluate_query(
     ks: ranks from 1.
 
   Raises:
-    ValueError: an id stands twice in the ranking or in the positives, is positive and junk, or a k is
-      below 1.
+    ValueError: an id occurs twice in the ranking or in the positives, an id is both positive and junk, or a
+      k is below 1.
   """
   ranked_ids = _distinct_ids(ranked_ids, 'the ranking')
   positives = _distinct_ids(positives, 'the positives')
@@ -172,19 +176,19 @@ def evaluate_query(
   both = np.intersect1d(positives, junk)
   if len(both):
     raise ValueError(f'expected positives and junk to be disjoint, found images {both[:5].tolist()} in both')
-  ks = np.asarray(ks)
-  if ks.ndim != 1 or ks.dtype.kind != 'i' or np.any(ks < 1):
-    raise ValueError(f'expected ks to be whole numbers from 1, found {ks.tolist()}')
+  ranks_at = np.asarray(ks)
+  if ranks_at.ndim != 1 or ranks_at.dtype.kind != 'i' or np.any(ranks_at < 1):
+    raise ValueError(f'expected ks to be whole numbers from 1, found {ranks_at.tolist()}')
 
   n = len(positives)
   if n == 0:
-    undefined = np.full(len(ks), np.nan)
+    undefined = np.full(len(ranks_at), np.nan)
     return QueryMetrics(float('nan'), undefined, undefined, 0, 0)
   kept = ranked_ids[~np.isin(ranked_ids, junk)]
   ranks = np.flatnonzero(np.isin(kept, positives))
   num_missing = n - len(ranks)
-  found_at_k = np.searchsorted(ranks, ks, side='left')  # 0-based rank < k is 1-based rank <= k.
-  depth = ks if num_missing else np.minimum(ks, ranks[-1] + 1)
+  found_at_k = np.searchsorted(ranks, ranks_at, side='left')  # 0-based rank < k is 1-based rank <= k.
+  depth = ranks_at if num_missing else np.minimum(ranks_at, ranks[-1] + 1)
   return QueryMetrics(
     average_precision(ranks, n), found_at_k / depth, found_at_k / n, num_positives=n, num_missing=num_missing
   )

@@ -1,4 +1,4 @@
-"""How sure is a mean, or a difference of means, over so few queries?"""
+"""Bootstrap confidence intervals of a mean, or of a difference of means, over queries."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ class Interval:
   """A mean with its confidence interval.
 
   Attributes:
-    mean: over the queries that count.
+    mean: over the queries with a value.
     low, high: ends of the interval.
     level: its confidence level, for example 0.95.
-    num_queries: queries that count.
+    num_queries: number of queries with a value.
   """
 
   mean: float
@@ -33,22 +33,23 @@ def bootstrap_interval(
   samples: int = 10_000,
   level: float = 0.95,
 ) -> Interval:
-  """The mean of A, or of the paired differences A - B, with a percentile bootstrap interval.
+  """Returns the mean of A, or of the paired differences A - B, with a percentile bootstrap interval.
 
-  Queries are drawn with replacement. A and B are compared query by query, so that easy and hard queries
-  do not hide a difference that nearly all of them share (Sakai, SIGIR 2006; Efron and Tibshirani 1993,
-  section 13.3). An interval of differences without 0 is a significant difference at 1 - level.
+  Queries are drawn with replacement. A and B are compared query by query, so that the spread between easy
+  and hard queries does not hide a difference that nearly all of them share (Sakai, SIGIR 2006; Efron and
+  Tibshirani 1993, section 13.3). If the interval of the differences excludes 0, the difference is significant
+  at 1 - level.
 
   Args:
-    per_query_ap_a: float [Q], NaN where a query does not count.
+    per_query_ap_a: float [Q], NaN for a query without positives.
     per_query_ap_b: float [Q], the same queries under the other method; a query that is NaN in either is
       left out.
     seed: of the resampling; the same seed gives the same interval.
-    samples: how often to resample.
+    samples: number of bootstrap samples.
     level: in (0, 1).
 
   Returns:
-    The interval; NaN ends if no query counts.
+    The interval; its mean and ends are NaN if no query has a value.
 
   Raises:
     ValueError: A and B differ in length, or `samples` or `level` is out of range.
@@ -70,7 +71,7 @@ def bootstrap_interval(
 
 
 def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
-  """float64 [samples], in batches of bounded memory."""
+  """Returns the means float64 [samples], computed in batches of bounded memory."""
   rng = np.random.default_rng(seed)
   batch = max(1, _RESAMPLED_VALUES_AT_ONCE // len(values))
   sizes = [min(batch, samples - start) for start in range(0, samples, batch)]

@@ -1,1 +1,1 @@
-"""Whole runs: one experiment, several side by side, a paper's table."""
+"""Runs of all stages: one experiment, several compared with each other, a table of the paper."""

@@ -1,7 +1,7 @@
-"""Several experiments on one data set, side by side: one table, one page.
+"""Several experiments on one data set in one table and on one page.
 
-Experiments that extract alike share features and query features, and all share one codebook wherever its
-config is the same, so that they differ only in what they are compared for.
+Experiments with the same extraction config share features and query features, and those with the same
+codebook config share a codebook. They therefore differ only in the settings that are being compared.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ class Row:
 
   Attributes:
     name: of the experiment.
-    mean_average_precision: by protocol, fractions.
+    mean_average_precision: mAP by protocol, as a fraction.
     postings: visual words stored for each index image.
-    index_bytes: bytes of the index for each index image, its share of what K costs included.
-    describe_ms: median time of a query from local features to aggregated descriptor.
-    search_ms: median time of a query from aggregated descriptor to ranking.
+    index_bytes: bytes of the index for each index image, including its share of the K posting lists.
+    describe_ms: median milliseconds of a query from local features to aggregated descriptor.
+    search_ms: median milliseconds of a query from aggregated descriptor to ranking.
   """
 
   name: str
@@ -52,12 +52,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """The outcome: a row for each experiment, and what the last gains over the others.
+  """A row for each experiment, and the gains of the last experiment over the others.
 
   Attributes:
     rows: in the order of the experiments.
-    gains: by the name of each other experiment, the last against it by protocol.
-    page: with the queries of the last.
+    gains: by the name of each other experiment and by protocol, the last experiment compared with it.
+    page: the HTML page, with the queries of the last experiment.
   """
 
   rows: tuple[Row, ...]
@@ -82,9 +82,12 @@ def run(
     dataset: photos and queries.
     output: folder of all artefacts and of the page.
     ground_truth: the file that the queries come from.
-    boxes_path: boxes for those with regions.source FILE, or RANDOM without a file of its own.
+    boxes_path: boxes for the experiments with regions.source FILE, or RANDOM without a file of its own.
     codebooks: by the name of an experiment, a codebook trained on other photos.
     options: how to run.
+
+  Raises:
+    UserError: an input is one that a stage cannot work with.
   """
   codebooks = codebooks or {}
   shared = SharedArtefacts(('boxes', 'features', 'codebook', 'query_features'))
@@ -117,13 +120,13 @@ def run(
 
 
 def takes_boxes_file(regions: RegionsConfig) -> bool:
-  """Whether the boxes of a config come from a file that it does not name itself."""
+  """Returns whether a config takes boxes from a file that it does not name itself."""
   is_imitated = regions.source == RegionsConfig.RANDOM and not regions.random.like
   return regions.source == RegionsConfig.FILE or is_imitated
 
 
 def row_of(outcome: experiment.Outcome) -> Row:
-  """What a table says of one experiment with queries."""
+  """Returns the row of an experiment with queries."""
   made = outcome.artefacts
   metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate_retrieval.METRICS)
   timing = ranking_files.load(made['rankings'].path).timing
@@ -180,7 +183,7 @@ def _gain_cells(other: str, gains: Mapping[str, PairedComparison]) -> tuple[str,
 
 
 def table_text(comparison: Comparison) -> str:
-  """Both tables for a terminal."""
+  """Returns the table of the experiments and the table of gains for a terminal."""
   tables = [text_table.aligned([_COLUMNS, *map(_cells, comparison.rows)])]
   if comparison.gains:
     lines = [_gain_cells(*gain) for gain in comparison.gains.items()]

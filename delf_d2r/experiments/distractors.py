@@ -1,10 +1,10 @@
-"""A run among distractors: the same queries, and an index with other photos beside those of the run.
+"""A run among distractors: the same queries, and an index that holds other photos beside those of the run.
 
-Nothing of the run is made anew or touched: its codebook describes the distractors, whose artefacts are their
-own, and its query features ask again.
+No artefact of the run is changed or computed again. The distractors have artefacts of their own, aggregated
+with the codebook of the run, and the query features of the run are searched for in the larger index.
 
     distractors/boxes/ distractors/features/ distractors/descriptors/
-    with_distractors/index/ rankings/ metrics/ report/index.html    and what else follows an index
+    with_distractors/index/ rankings/ metrics/ report/index.html    and the other stages after build_index
 """
 
 import pathlib
@@ -33,12 +33,12 @@ def run(
   given: Mapping[str, Artefact] | None = None,
   options: experiment.Options | None = None,
 ) -> experiment.Outcome:
-  """Describes the distractors, and searches and scores among them.
+  """Extracts and aggregates the distractors, and searches and evaluates among them.
 
   Args:
-    config: that of the run.
-    base: the run.
-    photos: the distractors, none of which the run has (distractor_list.load).
+    config: of the run.
+    base: the outcome of the run.
+    photos: the distractors; none of them is a photo of the run (distractor_list.load).
     output: the folder of the run.
     ground_truth: the file that the run's queries come from.
     boxes_path: boxes of the distractors, for regions.source FILE or RANDOM.
@@ -47,16 +47,17 @@ def run(
     options: how to run.
 
   Returns:
-    What was found among the distractors; its artefacts are those of the run with `index`, `rankings` and
-    `metrics` in their place, and those of the distractors under the names of `given`.
+    The outcome among the distractors. Its artefacts are those of the run, with the `index`, `rankings` and
+    `metrics` among distractors instead of its own, and those of the distractors under the names of `given`.
 
   Raises:
-    UserError: one of them is a photo of the run or has the name of one, or whatever a stage cannot work with.
+    UserError: a distractor is a photo of the run or has the name of one, or an input is one that a stage
+      cannot work with.
   """
   options = options or experiment.Options()
   given = dict(given or {})
   dataset = base.reported.dataset
-  distractor_list.require_apart(photos, dataset)
+  distractor_list.require_disjoint(photos, dataset)
   own = output / DISTRACTORS
   found = experiment.extract_index_features(
     config,

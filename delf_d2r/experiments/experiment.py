@@ -1,12 +1,12 @@
 """A whole run of Detect-to-Retrieve: every stage in the order of the data flow.
 
     boxes/ features/ codebook/ descriptors/ index/ query_features/ rankings/ metrics/ report/index.html
-    other/ fused/ fused_metrics/   with a part `fusion` in the config (second_features.py)
+    other/ fused/ fused_metrics/   with a part `fusion` in the config (second_search.py)
     reranked/ reranked_metrics/    with a part `verification`; with junk: SKIP_EACH also reranked_hard/
-    expanded/ expanded_metrics/    with a part `expansion`, too
+    expanded/ expanded_metrics/    with a part `expansion`
     distractors/ with_distractors/ with distractors (distractors.py)
 
-A stage whose artefact stands already and is valid is skipped, so that a run resumes where it was stopped.
+A stage is skipped if its artefact exists already and is valid, so that a run resumes where it was stopped.
 """
 
 import pathlib
@@ -45,18 +45,18 @@ def run(
     config: a resolved config with all stages.
     dataset: photos and, if there is ground truth, queries.
     output: the folder of the artefacts.
-    ground_truth: the file that `dataset` has its queries from.
+    ground_truth: the file that the queries of `dataset` come from.
     boxes_path: boxes for regions.source FILE or RANDOM.
     given: artefacts to use instead of making them: boxes, features, codebook, descriptors, index,
       query_features.
     options: how to run.
 
   Raises:
-    UserError: whatever a stage cannot work with.
+    UserError: an input is one that a stage cannot work with.
   """
   options = options or Options()
   given = dict(given or {})
-  # Said now, not after hours of extraction.
+  # Checked now rather than after hours of extraction.
   for problem in runs.problems(config):
     raise ConfigError(problem.text)
   if 'codebook' in given:
@@ -100,7 +100,10 @@ def extract_index_features(
   given: Mapping[str, Artefact],
   options: Options,
 ) -> dict[str, Artefact]:
-  """The features of the index images, and the boxes where these had to be found; arguments as of `run`."""
+  """Returns `features` of the index images, and `boxes` unless the features were given.
+
+  Arguments and errors are those of `run`.
+  """
   if 'features' in given:
     return {'features': given['features']}
   boxes = given.get('boxes') or detect_boxes.run(

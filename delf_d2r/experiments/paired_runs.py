@@ -1,4 +1,4 @@
-"""Runs on one data set, query by query, against the first of them: a table, a page and a JSON document."""
+"""Runs on one data set compared with the first of them query by query: a table, a page, a JSON document."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import ranking_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG, Artefact, Input, read_manifest
 from delf_d2r.data.ground_truth import ground_truth as ground_truths
+from delf_d2r.data.ground_truth import resolved
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
@@ -30,13 +31,13 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRun:
-  """What is known of one run.
+  """One run with its metrics.
 
   Attributes:
-    name: what the user calls it: its path.
+    name: the path that the user gave.
     metrics: of its queries.
-    ground_truth: what scored them.
-    page: its report, None where there is none of these metrics.
+    ground_truth: the ground truth of the metrics.
+    page: the report of these metrics, or None if there is none.
   """
 
   name: str
@@ -46,15 +47,15 @@ class ScoredRun:
 
 
 def open_run(path: str | pathlib.Path, *, ground_truth: str | pathlib.Path | None = None) -> ScoredRun:
-  """Reads the scores of a run.
+  """Reads the metrics of a run.
 
   Args:
-    path: a directory of run_experiment, whose last rankings count (expanded, else verified, else fused, else
-      those of the index), of evaluate_retrieval, or of search_index and rerank_results.
-    ground_truth: scores rankings, which have no scores of their own; without effect on others.
+    path: a directory of run_experiment, evaluate_retrieval, search_index or rerank_results. Of
+      run_experiment, the last rankings count: expanded, else verified, else fused, else those of the index.
+    ground_truth: evaluates rankings without metrics; without effect on directories that have metrics.
 
   Raises:
-    UserError: there is no such directory, or it has no scores.
+    UserError: there is no such directory, or it has neither metrics nor a ground truth.
   """
   path = pathlib.Path(path)
   name = os.path.normpath(path)
@@ -70,7 +71,10 @@ def open_run(path: str | pathlib.Path, *, ground_truth: str | pathlib.Path | Non
 
 
 def _last_metrics(run: pathlib.Path) -> str:
-  """The metrics that the report of an experiment shows; others may be left from another config."""
+  """Returns the kind of metrics that the report of an experiment shows.
+
+  Metrics of other kinds may be left over from another config.
+  """
   if not (run / RUN_CONFIG).is_file():
     raise UserError(
       f'{run}: no run there ({RUN_CONFIG} is missing). Give a directory that run_experiment,'
@@ -93,17 +97,23 @@ def _of_metrics(name: str, metrics: Artefact, run: pathlib.Path | None) -> Score
 
 def _of_rankings(name: str, rankings: Artefact, ground_truth: str | pathlib.Path | None) -> ScoredRun:
   if ground_truth is None:
-    raise UserError(f'{name}: rankings without scores. Give --ground_truth, or what evaluate_retrieval made')
+    raise UserError(
+      f'{name}: rankings without metrics. Give --ground_truth, or a directory of evaluate_retrieval'
+    )
   stored = ranking_files.load(rankings.path)
-  queries = evaluate_retrieval.resolved_queries(rankings, stored, ground_truths.load(ground_truth))
-  return ScoredRun(
-    name, evaluate_retrieval.score(stored, queries), evaluate_retrieval.ground_truth_input(ground_truth)
-  )
+  queries = resolved.resolved_queries(rankings, stored, ground_truths.load(ground_truth))
+  return ScoredRun(name, evaluate_retrieval.score(stored, queries), resolved.ground_truth_input(ground_truth))
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """The outcome: every run after the first against the first, by protocol, with intervals of that level."""
+  """Every run after the first compared with the first, by protocol.
+
+  Attributes:
+    level: confidence level of the intervals.
+    baseline: the first run.
+    others: each other run with its comparisons by protocol.
+  """
 
   level: float
   baseline: ScoredRun
@@ -111,10 +121,15 @@ class Comparison:
 
 
 def compare(runs: Sequence[ScoredRun], *, seed: int = 0, level: float = 0.95) -> Comparison:
-  """Holds every run against the first.
+  """Compares every run with the first.
+
+  Args:
+    runs: two or more.
+    seed: of the bootstrap.
+    level: confidence level of the intervals.
 
   Raises:
-    UserError: fewer than two runs, or one has other queries or another ground truth; both values are named.
+    UserError: there are fewer than two runs, or one has other queries or another ground truth than the first.
   """
   if len(runs) < 2:
     raise UserError(f'found {len(runs)} runs; give two or more, the first is what the others are compared to')
@@ -135,7 +150,7 @@ def compare(runs: Sequence[ScoredRun], *, seed: int = 0, level: float = 0.95) ->
 
 
 def table(comparison: Comparison) -> str:
-  """Plain text for a terminal: a block for each protocol, then the largest gain and loss of each run."""
+  """Returns plain text for a terminal: by protocol, each run with its largest gain and loss."""
   baseline, others = comparison.baseline, comparison.others
   width = max(len(run.name) for run in (baseline, *(run for run, _ in others)))
   lines = []
@@ -153,7 +168,7 @@ def table(comparison: Comparison) -> str:
         if positions:
           query, value = found.queries[positions[0]], found.differences[positions[0]]
           lines.append(f'    largest {what}: {query} {paired_page.signed(value)}')
-  lines.append(f'Per cent; bootstrap interval of {100 * comparison.level:g} %, * where it leaves out 0.')
+  lines.append(f'Per cent; bootstrap interval of {100 * comparison.level:g} %, * where it excludes 0.')
   return '\n'.join(lines)
 
 
@@ -162,12 +177,12 @@ def _mean(values: np.ndarray) -> str:
 
 
 def write(comparison: Comparison, output: pathlib.Path) -> pathlib.Path:
-  """Writes `compare.html` and `compare.json` into a folder, made if missing; returns the page.
+  """Writes `compare.html` and `compare.json` into a folder, which is made if missing; returns the page.
 
-  Links from the page into the runs' reports are relative: they hold as long as the folders move together.
+  Links from the page into the runs' reports are relative, so they hold as long as the folders move together.
 
   Raises:
-    UserError: the place cannot be written.
+    UserError: the folder cannot be written.
   """
   view = PairedView(
     'Runs compared query by query',
@@ -207,7 +222,7 @@ def _document(comparison: Comparison) -> dict:
 
 
 def _protocol_document(found: PairedComparison) -> dict:
-  """Fractions; null where no query counts."""
+  """Returns a comparison for JSON, as fractions; null where no query has positives."""
   interval = found.interval
   values = {'difference': interval.mean, 'low': interval.low, 'high': interval.high}
   names = {

@@ -1,4 +1,4 @@
-"""Rows of a table of a paper: their experiments, what they need, and where to get what is not at hand."""
+"""Rows of a table of the paper: their experiments, the files they need, and where to get missing ones."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ import delf_d2r.config as configs
 from delf_d2r import text_table
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import comparison, experiment
-from delf_d2r.extractors import factory
+from delf_d2r.extractors import registry
 from delf_d2r.protos import codebook_pb2, experiment_pb2, table_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 
@@ -24,12 +24,12 @@ _NO_BOXES = 'boxes.csv in the folder of the data set, image,ymin,xmin,ymax,xmax 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """Something that rows need and that is not at hand.
+  """Something that rows need and that is missing.
 
   Attributes:
-    what: a file, or what else it is.
-    where: to get it; '' where the table does not say.
-    rows: names of the rows.
+    what: a file, a Python module, or the boxes of the photos.
+    where: where to get it; '' if the table does not say.
+    rows: names of the rows that need it.
   """
 
   what: str
@@ -38,10 +38,13 @@ class Need:
 
 
 def load_table(path: str | pathlib.Path) -> table_pb2.TableConfig:
-  """Reads a table: a `.pbtxt` file, or the name of one of TABLES.
+  """Reads a table.
+
+  Args:
+    path: a `.pbtxt` file, or one of TABLES.
 
   Raises:
-    ConfigError: there is none, or it is no table.
+    ConfigError: there is no such file, or it does not hold a table.
   """
   try:
     place = configs.find(f'configs/tables/{path}.pbtxt' if str(path) in TABLES else path)
@@ -56,12 +59,16 @@ def load_table(path: str | pathlib.Path) -> table_pb2.TableConfig:
 
 
 def folder_name(row: str) -> str:
-  """The folder of a row: letters, digits and underscores."""
+  """Returns the name of a row's folder: lower-case letters, digits and underscores."""
   return re.sub(r'[^a-z0-9]+', '_', row.lower().replace('*', '_star')).strip('_')
 
 
 def chosen(table: table_pb2.TableConfig, names: Iterable[str]) -> list[table_pb2.TableRow]:
-  """The rows of some names, or of the names of their folders, in the table's order; all where none is named.
+  """Returns the rows with the given names in the order of the table; all rows if no name is given.
+
+  Args:
+    table: of the rows.
+    names: names of rows or of their folders.
 
   Raises:
     UserError: there is no row of a name.
@@ -76,7 +83,7 @@ def chosen(table: table_pb2.TableConfig, names: Iterable[str]) -> list[table_pb2
 
 
 def _hint(folder: str, by_folder: Mapping[str, table_pb2.TableRow]) -> str:
-  """Rows whose names resemble what was typed; if none does, all of them."""
+  """Returns a hint at the rows whose names resemble `folder`; at all rows if none does."""
   close = [known for known in by_folder if folder and folder in known]
   close = close or difflib.get_close_matches(folder, by_folder, n=3)
   names = [repr(by_folder[known].name) for known in close or by_folder]
@@ -86,7 +93,17 @@ def _hint(folder: str, by_folder: Mapping[str, table_pb2.TableRow]) -> str:
 def row_config(
   row: table_pb2.TableRow, *, is_revisited: bool, overrides: Sequence[str] = (), max_words: int | None = None
 ) -> experiment_pb2.ExperimentConfig:
-  """The experiment of a row; errors as of config.load."""
+  """Returns the experiment of a row.
+
+  Args:
+    row: of a table.
+    is_revisited: whether the data set is one of Revisited, for which rows may have further overrides.
+    overrides: changes of the config that come last.
+    max_words: upper limit of the words of a trained codebook; None: no limit.
+
+  Raises:
+    ConfigError: the config of the row does not take the overrides.
+  """
   of_size = row.revisited_overrides if is_revisited else ()
   config = configs.load(row.config_path, experiment.STAGES, overrides=[*row.overrides, *of_size, *overrides])
   config.name = row.name
@@ -96,21 +113,26 @@ def row_config(
 
 
 def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
-  """Files that an experiment names and that the package does not have: models, their PCA, detectors."""
+  """Returns the files that an experiment names and the package does not ship: models, PCA, detectors."""
   places = []
   for extraction in (config.extraction, config.verification.extraction, config.fusion.extraction):
-    if factory.uses_network(extraction):
-      places += [path for path in factory.model_files(extraction).values() if path != factory.DEFAULT_DELF]
+    places += registry.model_files(extraction).values()
   if config.regions.source == RegionsConfig.DETECTOR and config.regions.detector.model_path:
     places.append(pathlib.Path(config.regions.detector.model_path))
-  # A handle of TensorFlow Hub is no file.
+  # A handle of TensorFlow Hub is not a file.
   return list(dict.fromkeys(str(place) for place in places if ':/' not in str(place)))
 
 
 def missing(
   row: table_pb2.TableRow, config: experiment_pb2.ExperimentConfig, *, has_boxes: bool
 ) -> tuple[str, ...]:
-  """What a row needs that is not at hand: modules, files, and boxes unless the data set has them."""
+  """Returns the modules, files and boxes that a row needs and that are missing.
+
+  Args:
+    row: of a table.
+    config: its experiment.
+    has_boxes: whether the data set comes with boxes.
+  """
   modules = [f'the Python module {name}' for name in row.modules if importlib.util.find_spec(name) is None]
   paths = [path for path in needed_files(config) if not pathlib.Path(path).exists()]
   takes_boxes = comparison.takes_boxes_file(config.regions) and not config.regions.file_path
@@ -118,7 +140,12 @@ def missing(
 
 
 def needs(table: table_pb2.TableConfig, missing_of: Mapping[str, Sequence[str]]) -> list[Need]:
-  """Each missing thing once, with where to get it; `missing_of` has those of each row."""
+  """Returns everything that is missing, each once.
+
+  Args:
+    table: says where to get files.
+    missing_of: by the name of a row, the result of `missing`.
+  """
   where = {file.path: file.where for file in table.files} | {_BOXES: _NO_BOXES}
   rows: dict[str, list[str]] = {}
   for row, names in missing_of.items():
@@ -128,7 +155,7 @@ def needs(table: table_pb2.TableConfig, missing_of: Mapping[str, Sequence[str]])
 
 
 def needs_text(found: Iterable[Need]) -> str:
-  """What is missing, for a terminal; '' if nothing."""
+  """Returns the list of missing things for a terminal; '' if nothing is missing."""
   lines = []
   for need in found:
     lines += [f'  {need.what}', f'      for {", ".join(need.rows)}']
@@ -147,7 +174,14 @@ def listing(
   has_boxes: bool,
   overrides: Sequence[str] = (),
 ) -> str:
-  """Rows of a table, whether each would run here, and what is missing, for a terminal.
+  """Returns a list for a terminal: the rows, whether each would run here, and the missing files.
+
+  Args:
+    table: of the rows.
+    rows: to list.
+    is_revisited: whether the data set is one of Revisited.
+    has_boxes: whether the data set comes with boxes.
+    overrides: changes of every row's config.
 
   Raises:
     UserError: the config of a row does not take the overrides.

@@ -1,12 +1,12 @@
-"""A table of a paper on a data set: every row whose files are at hand, one after the other.
+"""A table of the paper on a data set: every row whose files are present, one after the other.
 
     <row>/                        the run of a row (experiment.py), with distractors (distractors.py)
-    codebooks/                    features and codebooks of other photos, where codebooks are trained on such
-    <table>.txt .csv .json        the table, written anew after every row
+    codebooks/                    features and codebooks of other photos, where codebooks are trained on those
+    <table>.txt .csv .json        the table, rewritten after every row
     report/index.html             the same with links to the rows' own reports
 
-Rows share what their configs agree on. A row without its files says which these are; one that fails does not
-keep the others from running.
+Rows share the artefacts on which their configs agree. A row with missing files lists them; a row that fails
+does not keep the others from running.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from delf_d2r.config.values import fingerprint
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
+from delf_d2r.data.ground_truth import resolved
 from delf_d2r.data.ground_truth.benchmarks import Benchmark
 from delf_d2r.data.photos import distractor_list
 from delf_d2r.data.photos.dataset import Dataset
@@ -37,19 +38,19 @@ from delf_d2r.experiments.reproduction_table import Reproduction, RowResult
 from delf_d2r.experiments.second_search import DISTRACTORS, JOINED
 from delf_d2r.experiments.sharing import SharedArtefacts
 from delf_d2r.protos import codebook_pb2, experiment_pb2, manifest_pb2, table_pb2
-from delf_d2r.stages import evaluate_retrieval, train_codebook
+from delf_d2r.stages import train_codebook
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-  """What to run of a table, and how.
+  """Which rows of a table to run, and how.
 
   Attributes:
     rows: names of rows; empty: all.
     overrides: changes of every row's config.
-    max_words: no trained codebook has more words; None: as the rows say.
-    distractors: photos to search among, too; None: none.
-    distractors_boxes: boxes of those, for rows whose boxes come from a file.
+    max_words: upper limit of the words of a trained codebook; None: no limit.
+    distractors: photos that are added to the index for the columns +1M; None: none.
+    distractors_boxes: boxes of the distractors, for rows whose boxes come from a file.
     options: how to run.
   """
 
@@ -64,18 +65,18 @@ class Choices:
 def run(
   table: table_pb2.TableConfig, benchmark: Benchmark, output: pathlib.Path, choices: Choices | None = None
 ) -> Reproduction:
-  """Runs the rows of a table whose files are at hand, and writes the table.
+  """Runs the rows of a table whose files are present, and writes the table.
 
   Args:
-    table: what table_rows.load_table read.
+    table: from paper_tables.load_table.
     benchmark: the data set.
     output: the folder of all artefacts, of the table and of its page.
-    choices: what to run of it, and how.
+    choices: which rows to run, and how.
 
   Raises:
-    UserError: there is no row of a name that is asked for, the data set is not whole, distractors are photos
-      of it, another config or other photos made what stands in a row's folder, or the output cannot be
-      written. What else hinders a single row is said in its result.
+    UserError: there is no row of a given name, the data set is incomplete, a distractor is a photo of it, the
+      folder of a row holds artefacts of another config or of other photos, or the output cannot be written.
+      Other errors of a single row are part of its result.
   """
   choices = choices or Choices()
   wanted = paper_tables.chosen(table, choices.rows)
@@ -83,7 +84,7 @@ def run(
   if dataset.queries is None:
     raise UserError(f'{benchmark.images}: a table needs queries, but there is no ground truth')
   if choices.distractors:
-    distractor_list.require_apart(choices.distractors, dataset)
+    distractor_list.require_disjoint(choices.distractors, dataset)
   runner = _Runner(benchmark, dataset, output, choices)
   if not choices.options.redo:
     runner.require_own_output(wanted)
@@ -108,7 +109,7 @@ def run(
 
 
 class _Runner:
-  """Runs one row after the other."""
+  """Runs rows one after the other, sharing artefacts between them."""
 
   def __init__(self, benchmark: Benchmark, dataset: Dataset, output: pathlib.Path, choices: Choices):
     self._benchmark = benchmark
@@ -118,7 +119,7 @@ class _Runner:
     self._shared = SharedArtefacts()
 
   def run(self, row: table_pb2.TableRow) -> RowResult:
-    """The result of a row; errors that the user can mend are part of it."""
+    """Returns the result of a row; a UserError is part of it."""
     try:
       config, missing = self._planned(row)
       return RowResult(row, missing=missing) if missing else self._measure(row, config)
@@ -127,19 +128,19 @@ class _Runner:
       return RowResult(row, error=str(error))
 
   def require_own_output(self, rows: Iterable[table_pb2.TableRow]) -> None:
-    """UserError, before any row runs, if stages would refuse what stands in the folders of some."""
+    """Raises UserError if stages would refuse the artefacts that the folders of some rows hold."""
     photos = self._choices.distractors
     inputs = (
       self._dataset.images.as_input(),
       self._dataset.queries.as_input(),
-      evaluate_retrieval.ground_truth_input(self._benchmark.ground_truth),
+      resolved.ground_truth_input(self._benchmark.ground_truth),
     )
     refused, made = [], set()
     for row in rows:
       try:
         config, missing = self._planned(row)
       except UserError:
-        continue  # Said in its result.
+        continue  # The result of the row has the error.
       if missing:
         continue
       keys = self._shared.keys(config)
@@ -154,7 +155,7 @@ class _Runner:
         given=given | ({'codebook'} if self._benchmark.codebook else set()),
       )
       if found:
-        refused.append(f'row {row.name}: {place} was made by another run: {"; ".join(found)}')
+        refused.append(f'row {row.name}: {place} is of another run: {"; ".join(found)}')
     if refused:
       raise UserError(
         '\n'.join(
@@ -163,7 +164,7 @@ class _Runner:
       )
 
   def _planned(self, row: table_pb2.TableRow) -> tuple[experiment_pb2.ExperimentConfig, tuple[str, ...]]:
-    """The config of a row and what it needs that is not at hand."""
+    """Returns the config of a row, and the missing things that it needs."""
     config = paper_tables.row_config(
       row,
       is_revisited=self._benchmark.is_revisited,
@@ -212,7 +213,7 @@ class _Runner:
     return dataclasses.replace(result, among=comparison.row_of(joined))
 
   def _other_codebook(self, config: experiment_pb2.ExperimentConfig) -> dict[str, Artefact]:
-    """A codebook of other photos; none for descriptors without visual words."""
+    """Returns `codebook`, trained on other photos; nothing for descriptors without visual words."""
     if config.codebook.source == codebook_pb2.CodebookConfig.ORIGIN:
       return {}
     whole = experiment_pb2.ExperimentConfig()
@@ -235,7 +236,9 @@ class _Runner:
 
 @dataclasses.dataclass(frozen=True)
 class PreviousTable:
-  """A table as it stood before this command.
+  """The table that an earlier command left in the output.
+
+  It is backed up before a row that fails now would replace numbers.
 
   Attributes:
     measured: names of its rows with numbers.
@@ -247,7 +250,11 @@ class PreviousTable:
 
   @classmethod
   def read(cls, table: table_pb2.TableConfig, output: pathlib.Path) -> 'PreviousTable':
-    """The table of that title in a folder, or one without rows; UserError if it cannot be read."""
+    """Reads the table of that title in a folder; returns one without rows if there is none.
+
+    Raises:
+      UserError: a file of it cannot be read.
+    """
     places = reproduction_table.places(table, output)
     with files.user_errors('cannot read', output):
       contents = {place: place.read_bytes() for place in places.values() if place.is_file()}
@@ -258,7 +265,11 @@ class PreviousTable:
       return cls()
 
   def back_up(self) -> 'PreviousTable':
-    """Writes its files under names that no file has; returns a table without any; UserError if it fails."""
+    """Writes copies of its files under unused names; returns a table without rows.
+
+    Raises:
+      UserError: the copies cannot be written.
+    """
     for number in itertools.count(1):
       copies = {place.with_name(f'{place.stem}_{number}{place.suffix}'): place for place in self.contents}
       if not any(copy.exists() for copy in copies):
@@ -266,7 +277,7 @@ class PreviousTable:
     for copy, place in copies.items():
       with files.user_errors('cannot write', copy):
         files.write_atomically(copy, self.contents[place])
-    logging.warning('the table that stood there keeps its numbers as %s', ', '.join(map(str, copies)))
+    logging.warning('the previous table with its numbers is kept as %s', ', '.join(map(str, copies)))
     return PreviousTable()
 
 
@@ -278,16 +289,18 @@ def output_conflicts(
   distractors: Input | None = None,
   given: Collection[str] = (),
 ) -> list[str]:
-  """Why stages would refuse what stands in the folder of a run, finished or not; nothing if they would not.
+  """Returns why stages would refuse the artefacts in the folder of a run; empty if they would not.
 
-  Of what an artefact was made from, only what comes from outside the run is compared.
+  Stages check their own output one by one (artefact_writer.py). With several runs in a row those errors
+  would come late, so that this function checks all of them first. Finished and unfinished artefacts are
+  checked; of their inputs, only those that come from outside the run are compared.
 
   Args:
     config: of the run, resolved, with all stages.
-    inputs: its photos, queries and ground truth, as stages call them.
+    inputs: its photos, queries and ground truth, with the roles that stages give them.
     output: its folder, which need not exist.
-    distractors: photos that are searched, too; without them their artefacts are not looked at.
-    given: kinds of artefacts that the run is given (SharedArtefacts.given), so that its own are not touched.
+    distractors: photos that are added to the index; without them their artefacts are not checked.
+    given: kinds of artefacts that the run is given (SharedArtefacts.given) and so does not write.
 
   Raises:
     ArtefactError: a manifest is damaged or of another format version.
@@ -308,7 +321,7 @@ def output_conflicts(
 
 
 def _kind(folder: str, name: str) -> str:
-  """What SharedArtefacts calls the artefact of that name in a folder of the run."""
+  """Returns the kind that SharedArtefacts gives to the artefact of that name in a folder of the run."""
   if folder == JOINED:
     return f'joined_{name}'
   return f'distractor_{name}' if folder == DISTRACTORS else name

@@ -26,14 +26,14 @@ _PROTOCOLS = (('M', 'medium'), ('H', 'hard'))
 
 @dataclasses.dataclass(frozen=True)
 class RowResult:
-  """What became of one row: measured, missing something, or failed.
+  """The result of one row: measured, missing something, or failed.
 
   Attributes:
     row: of the table.
-    missing: what it needs that is not at hand.
+    missing: things that it needs and that are missing.
     error: why it failed.
-    alone, among: what was measured, without and among distractors.
-    boxes: for each index image.
+    alone, among: measurements without distractors and among them.
+    boxes: mean number of boxes for each index image.
     page: its report, relative to the folder of the table.
   """
 
@@ -53,7 +53,7 @@ class RowResult:
 
   @property
   def summary(self) -> str:
-    """What became of it, in some words."""
+    """The status in a few words, with mAP in per cent."""
     if self.missing:
       return f'needs {", ".join(self.missing)}'
     values = {letter: _mean_average_precision(self.alone, name) for letter, name in _PROTOCOLS}
@@ -61,21 +61,21 @@ class RowResult:
 
   @property
   def note(self) -> str:
-    """Where the number differs from the reported one by design, and why the row failed; '' if nothing."""
+    """Why the number differs from the reported one by design, and why the row failed; '' if neither."""
     failed = f'Failed: {self.error}' if self.error else ''
     return ' '.join(part for part in (self.row.note, failed) if part)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-  """A table as far as it has come.
+  """A table with the results so far.
 
   Attributes:
-    table: what was asked for.
-    benchmark, dataset: what it was run on.
+    table: the table to reproduce.
+    benchmark, dataset: the data set.
     results: of the rows, in their order.
-    num_distractors: photos that the columns +1M were measured among.
-    rows_to_come: rows that are not run yet.
+    num_distractors: number of distractors in the columns +1M.
+    rows_to_come: number of rows that have not run yet.
   """
 
   table: table_pb2.TableConfig
@@ -87,17 +87,26 @@ class Reproduction:
 
   @property
   def reported_dataset(self) -> str:
-    """The data set whose reported numbers stand beside ours: Oxford's where ours has none."""
+    """The data set whose reported numbers are shown; that of Oxford where the paper has none of this one."""
     return self.benchmark.name if self.benchmark.is_revisited else REVISITED[0]
 
   @property
   def needs(self) -> list[Need]:
-    """What is missing, and where to get it."""
+    """Everything that rows need and that is missing."""
     return paper_tables.needs(self.table, {result.row.name: result.missing for result in self.results})
 
 
 def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
-  """mAP in per cent as the paper has it, None where it is not at hand; `field` of ReportedResult."""
+  """Returns the mAP in per cent that the paper reports.
+
+  Args:
+    row: of the table.
+    dataset: name of the data set.
+    field: of ReportedResult.
+
+  Returns:
+    The number; None if the table does not have it.
+  """
   for result in row.reported:
     if result.dataset == dataset and result.HasField(field):
       return round(getattr(result, field), 2)
@@ -105,7 +114,7 @@ def reported(row: table_pb2.TableRow, dataset: str, field: str) -> float | None:
 
 
 def as_text(found: Reproduction) -> str:
-  """The table for a terminal, then its notes and what is missing."""
+  """Returns the table for a terminal, then its notes and the missing files."""
   columns, rows = _table(found)
   notes = [f'{result.row.name}: {result.note}' for result in found.results if result.note]
   heading = f'{found.table.title} on {_subtitle(found)}'
@@ -114,7 +123,7 @@ def as_text(found: Reproduction) -> str:
 
 
 def places(table: table_pb2.TableConfig, output: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The files of a table in a folder by their extension."""
+  """Returns the files of a table in a folder by their extension."""
   stem = table.title.lower().replace(' ', '_')
   return {extension: output / f'{stem}{extension}' for extension in ('.txt', '.csv', '.json')}
 
@@ -123,7 +132,7 @@ def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
   """Writes the table in all its forms into a folder, and returns its page.
 
   Raises:
-    UserError: they cannot be written.
+    UserError: a file cannot be written.
   """
   text, table, document = places(found.table, output).values()
   with files.user_errors('cannot write', output):
@@ -178,7 +187,7 @@ def _notes(found: Reproduction) -> list[str]:
 
 
 def _table(found: Reproduction) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-  """Columns, those without any number left out, and rows."""
+  """Returns the columns that have a number in some row, and the rows."""
   paper = f'paper {_SHORT[found.reported_dataset]}'
   columns = ['row']
   for letter, _ in _PROTOCOLS:
@@ -206,7 +215,7 @@ def _cells(found: Reproduction, result: RowResult) -> tuple[str, ...]:
 
 
 def _mean_average_precision(measured: comparison.Row | None, protocol: str) -> float | None:
-  """In per cent; None where it was not measured or no query has positives."""
+  """Returns mAP in per cent; None if it was not measured or no query has positives."""
   value = math.nan if measured is None else measured.mean_average_precision[protocol]
   return None if math.isnan(value) else 100 * value
 

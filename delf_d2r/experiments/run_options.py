@@ -1,4 +1,4 @@
-"""How a run goes about its work, whatever it computes."""
+"""Options of a run that do not change its results."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,12 @@ class Options:
   """How to run, without effect on the results.
 
   Attributes:
-    workers: processes; None: one for each core.
-    strict: stop at the first photo that cannot be decoded.
-    redo: replace artefacts of another config.
-    cluster: workers to use instead of processes, in all stages from detect_boxes to build_index but training.
-    sorting_bytes: memory for sorting the index, of all processes of this machine together.
+    workers: number of processes; None: one for each core.
+    strict: whether to stop at the first photo that cannot be decoded.
+    redo: whether to replace artefacts of another config.
+    cluster: workers to use instead of processes, in all stages from detect_boxes to build_index except
+      train_codebook.
+    sorting_bytes: memory for sorting the index, in bytes, of all processes of this machine together.
   """
 
   workers: int | None = None

@@ -101,7 +101,7 @@ def search_and_evaluate(
       artefacts |= _expand(run, artefacts)
   # Written last, so that a run that is refused leaves the config of the artefacts that are there.
   with files.user_errors('cannot write', output):
-    files.update(output / RUN_CONFIG, configs.to_text(config))
+    files.write_if_changed(output / RUN_CONFIG, configs.to_text(config))
   return _report(config, dataset, artefacts, output)
 
 

@@ -1,4 +1,4 @@
-"""Artefacts that experiments on one data set have in common: made once, used by all whose configs agree."""
+"""Artefacts that experiments on one data set share: made once, used by all whose configs agree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,23 +23,26 @@ _DECISIVE = {
 
 
 class SharedArtefacts:
-  """Remembers what experiments made, and offers it to those that would make the same."""
+  """Remembers the artefacts of experiments, and gives them to experiments that would make the same ones."""
 
   def __init__(self, kinds: Sequence[str] = tuple(_DECISIVE)):
-    """`kinds`: what to share; no descriptors where experiments are given different codebooks."""
+    """Takes the kinds of artefacts to share.
+
+    Descriptors must not be among them if experiments are given different codebooks.
+    """
     self._kinds = tuple(kinds)
     self._known: dict[str, Artefact] = {}
 
   def given(self, config: experiment_pb2.ExperimentConfig) -> dict[str, Artefact]:
-    """By kind, what an experiment need not make."""
+    """Returns the artefacts that an experiment need not make, by kind."""
     return {kind: self._known[key] for kind, key in self.keys(config).items() if key in self._known}
 
   def keep(self, config: experiment_pb2.ExperimentConfig, made: Mapping[str, Artefact]) -> None:
-    """Takes note of what an experiment made, or was given."""
+    """Remembers the artefacts that an experiment made or was given."""
     self._known |= {key: made[kind] for kind, key in self.keys(config).items() if kind in made}
 
   def keys(self, config: experiment_pb2.ExperimentConfig) -> dict[str, str]:
-    """By kind, what is equal for two experiments exactly if they share it."""
+    """Returns a key for each kind; two experiments share the artefact of a kind if their keys are equal."""
     return {
       kind: f'{kind} {" ".join(configs.fingerprint(getattr(config, part)) for part in _DECISIVE[kind])}'
       for kind in self._kinds

@@ -1,7 +1,7 @@
-"""The trade-off of the paper: more boxes for each image find more and make the index larger.
+"""The trade-off of the paper: more boxes for each image raise mAP and make the index larger.
 
-Boxes are detected and features extracted once, with the lowest threshold; each threshold then keeps some of
-them. Codebook and query features are the same for all.
+Boxes are detected and features extracted once, with the lowest threshold. Each threshold then keeps a subset
+of them. All thresholds share the codebook and the query features.
 """
 
 import csv
@@ -26,7 +26,7 @@ TABLE = 'threshold_curve.csv'
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """The outcome: a point for each threshold, ascending, and the page with the picture."""
+  """A point for each threshold in ascending order, and the page with the charts."""
 
   points: tuple[TradeOffPoint, ...]
   page: pathlib.Path
@@ -46,17 +46,17 @@ def run(
   """Runs the experiment at every threshold, each in a folder of its own below `output`.
 
   Args:
-    config: a resolved config; `thresholds` take the place of its `regions.min_score`.
+    config: a resolved config; its `regions.min_score` is replaced by each of `thresholds`.
     thresholds: scores in [0, 1], at least one.
     dataset: photos and queries.
     output: folder of all artefacts, of the page and of `threshold_curve.csv`.
     ground_truth: the file that the queries come from.
     boxes_path: boxes for regions.source FILE or RANDOM.
-    codebook: one that was trained on other photos; None: trained on these.
+    codebook: a codebook trained on other photos; None: one is trained on these.
     options: how to run.
 
   Raises:
-    UserError: there are no queries or no thresholds, or whatever a stage cannot work with.
+    UserError: there are no queries or no thresholds, or an input is one that a stage cannot work with.
   """
   thresholds = sorted(set(thresholds))
   if not thresholds or not (thresholds[0] >= 0 and thresholds[-1] <= 1):

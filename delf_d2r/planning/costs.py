@@ -1,4 +1,4 @@
-"""What running something costs: time, CPU time, memory, bytes; and the line through two such measurements."""
+"""The cost of a function: wall time, CPU time and memory; and the line through two measurements."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ _POLL_SECONDS = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of one run.
+  """The cost of one run.
 
   Attributes:
     seconds: wall time.
-    cpu_seconds: of all its processes.
-    memory: the most bytes that its processes together held for themselves, mapped files left out.
+    cpu_seconds: CPU time of all its processes.
+    memory: peak of the bytes of anonymous memory that its processes held together, without mapped files.
   """
 
   seconds: float
@@ -33,7 +33,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class LinearFit:
-  """fixed + each x items."""
+  """A linear model of a cost: fixed + each * items."""
 
   fixed: float
   each: float
@@ -43,9 +43,9 @@ class LinearFit:
 
   @classmethod
   def fit(cls, few: tuple[float, float], many: tuple[float, float]) -> 'LinearFit':
-    """The line through two points (items, value); neither part of it is negative.
+    """Returns the line through two points (items, value), of which neither part is negative.
 
-    Where noise would make the fixed part negative, the line leads through the origin and the second point.
+    If noise would make the fixed part negative, the line goes through the origin and the second point.
     """
     each = max((many[1] - few[1]) / (many[0] - few[0]), 0.0)
     fixed = many[1] - each * many[0]
@@ -53,21 +53,24 @@ class LinearFit:
 
   @classmethod
   def nondecreasing(cls, few: tuple[float, float], many: tuple[float, float]) -> 'LinearFit':
-    """As `fit`, of a value that certainly grows: where noise hides that, more than it really is."""
+    """Returns the line of a value that is known to grow with the items.
+
+    If noise hides the growth, the line goes through the origin and the second point and so overestimates it.
+    """
     line = cls.fit(few, many)
     return line if line.each > 0 else cls.proportional(many)
 
   @classmethod
   def proportional(cls, point: tuple[float, float]) -> 'LinearFit':
-    """The line through the origin and a point."""
+    """Returns the line through the origin and a point (items, value)."""
     return cls(0.0, point[1] / point[0])
 
 
 def measure(function: Callable[[], None]) -> Cost:
-  """Runs a picklable function in a process of its own and says what it cost.
+  """Runs a picklable function in a process of its own and returns its cost.
 
   Raises:
-    UserError: what the function raised, or that its process died.
+    UserError: the function raised an exception, or its process died.
   """
   context = multiprocessing.get_context('spawn')
   receiver, sender = context.Pipe(duplex=False)
@@ -108,7 +111,7 @@ def _watch(pid: int, peak: list[int], done: threading.Event) -> None:
 
 
 def own_memory(pid: int) -> int:
-  """Bytes that a process and its descendants hold for themselves; 0 for one that is gone."""
+  """Returns the bytes of anonymous memory of a process and its descendants; 0 if it does not exist."""
   try:
     status = pathlib.Path(f'/proc/{pid}/status').read_text(encoding='ascii', errors='replace')
     children = [

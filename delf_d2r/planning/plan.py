@@ -1,4 +1,4 @@
-"""From rates to a plan: bytes, memory, time and cost of every stage, and the commands that fit a memory."""
+"""A plan from rates: bytes, memory, time and cost of every stage, and the commands that fit a memory."""
 
 import dataclasses
 import json
@@ -14,24 +14,25 @@ from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 
 _POOLS = ('detection', 'extraction', 'aggregation')
-# Of the time of a sample, how much has to grow with its images: of less a tenth of noise is half of it.
+# The least share of a sample's time that must grow with its images. With a smaller share, noise of a tenth of
+# the time is half of the growth.
 _LEAST_GROWTH = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-  """A whole run.
+  """The plan of a whole run.
 
   Attributes:
     images: number of photos.
     stages: in the order of the data flow.
-    index_bytes: of the postings, which searches want in memory.
-    query_seconds: of CPU for one query, features and words aside.
-    verification_seconds: of CPU for re-ranking one query; None where that is not planned.
-    unplanned: what else the run does, and takes.
-    remarks: what does not fit, and what is doubtful.
-    memory: bytes of the machine; None: as much as it takes.
-    commands: of a shell, for the run and its index to fit the memory; none where they do not.
+    index_bytes: bytes of the postings, which searches should have in memory.
+    query_seconds: CPU seconds of one query, without extraction and assignment to visual words.
+    verification_seconds: CPU seconds of re-ranking one query; None if it is not planned.
+    unplanned: other parts of the run, which take time too.
+    remarks: stages that do not fit the memory, and doubtful measurements.
+    memory: bytes of the machine; None: as much as is needed.
+    commands: shell commands with which the run and its index fit the memory; empty if they do not.
   """
 
   images: int
@@ -46,7 +47,7 @@ class RunPlan:
 
   @property
   def total(self) -> StagePlan:
-    """All stages, one after the other."""
+    """The sum of all stages, run one after the other."""
     costs = [stage.cost for stage in self.stages if stage.cost is not None]
     return StagePlan(
       'all',
@@ -71,10 +72,10 @@ def make_plan(
 
   Args:
     config: of the run.
-    rates: as measured with it.
+    rates: measured with this config.
     images: number of photos.
-    memory: bytes of the machine; None: as much as it takes.
-    price_per_hour: of the machine.
+    memory: bytes of the machine; None: as much as is needed.
+    price_per_hour: of the machine; None: no costs are computed.
     config_flags: the flags that chose the config, for the commands.
   """
   pools = {name: rates.stages[name] for name in _POOLS if name in rates.stages}
@@ -113,7 +114,10 @@ def make_plan(
 
 
 def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[list[str], int]:
-  """What does not fit a memory, and the shards with which the index does; 0 where it is not even built."""
+  """Returns remarks on stages that do not fit, and the shards with which the index fits a memory.
+
+  The number of shards is 0 if the index cannot even be built.
+  """
   too_large = [stage for stage in stages if stage.memory > memory]
   available = _gigabytes(memory)
   remarks = [f'{stage.stage} needs {_gigabytes(stage.memory)}, more than {available}.' for stage in too_large]
@@ -122,7 +126,7 @@ def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[l
   if memory < least:
     own = _gigabytes(stage_plans.BASE_MEMORY)
     remarks.append(
-      f'{available} do not hold a searcher: it needs {own} for itself, and with the smallest shard'
+      f'{available} are too little for a searcher: it needs {own} for itself, and with the smallest shard'
       f' {_gigabytes(least)}.'
     )
   if too_large:
@@ -135,8 +139,8 @@ def _doubts(rates: Rates) -> Iterator[str]:
     if rate.growth < _LEAST_GROWTH:
       of_photos = name in ('detection', 'extraction')
       yield (
-        f'{name}: of the time of the sample {1 - rate.growth:.0%} was start-up or noise. That is too small a'
-        ' sample for a line, and its times may be far off.'
+        f'{name}: {1 - rate.growth:.0%} of the time of the sample was start-up or noise. The sample is too'
+        ' small to extrapolate from, and the times may be far off.'
         f' {"Give more photos: --sample, --sample_photos." if of_photos else "Measure on a quieter machine."}'
       )
 
@@ -159,7 +163,7 @@ def _unplanned(config: experiment_pb2.ExperimentConfig, rates: Rates) -> Iterato
 
 
 def flag(name: str, value: str) -> str:
-  """`--name=value` for a shell."""
+  """Returns `--name=value`, quoted for a shell."""
   return f'--{name}={shlex.quote(value)}'
 
 
@@ -171,14 +175,14 @@ def run_command(
   sorting: float | None = None,
   descriptors: int | None = None,
 ) -> str:
-  """The command of the whole run; PHOTOS, BOXES and OUT stand for the user's.
+  """Returns the command of the whole run, with the placeholders PHOTOS, BOXES and OUT.
 
   Args:
     config_flags: flags that choose the config.
-    regions: its part.
-    workers: processes.
+    regions: its part `regions`.
+    workers: number of processes.
     sorting: bytes for sorting the index; None: the default.
-    descriptors: what the codebook is trained on at most; None: as in the config.
+    descriptors: most descriptors to train the codebook on; None: the number in the config.
   """
   parts = ['d2r run_experiment', *config_flags]
   if descriptors is not None:
@@ -193,24 +197,24 @@ def run_command(
 
 
 def _lacks_boxes(regions: RegionsConfig) -> bool:
-  """Whether boxes come from a file that the config does not name."""
+  """Returns whether boxes come from a file that the config does not name."""
   path = {RegionsConfig.FILE: regions.file_path, RegionsConfig.RANDOM: regions.random.like}
   return not path.get(regions.source, 'none is needed')
 
 
 def split_command(shards: int) -> str:
-  """The command that splits the index of `run_command`."""
+  """Returns the command that splits the index of `run_command`."""
   return f'd2r split_index --index=OUT/index --output=SPLIT --shards={shards}   # a machine for each'
 
 
 def to_json(plan: RunPlan) -> str:
-  """The plan as JSON; bytes and seconds."""
+  """Returns the plan as JSON, in bytes and seconds."""
   document = dataclasses.asdict(plan) | {'total': dataclasses.asdict(plan.total)}
   return json.dumps(document, indent=1)
 
 
 def to_text(plan: RunPlan) -> str:
-  """The plan as a table, and what there is to say about it."""
+  """Returns the plan for a terminal: a table, remarks and commands."""
   with_cost = plan.total.cost is not None
   rows = [('stage', 'time', 'CPU time', 'disk', 'memory', *(['cost'] if with_cost else []))]
   for stage in (*plan.stages, plan.total):
@@ -221,7 +225,7 @@ def to_text(plan: RunPlan) -> str:
   if plan.verification_seconds is not None:
     query += f', re-ranking it {_duration(plan.verification_seconds)}'
   lines = [
-    f'{plan.images:,} images, on this machine:',
+    f'{plan.images:,} images on this machine:',
     '',
     text_table.aligned(rows),
     '',

@@ -1,4 +1,4 @@
-"""From the rates of a stage to what it will take, and what makes it fit a memory."""
+"""The plan of a stage from its rates, and the settings with which it fits a memory."""
 
 import dataclasses
 import math
@@ -11,27 +11,27 @@ from delf_d2r.protos import codebook_pb2
 from delf_d2r.sharding.layout import MOST_SHARDS
 from delf_d2r.stages.train_codebook import most_descriptors
 
-# What a process that builds or searches holds beside the index.
+# Bytes that a process that builds or searches holds besides the index.
 BASE_MEMORY = 300e6
-# The parts of the sample and their concatenation lie beside each other for a while, later the sample and what
-# is left of it when some is held out.
+# The parts of the training sample and their concatenation are in memory at the same time; later the sample
+# and the rest of it after some is held out.
 _TRAINING_COPIES = 2
-# Names in a list and in a set, while an index is built.
+# Names are in a list and in a set while an index is built.
 _NAME_BYTES = 250
-_LEAST_SORTING = 100e6  # with less an index is built from many small parts
-_LEAST_SHARD = 100e6  # of less a searcher holds more for itself than of the index
+_LEAST_SORTING = 100e6  # With less, an index is built from many small parts.
+_LEAST_SHARD = 100e6  # With less, a searcher holds more for itself than of the index.
 
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-  """What a stage will take.
+  """The plan of a stage.
 
   Attributes:
     stage: its name.
-    seconds, cpu_seconds: wall time, and time of all cores.
-    disk: bytes that it leaves.
-    memory: bytes at most.
-    cost: of the machine for so long; None without a price.
+    seconds, cpu_seconds: wall time, and CPU time of all cores.
+    disk: bytes of its artefact.
+    memory: peak in bytes.
+    cost: price of the machine for the wall time; None without a price.
   """
 
   stage: str
@@ -43,7 +43,7 @@ class StagePlan:
 
 
 def fitting_workers(pools: Iterable[Rate], memory: float | None) -> int:
-  """The most processes with which each of some stages fits, no more than were measured and at least one."""
+  """Returns the most processes with which all stages fit: at least one, and no more than were measured."""
 
   def fitting(rate: Rate) -> int:
     if memory is None or rate.memory(1) <= memory:
@@ -54,14 +54,14 @@ def fitting_workers(pools: Iterable[Rate], memory: float | None) -> int:
 
 
 def of_pool(stage: str, rate: Rate, images: int, *, workers: int) -> StagePlan:
-  """A stage whose processes share out the images."""
+  """Returns the plan of a stage whose processes share the images."""
   memory = rate.memory(1) * workers / rate.workers
   seconds = rate.wall(images, workers=workers)
   return StagePlan(stage, seconds, rate.cpu_seconds(images), rate.disk(images), memory)
 
 
 def of_index(rate: Rate, images: int, memory: float | None) -> tuple[StagePlan, float | None]:
-  """build_index, and the bytes that it has for sorting where the default is too much."""
+  """Returns the plan of build_index, and the bytes for sorting if the default is too much (else None)."""
   base = rate.memory.fixed + _NAME_BYTES * images
   sorting, fitting = min(rate.memory.each * min(images, rate.memory_bound), DEFAULT_MEMORY_BUDGET), None
   if memory is not None and base + sorting > memory and memory - base >= _LEAST_SORTING:
@@ -73,7 +73,7 @@ def of_index(rate: Rate, images: int, memory: float | None) -> tuple[StagePlan, 
 def of_codebook(
   options: codebook_pb2.CodebookConfig, rates: Rates, images: int, memory: float | None
 ) -> tuple[StagePlan, int | None]:
-  """train_codebook, and the descriptors that it trains on where those of the config are too many."""
+  """Returns the plan of train_codebook, and its descriptors if the config has too many (else None)."""
   bytes_of_words = 4.0 * options.num_words * rates.dimensions
   if rates.training is None:
     return StagePlan('codebook', 0.0, 0.0, bytes_of_words, BASE_MEMORY), None
@@ -82,7 +82,7 @@ def of_codebook(
   each = 4 * rates.dimensions * _TRAINING_COPIES
   if memory is not None and BASE_MEMORY + descriptors * each > memory:
     fewer = int((memory - BASE_MEMORY) / each)
-    # Fewer than ten descriptors a word make a poor codebook; that is for the user to say.
+    # Fewer than ten descriptors a word make a poor codebook; only the user can decide to train one.
     if fewer >= 10 * options.num_words:
       descriptors = fitting = fewer
   cost = rates.training.total(
@@ -93,11 +93,11 @@ def of_codebook(
 
 
 def least_to_search(index_bytes: float, images: int) -> float:
-  """The least memory of a machine that searches an index or a shard of it."""
+  """Returns the least memory of a machine that searches an index or a shard of it, in bytes."""
   smallest = max(_LEAST_SHARD, index_bytes / min(MOST_SHARDS, images))
   return BASE_MEMORY + min(index_bytes, smallest)
 
 
 def num_shards(index_bytes: float, memory: float) -> int:
-  """Shards of an index that each fit a machine of so much memory, which is at least `least_to_search`."""
+  """Returns the number of shards of an index that each fit a memory of at least `least_to_search`."""
   return max(1, math.ceil(index_bytes / (memory - BASE_MEMORY)))

@@ -1,4 +1,4 @@
-"""A stage measured at two sizes: what it takes for any."""
+"""The rate of a stage: its cost for any number of images, from measurements at two sizes."""
 
 import dataclasses
 import pathlib
@@ -11,17 +11,17 @@ from delf_d2r.planning.costs import Cost, LinearFit
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-  """What a stage takes for a number of images.
+  """The cost of a stage by the number of images.
 
   Attributes:
     seconds, cpu_seconds: of the whole stage.
     disk: bytes of its artefact.
     memory: bytes; grows up to `memory_bound` images.
-    memory_bound: images of one segment of the index, or 1 for a stage whose queues are bounded.
-    workers: processes that it was measured with; 1 for a stage that has no others.
-    cores: that it can keep busy, with so many processes on this machine.
-    growth: of the time of the larger run the share that grew with the images, [0, 1]; the rest was start-up,
-      or noise hid the growth.
+    memory_bound: images of one segment of the index, or 1 for a stage with bounded queues.
+    workers: number of processes that it was measured with; 1 for a stage in one process.
+    cores: number of cores that it can use with these processes on this machine.
+    growth: share of the larger run's time that grew with the images, in [0, 1]; the rest was start-up, or
+      noise hid the growth.
   """
 
   seconds: LinearFit
@@ -34,10 +34,14 @@ class Rate:
   growth: float = 1.0
 
   def wall(self, images: float, *, workers: int | None = None) -> float:
-    """Wall time, with fewer processes than were measured if given.
+    """Returns the wall time in seconds.
 
-    Never less than the CPU time takes on all of its cores: a sample that spends its time on start-up shows
-    no growth of the wall time.
+    It is never less than the CPU time divided by the cores, since the wall time of a sample that consists
+    mostly of start-up shows no growth.
+
+    Args:
+      images: number of images.
+      workers: number of processes, if fewer than were measured.
     """
     cores = min(workers or self.cores, self.cores)
     return max(self.seconds(images) * self.cores / cores, self.cpu_seconds(images) / cores)
@@ -51,13 +55,13 @@ def rate_of(
   workers: int = 1,
   cores: int = 1,
 ) -> Rate:
-  """The rates through two runs (images, cost, bytes)."""
+  """Returns the rate from two runs, each (images, cost, bytes of the artefact)."""
 
-  def through(value, line=LinearFit.fit) -> LinearFit:
+  def fit(value, line=LinearFit.fit) -> LinearFit:
     return line((few[0], value(few)), (many[0], value(many)))
 
   def growth(value) -> float:
-    return through(value).each * many[0] / value(many)
+    return fit(value).each * many[0] / value(many)
 
   def seconds(point) -> float:
     return point[1].seconds
@@ -66,13 +70,11 @@ def rate_of(
     return point[1].cpu_seconds
 
   grows = memory_bound > 1
-  memory = (
-    through(lambda point: point[1].memory) if grows else LinearFit(max(few[1].memory, many[1].memory), 0.0)
-  )
+  memory = fit(lambda point: point[1].memory) if grows else LinearFit(max(few[1].memory, many[1].memory), 0.0)
   return Rate(
-    through(seconds),
-    through(cpu_seconds, LinearFit.nondecreasing),
-    through(lambda point: point[2]),
+    fit(seconds),
+    fit(cpu_seconds, LinearFit.nondecreasing),
+    fit(lambda point: point[2]),
     memory,
     memory_bound,
     workers,
@@ -82,12 +84,12 @@ def rate_of(
 
 
 def bytes_of(path: pathlib.Path) -> int:
-  """Of all files below a folder."""
+  """Returns the bytes of all files below a folder."""
   return sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
 
 
 class SilencedStage:
-  """A stage without its messages; what it returns stays in its process."""
+  """A picklable stage that logs only errors and returns nothing."""
 
   def __init__(self, run: Callable):
     self._run = run

@@ -1,4 +1,4 @@
-"""Artefacts of made contents, for measuring the stages that read them."""
+"""Artefacts of synthetic contents, for measuring the stages that read them."""
 
 import itertools
 import pathlib
@@ -16,24 +16,24 @@ from delf_d2r.structures import ImageFeatures, LocalFeatures
 
 _REGIONAL_SEARCH = aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
 _IMAGES_PER_SHARD = 4096
-# Of a codebook that is not trained, how far its words lie from the descriptors that they are copies of.
+# Distance between the words of an untrained codebook and the descriptors that they are copies of.
 _JITTER = 0.3
 
 
 def images(*, features: int, boxes: int, dimensions: int, seed: int = 0) -> Iterator[ImageFeatures]:
-  """Endless images: random unit descriptors, the boxes' features added to those of the whole image.
+  """Yields images without end: random unit descriptors, first of the whole image, then of each box.
 
   Args:
-    features: of the whole image; a box has a quarter of them.
-    boxes: for each image.
+    features: number of features of the whole image; a box has a quarter of them.
+    boxes: number of boxes of each image.
     dimensions: D.
-    seed: of everything drawn.
+    seed: of the random numbers.
   """
   rng = np.random.default_rng(seed)
   offsets = np.cumsum([0, features, *([features // 4] * boxes)], dtype=np.int64)
   coordinates = np.tile(np.array([0, 0, 1, 1], np.float32), (1 + boxes, 1))
   total = int(offsets[-1])
-  # Drawing takes longer than aggregating: slices of one pool, each from another place.
+  # Drawing takes longer than aggregating, so that images are random slices of one pool.
   pool = rng.standard_normal((16 * total + 1, dimensions), np.float32)
   pool /= np.linalg.norm(pool, axis=1, keepdims=True)
   ones = np.ones(total, np.float32)
@@ -55,11 +55,11 @@ def _inputs(path: pathlib.Path) -> tuple[Input, ...]:
 def save_features(
   source: Iterator[ImageFeatures], count: int, config: experiment_pb2.ExperimentConfig, output: pathlib.Path
 ) -> Artefact:
-  """An artefact of features with `count` images of `source`, each under a name of its own."""
+  """Returns an artefact of features with `count` images of `source`, each under its own name."""
   own = experiment_pb2.ExperimentConfig(extraction=config.extraction, regions=config.regions)
   with artefact_writer.writing(output, Plan('features', own, _inputs(output))) as writer:
-    for shard in writer.missing_shards(count, _IMAGES_PER_SHARD):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(count, _IMAGES_PER_SHARD):
+      with writer.ledger.write(shard) as file:
         for number in shard.items:
           image = next(source)
           named = ImageFeatures(
@@ -78,7 +78,10 @@ def save_features(
 def save_codebook(
   known: Sequence[ImageFeatures], config: experiment_pb2.ExperimentConfig, output: pathlib.Path
 ) -> Artefact:
-  """A codebook of K words that are drawn from features, not trained: as large and as dense as a real one."""
+  """Returns a codebook of K words that are drawn from features, not trained.
+
+  It is as large as a real one, and its words are as close to each other.
+  """
   rng = np.random.default_rng(config.codebook.seed)
   descriptors = np.concatenate([image.region(0).descriptors for image in known])
   num_words = config.codebook.num_words
@@ -101,14 +104,14 @@ def save_descriptors(
   entries: int,
   dimensions: int,
 ) -> Artefact:
-  """An artefact of aggregated descriptors.
+  """Returns an artefact of aggregated descriptors.
 
   Args:
-    count: images.
+    count: number of images.
     config: with the parts codebook and aggregation.
     output: the artefact directory.
-    words: for each entry, on average.
-    entries: of an image; more than one with regional search alone.
+    words: mean number of visual words of an entry.
+    entries: descriptors of an image; without effect unless the config asks for regional search.
     dimensions: D.
   """
   generator = DescriptorGenerator(
@@ -120,8 +123,8 @@ def save_descriptors(
   per_image = entries if config.aggregation.regions == _REGIONAL_SEARCH else 1
   boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (entries, 1))
   with artefact_writer.writing(output, Plan('descriptors', config, _inputs(output))) as writer:
-    for shard in writer.missing_shards(count, _IMAGES_PER_SHARD):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(count, _IMAGES_PER_SHARD):
+      with writer.ledger.write(shard) as file:
         for number in shard.items:
           drawn = generator.draw_many(per_image)
           file.add(

@@ -1,4 +1,4 @@
-"""What training a codebook takes, measured on some features: k-means, and what comes before and after it."""
+"""The cost of training a codebook, measured on some features: k-means, reading and the quality report."""
 
 import dataclasses
 import itertools
@@ -9,30 +9,30 @@ from collections.abc import Callable
 import numpy as np
 
 from delf_d2r import codebook as codebooks
+from delf_d2r.data.artefacts import feature_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.planning.costs import Cost
 from delf_d2r.protos import codebook_pb2
 from delf_d2r.runtime import worker_pool
-from delf_d2r.stages import extract_features
 
 _IMAGES = 64
-_WORDS = 4096  # measured with at most so many
-_PER_WORD = 16  # descriptors
+_WORDS = 4096  # Upper limit.
+_PER_WORD = 16  # Descriptors.
 _ITERATIONS = 3
-_COMPARED = 300_000_000  # pairs of descriptors and words
-_COMPARED_LEAST = 1024  # descriptors
+_COMPARED = 300_000_000  # Pairs of descriptors and words.
+_COMPARED_LEAST = 1024  # Descriptors.
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRates:
-  """Times of the stage train_codebook; memory is left out.
+  """Unit costs of the stage train_codebook, without memory.
 
   Attributes:
-    reading: of one image: the features of all are read, whatever part of them is trained on.
-    comparing: of one descriptor with one word, all words being compared.
+    reading: of one image; the features of all images are read, even if few of them are trained on.
+    comparing: of one descriptor with one word, in a comparison with all words.
     moving: of one descriptor in one iteration of k-means with the words of the run.
-    is_approximate: whether an iteration also compares the words with each other, to know which are near.
+    is_approximate: whether an iteration also compares the words with each other to find neighbours.
   """
 
   reading: Cost
@@ -41,7 +41,10 @@ class TrainingRates:
   is_approximate: bool
 
   def total(self, *, images: float, descriptors: float, words: float, iterations: float) -> Cost:
-    """Of a whole training. Its report on quality compares every descriptor with every word once."""
+    """Returns the cost of a whole training.
+
+    The quality report compares every descriptor with every word once.
+    """
     compared = descriptors + (iterations * words if self.is_approximate else 0)
     parts = (
       (self.reading, images),
@@ -56,15 +59,15 @@ class TrainingRates:
 
 
 def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -> TrainingRates:
-  """Measures with descriptors of some features.
+  """Measures the unit costs with some features.
 
   Args:
-    options: of the run, whose words are trained.
-    features: of some images; at least one descriptor.
+    options: of the codebook to train.
+    features: of some images, with at least one descriptor.
   """
   images = []
   reading = _timed(
-    lambda: images.extend(itertools.islice(extract_features.read(features), _IMAGES)),
+    lambda: images.extend(itertools.islice(feature_files.read(features), _IMAGES)),
     1 / min(features.counts['images'], _IMAGES),
   )
   descriptors = np.concatenate([image.region(0).descriptors for image in images])
@@ -75,7 +78,7 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
 
   def train(iterations: int) -> Cost:
     return _timed(
-      lambda: codebooks.train(
+      lambda: codebooks.Codebook.train(
         descriptors,
         num_words=num_words,
         iterations=iterations,
@@ -87,7 +90,7 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
   few, many = train(1), train(1 + _ITERATIONS)
   more_words = options.num_words / num_words
   if is_approximate:
-    # Of K words about sqrt(K) share their candidates (codebook.py): a descriptor meets so many times more.
+    # A descriptor is compared with about sqrt(K) of K words (codebook.py), so the cost grows like sqrt(K).
     more_words = math.sqrt(more_words)
 
   def each(few: float, many: float, comparing: float) -> float:
@@ -96,22 +99,22 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
     return more_words * max(iteration - words_with_words, 0.0) / len(descriptors)
 
   cpu = each(few.cpu_seconds, many.cpu_seconds, comparing.cpu_seconds)
-  # Differences of short times may come out less than the cores can do.
+  # The difference of two short times may be less than the CPU time on all cores.
   seconds = max(each(few.seconds, many.seconds, comparing.seconds), cpu / worker_pool.available_cores())
   return TrainingRates(reading, comparing, Cost(seconds, cpu, 0.0), is_approximate)
 
 
 def _comparing(descriptors: np.ndarray, num_words: int) -> Cost:
-  """Of one descriptor with one of many words."""
+  """Returns the cost of comparing one descriptor with one of many words."""
   words = descriptors[:num_words]
   some = descriptors[: max(_COMPARED // len(words), _COMPARED_LEAST)]
   assigner = ExactAssigner(words)
-  assigner(some[:_COMPARED_LEAST])  # Threads have started.
+  assigner(some[:_COMPARED_LEAST])  # Starts the threads.
   return _timed(lambda: assigner(some), 1 / (len(some) * len(words)))
 
 
 def _timed(function: Callable[[], object], share: float = 1.0) -> Cost:
-  """What a share of calling the function costs, in this process and without its memory."""
+  """Returns a share of the cost of calling the function in this process, without memory."""
   wall, cpu = time.perf_counter(), time.process_time()
   function()
   return Cost(share * (time.perf_counter() - wall), share * (time.process_time() - cpu), 0.0)

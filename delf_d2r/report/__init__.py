@@ -1,1 +1,1 @@
-"""Pages for people: values in, one self-contained HTML file out."""
+"""HTML reports: pages of experiments, searches, comparisons and tables, each one self-contained file."""

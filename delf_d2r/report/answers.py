@@ -15,28 +15,28 @@ from delf_d2r.report.views import QueryView, ResultView, SearchView
 from delf_d2r.text_table import one_line
 
 _NO_FEATURES = (
-  'The query has no local features, so nothing can be found: it is too small, too smooth, or its box is.'
+  'The query has no local features, so nothing can be found: the photo or its box is too small or too smooth.'
 )
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
-  """The box `ymin,xmin,ymax,xmax`.
+  """Parses a normalised box `ymin,xmin,ymax,xmax`.
 
   Raises:
-    UserError: it is not four numbers, or not within [0, 1].
+    UserError: the text is not four numbers, or they are not a box within [0, 1].
   """
   try:
     box = tuple(float(part) for part in text.split(','))
   except ValueError:
     box = ()
   if len(box) != 4:
-    raise UserError(f'--box={text}: wanted four numbers ymin,xmin,ymax,xmax, like 0.1,0.2,0.8,0.9')
+    raise UserError(f'--box={text}: expected four numbers ymin,xmin,ymax,xmax, for example 0.1,0.2,0.8,0.9')
   check_box(box, '--box')
   return box
 
 
 def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
-  """A ranked list, a line for each result."""
+  """Returns a ranked list for a terminal, with a line for each result."""
   where = f', box {_box_text(box)}' if box else ''
   seconds = ', '.join(f'{part} {1e3 * value:.1f} ms' for part, value in answer.seconds.items())
   lines = [f'{one_line(query)}{where}: {answer.num_features} features; {seconds}']
@@ -50,7 +50,7 @@ def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
 
 
 def to_json(answer: Answer, query: str, box: Sequence[float] | None) -> str:
-  """All of the answer; boxes are `[ymin, xmin, ymax, xmax]`, normalised."""
+  """Returns the whole answer as JSON; boxes are `[ymin, xmin, ymax, xmax]`, normalised."""
   document = {
     'query': query,
     'box': list(box) if box else None,
@@ -80,15 +80,15 @@ def write_page(
   *,
   matches: int = 24,
 ) -> None:
-  """Writes the answer as one HTML file; photos that are not at hand are named only.
+  """Writes the answer as one HTML file; of photos that are missing, the page shows only the name.
 
   Args:
-    engine: that answered; its `photos` says where the indexed photos are.
-    answer: what it found.
+    engine: the engine that gave the answer; its `photos` finds the indexed photos.
+    answer: the results.
     query: the query photo.
-    box: what was searched of it, None for all.
+    box: the box that was searched, `[ymin, xmin, ymax, xmax]` normalised; None: the whole photo.
     output: the file.
-    matches: of so many results, the best, the page shows why they matched: some 80 kB each.
+    matches: number of best results of which the page shows why they matched; about 80 kB each.
 
   Raises:
     UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Charts of average precision: bars that scale with the page, their text set as text."""
+"""Charts of average precision: bars that scale with the page, with labels as HTML text."""
 
 import statistics
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from delf_d2r.report.views import MethodView, QueryView
 
 
 def protocols_of(scores: list[Mapping[str, float | None]]) -> tuple[str, ...]:
-  """The protocols that occur, in order of first appearance."""
+  """Returns the protocols that occur, in the order of their first appearance."""
   return tuple(dict.fromkeys(protocol for values in scores for protocol in values))
 
 
 def comparison(methods: tuple[MethodView, ...]) -> Markup:
-  """A table of mAP by method and protocol with a bar in each cell; the best of a column is bold."""
+  """Returns a table of mAP by method and protocol with a bar in each cell; the best of a column is bold."""
   if not methods:
     return Markup('')
   protocols = protocols_of([method.mean_average_precision for method in methods])
@@ -27,7 +27,7 @@ def comparison(methods: tuple[MethodView, ...]) -> Markup:
 
   def cell(row: int, protocol: str) -> Markup:
     value = values[protocol][row]
-    # Compared as shown: two methods of 96.2 are both the best.
+    # The rounded values are compared, so that two methods of 96.2 are both the best.
     is_best = value is not None and len(methods) > 1 and per_cent(value) == per_cent(best[protocol])
     return tag('td', tag('strong' if is_best else 'span', per_cent(value)), _bar(value))
 
@@ -64,11 +64,11 @@ def _bar(value: float | None) -> Markup:
 
 
 def distribution(queries: tuple[QueryView, ...], anchors: Mapping[int, str]) -> Markup:
-  """One bar chart for each protocol: the average precision of every query, best first.
+  """Returns a bar chart for each protocol: the average precision of every query, best first.
 
   Args:
     queries: the queries.
-    anchors: position in `queries` to the id of its section; a bar is a link to it.
+    anchors: position in `queries` to the id of the query's section, which the bar is a link to.
   """
   protocols = protocols_of([query.average_precision for query in queries])
   charts = [_protocol_chart(protocol, queries, anchors) for protocol in protocols]
@@ -92,8 +92,8 @@ def _protocol_chart(protocol: str, queries: tuple[QueryView, ...], anchors: Mapp
   grid = (tag('line', x1=0, x2=len(values), y1=y, y2=y) for y in (0, 50, 100))
   bars = []
   for place, (value, (_, position)) in enumerate(zip(values, scored, strict=True)):
-    height = max(100 * value, 1.0)  # a query that fails altogether stays visible
-    # The hit area is the whole column; the keyboard has the list of queries instead.
+    height = max(100 * value, 1.0)  # A query with AP 0 stays visible.
+    # The click area is the whole column. The keyboard reaches queries by the list below.
     bars.append(
       tag(
         'a',

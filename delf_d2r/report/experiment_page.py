@@ -1,4 +1,4 @@
-"""The page of an experiment: summary, charts, and every query with the head of its ranked list."""
+"""The page of an experiment: summary, charts, and every query with the top of its ranked list."""
 
 from collections.abc import Mapping
 
@@ -8,16 +8,16 @@ from delf_d2r.report.markup import Markup, fragment, tag
 from delf_d2r.report.match_sheet import MatchSheet
 from delf_d2r.report.views import ExperimentView, MatchGroup, MatchView, QueryView
 
-# Revisited reports medium and hard; medium has the most positive images, so it orders the list.
+# Revisited reports medium and hard; medium has the most positive images and therefore orders the list.
 _ORDERING_PROTOCOLS = ('medium', 'hard', 'easy')
 
 
 def render(view: ExperimentView) -> str:
-  """One self-contained HTML file; the same view and photos give the same text.
+  """Returns one self-contained HTML file; the same view and photos give the same text.
 
-  Queries stand worst first: by average precision of medium (else hard, easy, or the first protocol there
-  is), queries without one last, ties in the order of the view. Without scripts the page is complete but for
-  the matches; a script adds sorting and filtering.
+  Queries are listed worst first: by average precision of medium (else hard, easy, or the first protocol),
+  queries without average precision last, ties in the order of the view. Without scripts the page shows
+  everything except the matches; a script adds sorting and filtering.
   """
   photos = PhotoSheet()
   matches = MatchSheet(photos)
@@ -53,12 +53,12 @@ def render(view: ExperimentView) -> str:
   return parts.page(view.title, body, photos=photos, matches=matches, scripts=scripts)
 
 
-# Of a match, by the name of its query and the rank of its result.
+# The button of a match, by the name of its query and the rank of its result.
 _Buttons = Mapping[tuple[str, int], Markup]
 
 
 def _matches(groups: tuple[MatchGroup, ...], photos: PhotoSheet, buttons: _Buttons) -> Markup | None:
-  """Pairs of photos by the reason they were chosen for, each with a button that opens it."""
+  """Returns the pairs of photos, grouped by the reason for which they were chosen, with buttons."""
   if not groups:
     return None
   count = sum(len(group.matches) for group in groups)
@@ -68,7 +68,7 @@ def _matches(groups: tuple[MatchGroup, ...], photos: PhotoSheet, buttons: _Butto
       'p',
       f'{count} {"pair" if count == 1 else "pairs"} of a query and a result can be opened: each visual word'
       ' that both photos share is marked on both, coloured by its exact share of the score, and lines join'
-      ' what spatial verification finds to agree.',
+      ' the inliers of spatial verification.',
     ),
     parts.MATCHES_NEED_SCRIPTS,
     (
@@ -106,7 +106,7 @@ def _pair(match: MatchView, photos: PhotoSheet, buttons: _Buttons) -> Markup:
 
 
 def _part(box: list[float]) -> list[float] | None:
-  """The box if it is not the whole photo."""
+  """Returns the box; None if it is the whole photo."""
   return None if box == [0, 0, 1, 1] else box
 
 
@@ -144,7 +144,7 @@ def _overview(view: ExperimentView, protocols: tuple[str, ...]) -> Markup:
 
 
 def _toolbar(protocols: tuple[str, ...]) -> Markup:
-  """Shown by the script alone: without it the controls would do nothing."""
+  """Returns the controls for sorting and filtering, hidden until the script that they need shows them."""
   ordering = _ordering_protocol(protocols)
   options = [
     tag('option', f'{protocol.capitalize()}: {direction} first', value=f'{sign}{column}',

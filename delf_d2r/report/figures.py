@@ -1,4 +1,4 @@
-"""Photos with boxes drawn on them, each photo embedded once for a page."""
+"""Photos with boxes drawn on them, each photo embedded once in a page."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +14,8 @@ _PLACEHOLDER_SIZE = (160, 120)
 class PhotoSheet:
   """The photos of one page.
 
-  `draw` makes figures that refer to a photo by `<use>`; `symbols` holds each photo once and must stand in
-  the same page. An index image that answers many queries thus costs its bytes once, and shows without
+  `draw` makes figures that refer to a photo by `<use>`; `symbols` holds each photo once and must be in the
+  same page. An index image that is a result of many queries thus costs its bytes once, and is visible without
   scripts and in print.
   """
 
@@ -31,14 +31,16 @@ class PhotoSheet:
     best_box: np.ndarray | None = None,
     long_side: int = LONG_SIDE,
   ) -> Markup:
-    """An `<svg>` of the photo, `boxes` thin and `best_box` strong; a placeholder where there is no photo.
+    """Returns an `<svg>` of the photo with `boxes` in thin and `best_box` in thick lines.
+
+    Where there is no photo, it is a placeholder.
 
     Args:
       path: the photo's file, or None.
-      alt: what the photo is, for readers who do not see it.
+      alt: text alternative of the photo.
       boxes: [R, 4], `[ymin, xmin, ymax, xmax]` normalised.
       best_box: one more box (4 numbers).
-      long_side: of the thumbnail, pixels.
+      long_side: of the thumbnail, in pixels.
     """
     photo = self.photo(path, long_side)
     if isinstance(photo, str):
@@ -56,7 +58,7 @@ class PhotoSheet:
     )
 
   def symbols(self) -> Markup:
-    """The photos themselves, in an `<svg>` that takes no room."""
+    """Returns the photos themselves, in an `<svg>` of no size."""
     images = (
       tag('image', id=photo[0], width=photo[1].width, height=photo[1].height, href=photo[1].data_uri)
       for photo in self._photos.values()
@@ -67,7 +69,7 @@ class PhotoSheet:
     )
 
   def photo(self, path: Path | None, long_side: int) -> tuple[str, Thumbnail] | str:
-    """The id that `symbols` gives the photo, and its thumbnail; or why there is none."""
+    """Returns the id of the photo in `symbols` and its thumbnail; or why there is no thumbnail."""
     if path is None:
       return 'no photo'
     key = (path, long_side)
@@ -80,7 +82,7 @@ class PhotoSheet:
 
 
 def _outlines(boxes: Iterable, width: int, height: int, css_class: str) -> Markup:
-  """All boxes as one path, drawn twice: a dark halo keeps the line visible on any photo."""
+  """Returns all boxes as one path, drawn twice: a dark halo keeps the line visible on any photo."""
   steps = []
   for ymin, xmin, ymax, xmax in boxes:
     x, y = float(xmin) * width, float(ymin) * height

@@ -1,4 +1,4 @@
-"""make_report: an index, rankings and metrics to one HTML file that opens in any browser."""
+"""make_report: an index, rankings and metrics as one HTML file that opens in any browser."""
 
 import math
 import pathlib
@@ -35,11 +35,11 @@ def run(
   """Writes the report of one experiment.
 
   Args:
-    run: what to report.
+    run: the artefacts of the experiment.
     output: a folder; the page in it is replaced.
-    results_per_query: results shown for each query.
-    max_queries: queries shown, the worst first; 0 = all.
-    matches: pairs of a query and a result that can be opened to see why they match; 0 = none.
+    results_per_query: number of results shown for each query.
+    max_queries: number of queries shown, the worst first; 0: all.
+    matches: number of pairs of a query and a result that can be opened to see why they match; 0: none.
 
   Returns:
     The page.
@@ -69,12 +69,12 @@ def write(page: str, output: pathlib.Path) -> pathlib.Path:
   """Writes a page into a folder, which is made if missing."""
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.update(output / PAGE, page)
+    files.write_if_changed(output / PAGE, page)
   return output / PAGE
 
 
 def metrics_table(metrics: Metrics) -> TableView:
-  """mAP, mP@k and mR@k of each protocol, per cent."""
+  """Returns a table of mAP, mP@k and mR@k of each protocol, in per cent."""
   rows = []
   for name, values in metrics.protocols.items():
     numbers = [values.mean_average_precision, *_each(values.mean_precision), *_each(values.mean_recall)]
@@ -84,7 +84,7 @@ def metrics_table(metrics: Metrics) -> TableView:
 
 
 def percent(fraction: float) -> str | None:
-  """A fraction as per cent with two decimals; None, shown as a dash, for NaN."""
+  """Returns a fraction in per cent with two decimals; None, which is shown as a dash, for NaN."""
   return None if math.isnan(fraction) else f'{100 * fraction:.2f}'
 
 
@@ -93,18 +93,27 @@ def _each(values: np.ndarray) -> list[float]:
 
 
 def _worst(metrics: Metrics, max_queries: int) -> list[int]:
-  """The queries to show: all, or those of lowest medium AP, in the order of the queries."""
+  """Returns the positions of the queries to show: all, or those of lowest medium AP, in ascending order."""
   aps = metrics.protocols['medium'].average_precisions
-  order = np.argsort(aps, kind='stable')  # NaN, a query without positives, comes last
+  order = np.argsort(aps, kind='stable')  # NaN, a query without positives, comes last.
   return sorted(order[: max_queries or None].tolist())
 
 
 def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> list[QueryView]:
-  """The queries of a run with the head of their rankings; none where there are no queries."""
+  """Returns the queries of a run with the top of their rankings; an empty list without metrics.
+
+  Args:
+    run: the artefacts of the experiment.
+    results_per_query: number of results of each query.
+    max_queries: number of queries, the worst first; 0: all.
+
+  Raises:
+    UserError: an artefact is damaged.
+  """
   if run.metrics is None:
     return []
   metrics = _metrics(run)
-  engine = SearchEngine.load(run.index.path, one_photo=True)  # it only names results and their boxes
+  engine = SearchEngine.load(run.index.path, one_photo=True)  # It only gives the names and boxes of results.
   timing = ranking_files.load(run.rankings.path).timing
   ranked = ranked_queries(run)
   views = []
@@ -138,7 +147,7 @@ def _query_box(query: QueryGroundTruth, path: pathlib.Path, apply_exif_orientati
   try:
     return query.box_for(*images.image_size(path, apply_exif_orientation=apply_exif_orientation))
   except UserError:
-    # The photo or its box cannot be read; the run has said so.
+    # The photo or its box cannot be read, which the run has reported already.
     return query.box
 
 
@@ -150,7 +159,7 @@ def _result_views(run: Run, engine: SearchEngine, head: Ranking, labels: Labels)
 
 
 def facts(run: Run) -> dict[str, str]:
-  """What the run cost and holds."""
+  """Returns counts, sizes and times of a run, for the page."""
   counts = run.index.counts
   num_images = max(counts['images'], 1)
   found = {
@@ -177,7 +186,7 @@ def _of_them_distractors(counts: Mapping[str, int]) -> str:
 
 
 def notes(run: Run) -> list[str]:
-  """What a reader must know."""
+  """Returns notes for the page: photos that could not be read, and a missing ground truth."""
   found = []
   errors = artefact_writer.read_errors(run.index)
   if errors:

@@ -4,29 +4,29 @@ import html
 import re
 from collections.abc import Iterable
 
-# What HTML cannot carry: C0 and C1 controls but tab and line ends, lone surrogates (file names that are
-# not UTF-8 arrive with them) and the two non-characters of the basic plane.
+# Characters that HTML cannot hold: C0 and C1 controls except tab and line ends, lone surrogates (in names of
+# files that are not UTF-8) and the two non-characters of the basic plane.
 _UNPRINTABLE = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
 _VOID = frozenset({'br', 'hr', 'img', 'input', 'link', 'meta', 'use', 'path', 'rect', 'line', 'image'})
 _SELF_CLOSED = frozenset({'use', 'path', 'rect', 'line', 'image'})
 
 
 class Markup(str):
-  """Text that is HTML already and is not escaped again."""
+  """Text that is already HTML and is not escaped again."""
 
   __slots__ = ()
 
 
-Child = str | int | Iterable | None  # what an element may hold
+Child = str | int | Iterable | None  # Content of an element.
 
 
 def text(value) -> Markup:
-  """`value` as HTML text or attribute value; characters that HTML cannot carry become U+FFFD."""
+  """Returns `value` as HTML text or attribute value; characters that HTML cannot hold become U+FFFD."""
   return Markup(html.escape(_UNPRINTABLE.sub('\ufffd', str(value))))
 
 
 def fragment(*children: Child) -> Markup:
-  """The children in a row: `Markup` as it is, None left out, iterables spread, all else escaped."""
+  """Returns the children joined: `Markup` unchanged, None omitted, iterables flattened, all else escaped."""
   parts = []
   for child in children:
     if child is None:
@@ -41,10 +41,13 @@ def fragment(*children: Child) -> Markup:
 
 
 def tag(name: str, /, *children: Child, **attributes) -> Markup:
-  """The element `name`.
+  """Returns the element `name`.
 
-  Attribute names lose a closing underscore and their other underscores become hyphens (`class_`,
-  `aria_label`). False and None leave an attribute out, True writes it bare.
+  Attribute names lose a trailing underscore and their other underscores become hyphens (`class_`,
+  `aria_label`). False and None omit an attribute, True writes it without a value.
+
+  Raises:
+    ValueError: a void element has children.
   """
   written = [name]
   for key, value in attributes.items():

@@ -1,4 +1,4 @@
-"""The matches of one page: buttons that open them, and what the script then shows."""
+"""The matches of one page: buttons that open them, and the data that the script then shows."""
 
 import json
 
@@ -15,11 +15,11 @@ SCRIPTS = ('dom.js', 'match_view.js', 'matches.js')
 class MatchSheet:
   """The matches of one page.
 
-  `data` holds those that were taken in and must stand in the same page, as must the symbols of the photos.
+  `data` holds the matches that were added. It must be in the same page, as must the symbols of the photos.
   """
 
   def __init__(self, photos: PhotoSheet):
-    """Takes the photos of the page, among which those of the matches are put in `LONG_SIDE`."""
+    """Takes the photos of the page, to which the photos of the matches are added in size `LONG_SIDE`."""
     self._photos = photos
     self._entries: list[dict] = []
 
@@ -27,7 +27,7 @@ class MatchSheet:
     return len(self._entries)
 
   def add(self, match: MatchView, heading: str) -> int:
-    """Takes a match in, to be shown under a heading, and returns its number."""
+    """Adds a match, to be shown under a heading, and returns its number."""
     result = match.result
     self._entries.append(
       {
@@ -41,7 +41,7 @@ class MatchSheet:
     return len(self) - 1
 
   def button(self, number: int) -> Markup:
-    """A button that opens a match. The script shows it: without one it would do nothing."""
+    """Returns a button that opens a match, hidden until the script that it needs shows it."""
     return tag(
       'button',
       'Why it matched',
@@ -53,9 +53,9 @@ class MatchSheet:
     )
 
   def data(self) -> Markup:
-    """All matches, in an element that only the script reads."""
+    """Returns all matches, in an element that only the script reads."""
     text = json.dumps(self._entries, separators=(',', ':'), allow_nan=False)
-    # No name may end the element.
+    # So that no name can end the element.
     return tag('script', Markup(text.replace('<', '\\u003c')), type='application/json', id='matches')
 
   def _photo(self, path) -> str | dict[str, str]:

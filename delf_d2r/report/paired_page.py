@@ -1,4 +1,4 @@
-"""The page of runs that are compared query by query: intervals, who wins where, links into their reports."""
+"""The page of runs that are compared query by query: intervals, gains and losses, links to the reports."""
 
 import dataclasses
 import html
@@ -11,7 +11,7 @@ from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
 from delf_d2r.report.views import TableView
 
-# Queries shown on each side; all of them are listed by name below.
+# Number of largest gains and of largest losses that are shown; all queries are listed by name below.
 _EXTREMES = 10
 # Ends of a chart's axis, in per cent.
 _RANGES = (5, 10, 20, 50, 100)
@@ -25,8 +25,8 @@ class RunView:
 
   Attributes:
     name: of the run.
-    comparisons: by protocol, the run against the baseline; empty for the baseline itself.
-    links: query to where its report shows it; queries that the report leaves out are not in it.
+    comparisons: by protocol, the run compared with the baseline; empty for the baseline itself.
+    links: address of a query in the report of the run; without the queries that the report does not show.
   """
 
   name: str
@@ -36,7 +36,7 @@ class RunView:
 
 @dataclasses.dataclass(frozen=True)
 class PairedView:
-  """The page: a baseline and the runs that are held against it."""
+  """The page: a baseline and the runs that are compared with it."""
 
   title: str
   subtitle: str
@@ -45,20 +45,21 @@ class PairedView:
 
 
 def query_anchors(page: str) -> dict[str, str]:
-  """Query to the id of its section in a page of experiment_page.py."""
+  """Returns the id of the section of each query in a page of experiment_page.py."""
   return {html.unescape(name): anchor for anchor, name in _SECTION.findall(page)}
 
 
 def render(view: PairedView) -> str:
-  """One self-contained HTML file, without scripts; the same view gives the same text."""
+  """Returns one self-contained HTML file without scripts; the same view gives the same text."""
   body = tag(
     'main',
     parts.heading(view.title, view.subtitle),
     tag(
       'p',
-      f'Average precision of each query minus that under {view.baseline.name}, so that what easy and hard'
-      ' queries have in common does not count. The interval is of the mean difference: a bootstrap over'
-      ' queries, each run by itself. A difference whose interval leaves out 0 is marked *.',
+      f'Each query is compared with itself: its average precision minus that under {view.baseline.name}, so'
+      ' that the spread between easy and hard queries does not count. The interval is that of the mean'
+      ' difference, from a bootstrap over queries, for each run by itself. A difference whose interval'
+      ' excludes 0 is marked with *.',
     ),
     parts.table(_summary(view)),
     (_run(run, view.baseline) for run in view.runs),
@@ -80,11 +81,11 @@ def _summary(view: PairedView) -> TableView:
     for protocol, found in run.comparisons.items()
   )
   columns = ('run', 'protocol', 'queries', 'mAP baseline', 'mAP', 'difference', 'interval')
-  return TableView((*columns, 'won', 'lost', 'tied'), rows, 'Per cent; against the baseline.')
+  return TableView((*columns, 'won', 'lost', 'tied'), rows, 'Per cent; compared with the baseline.')
 
 
 def interval_texts(found: PairedComparison) -> tuple[str, str]:
-  """The mean difference, with a * if it is significant, and the ends of its interval, per cent."""
+  """Returns the mean difference, with a * if it is significant, and its interval, both in per cent."""
   if not found.queries:
     return parts.DASH, parts.DASH
   interval = found.interval
@@ -93,7 +94,7 @@ def interval_texts(found: PairedComparison) -> tuple[str, str]:
 
 
 def signed(fraction: float) -> str:
-  """A difference in per cent with its sign; what rounds to zero is +0.0, never -0.0."""
+  """Returns a difference in per cent with its sign; a difference that rounds to zero is +0.0, never -0.0."""
   return f'{round(100 * fraction, 1) + 0.0:+.1f}'
 
 
@@ -108,7 +109,7 @@ def _run(run: RunView, baseline: RunView) -> Markup:
 
 
 def _chart(protocol: str, found: PairedComparison, run: RunView) -> Markup:
-  """The difference of every query, largest gain first; a bar is a link into the run's report."""
+  """Returns a chart of the difference of every query, largest gain first, with links to the run's report."""
   order = [*found.won, *found.tied, *reversed(found.lost)]
   largest = 100 * max(map(abs, found.differences.tolist()))
   end = next((value for value in _RANGES if value >= largest), 100)
@@ -121,7 +122,7 @@ def _chart(protocol: str, found: PairedComparison, run: RunView) -> Markup:
       tag('rect', class_='bar', x=f'{place + 0.1:.1f}', y=f'{min(-percent, 0):.2f}', width=0.8,
           height=f'{abs(percent):.2f}'),
     ]  # fmt: skip
-    # The keyboard has the lists below instead.
+    # The keyboard reaches queries by the lists below.
     href = run.links.get(query)
     bars.append(tag('a', drawn, href=href, tabindex=-1) if href else tag('g', drawn))
   count = len(order)
@@ -143,7 +144,7 @@ def _chart(protocol: str, found: PairedComparison, run: RunView) -> Markup:
 
 
 def _lists(protocol: str, found: PairedComparison, run: RunView, baseline: RunView) -> Markup:
-  """The extremes with links to both reports, and the names of all."""
+  """Returns the largest gains and losses with links to both reports, and the names of all queries."""
   title = protocol.capitalize()
   extremes = (
     _extremes(f'{title}: largest {what}', found, positions[:_EXTREMES], run, baseline)

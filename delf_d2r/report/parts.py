@@ -1,4 +1,4 @@
-"""The pieces that pages share: the page's frame, tables, facts, notes and a query with its results."""
+"""The parts that pages share: the document, tables, facts, notes, and a query with its results."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from delf_d2r.report.views import Cell, QueryView, ResultView, TableView
 DASH = '\u2013'
 QUERY_LONG_SIDE = 320
 
-# A sign beside the colour, for readers who do not see the colour.
+# A sign besides the colour, for readers who cannot tell the colours apart.
 _SIGNS = {'right': '✓', 'wrong': '✕', 'junk': '○', 'query': '◆'}
 _LEGEND = {
   'right': 'shows the object of the query',
@@ -26,7 +26,7 @@ _LEGEND = {
   'query': 'the query image itself, not counted',
 }
 MATCHES_NEED_SCRIPTS = tag('noscript', tag('p', 'Matches open in a browser that runs scripts.'))
-# Modules name each other by import; in one text they simply stand in order, those that are imported first.
+# The modules are concatenated, imported ones first, so that imports and exports are removed.
 _IMPORT = re.compile(r'^import [^;]*;\n', re.MULTILINE)
 _EXPORT = re.compile(r'^export ', re.MULTILINE)
 _NUMBER_WITH_UNIT = re.compile(r'[-+]?[\d,.]+(e[-+]?\d+)?\s*(%|[A-Za-zµ]{1,5})?')
@@ -39,16 +39,16 @@ def page(
   matches: MatchSheet | None = None,
   scripts: tuple[str, ...] = (),
 ) -> str:
-  """A whole document: styles, scripts and photos inside, nothing fetched from anywhere.
+  """Returns a whole document with its styles, scripts and photos; nothing is fetched from elsewhere.
 
-  The content security policy admits the one stylesheet and the one script by their hashes and images
-  from `data:` URIs alone.
+  The content security policy admits only the style sheet and the script, by their hashes, and images from
+  `data:` URIs.
 
   Args:
     title: of the document.
-    *body: what it shows.
-    photos: whatever `body` and `matches` have drawn.
-    matches: whose buttons are in `body`.
+    *body: the content.
+    photos: the photos that `body` and `matches` have drawn.
+    matches: the matches whose buttons are in `body`.
     scripts: names of assets, in order.
   """
   has_matches = bool(matches)
@@ -87,14 +87,14 @@ def page(
 
 
 def styles(names: Sequence[str]) -> Markup:
-  """The style sheets of those names, later ones over earlier ones."""
+  """Returns the style sheets with the given names as one; later ones override earlier ones."""
   return Markup('\n'.join(map(_read_asset, names)))
 
 
 def script(names: Sequence[str]) -> Markup:
-  """The modules of those names as one script, for pages that may fetch nothing; '' for none.
+  """Returns the modules with the given names as one script, for pages that fetch nothing; '' for no names.
 
-  Names that they declare at their top level must differ.
+  The names that they declare at their top level must differ.
   """
   if not names:
     return Markup('')
@@ -112,17 +112,17 @@ def _hash(source: str) -> str:
 
 
 def heading(title: str, subtitle: str = '') -> Markup:
-  """The page's heading."""
+  """Returns the heading of a page."""
   return tag('header', tag('h1', title), tag('p', subtitle, class_='subtitle') if subtitle else None)
 
 
 def per_cent(fraction: float | None) -> str:
-  """A fraction as per cent with one decimal, the unit of the field's tables; None as a dash."""
+  """Returns a fraction in per cent with one decimal, as in the tables of papers; a dash for None."""
   return DASH if fraction is None else f'{100 * fraction:.1f}'
 
 
 def duration(seconds: float) -> str:
-  """Seconds in the unit that reads best."""
+  """Returns a duration with a fitting unit."""
   if seconds < 0.9995e-3:
     return f'{seconds * 1e6:.0f} µs'
   if seconds < 0.9995:
@@ -131,7 +131,7 @@ def duration(seconds: float) -> str:
 
 
 def table(view: TableView) -> Markup:
-  """A table in a frame that scrolls on narrow screens; the first column heads its row."""
+  """Returns a table in a frame that scrolls on narrow screens; the first cell of a row is its heading."""
   is_number = [
     bool(view.rows) and all(_is_numeric(row[column]) for row in view.rows)
     for column in range(len(view.columns))
@@ -183,7 +183,7 @@ def _cell_text(value: Cell) -> str:
 
 
 def facts(values: Mapping[str, str]) -> Markup:
-  """Names and values; nothing where there are none."""
+  """Returns names and values as a list; nothing if there are none."""
   if not values:
     return Markup('')
   pairs = (tag('div', tag('dt', name), tag('dd', value)) for name, value in values.items())
@@ -191,21 +191,21 @@ def facts(values: Mapping[str, str]) -> Markup:
 
 
 def notes(paragraphs: tuple[str, ...]) -> Markup:
-  """What the reader must know."""
+  """Returns notes for the reader; nothing if there are none."""
   if not paragraphs:
     return Markup('')
   return tag('aside', (tag('p', paragraph) for paragraph in paragraphs), class_='notes', aria_label='Notes')
 
 
 def config(config_text: str) -> Markup:
-  """The resolved config, folded."""
+  """Returns the resolved config, collapsed."""
   if not config_text:
     return Markup('')
   return tag('details', tag('summary', 'Config'), tag('pre', tag('code', config_text)))
 
 
 def legend(queries: tuple[QueryView, ...]) -> Markup:
-  """The labels and box styles that occur in `queries`."""
+  """Returns the legend of the labels and box styles that occur in `queries`."""
   results = [result for query in queries for result in query.results]
   used = {result.label for result in results}
   items = [
@@ -219,7 +219,7 @@ def legend(queries: tuple[QueryView, ...]) -> Markup:
 
 
 def query_body(query: QueryView, photos: PhotoSheet, buttons: Mapping[int, Markup] | None = None) -> Markup:
-  """A query photo with its box, and its results beside it, with `buttons` by rank."""
+  """Returns a query photo with its box, and its results beside it, with `buttons` by rank."""
   photo = photos.draw(
     query.image_path, alt=f'Query {query.name}', best_box=query.box, long_side=QUERY_LONG_SIDE
   )
@@ -260,12 +260,12 @@ def _result(result: ResultView, decimals: int, photos: PhotoSheet, button: Marku
 
 
 def mark(label: str) -> Markup:
-  """A label of `LABELS` with its sign."""
+  """Returns a label of `LABELS` with its sign."""
   return tag('span', tag('i', _SIGNS[label], aria_hidden='true'), f' {label}', class_=f'mark {label}')
 
 
 def _score_decimals(results: tuple[ResultView, ...]) -> int:
-  """Decimals that give a list's largest score four significant digits, so that its scores align."""
+  """Returns the decimals that give the largest score four significant digits, so that scores align."""
   largest = max((abs(result.score) for result in results if math.isfinite(result.score)), default=0.0)
   if largest == 0:
     return 4

@@ -1,4 +1,4 @@
-"""The page of a table of the paper: our numbers beside the reported ones, and what the rest needs."""
+"""The page of a table of the paper: measured numbers beside the reported ones, and missing files."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from delf_d2r.report.views import TableView
 
 @dataclasses.dataclass(frozen=True)
 class ReproductionView:
-  """A table and what a reader must know of it.
+  """A reproduced table with its notes.
 
   Attributes:
-    title, subtitle: which table, and on what it was run.
+    title, subtitle: the table and the data set.
     table: a row for each system.
-    needs: what is missing, and where to get it.
-    notes: what holds for the whole table.
-    row_notes: by row, where numbers differ by design, or what failed.
+    needs: missing files, and where to get them.
+    notes: on the whole table.
+    row_notes: by row, why its numbers differ by design, or why it failed.
     pages: by row, the address of its own report.
   """
 
@@ -32,7 +32,7 @@ class ReproductionView:
 
 
 def render(view: ReproductionView) -> str:
-  """One self-contained HTML file, without scripts; the same view gives the same text."""
+  """Returns one self-contained HTML file without scripts; the same view gives the same text."""
   rows = tuple(
     (_whole(tag('a', name, href=view.pages[name]) if name in view.pages else name), *cells, _whole(status))
     for name, *cells, status in view.table.rows
@@ -44,7 +44,7 @@ def render(view: ReproductionView) -> str:
     parts.notes(view.notes),
     parts.table(dataclasses.replace(view.table, rows=rows)),
     _section('Notes on rows', TableView(('row', 'note'), row_notes)),
-    _section('What is missing', view.needs),
+    _section('Missing files', view.needs),
   )
   return parts.page(view.title, body, photos=PhotoSheet())
 

@@ -8,9 +8,9 @@ from delf_d2r.report.views import SearchView
 
 
 def render(view: SearchView) -> str:
-  """One self-contained HTML file; the same view and photos give the same text.
+  """Returns one self-contained HTML file; the same view and photos give the same text.
 
-  Without scripts the page is complete but for the matches.
+  Without scripts the page shows everything except the matches.
   """
   photos = PhotoSheet()
   matches = MatchSheet(photos)

@@ -1,4 +1,4 @@
-"""Photos made small: JPEG thumbnails as data URIs."""
+"""Thumbnails of photos: small JPEG images as data URIs."""
 
 import base64
 import dataclasses
@@ -13,7 +13,7 @@ QUALITY = 68
 
 Photo = Path | Image.Image | np.ndarray
 
-# What Pillow raises on files that are damaged, foreign or too large to decode safely.
+# Exceptions of Pillow for files that are damaged, of an unknown format or too large to decode safely.
 _DECODING_ERRORS = (
   OSError,
   ValueError,
@@ -25,12 +25,17 @@ _DECODING_ERRORS = (
 
 
 class PhotoError(ValueError):
-  """No thumbnail can be made; the message is a short reason fit for the page."""
+  """A thumbnail cannot be made; the message is a short reason that the page can show."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-  """A small JPEG: its size in pixels and its bytes."""
+  """A small JPEG image.
+
+  Attributes:
+    width, height: in pixels.
+    jpeg: the bytes of the file.
+  """
 
   width: int
   height: int
@@ -42,13 +47,13 @@ class Thumbnail:
 
 
 def make_thumbnail(photo: Photo, *, long_side: int = LONG_SIDE, quality: int = QUALITY) -> Thumbnail:
-  """A thumbnail of at most `long_side` pixels, upright (EXIF orientation applied), never enlarged.
+  """Returns a thumbnail of at most `long_side` pixels, upright (EXIF orientation applied), never enlarged.
 
-  JPEG files are decoded at a fraction of their size, so memory follows the thumbnail, not the photo.
+  JPEG files are decoded at a fraction of their size, so that memory depends on the thumbnail, not the photo.
 
   Args:
     photo: a file, an image, or uint8 [H, W, 3] (or [H, W]).
-    long_side: pixels.
+    long_side: in pixels.
     quality: of the JPEG, 1 to 95.
 
   Raises:
@@ -68,15 +73,15 @@ def make_thumbnail(photo: Photo, *, long_side: int = LONG_SIDE, quality: int = Q
 
 
 def _shrink(image: Image.Image, long_side: int) -> Image.Image:
-  # Both sides are bounded alike, so the orientation may wait until few pixels are left to turn.
+  # Both sides have the same limit, so that the orientation can be applied to the few pixels of the thumbnail.
   if image.mode == 'P':
-    image = image.convert('RGBA')  # palettes cannot be averaged
+    image = image.convert('RGBA')  # Palettes cannot be averaged.
   image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
   return _flatten(ImageOps.exif_transpose(image))
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-  """RGB on a white ground; 16-bit and float grey is stretched to its own range."""
+  """Returns RGB on white background; 16-bit and float grey is stretched to its own range."""
   if image.mode.startswith(('I', 'F')):
     grey = np.asarray(image, np.float64)
     low, high = grey.min(), grey.max()
@@ -89,7 +94,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 def _encode(image: Image.Image, quality: int) -> Thumbnail:
   buffer = io.BytesIO()
-  # A pixel array carries no EXIF, ICC profile or comment along: nothing of the photo's owner leaks.
+  # A pixel array has no EXIF, ICC profile or comment, so that no data of the photo's owner leaks.
   pixels = Image.fromarray(np.asarray(image))
   pixels.save(buffer, 'JPEG', quality=quality, optimize=True, progressive=True, subsampling='4:2:0')
   return Thumbnail(image.width, image.height, buffer.getvalue())

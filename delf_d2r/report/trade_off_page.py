@@ -1,4 +1,4 @@
-"""The page of a curve over the boxes' score threshold: what boxes cost and what they give, in one picture."""
+"""The page of a curve over the score threshold of boxes: mAP and index size by the number of boxes."""
 
 import dataclasses
 import math
@@ -16,12 +16,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 20, 44
 
 @dataclasses.dataclass(frozen=True)
 class TradeOffPoint:
-  """What one threshold gives; averages over the index images.
+  """The measurements at one threshold, averaged over the index images.
 
   Attributes:
-    threshold: boxes that score less are left out.
+    threshold: boxes of lower scores are dropped.
     boxes, postings, index_bytes: for each index image.
-    mean_average_precision: by protocol, fractions; NaN where no query has positives.
+    mean_average_precision: mAP by protocol, as a fraction; NaN if no query has positives.
   """
 
   threshold: float
@@ -41,7 +41,7 @@ class TradeOffView:
 
 
 def render(view: TradeOffView) -> str:
-  """One self-contained HTML file, without scripts; the same view gives the same text."""
+  """Returns one self-contained HTML file without scripts; the same view gives the same text."""
   points = view.points
   boxes = [point.boxes for point in points]
   labels = [f'{point.threshold:g}' for point in points]
@@ -72,7 +72,7 @@ def render(view: TradeOffView) -> str:
     parts.heading(view.title, view.subtitle),
     tag(
       'p',
-      'Horizontally the boxes of an image, on average; each point is a threshold, which stands beside it.',
+      'The horizontal axis is the mean number of boxes of an image. The label of a point is its threshold.',
     ),
     tag('div', charts, class_='curves'),
     parts.table(table),
@@ -85,7 +85,7 @@ def _per_cent(fraction: float) -> str | None:
 
 
 def _chart(title: str, across: Sequence[float], up: Sequence[float], labels: Sequence[str]) -> Markup:
-  """A line through points (across, up) with a label at each; points without a value are left out."""
+  """Returns a line chart of points (across, up) with a label at each; points without a value are omitted."""
   known = [(x, y, label) for x, y, label in zip(across, up, labels, strict=True) if not math.isnan(y)]
   caption = tag('figcaption', tag('b', title), None if known else ' no query has a positive image')
   if not known:
@@ -125,7 +125,7 @@ def _chart(title: str, across: Sequence[float], up: Sequence[float], labels: Seq
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-  """Three to six round numbers that enclose the values."""
+  """Returns three to six round numbers that enclose the values."""
   low, high = min(values), max(values)
   span = (high - low) or max(abs(high), 1.0)
   step = 10.0 ** math.floor(math.log10(span))

@@ -1,4 +1,4 @@
-"""What the pages show: frozen values, filled by a stage and rendered by the page modules.
+"""The contents of pages: frozen values that the page modules render.
 
 Symbols: R regions. Boxes are `[ymin, xmin, ymax, xmax]` normalised to [0, 1], in the frame of the upright
 photo (EXIF orientation applied). Average precision is a fraction in [0, 1]; the pages show per cent.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_d2r.engine.answer import SearchResult
+from delf_d2r.engine import SearchResult
 
 LABELS = ('right', 'wrong', 'junk', 'query')
 
@@ -24,10 +24,10 @@ class ResultView:
 
   Attributes:
     name: the index image's name.
-    image_path: its photo, or None where the photo is not at hand.
+    image_path: its photo, or None if the photo is missing.
     score: similarity to the query.
     label: one of `LABELS`, or None without ground truth; 'query' is the query image itself.
-    boxes: float32 [R - 1, 4], the boxes of regions 1 to R - 1; region 0, the whole image, is left out.
+    boxes: float32 [R - 1, 4], the boxes of regions 1 to R - 1, without region 0, the whole image.
     best_region: the region with the best score (0 the whole image, r the box `boxes[r - 1]`); -1 for none.
     rank: position in the ranking, from 1.
   """
@@ -53,7 +53,7 @@ class ResultView:
 
   @classmethod
   def of(cls, result: SearchResult, image_path: Path | None, label: str | None) -> 'ResultView':
-    """What the engine found, with its photo and label."""
+    """Returns a result of the engine with its photo and label."""
     return cls(
       result.name,
       image_path,
@@ -67,16 +67,16 @@ class ResultView:
 
 @dataclasses.dataclass(frozen=True)
 class QueryView:
-  """One query image and the head of its ranked list.
+  """One query image and the top of its ranked list.
 
   Attributes:
     name: the query image's name.
-    image_path: its photo, or None where the photo is not at hand.
-    box: the query's box (4 numbers), or None when the whole photo was searched.
-    average_precision: protocol ('easy', 'medium', 'hard') to average precision; None where the protocol has
+    image_path: its photo, or None if the photo is missing.
+    box: the query's box (4 numbers), or None if the whole photo was searched.
+    average_precision: average precision by protocol ('easy', 'medium', 'hard'); None where the protocol has
       no positive image for this query; empty without ground truth.
     results: best first.
-    seconds: time of this query, or None when not measured.
+    seconds: time of this query, or None if it was not measured.
   """
 
   name: str
@@ -88,16 +88,16 @@ class QueryView:
 
   @property
   def is_labelled(self) -> bool:
-    """True when ground truth is known for this query."""
+    """Whether there is ground truth for this query."""
     return bool(self.average_precision) or any(result.label is not None for result in self.results)
 
   @property
   def has_misranking(self) -> bool:
-    """True when, of the results shown, a wrong one stands above a right one, or all are wrong."""
+    """Whether, of the results shown, a wrong one is ranked above a right one, or all are wrong."""
     labels = [result.label for result in self.results if result.label in ('right', 'wrong')]
     if 'right' not in labels:
       return 'wrong' in labels
-    return labels != sorted(labels)  # 'right' sorts before 'wrong'
+    return labels != sorted(labels)  # 'right' sorts before 'wrong'.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +106,10 @@ class MatchView:
 
   Attributes:
     query_name: the query image's name.
-    query_path: its photo, or None where the photo is not at hand.
+    query_path: its photo, or None if the photo is missing.
     result: the index image.
-    document: from `match_document`.
-    note: what a reader must know of it.
+    document: from `match_views.match_document`.
+    note: a note for the reader, or ''.
   """
 
   query_name: str
@@ -121,7 +121,7 @@ class MatchView:
 
 @dataclasses.dataclass(frozen=True)
 class MatchGroup:
-  """Matches that were chosen for one reason, which `title` and `explanation` tell."""
+  """Matches that were chosen for one reason, given by `title` and `explanation`."""
 
   title: str
   explanation: str
@@ -130,12 +130,12 @@ class MatchGroup:
 
 @dataclasses.dataclass(frozen=True)
 class TableView:
-  """A table; columns of numbers are set right.
+  """A table; columns of numbers are right-aligned.
 
   Attributes:
     columns: the headings.
     rows: one cell for each heading; floats are shown with four significant digits, None as a dash.
-    caption: what the numbers are and their unit.
+    caption: the meaning and unit of the numbers.
   """
 
   columns: tuple[str, ...]
@@ -150,7 +150,7 @@ class TableView:
 
 @dataclasses.dataclass(frozen=True)
 class MethodView:
-  """One line of a comparison: protocol to mean average precision in [0, 1], None where undefined."""
+  """One line of a comparison: mean average precision in [0, 1] by protocol, None where undefined."""
 
   name: str
   mean_average_precision: Mapping[str, float | None]
@@ -161,15 +161,15 @@ class ExperimentView:
   """The page of one experiment.
 
   Attributes:
-    title, subtitle: what was run, and on what.
+    title, subtitle: the experiment and the data set.
     tables: the summary.
     queries: all queries of one method, in any order.
     config_text: the resolved config.
-    facts: counts, bytes, seconds, versions; in the order to show.
-    notes: what the reader must know, for example photos that were skipped; a paragraph each.
+    facts: counts, bytes, seconds and versions, in the order in which they are shown.
+    notes: notes for the reader, for example on photos that were skipped; a paragraph each.
     methods: mAP of the compared methods, drawn as bars; empty for a single method.
-    queries_title: heading of the list of queries; with several methods, say which one.
-    match_groups: matches of some queries, to be opened.
+    queries_title: heading of the list of queries; with several methods it names the method.
+    match_groups: matches of some queries, which can be opened.
   """
 
   title: str
@@ -186,8 +186,16 @@ class ExperimentView:
 
 @dataclasses.dataclass(frozen=True)
 class SearchView:
-  """The page of one search: the ranked list of one query, what is known of the index, and the matches of some
-  of its results."""
+  """The page of one search.
+
+  Attributes:
+    query: the query and its ranked list.
+    title: of the page.
+    facts: facts about the index and the search, in the order in which they are shown.
+    notes: notes for the reader; a paragraph each.
+    config_text: the resolved config, or ''.
+    matches: matches of some of the results, which can be opened.
+  """
 
   query: QueryView
   title: str = 'Search'

@@ -10,7 +10,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files, protocol
 from delf_d2r.evaluation.metrics_files import Summary
 
-RESEARCH_CODE_TXT = (
+DELF_METRICS_TXT = (
   'hard\n'
   '  mAP=70.0\n'
   '  mP@k[1 5] [100.  80.]\n'
@@ -109,7 +109,7 @@ def test_the_same_metrics_give_the_same_bytes(tmp_path, metrics):
 
 
 def test_txt_is_the_research_codes():
-  assert metrics_files.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
+  assert metrics_files.format_metrics_txt(SUMMARIES) == DELF_METRICS_TXT
 
 
 def test_txt_rounds_to_two_decimals_and_pads_as_numpy():
@@ -121,7 +121,7 @@ def test_txt_rounds_to_two_decimals_and_pads_as_numpy():
 
 def test_txt_does_not_depend_on_print_options():
   with np.printoptions(legacy='1.13', precision=1, linewidth=10, sign='+', suppress=True):
-    assert metrics_files.format_metrics_txt(SUMMARIES) == RESEARCH_CODE_TXT
+    assert metrics_files.format_metrics_txt(SUMMARIES) == DELF_METRICS_TXT
 
 
 def test_txt_of_many_ks_stays_on_one_line(tmp_path):
@@ -158,11 +158,11 @@ def test_txt_of_old_numpy_is_read(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    (RESEARCH_CODE_TXT + RESEARCH_CODE_TXT[: len(RESEARCH_CODE_TXT) // 2], 'line 9: '),
-    (RESEARCH_CODE_TXT[:-1], 'line 5: expected a key, mAP='),
-    (RESEARCH_CODE_TXT + RESEARCH_CODE_TXT, 'line 9: hard stands twice'),
-    (RESEARCH_CODE_TXT.replace('[100.  80.]', '[100.]'), 'line 1: .*found .*with 1 and .*with 2'),
-    (RESEARCH_CODE_TXT.replace('mAP=90.0', 'mAP=good'), 'line 5: could not convert'),
+    (DELF_METRICS_TXT + DELF_METRICS_TXT[: len(DELF_METRICS_TXT) // 2], 'line 9: '),
+    (DELF_METRICS_TXT[:-1], 'line 5: expected a key, mAP='),
+    (DELF_METRICS_TXT + DELF_METRICS_TXT, 'line 9: section hard occurs twice'),
+    (DELF_METRICS_TXT.replace('[100.  80.]', '[100.]'), 'line 1: .*found .*with 1 and .*with 2'),
+    (DELF_METRICS_TXT.replace('mAP=90.0', 'mAP=good'), 'line 5: could not convert'),
     ('easy\n', 'line 1: expected a key'),
   ],
 )

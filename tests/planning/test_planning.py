@@ -8,6 +8,7 @@ import pytest
 from support.planning import make_config
 
 from delf_d2r import config
+from delf_d2r.data.artefacts import feature_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import mini_benchmark
@@ -20,7 +21,7 @@ from delf_d2r.planning.rates import measure_rates
 from delf_d2r.planning.stage_rate import rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
 from delf_d2r.runtime import worker_pool
-from delf_d2r.stages import extract_features, train_codebook
+from delf_d2r.stages import train_codebook
 
 
 def test_a_line_leads_through_its_points_and_is_never_negative():
@@ -139,7 +140,7 @@ def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
   assert list(found.stages) == ['extraction', 'aggregation', 'index']
   extracted = Artefact.open(tmp_path / 'work' / 'features_many', 'features')
   assert extracted.counts['regions'] == 3 * len(sample)
-  whole = np.mean([len(image.region(0)) for image in extract_features.read(extracted)])
+  whole = np.mean([len(image.region(0)) for image in feature_files.read(extracted)])
   assert found.features == pytest.approx(whole, rel=0.2)  # of 64 images, the sample over and over
   assert 0 < found.words <= 60 * 3
   assert found.entries == 1

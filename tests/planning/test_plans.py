@@ -99,7 +99,7 @@ def test_memory_that_holds_no_searcher():
 
   plan = planned(0.31e9)
   assert plan.remarks == (
-    '0.31 GB do not hold a searcher: it needs 0.30 GB for itself, and with the smallest shard 0.40 GB.',
+    '0.31 GB are too little for a searcher: it needs 0.30 GB for itself, and with the smallest shard 0.40 GB.',
   )
   assert [command.split()[1] for command in plan.commands] == ['run_experiment']
   assert '--shards=100 ' in planned(0.4e9).commands[-1]
