@@ -1,4 +1,4 @@
-"""Groups of items over the workers of a cluster: results in order, whatever dies on the way."""
+"""Groups of items over the workers of a cluster: results in order, also when workers die."""
 
 import dataclasses
 from collections import deque
@@ -7,16 +7,16 @@ from typing import Any
 
 from absl import logging
 
-from delf_d2r.distributed import cluster
-from delf_d2r.distributed.ray_workers import TRIES, Crew, Died
-from delf_d2r.runtime import worker_pool
+from delf_d2r.distributed import connection
+from delf_d2r.distributed.ray_workers import TRIES, WorkerDied, WorkerPool
+from delf_d2r.runtime.worker_pool import AHEAD, WorkerFactory
 
 _REASON = f'killed each of {TRIES} workers that it was given to, most likely for lack of memory'
 
 
 @dataclasses.dataclass
-class _Taken:
-  """A group on its way: its results so far."""
+class _Group:
+  """A group that has been taken: its results so far, and how many are missing."""
 
   results: list
   missing: int
@@ -24,9 +24,9 @@ class _Taken:
 
 @dataclasses.dataclass
 class _Part:
-  """Neighbouring items of a group, all of them as long as they kill nobody."""
+  """Neighbouring items of a group: all of them, or one alone after the whole killed its workers."""
 
-  of: _Taken
+  of: _Group
   first: int
   items: Sequence[Any]
   deaths: int = 0
@@ -41,11 +41,11 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True)
 class RayPool:
-  """A `parallel.Pool` of Ray's; made by `cluster.pool`.
+  """The `worker_pool.Pool` of a Ray cluster; made by `cluster.pool`.
 
   Attributes:
-    address: of the cluster; see `cluster.connect`.
-    workers: how many; None: as many as the cluster has room for.
+    address: of the cluster; see `connection.connect`.
+    workers: how many; None: as many as the cluster can hold.
     cpus_per_worker: CPUs that each has for itself. It computes in one thread; more than one CPU is for models
       that need more than one CPU's share of the memory.
     gpus_per_worker: GPUs, or parts of one, of each worker that runs a network; others get none.
@@ -58,52 +58,52 @@ class RayPool:
 
   def map_groups(
     self,
-    make_function: Callable[[], Callable[[Sequence[Any]], Sequence[Any]]],
+    make_function: WorkerFactory[Any, Any],
     groups: Iterable[Sequence[Any]],
     *,
     num_groups: int,
     uses_network: bool,
     lost: Callable[[Any, str], Any],
   ) -> Iterator[Any]:
-    """As `parallel.map_groups`, of which this is the part for clusters.
+    """Yields the results of all items in order; see `worker_pool.map_groups`.
 
     A group whose worker dies is given to another, three times at most. Then its items are tried one by one,
-    so that its neighbours do not share the fate of an item that kills every worker.
+    so that an item that kills every worker does not take its neighbours with it.
     """
     if not num_groups:
       return
-    cluster.connect(self.address, cpus=(self.workers or 1) * self.cpus_per_worker)
+    connection.connect(self.address, cpus=(self.workers or 1) * self.cpus_per_worker)
     gpus = self.gpus_per_worker if uses_network else 0
-    capacity = cluster.require_room(1, cpus=self.cpus_per_worker, gpus=gpus)
+    capacity = connection.require_capacity(1, cpus=self.cpus_per_worker, gpus=gpus)
     size = min(self.workers or capacity, num_groups)
     logging.info('%d workers on the cluster, which has room for %d', size, capacity)
-    with Crew(
+    with WorkerPool(
       make_function,
       size=size,
       cpus=self.cpus_per_worker,
       gpus=gpus,
-      can_hold=lambda: cluster.room(cpus=self.cpus_per_worker, gpus=gpus),
-    ) as crew:
-      yield from _results(crew, iter(groups), worker_pool.AHEAD * size, lost)
+      capacity=lambda: connection.capacity(cpus=self.cpus_per_worker, gpus=gpus),
+    ) as workers:
+      yield from _results(workers, iter(groups), AHEAD * size, lost)
 
 
 def _results(
-  crew: Crew, groups: Iterator[Sequence[Any]], bound: int, lost: Callable[[Any, str], Any]
+  workers: WorkerPool, groups: Iterator[Sequence[Any]], bound: int, lost: Callable[[Any, str], Any]
 ) -> Iterator[Any]:
-  """Yields the results of all items in order; at most `bound` groups are under way at a time."""
-  ahead: deque[_Taken] = deque()
+  """Yields the results of all items in order, with at most `bound` groups in progress at a time."""
+  ahead: deque[_Group] = deque()
   todo: deque[_Part] = deque()
   while True:
     while len(ahead) < bound and (group := next(groups, None)) is not None:
-      ahead.append(_Taken([None] * len(group), len(group)))
+      ahead.append(_Group([None] * len(group), len(group)))
       todo.append(_Part(ahead[-1], 0, group))
     if not ahead:
       return
-    while todo and crew.has_idle:
+    while todo and workers.has_idle:
       part = todo.popleft()
-      crew.give(part, part.items)
-    for part, outcome in crew.finished():
-      if not isinstance(outcome, Died):
+      workers.submit(part, part.items)
+    for part, outcome in workers.finished():
+      if not isinstance(outcome, WorkerDied):
         part.finish(outcome)
         continue
       part.deaths += 1

@@ -1,8 +1,8 @@
-"""Workers of a Ray cluster that die and are replaced, and what each of them has in hand."""
+"""Workers of a Ray cluster that are replaced when they die, and the work that each of them is busy with."""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -10,51 +10,59 @@ from absl import logging
 
 from delf_d2r.distributed.worker import Worker
 from delf_d2r.errors import UserError
+from delf_d2r.runtime.worker_pool import WorkerFactory
 from delf_d2r.version import VERSION
 
-# Of starts in a row, and of one piece of work: one death is an accident, three have a cause.
+# Of starts in a row, and of one piece of work. One death is an accident, three have a cause.
 TRIES = 3
 
-# After this time without any news the user is told what is waited for.
+# After this time without a result the user is told why.
 _PATIENCE_SECONDS = 60.0
 
-# The worker's process or machine is gone, or the machine that kept its result is.
+# The worker's process or machine is lost, or the machine that kept its result is.
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
 
 
-class Died(Exception):
-  """A worker died over a piece of work."""
+class WorkerDied(Exception):
+  """The worker died that was busy with a piece of work."""
 
 
-class Crew:
+class WorkerPool:
   """Some workers, each of which does one piece of work at a time, so that it is clear what killed it.
 
-  Ray starts them where there is room and notices when they die. A replacement may have to wait for room,
-  which is why it gets work only once it has started: the others go on meanwhile.
+  Ray starts them where there are free resources and notices when they die. A replacement may have to wait for
+  resources, so it gets work only once it has started; the others go on meanwhile.
   """
 
   def __init__(
-    self, make_function: Callable[[], Callable], *, size: int, cpus: float, gpus: float, can_hold: Callable
+    self,
+    make_function: WorkerFactory,
+    *,
+    size: int,
+    cpus: float,
+    gpus: float,
+    capacity: Callable[[], int],
   ):
-    """Asks for `size` workers of so many CPUs and GPUs each.
+    """Asks for workers.
 
     Args:
       make_function: makes the function of each worker.
-      size: how many.
-      cpus: of each.
-      gpus: of each.
-      can_hold: tells how many the machines that are left have room for.
+      size: the number of workers.
+      cpus: CPUs of each.
+      gpus: GPUs of each.
+      capacity: returns how many workers the remaining machines can hold.
     """
-    self._class = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
+    # Ray gives handles of actors their methods at run time.
+    self._class: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
     self._start_arguments = (make_function, os.getcwd(), VERSION)
-    self._can_hold = can_hold
-    self._idle: deque = deque()
-    self._busy: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, Any]] = {}
+    self._capacity = capacity
+    self._idle: deque[Any] = deque()
+    self._busy: dict[ray.ObjectRef, tuple[Any, Any]] = {}
     self._deaths_at_start = 0
     for _ in range(size):
-      self._hire()
+      self._spawn()
 
-  def __enter__(self) -> 'Crew':
+  def __enter__(self) -> 'WorkerPool':
     return self
 
   def __exit__(self, *exception) -> None:
@@ -66,17 +74,17 @@ class Crew:
     """Whether a worker waits for work."""
     return bool(self._idle)
 
-  def give(self, work: Any, group: Any) -> None:
-    """Hands a group of items to an idle worker; `work` is what `finished` will call it."""
+  def submit(self, work: Any, group: Sequence[Any]) -> None:
+    """Hands a group of items to an idle worker; `finished` will name it `work`."""
     worker = self._idle.popleft()
     self._busy[worker.work.remote(group)] = (worker, work)
 
-  def finished(self) -> Iterator[tuple[Any, list | Died]]:
-    """Waits for something to happen and yields the work that is done, with its results or how it ended.
+  def finished(self) -> Iterator[tuple[Any, list[Any] | WorkerDied]]:
+    """Waits for a change and yields each finished piece of work with its results, or with what ended it.
 
     Raises:
-      UserError: workers die before they start, or there is no machine left for any.
-      Whatever the function, or making it, raises.
+      UserError: workers die before they start, or no machine is left for any.
+      Exception: whatever the function, or making it, raises.
     """
     ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=_PATIENCE_SECONDS)
     if not ready:
@@ -86,20 +94,20 @@ class Crew:
       try:
         results = result(reference)
       except DEATHS as error:
-        # A machine that is cut off may come back, and its worker with it.
+        # A machine that is cut off may come back with its worker.
         ray.kill(worker)
-        self._hire()
+        self._spawn()
         if work is None:
           self._count_death_at_start(error)
         else:
-          yield work, Died(cause(error))
+          yield work, WorkerDied(cause(error))
       else:
         self._deaths_at_start = 0
         self._idle.append(worker)
         if work is not None:
           yield work, results
 
-  def _hire(self) -> None:
+  def _spawn(self) -> None:
     worker = self._class.remote()
     self._busy[worker.start.remote(*self._start_arguments)] = (worker, None)
 
@@ -115,7 +123,7 @@ class Crew:
   def _explain_waiting(self) -> None:
     if any(work is not None for _, work in self._busy.values()):
       return
-    if not self._can_hold():
+    if not self._capacity():
       raise UserError(
         'no machine of the cluster is left that can hold a worker. What was finished is kept; run the same'
         ' command again to go on'
@@ -124,16 +132,16 @@ class Crew:
 
 
 def result(reference: ray.ObjectRef) -> Any:
-  """Waits for a call's result; raises one of `DEATHS`, or the call's own error."""
+  """Waits for the result of a call and returns it; raises one of `DEATHS`, or the call's own error."""
   try:
     return ray.get(reference)
   except ray.exceptions.RayTaskError as error:
-    # Ray's own message is the traceback on the other machine, which an error of the user does not need.
+    # Ray's own message is the traceback on the other machine, which a UserError does not need.
     if isinstance(error.cause, UserError):
       raise error.cause from None
     raise
 
 
 def cause(error: Exception) -> str:
-  """What Ray says after the actor's identity, without its list of common causes."""
+  """Returns Ray's message without the actor's identity before it and the list of common causes after it."""
   return str(error).strip().splitlines()[-1].split('. Some common causes')[0].strip(' .')

@@ -1,4 +1,4 @@
-"""One training by several processes of a cluster: Ray finds their places, TensorFlow trains."""
+"""One training by several processes of a cluster: Ray places them, TensorFlow trains."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from absl import logging
 
-from delf_d2r.distributed import cluster
+from delf_d2r.distributed import connection
 from delf_d2r.distributed.ray_workers import DEATHS, TRIES, cause, result
-from delf_d2r.distributed.worker import settle
+from delf_d2r.distributed.worker import validate_environment
 from delf_d2r.errors import UserError
 from delf_d2r.version import VERSION
 
@@ -26,11 +26,11 @@ def run(
 ) -> Any:
   """Trains with the strategy MULTI_WORKER, which the config of the training must name.
 
-  When a worker dies all are started again, and the training goes on from its last checkpoint.
+  When a worker dies, all are started again, and the training goes on from its last checkpoint.
 
   Args:
-    train: what each process does, with TF_CONFIG in its environment; picklable.
-    address: of the cluster; see `cluster.connect`.
+    train: called in each process, with TF_CONFIG in its environment; picklable.
+    address: of the cluster; see `connection.connect`.
     workers: processes.
     cpus_per_worker: CPUs of each.
     gpus_per_worker: GPUs of each, all of which it uses.
@@ -39,11 +39,12 @@ def run(
     What `train` returned in the first process.
 
   Raises:
-    UserError: the cluster has no room for them, workers died three times, or as `train` raises.
+    UserError: the cluster cannot hold so many workers, workers died three times, or as `train` raises.
   """
-  cluster.connect(address, cpus=workers * cpus_per_worker)
-  cluster.require_room(workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
-  member_class = ray.remote(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, max_restarts=0)(_Member)
+  connection.connect(address, cpus=workers * cpus_per_worker)
+  connection.require_capacity(workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+  # Ray gives handles of actors their methods at run time.
+  member_class: Any = ray.remote(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, max_restarts=0)(_Member)
   for remaining in reversed(range(TRIES)):
     members = [member_class.remote() for _ in range(workers)]
     try:
@@ -56,10 +57,14 @@ def run(
     finally:
       for member in members:
         ray.kill(member)
+  raise AssertionError('unreachable: the last try returns or raises')
 
 
 def _trained(references: list[ray.ObjectRef]) -> Any:
-  """The first result, once all are there; the first error at once, since the others would wait for ever."""
+  """Returns the first result once all are there.
+
+  The first error is raised at once, since the other processes would wait for ever.
+  """
   waiting = references
   while waiting:
     [ready], waiting = ray.wait(waiting)
@@ -71,8 +76,8 @@ class _Member:
   """A Ray actor: one process of the training."""
 
   def place(self, folder: str, version: str) -> str:
-    """Where it can be reached: `host:port`."""
-    settle(folder, version)
+    """Returns where the process can be reached, as `host:port`."""
+    validate_environment(folder, version)
     host = ray.util.get_node_ip_address()
     with socket.socket() as probe:
       probe.bind((host, 0))
@@ -80,6 +85,6 @@ class _Member:
 
   def train(self, train: Callable[[], Any], places: list[str], index: int) -> Any:
     task = {'type': 'worker', 'index': index}
-    # Read when the strategy is made.
+    # TensorFlow reads it when the strategy is made.
     os.environ['TF_CONFIG'] = json.dumps({'cluster': {'worker': places}, 'task': task})
     return train()

@@ -1,8 +1,8 @@
-"""What runs in the processes of the cluster."""
+"""The actors of the cluster: what runs in its processes."""
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from delf_d2r.errors import UserError
@@ -11,37 +11,37 @@ from delf_d2r.version import VERSION
 
 
 class Worker:
-  """A Ray actor: makes a function once, models and all, and works on one group of items after the other."""
+  """A Ray actor that makes a function once, models and all, and works on one group of items after another."""
 
-  def start(self, make_function: Callable[[], Callable], folder: str, version: str) -> None:
+  def start(self, make_function: worker_pool.WorkerFactory, folder: str, version: str) -> None:
     """Makes the function.
 
     Args:
       make_function: makes it.
-      folder: see `settle`.
-      version: see `settle`.
+      folder: see `validate_environment`.
+      version: see `validate_environment`.
 
     Raises:
-      UserError: as `settle`.
-      Whatever making the function raises.
+      UserError: see `validate_environment`.
+      Exception: whatever making the function raises.
     """
-    settle(folder, version)
+    validate_environment(folder, version)
     self._function = worker_pool.on_one_thread(make_function)
 
   def work(self, group: Sequence[Any]) -> list[Any]:
-    """The results of a group."""
+    """Returns the results of a group."""
     return list(self._function(group))
 
 
-def settle(folder: str, version: str) -> None:
-  """Makes this process fit to work for the command.
+def validate_environment(folder: str, version: str) -> None:
+  """Checks that this process can work for the command, and changes to the command's folder.
 
   Args:
-    folder: where the command runs, which paths are relative to.
+    folder: where the command runs; paths are relative to it.
     version: of the library there.
 
   Raises:
-    UserError: this machine does not have that folder or that library.
+    UserError: this machine does not have that folder or that version of the library.
   """
   if version != VERSION:
     raise UserError(

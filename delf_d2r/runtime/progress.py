@@ -1,4 +1,4 @@
-"""Progress with rate and time left, on a terminal and in a log file alike."""
+"""Progress bars with rate and remaining time, on a terminal and in log files."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -8,37 +8,41 @@ import tqdm
 
 T = TypeVar('T')
 
-# A bar redrawn ten times a second makes a log file unreadable.
+# A bar that is redrawn ten times a second makes a log file unreadable.
 _LOG_SECONDS = 10.0
 
 
 def track(items: Iterable[T], *, total: int, what: str, unit: str) -> Iterator[T]:
-  """Yields the items while a bar on standard error tells how many of `total` are done.
+  """Yields the items while a bar on standard error shows how many of `total` are done.
 
   Args:
-    items: what is to do.
+    items: any items.
     total: how many there are.
-    what: what is being done, in front of the bar.
-    unit: what is counted.
+    what: the text in front of the bar, which says what is being done.
+    unit: the name of what is counted.
   """
   yield from _bar(items, total=total, desc=what, unit=f' {unit}')
 
 
 def bar(*, total: int, what: str, unit: str, done: int = 0) -> tqdm.tqdm:
-  """The same bar for work that is no plain loop: a context manager with `update()`.
+  """Returns the same bar for work that is no plain loop: a context manager with `update()`.
 
-  `done` were finished by an earlier run.
+  Args:
+    total: how many items there are.
+    what: the text in front of the bar.
+    unit: the name of what is counted.
+    done: how many an earlier run finished.
   """
   return _bar(None, total=total, initial=done, desc=what, unit=f' {unit}')
 
 
 def callback(what: str) -> Callable[[int, int], None]:
-  """A function to call with (done, total) as work goes on; it draws the same bar."""
-  bar = None
+  """Returns a function that draws the same bar when it is called with (done, total)."""
+  bar: tqdm.tqdm | None = None
 
   def update(done: int, total: int) -> None:
     nonlocal bar
-    # A bar of nothing is false.
+    # The truth value of a bar of no items is false.
     bar = _bar(None, total=total, desc=what, unit='') if bar is None else bar
     bar.update(done - bar.n)
     if done == total:

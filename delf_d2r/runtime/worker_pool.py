@@ -1,4 +1,4 @@
-"""One function over many items on all cores, or on a cluster: results in order, memory bounded."""
+"""One function over many items on all cores, or on a cluster: results in order, bounded memory."""
 
 import collections
 import concurrent.futures
@@ -28,41 +28,49 @@ _WORKERS_PER_GPU = 4
 # Read when TensorFlow starts, if it ever does.
 _ONE_THREAD = {'TF_NUM_INTRAOP_THREADS': '1', 'TF_NUM_INTEROP_THREADS': '1'}
 
+# Makes the function from a group of items to their results, once in each worker: where models are loaded.
+WorkerFactory = Callable[[], Callable[[Sequence[Item]], Sequence[Result]]]
+
+# The function of this process, if it is a worker.
 _function: Callable[[Any], Any] | None = None
 
 
 class Pool(Protocol):
-  """Workers that are no children of this process, those of a cluster (delf_d2r.distributed)."""
+  """Workers that are not processes of this machine but those of a cluster (delf_d2r.distributed)."""
 
   def map_groups(
     self,
-    make_function: Callable[[], Callable[[Sequence[Item]], Sequence[Result]]],
+    make_function: WorkerFactory[Item, Result],
     groups: Iterable[Sequence[Item]],
     *,
     num_groups: int,
     uses_network: bool,
     lost: Callable[[Item, str], Result],
   ) -> Iterator[Result]:
-    """As the function `map_groups`."""
+    """Yields the results of all items in order; see the function `map_groups`."""
 
 
-# Processes of this machine (None: one for each core), or those of a cluster.
+# A number of processes of this machine (None: one for each core), or the workers of a cluster.
 Workers = int | Pool | None
 
 
 def available_cores() -> int:
-  """The cores that this process may use."""
+  """Returns the number of cores that this process may use."""
   return len(os.sched_getaffinity(0))
 
 
 def default_workers(*, uses_network: bool) -> int:
-  """Processes of one thread each are faster than threads within TensorFlow; few of them fill a GPU."""
+  """Returns the number of processes to use where the user gives none.
+
+  Processes of one thread each are faster than threads within TensorFlow, so there is one for each core. A few
+  of them fill a GPU.
+  """
   uses_gpu = uses_network and glob.glob('/dev/nvidia[0-9]*')
   return min(available_cores(), _WORKERS_PER_GPU) if uses_gpu else available_cores()
 
 
 def map_groups(
-  make_function: Callable[[], Callable[[Sequence[Item]], Sequence[Result]]],
+  make_function: WorkerFactory[Item, Result],
   groups: Iterable[Sequence[Item]],
   *,
   num_groups: int,
@@ -70,20 +78,20 @@ def map_groups(
   lost: Callable[[Item, str], Result],
   uses_network: bool = False,
 ) -> Iterator[Result]:
-  """Yields the results of all items of all groups, in order, wherever they are worked out.
+  """Yields the results of all items of all groups, in order, whoever computes them.
 
   Args:
-    make_function: as for `map_ordered`: from the items of a group to their results.
-    groups: what to hand to a worker at a time; at most a few for each worker are taken ahead.
-    num_groups: how many there are.
+    make_function: makes the function of a worker; see `map_ordered`.
+    groups: items to hand to a worker at a time; at most a few groups for each worker are taken ahead.
+    num_groups: the number of groups.
     workers: who works; of processes, no more than there are groups.
-    lost: the result, from the reason, of an item that kills every worker it is given to. A cluster tells
-      such an item from the others; processes of this machine do not, and end with an error.
+    lost: makes the result, from the reason, of an item that kills every worker it is given to. A cluster can
+      tell such an item from the others; processes of this machine cannot, and end with an error.
     uses_network: whether the function runs a network, for which a cluster may have GPUs.
 
   Raises:
     UserError: workers died, or the cluster has none.
-    Whatever the function, or making it, raises.
+    Exception: whatever the function, or making it, raises.
   """
   if workers is None or isinstance(workers, int):
     workers = min(workers or default_workers(uses_network=uses_network), max(num_groups, 1))
@@ -102,17 +110,18 @@ def map_ordered(
     make_function: makes the function, once in each worker process: where models are loaded. Picklable,
       unless `workers` is 1.
     items: at most a few for each worker are taken ahead of the results.
-    workers: processes; 1 works in this one, under the limits of a worker, so that it ends in the same bytes.
+    workers: the number of processes; 1 works in this process, within the limits of a worker, so that the
+      results have the same bytes.
 
   Raises:
-    UserError: a worker process died (killed for its memory, most likely).
-    Whatever the function, or making it, raises.
+    UserError: a worker process died, most likely killed for its memory.
+    Exception: whatever the function, or making it, raises.
   """
   if workers == 1:
     with _one_thread_here(make_function) as function:
       yield from map(function, items)
     return
-  # Not forked: OpenCV, faiss and TensorFlow hold threads and locks that a fork would copy in any state.
+  # Spawned, since OpenCV, faiss and TensorFlow hold threads and locks that a fork would copy in any state.
   context = multiprocessing.get_context('spawn')
   pool = concurrent.futures.ProcessPoolExecutor(
     workers, mp_context=context, initializer=_start_worker, initargs=(make_function,)
@@ -133,20 +142,20 @@ def map_ordered(
   finally:
     for future in pending:
       future.cancel()
-    # The pool's own thread may close the pipe that shutdown writes to, between its look and its write.
+    # The pool's own thread may close the pipe to which shutdown is about to write.
     with contextlib.suppress(OSError):
       pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(make_function: Callable[[], Callable]) -> None:
   global _function
-  # The parent alone answers to Ctrl-C; it stops its workers.
+  # Only the parent reacts to Ctrl-C; it stops its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_exit_with_parent, daemon=True).start()
   try:
     _function = on_one_thread(make_function)
   except Exception as error:
-    # Raised here it would only break the pool, and the parent would not learn why.
+    # If it were raised here, it would only break the pool, and the parent would not learn why.
     _function = functools.partial(_raise, error)
 
 
@@ -155,15 +164,17 @@ def _raise(error: Exception, _item) -> None:
 
 
 def _exit_with_parent() -> None:
-  # A parent that was killed cannot tell its workers; they would wait for work for ever.
-  multiprocessing.parent_process().join()
+  # A parent that was killed cannot tell its workers, which would wait for work for ever.
+  parent = multiprocessing.parent_process()
+  assert parent is not None, 'called in the process of the command itself'
+  parent.join()
   os._exit(1)
 
 
 def on_one_thread(make_function: Callable[[], Callable]) -> Callable:
-  """Makes the function of a worker process.
+  """Makes the function of a worker process, and limits the libraries to one thread each.
 
-  Processes are the parallelism; threads of each library on top of it would only fight for the cores.
+  The processes use all cores already; threads of each library would only compete for them.
   """
   import cv2
 
@@ -172,7 +183,7 @@ def on_one_thread(make_function: Callable[[], Callable]) -> Callable:
   # Several processes share a GPU only if none takes all of its memory at once.
   os.environ['TF_FORCE_GPU_ALLOW_GROWTH'] = 'true'
   function = make_function()
-  # Of the libraries that are loaded by now: faiss and BLAS.
+  # The limits hold for the libraries that are loaded by now: faiss and BLAS.
   threadpoolctl.threadpool_limits(1)
   return function
 
@@ -181,8 +192,8 @@ def on_one_thread(make_function: Callable[[], Callable]) -> Callable:
 def _one_thread_here(make_function: Callable[[], Callable]) -> Iterator[Callable]:
   """Makes the function in this process, and lifts the limits at the end.
 
-  A network's sums, and with them its last bits, depend on its number of threads. TensorFlow keeps the one
-  thread if it starts here, and those that it has if it has started before.
+  The sums of a network, and with them the last bits of its output, depend on the number of threads.
+  TensorFlow keeps the one thread if it starts here, and keeps its own number if it has started before.
   """
   import cv2
 

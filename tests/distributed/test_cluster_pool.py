@@ -7,7 +7,7 @@ import sys
 import pytest
 from support import clusters as work
 
-from delf_d2r.distributed import cluster
+from delf_d2r.distributed import cluster, connection
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.runtime import worker_pool
 
@@ -93,7 +93,7 @@ def test_no_cluster_at_the_address(monkeypatch, address, problem):
   ray = pytest.importorskip('ray', reason='Ray, the extra `cluster`, is not installed')
   monkeypatch.setattr(ray, 'is_initialized', lambda: False)
   with pytest.raises(UserError, match=f'--cluster={address}: {problem}.*Start a cluster by'):
-    cluster.connect(address)
+    connection.connect(address)
   with pytest.raises(UserError, match=f'--cluster={address}: {problem}'):
     cluster.pool(address)
 
