@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old file or the new one."""
+"""Writes files atomically: whenever the process is killed, either the old or the new file is there."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -16,22 +17,22 @@ from delf_d2r.errors import ArtefactError, UserError
 
 
 def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
-  """Writes `data` under a temporary name in the same folder, syncs it and renames it to `path`."""
+  """Writes a file atomically: under a temporary name in the same folder, synced and renamed to `path`."""
   with atomic_replace(path) as temporary:
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def update(path: pathlib.Path, text: str) -> None:
-  """As `write_atomically`; a file of this very text is left alone, since its place may be read-only."""
+def write_if_changed(path: pathlib.Path, text: str) -> None:
+  """Writes a text file atomically unless it holds this text already: its folder may be read-only."""
   if not path.is_file() or path.read_bytes() != text.encode():
     write_atomically(path, text)
 
 
 @contextlib.contextmanager
 def atomic_replace(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives a temporary path to write to; on leaving, it is synced and takes the place of `path`.
+  """Yields a temporary path to write to; on exit, that file is synced and replaces `path`.
 
-  If the body raises, the temporary file is removed and `path` is as before.
+  If the body raises, the temporary file is removed and `path` is unchanged.
   """
   handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
   os.close(handle)
@@ -40,7 +41,7 @@ def atomic_replace(path: pathlib.Path) -> Iterator[pathlib.Path]:
     yield temporary
     with open(temporary, 'rb') as file:
       os.fsync(file.fileno())
-    # mkstemp makes files private; an artefact gets the permissions of any new file.
+    # mkstemp creates private files; an artefact gets the usual permissions of a new file.
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
     sync_directory(path.parent)
@@ -55,7 +56,7 @@ def save_array(path: pathlib.Path, array: np.ndarray) -> None:
 
 
 def load_array(path: pathlib.Path) -> np.ndarray:
-  """Opens an `.npy` file by memory map; ArtefactError if it is missing or damaged."""
+  """Memory-maps an `.npy` file, read-only; raises ArtefactError if it is missing or damaged."""
   try:
     return np.lib.format.open_memmap(path, mode='r')
   except Exception as error:  # A damaged header raises nearly any exception.
@@ -65,10 +66,10 @@ def load_array(path: pathlib.Path) -> np.ndarray:
 
 
 def safe_join(folder: pathlib.Path, name: str) -> pathlib.Path:
-  """The place of a file that `folder` holds or shall hold under that name, subfolders included.
+  """Joins a folder and the name of a file in it or in one of its subfolders.
 
   Raises:
-    ArtefactError: the name, which may come out of somebody else's artefact, leads elsewhere.
+    ArtefactError: the name, which may come from an artefact of somebody else, leads out of the folder.
   """
   parts = pathlib.PurePosixPath(name).parts
   if not parts or name.startswith('/') or '..' in parts or '\0' in name:
@@ -79,8 +80,8 @@ def safe_join(folder: pathlib.Path, name: str) -> pathlib.Path:
   return folder / name
 
 
-def parse_json(text: str) -> object:
-  """`json.loads` with one kind of error: ValueError also where the text is nested too deeply to be parsed."""
+def parse_json(text: str) -> Any:
+  """Parses JSON; raises ValueError also if the text is nested too deeply."""
   try:
     return json.loads(text)
   except RecursionError:
@@ -88,7 +89,11 @@ def parse_json(text: str) -> object:
 
 
 def fingerprint(path: pathlib.Path) -> str:
-  """A digest of a file, or of all files of a directory and their names in it; '' if there is neither."""
+  """Returns a digest of a file, or of the names and contents of all files below a directory.
+
+  Returns:
+    16 hexadecimal digits; '' if there is neither a file nor a directory.
+  """
   if not path.exists():
     return ''
   digest = hashlib.sha256()
@@ -101,7 +106,7 @@ def fingerprint(path: pathlib.Path) -> str:
 
 
 def crc32c(path: pathlib.Path) -> int:
-  """The CRC-32C of a file."""
+  """Returns the CRC-32C of a file."""
   checksum = google_crc32c.Checksum()
   with open(path, 'rb') as file:
     while block := file.read(1 << 20):
@@ -110,7 +115,7 @@ def crc32c(path: pathlib.Path) -> int:
 
 
 def sync_directory(path: pathlib.Path) -> None:
-  """Makes renames within a directory durable."""
+  """Syncs a directory, so that the renames within it survive a power failure."""
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)
@@ -120,19 +125,24 @@ def sync_directory(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def user_errors(what: str, path: pathlib.Path) -> Iterator[None]:
-  """Turns an OSError (read-only place, full disk, ...) into a UserError that says what was being done."""
+  """Converts an OSError of the body (read-only folder, full disk, ...) to a UserError.
+
+  Args:
+    what: what fails then, for example 'cannot write'; begins the message.
+    path: the file or folder concerned.
+  """
   try:
     yield
   except OSError as error:
     raise UserError(
-      f'{what} {path}: {error}. What was finished before is kept; mend the place (or free'
-      ' space, or choose another --output) and run the same command again to go on'
+      f'{what} {path}: {error}. What was finished before is kept; make the folder writable (or'
+      ' free space, or choose another --output) and run the same command again to go on'
     ) from error
 
 
 @contextlib.contextmanager
-def readable(path: str | pathlib.Path, what: str) -> Iterator[None]:
-  """Turns what a missing or damaged file raises into a UserError: `path` is not readable as `what`."""
+def format_errors(path: str | pathlib.Path, what: str) -> Iterator[None]:
+  """Converts the errors of a missing or damaged file to a UserError: `path` is not readable as `what`."""
   try:
     yield
   except (OSError, ValueError, DecodeError) as error:

@@ -31,13 +31,13 @@ def test_write_replaces_the_old_file(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_update_leaves_a_file_of_the_same_text_alone(tmp_path, full_disk):
+def test_write_if_changed_leaves_a_file_of_the_same_text_alone(tmp_path, full_disk):
   path = tmp_path / 'x'
   path.write_text('\u00fc\n', encoding='utf-8')
-  files.update(path, '\u00fc\n')
+  files.write_if_changed(path, '\u00fc\n')
   for other in (path, tmp_path / 'missing'):
     with pytest.raises(OSError, match='No space left'):
-      files.update(other, 'new')
+      files.write_if_changed(other, 'new')
   assert path.read_text(encoding='utf-8') == '\u00fc\n'
 
 

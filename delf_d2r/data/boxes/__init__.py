@@ -1,1 +1,1 @@
-"""Boxes in files of several forms."""
+"""Boxes in files of several formats."""

@@ -1,11 +1,11 @@
-"""Boxes of a data set in one CSV file: `image,ymin,xmin,ymax,xmax[,score]`, coordinates in [0, 1]."""
+"""Boxes of a data set in a CSV file: `image,ymin,xmin,ymax,xmax[,score]`, coordinates in [0, 1]."""
 
 import csv
 import hashlib
 import math
 import pathlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,23 +16,23 @@ from delf_d2r.structures import Boxes
 COLUMNS = ('image', 'ymin', 'xmin', 'ymax', 'xmax')
 
 
-def read_boxes(path: str | pathlib.Path, image_names: list[str] | tuple[str, ...]) -> dict[str, Boxes]:
-  """Reads the boxes of the given images; lines of other images are left out.
+def read_boxes(path: str | pathlib.Path, image_names: Sequence[str]) -> dict[str, Boxes]:
+  """Reads the boxes of the given images; rows of other images are skipped.
 
   Args:
-    path: the CSV file. Rows of one image may stand anywhere; they keep their order.
+    path: the CSV file. The rows of an image need not be adjacent; they keep their order.
     image_names: M names relative to the folder of photos.
 
   Returns:
-    Boxes by image name; an image without a row is not in it.
+    Boxes by image name, without the images that have no row.
 
   Raises:
-    UserError: no such file, a column is missing, or a box is no box: the message names the line.
+    UserError: the file or a column is missing, or a row is malformed; the message names the line.
   """
   path = pathlib.Path(path)
   rows = _parse(path)
   found = {}
-  # Two spellings may mean one photo.
+  # Several spellings may name one photo.
   for image, spellings in name_matching.names_by_image(rows, image_names, source=str(path)).items():
     table = np.array([entry for name in spellings for entry in rows[name]], np.float32)
     found[image] = Boxes(table[:, :4], table[:, 4])
@@ -40,7 +40,7 @@ def read_boxes(path: str | pathlib.Path, image_names: list[str] | tuple[str, ...
 
 
 def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
-  rows = defaultdict(list)
+  rows: dict[str, list[list[float]]] = defaultdict(list)
   for place, row in read_rows(path, COLUMNS, optional=('score',)):
     try:
       box = [float(row[column]) for column in COLUMNS[1:]]
@@ -57,18 +57,24 @@ def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
 def read_rows(
   path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-  """Yields (`file:line`, row) of a CSV file with a header; a row that ends early has None for the rest.
+  """Yields (`file:line`, row) for each row of a CSV file with a header.
+
+  The missing values of a short row are None.
+
+  Args:
+    path: the CSV file.
+    columns: the columns that the header must name.
+    optional: further columns, for the message.
 
   Raises:
-    UserError: it is no UTF-8 CSV file, or the header lacks one of `columns`; `optional` ones are named as
-      such in the message.
+    UserError: the file is no UTF-8 CSV file, or its header lacks one of `columns`.
   """
   try:
     with open(path, encoding='utf-8-sig', newline='') as file:
       reader = csv.DictReader(file)
       missing = [column for column in columns if column not in (reader.fieldnames or ())]
       if missing:
-        more = f' and, if you like, {", ".join(optional)}' if optional else ''
+        more = f' and optionally {", ".join(optional)}' if optional else ''
         raise UserError(f'{path}:1: the header lacks {", ".join(missing)}; wanted {",".join(columns)}{more}')
       for row in reader:
         yield f'{path}:{reader.line_num}', row
@@ -76,8 +82,13 @@ def read_rows(
     raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
 
 
-def check_box(box, place: str) -> None:
-  """Raises UserError unless `box` is [ymin, xmin, ymax, xmax] within [0, 1] and has an area."""
+def check_box(box: Iterable[float | str], place: str) -> None:
+  """Raises UserError unless `box` is [ymin, xmin, ymax, xmax] within [0, 1] with a positive area.
+
+  Args:
+    box: four numbers.
+    place: the origin of the box, for example `file:line`; begins the message.
+  """
   try:
     ymin, xmin, ymax, xmax = map(float, box)
   except (TypeError, ValueError):
@@ -85,11 +96,11 @@ def check_box(box, place: str) -> None:
   # Written so that NaN fails.
   if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
     raise UserError(
-      f'{place}: ymin,xmin,ymax,xmax = {",".join(f"{value:g}" for value in box)} must satisfy'
-      ' 0 <= min < max <= 1: coordinates are shares of height and width, not pixels'
+      f'{place}: ymin,xmin,ymax,xmax = {ymin:g},{xmin:g},{ymax:g},{xmax:g} must satisfy 0 <= min < max <= 1:'
+      ' coordinates are shares of height and width, not pixels'
     )
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
-  """A digest of the file's contents."""
+  """Returns a digest of the content of a file."""
   return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Boxes that exist already, in any of their forms: a CSV file, an artefact, a directory of `.boxes` files."""
+"""Reads boxes from a CSV file, an artefact or a directory of `.boxes` files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from delf_d2r.structures import Boxes
 
 
 def read(path: str | pathlib.Path, image_names: Sequence[str]) -> dict[str, Boxes]:
-  """The boxes of the given images; those of other images are left out.
+  """Reads the boxes of the given images; those of other images are skipped.
 
   Args:
-    path: a CSV file (boxes_file.py), a directory that detect_boxes made, or a directory of `.boxes` files
-      (legacy_boxes.py).
+    path: a CSV file (csv_file.py), an artefact of detect_boxes, or a directory of `.boxes` files
+      (legacy/box_files.py).
     image_names: M names relative to the folder of photos.
 
   Returns:
-    Boxes by image name; an image without an entry is not in it.
+    Boxes by image name, without the images that have no entry.
 
   Raises:
-    UserError: nothing is there, it is damaged, or it has none of these images.
+    UserError: the file or directory is missing or damaged, or contains none of these images.
   """
   path = pathlib.Path(path)
   if not path.is_dir():
@@ -37,7 +37,7 @@ def read(path: str | pathlib.Path, image_names: Sequence[str]) -> dict[str, Boxe
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
-  """Equal where the boxes are, whenever they were written."""
+  """Returns a digest of the boxes; equal boxes have equal digests, whenever they were written."""
   path = pathlib.Path(path)
   if not path.is_dir():
     return csv_file.fingerprint(path)

@@ -1,11 +1,12 @@
-"""Boxes to train a detector on, from three kinds of file; what is wrong with a row stays with its photo.
+"""Reads boxes for training a detector from files of three formats.
 
-- Google Landmark Boxes: `id,box`, a box being four numbers, top left bottom right, as shares of the photo;
-  the landmark of an id comes from the landmarks' own `train.csv` (`id,url,landmark_id`).
-- Any CSV file `image,ymin,xmin,ymax,xmax` with, if wanted, `class` and `group`.
+- Google Landmark Boxes: `id,box`, where a box is four numbers, top left bottom right, as shares of the photo.
+The
+  landmark of an id comes from `train.csv` of the landmarks (`id,url,landmark_id`).
+- Any CSV file `image,ymin,xmin,ymax,xmax` with the optional columns `class` and `group`.
 - COCO JSON: `images`, `annotations` with `bbox` [x, y, width, height] in pixels, `categories`.
 
-All boxes are those of the upright photo.
+All boxes refer to the upright photo. Malformed rows are no error: they are reported with their photo.
 """
 
 import csv
@@ -25,8 +26,8 @@ from delf_d2r.errors import UserError
 
 DEFAULT_CLASS = 'landmark'
 
-# Sides beyond the photo by less than this are the rounding of whoever wrote the file: they are moved onto its
-# edge. A pixel in 1,000.
+# Coordinates outside of the photo by at most this are rounding errors of the file and are clipped: one pixel
+# in 1,000.
 TOLERANCE = 1e-3
 
 _GOOGLE_COLUMNS = ('id', 'box')
@@ -34,15 +35,16 @@ _GOOGLE_COLUMNS = ('id', 'box')
 
 @dataclasses.dataclass(frozen=True)
 class PhotoBoxes:
-  """What a file says about one photo.
+  """The boxes of one photo.
 
   Attributes:
-    name: the photo's name; where there is no such photo, what the file calls it.
-    path: the photo's file; None where there is no such photo.
-    boxes: float32 [R, 4], `[ymin, xmin, ymax, xmax]` normalised, each of some area.
-    classes: of R boxes, the names of what is in them.
-    groups: of R boxes, which landmark or thing it is; '' where the file does not tell.
-    problems: what cannot be used, and why. A photo that has any is no example of a photo without objects.
+    name: name of the photo; if there is no such photo, its name in the file.
+    path: path of the photo; None if there is no such photo.
+    boxes: float32 [R, 4], `[ymin, xmin, ymax, xmax]`, normalised, with positive areas.
+    classes: names of the classes of the R boxes.
+    groups: the landmark or object of each of the R boxes; '' if the file does not tell.
+    problems: the reasons why rows of the file cannot be used. A photo with any of them cannot serve as an
+      example without objects.
   """
 
   name: str
@@ -58,7 +60,7 @@ class PhotoBoxes:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One box of a file: where it stands there, the photo's name, and the numbers or what is wrong."""
+  """One box of a file: its place there, the name of the photo, and either the box or a problem."""
 
   place: str
   photo: str
@@ -71,18 +73,18 @@ class _Row:
 def read(
   path: str | pathlib.Path, photos: ImageList, *, landmarks_path: str | pathlib.Path | None = None
 ) -> list[PhotoBoxes]:
-  """Reads a file of boxes of any of the three kinds, told apart by what they are.
+  """Reads a file of boxes in any of the three formats, which are told apart by their content.
 
   Args:
     path: the file; `.json` is COCO, a CSV file with a column `box` is Google Landmark Boxes.
     photos: N photos; names are matched as in name_matching.py, so an id finds its photo in any subfolder.
-    landmarks_path: `train.csv` of the landmarks; Google Landmark Boxes alone use it.
+    landmarks_path: `train.csv` of the landmarks; only for Google Landmark Boxes.
 
   Returns:
-    All photos, in their order, with their boxes, and after them what the file names and is not there.
+    All photos in their order with their boxes, followed by the missing photos that the file names.
 
   Raises:
-    UserError: the file cannot be read as any of the three, names none of the photos, or a name fits several.
+    UserError: the file has none of the formats or names none of the photos, or a name matches several photos.
   """
   path = pathlib.Path(path)
   if path.suffix.lower() == '.json':
@@ -96,11 +98,11 @@ def read(
     raise UserError(
       f'{path}: --landmarks is for Google Landmark Boxes (id,box); this file is another kind. Drop the flag'
     )
-  return _joined(list(rows), photos, path)
+  return _join_photos(list(rows), photos, path)
 
 
 def whole_photos(photos: ImageList) -> list[PhotoBoxes]:
-  """Every photo as one object that fills it; its group is its folder, or its own name where it has none."""
+  """Returns every photo as one object that fills it, grouped by folder, or alone if it is in no folder."""
   return [
     PhotoBoxes(
       name,
@@ -129,7 +131,7 @@ def _google_rows(path: pathlib.Path, landmarks_path: str | pathlib.Path | None) 
 
 
 def _landmarks(path: pathlib.Path, wanted: set[str]) -> dict[str, str]:
-  """The landmark of each wanted id that the file has."""
+  """Reads the landmarks of the wanted ids, as far as the file contains them."""
   found = {
     row['id']: row['landmark_id'] or ''
     for _, row in csv_file.read_rows(path, ('id', 'landmark_id'))
@@ -175,22 +177,24 @@ def _coco_rows(path: pathlib.Path) -> Iterator[_Row]:
     elif category not in categories:
       yield _Row(place, photo, problem=f'its category_id {category} is not among the categories')
     elif item.get('iscrowd'):
-      yield _Row(place, photo, problem='a crowd (iscrowd), which is no single object')
+      yield _Row(place, photo, problem='a crowd (iscrowd), which is not a single object')
     else:
       try:
         width, height = float(images[image]['width']), float(images[image]['height'])
         x, y, w, h = map(float, bbox)
         box = (y / height, x / width, (y + h) / height, (x + w) / width)
       except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        yield _Row(place, photo, problem=f'bbox {bbox} of an image whose size is missing, or no four numbers')
+        yield _Row(
+          place, photo, problem=f'bbox {bbox} is not four numbers, or the size of its image is missing'
+        )
       else:
         yield _row(place, photo, box, categories[category])
 
 
 def _row(place: str, photo: str, box: Iterable, class_name: str = DEFAULT_CLASS, group: str = '') -> _Row:
-  """A row with its box checked: four numbers in [0, 1], up to TOLERANCE, and of some area."""
+  """Returns a row whose box is checked: four numbers in [0, 1] up to TOLERANCE, and a positive area."""
   try:
-    # Checked as they will be stored: a thin box can lose its area by rounding.
+    # Checked in the precision in which they are stored: a thin box can lose its area by rounding.
     numbers = [float(np.float32(value)) for value in box]
     if len(numbers) != 4:
       raise ValueError
@@ -205,16 +209,17 @@ def _row(place: str, photo: str, box: Iterable, class_name: str = DEFAULT_CLASS,
   return _Row(place, photo or '', tidy, class_name, group)
 
 
-def _joined(rows: list[_Row], photos: ImageList, source: pathlib.Path) -> list[PhotoBoxes]:
+def _join_photos(rows: list[_Row], photos: ImageList, source: pathlib.Path) -> list[PhotoBoxes]:
   known = name_matching.match_those_present(
     (row.photo for row in rows if row.photo), photos.names, source=str(source)
   )
   if rows and not known:
     raise UserError(
-      f'{source}: none of its {len(rows)} boxes is of one of the {len(photos)} photos (it names'
-      f' {rows[0].photo!r}, there is {photos.names[0]!r}). Names are relative to --images'
+      f'{source}: none of its {len(rows)} boxes belongs to one of the {len(photos)} photos (it names'
+      f' {rows[0].photo!r}, a photo is {photos.names[0]!r}). Names are relative to --images'
     )
-  present, absent = defaultdict(list), defaultdict(list)
+  present: dict[str, list[_Row]] = defaultdict(list)
+  absent: dict[str, list[_Row]] = defaultdict(list)
   for row in rows:
     if row.photo in known:
       present[photos.names[known[row.photo]]].append(row)
@@ -242,7 +247,7 @@ def _photo_boxes(
 
 
 def select_classes(photo: PhotoBoxes, classes: Sequence[str]) -> PhotoBoxes:
-  """The photo with its boxes of the given classes alone."""
+  """Returns the photo with only its boxes of the given classes."""
   kept = [number for number, name in enumerate(photo.classes) if name in classes]
   return dataclasses.replace(
     photo,

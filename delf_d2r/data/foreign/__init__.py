@@ -1,1 +1,1 @@
-"""Files of other programs: readers that run nothing and bound what they allocate."""
+"""Files of other programs. The readers execute nothing in a file and limit the memory that they allocate."""

@@ -1,9 +1,9 @@
-"""Reads a pickle of plain containers and NumPy arrays without running anything it names.
+"""Reads pickles of plain containers and NumPy arrays without executing anything that they name.
 
-A pickle is a program: it may import any function and call it. Revisited publishes its annotations as
-pickles all the same, so this reader admits numbers, text, bytes, lists, tuples, dicts, sets, and the few
-names by which NumPy's arrays, dtypes and scalars are pickled (NumPy 1 and 2, Python 2 and 3). Even these
-are not given to NumPy: stand-ins check shape, dtype and byte count before an array is filled.
+A pickle is a program that may import and call any function. The annotations of Revisited are published as
+pickles, so this reader admits numbers, text, bytes, lists, tuples, dicts, sets, and the few globals by which
+the arrays, dtypes and scalars of NumPy are pickled (NumPy 1 and 2, Python 2 and 3). Even these are not passed
+to NumPy: substitutes check shape, dtype and number of bytes before an array is filled.
 """
 
 import io
@@ -21,16 +21,17 @@ _MEMO_WRITES = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
 
 
 class RefusedError(Exception):
-  """The pickle holds something that is not admitted."""
+  """The pickle contains something that is not admitted."""
 
 
 def loads(data: bytes) -> object:
-  """The object pickled in `data`; NumPy arrays come as instances of a subclass, see `np.asarray`.
+  """Returns the object pickled in `data`.
 
-  Text pickled by Python 2 is read as Latin-1.
+  NumPy arrays are instances of a subclass, which `np.asarray` converts. Text pickled by Python 2 is decoded
+  as Latin-1.
 
   Raises:
-    ValueError: the pickle names anything but the admitted globals, or is damaged or cut short.
+    ValueError: the pickle names a global that is not admitted, or is damaged or truncated.
   """
   try:
     check_opcodes(data, len(data))
@@ -39,20 +40,28 @@ def loads(data: bytes) -> object:
     raise ValueError(str(error)) from error
   except Exception as error:  # A damaged pickle raises nearly any exception.
     raise ValueError(
-      f'the pickle is damaged or cut short ({type(error).__name__}: {error}); fetch the file again'
+      f'the pickle is damaged or cut short ({type(error).__name__}: {error}); download the file again'
     ) from error
 
 
 def check_opcodes(data: bytes | BinaryIO, size: int) -> None:
-  """Walks through one pickle: it ends with STOP, and its memo is no larger than the `size` bytes it is from.
+  """Checks the opcodes of one pickle: it ends with STOP, and no slot of its memo is greater than `size`.
 
-  The C unpickler allocates as much memo as the largest slot written asks for, up to 64 GiB.
+  The unpickler of CPython allocates a memo for the greatest slot that is written, up to 64 GiB.
+
+  Args:
+    data: the pickle.
+    size: number of bytes of the file that it comes from.
+
+  Raises:
+    RefusedError: a slot is greater.
+    ValueError: the pickle is damaged.
   """
   for opcode, argument, position in pickletools.genops(data):
-    if opcode.name in _MEMO_WRITES and argument > size:
+    if opcode.name in _MEMO_WRITES and argument is not None and argument > size:
       raise RefusedError(
         f'the pickle is damaged: byte {position} writes memo slot {argument} of a file of {size}'
-        ' bytes; fetch the file again'
+        ' bytes; download the file again'
       )
 
 
@@ -71,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Global:
-  """What the pickle gets for an admitted name: callable, and closed to the opcode BUILD."""
+  """The substitute of an admitted global: it can be called, but the opcode BUILD cannot change it."""
 
   __slots__ = ('_function',)
 
@@ -91,7 +100,7 @@ class _Global:
 
 
 class _Dtype:
-  """A dtype under construction: the pickle names it first and adds the byte order by BUILD."""
+  """A dtype under construction: the pickle names it first, then sets the byte order by BUILD."""
 
   __slots__ = ('dtype',)
 
@@ -108,15 +117,15 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-  """An array under construction: BUILD brings shape, dtype and content."""
+  """An array under construction: BUILD sets shape, dtype and content."""
 
   def __setstate__(self, state):
     _version, shape, dtype, is_fortran, content = state
     dtype = _checked_dtype(dtype)
-    if isinstance(content, str):  # Bytes of Python 2.
+    if isinstance(content, str):  # Bytes pickled by Python 2.
       content = content.encode('latin1')
     if not isinstance(content, list if dtype.hasobject else bytes):
-      raise RefusedError(f'an array of {dtype} holds {type(content).__name__}')
+      raise RefusedError(f'an array of {dtype} contains {type(content).__name__}')
     _check_size(shape, dtype, len(content) if dtype.hasobject else len(content) / dtype.itemsize)
     super().__setstate__((1, shape, dtype, bool(is_fortran), content))
 
@@ -164,7 +173,7 @@ _ADMITTED = types.MappingProxyType(
     ('numpy', 'ndarray'): _Global(),
     ('numpy', 'dtype'): _Global(lambda text, _align=False, _copy=True: _Dtype(text)),
     ('_codecs', 'encode'): _Global(_encode),
-    # Protocols 0 to 2 write b'' as a call without arguments.
+    # Protocols 0 to 2 represent b'' by a call without arguments.
     ('__builtin__', 'bytes'): _Global(lambda: b''),
     **{
       (f'numpy.{core}.{module}', name): _Global(function)

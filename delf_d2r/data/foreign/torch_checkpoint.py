@@ -1,8 +1,9 @@
-"""Reads the tensors of a PyTorch checkpoint into NumPy, without PyTorch and without running its pickle.
+"""Reads the tensors of a PyTorch checkpoint into NumPy, without PyTorch and without executing its pickle.
 
-The form is that of `torch.save` before version 1.6: three small pickles (magic number, protocol, sizes of the
-writer's integers), the pickled state dict in which tensors are views of storages named by keys, the pickled
-list of those keys, and for each key an int64 count and that many little-endian items.
+The format is that of `torch.save` before version 1.6: three small pickles (magic number, protocol, integer
+  sizes
+of the writer), the pickled state dict in which tensors are views of storages named by keys, the pickled list
+of those keys, and for each key an int64 count and that many little-endian items.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import os
 import pathlib
 import pickle
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +34,10 @@ _STORAGES = {
 
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The state dict of a checkpoint: arrays by their names, in PyTorch's layouts (convolutions are OIHW).
+  """Reads the state dict of a checkpoint: arrays by name, in the layouts of PyTorch (convolutions: OIHW).
 
   Raises:
-    UserError: the file cannot be read, is no such checkpoint, or its pickle names anything but tensors.
+    UserError: the file cannot be read, is in another format, or its pickle contains anything but tensors.
   """
   try:
     with open(path, 'rb') as file:
@@ -44,7 +46,7 @@ def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # A damaged pickle raises nearly any exception.
     raise UserError(
-      f'{path}: no PyTorch checkpoint of tensors in the form before version 1.6 ({type(error).__name__}:'
+      f'{path}: no PyTorch checkpoint of tensors in the format before version 1.6 ({type(error).__name__}:'
       f' {error}). Save it with torch.save(..., _use_new_zipfile_serialization=False)'
     ) from None
 
@@ -67,7 +69,8 @@ def _read(file, path) -> dict[str, np.ndarray]:
   return {name: tensor.of(storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _load(file: io.BufferedReader) -> object:
+def _load(file: io.BufferedReader) -> Any:
+  """Loads the next pickle of a file."""
   start = file.tell()
   restricted_pickle.check_opcodes(file, os.fstat(file.fileno()).st_size)
   file.seek(start)
@@ -90,7 +93,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-  """A view of a storage that is not read yet."""
+  """A view of a storage that is read later."""
 
   storage: _Storage
   offset: int
@@ -98,9 +101,10 @@ class _Tensor:
   strides: tuple[int, ...]
 
   def of(self, items: np.ndarray) -> np.ndarray:
+    """Returns a copy of the tensor, given the items of its storage."""
     last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
     size = math.prod(self.shape)
-    # Without steps a tensor can be of any size, whatever its storage.
+    # With strides of 0, a tensor could have any size in a small storage.
     if (
       min((self.offset, *self.shape, *self.strides)) < 0 or size > len(items) or (size and last >= len(items))
     ):
@@ -110,7 +114,7 @@ class _Tensor:
 
 
 class _Attributes(dict):
-  """An OrderedDict of the pickle; what BUILD would set on it is dropped."""
+  """The substitute of an OrderedDict; it ignores the attributes that BUILD sets."""
 
   def __setstate__(self, state):
     pass

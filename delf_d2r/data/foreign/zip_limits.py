@@ -1,14 +1,19 @@
-"""Archives of others: how much they unpack to, found out before they are unpacked into memory."""
+"""Limits the unpacked size of zip archives, before they are unpacked into memory."""
 
 import zipfile
 from typing import BinaryIO
 
 
-def check_unpacked_size(file: BinaryIO, most: int) -> None:
-  """Raises ValueError if the members of a zip archive, as `.npz` files are, unpack to over `most` bytes."""
+def check_unpacked_size(file: BinaryIO, limit: int) -> None:
+  """Raises ValueError if the members of a zip archive (such as `.npz`) have over `limit` bytes unpacked.
+
+  Args:
+    file: the archive; its position is reset to the beginning.
+    limit: bytes.
+  """
   with zipfile.ZipFile(file) as archive:
-    # A member ends where the archive says, even if there is more.
+    # zipfile reads no more of a member than the size stated in the directory of the archive.
     found = sum(member.file_size for member in archive.infolist())
-  if found > most:
-    raise ValueError(f'it unpacks to {found:,} bytes, at most {most:,} are taken')
+  if found > limit:
+    raise ValueError(f'it unpacks to {found:,} bytes, at most {limit:,} are allowed')
   file.seek(0)

@@ -1,1 +1,1 @@
-"""Ground truth in several forms, and where published benchmarks keep it."""
+"""Ground truth of retrieval benchmarks: values, file formats, and the folders of published benchmarks."""

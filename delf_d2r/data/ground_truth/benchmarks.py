@@ -1,7 +1,7 @@
-"""Data sets with ground truth under one form: Revisited Oxford and Paris, the mini benchmark, any folder.
+"""Locates benchmarks: Revisited Oxford and Paris, the mini benchmark, or any folder with ground truth.
 
-A folder holds photos, subfolders included, and `ground_truth.json` of the form of `ground_truth.py`; if there
-are any, `boxes.csv` of the form of `boxes_file.py`.
+Such a folder holds photos, also in subfolders, and `ground_truth.json` in the format of ground_truth.py. It
+may hold the true boxes, `boxes.csv`, in the format of data/boxes/csv_file.py.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ _BOXES = 'boxes.csv'
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-  """Where the parts of a data set lie.
+  """The paths of the parts of a data set.
 
   Attributes:
     name: one of NAMES.
     images: folder of the index images.
-    ground_truth: file of the queries; None for photos alone.
+    ground_truth: file of the queries; None: photos without queries.
     query_images: folder of the query images; None: the same as `images`.
-    boxes: file of the true boxes; None where there are none.
-    codebook: whose index images codebooks are trained on; None: its own.
+    boxes: file of the true boxes; None: there are none.
+    codebook: the benchmark whose index images codebooks are trained on; None: this one.
   """
 
   name: str
@@ -45,7 +45,7 @@ class Benchmark:
     return self.name in REVISITED
 
   def dataset(self) -> Dataset:
-    """The photos and queries; UserError if any are missing."""
+    """Loads the photos and queries; raises UserError if any are missing."""
     return Dataset.load(self.images, ground_truth=self.ground_truth, query_images=self.query_images)
 
 
@@ -58,29 +58,29 @@ def locate(
   codebook: Benchmark | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
-  """Finds a data set on the disk; makes the mini benchmark there unless it is there already.
+  """Locates a data set on disk; generates the mini benchmark unless it is there already.
 
-  Oxford's codebooks are trained on Paris and Paris's on Oxford where both lie in one folder: the protocol of
-  the paper.
+  If Oxford and Paris are in the same folder, the codebook of each is trained on the index images of the
+  other, as in the paper.
 
   Args:
     name: one of NAMES.
-    root: its folder; of Revisited's also the one around it.
-    ground_truth: takes the place of the file in the folder.
+    root: folder of the data set; for Oxford and Paris also the folder around it.
+    ground_truth: used instead of the file in the folder.
     query_images: folder of the query images; by default the folder itself.
-    codebook: takes the place of the photos that codebooks are trained on.
-    progress: called with (done, total) while the mini benchmark is made.
+    codebook: benchmark to train codebooks on, instead of the default.
+    progress: called with (done, total) while the mini benchmark is generated.
 
   Raises:
-    UserError: there is no ground truth, with what to fetch.
+    UserError: there is no ground truth. For published data sets, the message says where to download it.
   """
   found = _locate(name, pathlib.Path(root), progress)
-  given = {
-    'ground_truth': ground_truth and pathlib.Path(ground_truth),
-    'query_images': query_images and pathlib.Path(query_images),
-    'codebook': codebook,
-  }
-  found = dataclasses.replace(found, **{part: value for part, value in given.items() if value})
+  found = dataclasses.replace(
+    found,
+    ground_truth=pathlib.Path(ground_truth) if ground_truth else found.ground_truth,
+    query_images=pathlib.Path(query_images) if query_images else found.query_images,
+    codebook=codebook or found.codebook,
+  )
   if found.ground_truth is None or not found.ground_truth.is_file():
     raise UserError(
       f'{found.ground_truth}: no ground truth there. Put it there, or give it by --ground_truth'

@@ -1,26 +1,26 @@
-"""Ground truth of a retrieval benchmark: which index images show what each query image shows.
+"""Ground truth of a retrieval benchmark: which index images show the object of each query.
 
-The project's own form is one JSON object:
+The format of this project is one JSON object:
 
   {
     "version": 1,
-    "name": "miniature landmarks",              optional, else the file's stem
+    "name": "miniature landmarks",              optional; default: the name of the file
     "index_images": ["scenes/000.jpg", ...],    optional; absent or empty: all photos of the folder
     "queries": [
       {
         "image": "queries/clock.jpg",
-        "name": "clock 1",                      optional, else the image
+        "name": "clock 1",                      optional; default: the image
         "box": [0.1, 0.2, 0.9, 0.8],            optional: [ymin, xmin, ymax, xmax], normalised
-        "box_pixels": [20, 10, 80, 90],         or this: [xmin, ymin, xmax, ymax] in pixels
-        "easy": ["scenes/003.jpg"],             positives that are easy to find; absent: none
+        "box_pixels": [20, 10, 80, 90],         instead of box: [xmin, ymin, xmax, ymax] in pixels
+        "easy": ["scenes/003.jpg"],             positives that are easy to find; default: none
         "hard": ["scenes/017.jpg"],             positives that are hard to find
-        "junk": ["queries/clock.jpg"]           neither right nor wrong: left out of the ranking
+        "junk": ["queries/clock.jpg"]           neither positive nor negative: removed from rankings
       }
     ]
   }
 
-Names are paths relative to the image folder. A query image that is itself an index image stands in its
-own junk list (leave-one-out). Revisited's `.pkl` and `.mat` files are read by `revisited.py`.
+Names are paths relative to the image folder. A query image that is also an index image belongs to the junk of
+its query (leave-one-out). The `.pkl` and `.mat` files of Revisited Oxford and Paris are read by revisited.py.
 """
 
 import collections
@@ -29,6 +29,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,12 @@ _QUERY_KEYS = ('image', 'name', 'box', 'box_pixels', *LABELS)
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedQuery:
-  """A query whose images are numbers: int64 arrays of positions in the list of index images."""
+  """A query with image ids instead of names.
+
+  Attributes:
+    name: name of the query.
+    easy, hard, junk: int64 arrays of positions in the list of index images.
+  """
 
   name: str
   easy: np.ndarray
@@ -69,22 +75,23 @@ class ResolvedQuery:
 def resolve(
   ground_truth: GroundTruth, image_names: Sequence[str], *, distractors: range = range(0)
 ) -> tuple[ResolvedQuery, ...]:
-  """The queries of `ground_truth` with positions in `image_names` in the place of names.
+  """Returns the queries of a ground truth with positions in `image_names` instead of names.
 
-  Photos beyond the ground truth's `index_images` are distractors. A photo that is there but could not be
-  decoded belongs at the end of `image_names`: no ranking reaches it, so it counts as not found.
+  Photos that are not among the `index_images` of the ground truth are distractors. Photos that exist but
+  could not be decoded belong at the end of `image_names`: no ranking contains them, so they count as not
+  found.
 
   Args:
     ground_truth: Q queries.
     image_names: M paths relative to the image folder, in the order of image ids.
-    distractors: positions in `image_names` that no name of the ground truth means, whatever they are called.
+    distractors: positions in `image_names` of photos that no name of the ground truth may match.
 
   Returns:
-    Q resolved queries, in the ground truth's order. Names are matched by `name_matching.match_names`.
+    Q resolved queries, in the order of the ground truth. Names are matched by `name_matching.match_names`.
 
   Raises:
-    MissingImagesError: index images that are named but absent.
-    UserError: a name fits several photos, or two names of one query mean the same photo.
+    MissingImagesError: index images of the ground truth are missing.
+    UserError: a name matches several photos, or two names of one query match the same photo.
   """
   labelled = (image for query in ground_truth.queries for label in LABELS for image in getattr(query, label))
   names = {*ground_truth.index_images, *labelled}
@@ -109,11 +116,11 @@ def _resolve_query(query: QueryGroundTruth, matches: dict[str, int], source: str
 
 
 def load(path: str | os.PathLike) -> GroundTruth:
-  """Reads ground truth: this project's `.json`, or Revisited's `gnd_*.pkl` or `gnd_*.mat`.
+  """Reads ground truth: the `.json` of this project, or `gnd_*.pkl` or `gnd_*.mat` of Revisited.
 
   Raises:
-    UserError: the file cannot be read, is damaged, too large, of another form, or contradicts itself; the
-      message names the file, the query, what was expected and what was found.
+    UserError: the file cannot be read, is damaged, too large or in another format, or contradicts itself. The
+      message names the file, the query, the expected and the found value.
   """
   path = pathlib.Path(path)
   readers = {'.json': _read_json, '.pkl': revisited.read_pickle, '.mat': revisited.read_mat}
@@ -132,10 +139,10 @@ def load(path: str | os.PathLike) -> GroundTruth:
 
 
 def save_json(ground_truth: GroundTruth, path: str | os.PathLike) -> None:
-  """Writes the project's JSON form: the same bytes for the same ground truth, all of it or nothing.
+  """Writes ground truth as JSON, atomically; equal ground truths give equal bytes.
 
   Raises:
-    OSError: the place is read-only or full.
+    OSError: the folder is read-only or the disk is full.
   """
   queries = [
     {key: value for key, value in dataclasses.asdict(query).items() if value is not None}
@@ -155,7 +162,7 @@ def _read_json(path: pathlib.Path) -> GroundTruth:
   document = _object(_parse_json(path), 'the file', _TOP_KEYS, required=('version', 'queries'))
   version = document['version']
   if version != VERSION or isinstance(version, bool):
-    raise ValueError(f'version: expected {VERSION}, found {version!r}; write the file anew with this version')
+    raise ValueError(f'version: expected {VERSION}, found {version!r}; write the file again in this version')
   queries = tuple(_query_from_json(entry, i) for i, entry in enumerate(_list(document['queries'], 'queries')))
   index_images = tuple(_list(document.get('index_images', []), 'index_images'))
   return GroundTruth(document.get('name', path.stem), index_images, queries)
@@ -166,7 +173,7 @@ def _parse_json(path: pathlib.Path) -> object:
     raise ValueError(f'expected finite numbers, found {text}')
 
   try:
-    # utf-8-sig: some editors open a file with a byte order mark.
+    # utf-8-sig: some editors begin a file with a byte order mark.
     text = path.read_bytes().decode('utf-8-sig')
   except UnicodeDecodeError as error:
     raise ValueError(
@@ -184,7 +191,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
   document = dict(pairs)
   if len(document) != len(pairs):
     key = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
-    raise ValueError(f'the key {key!r} stands twice in one object; keep one')
+    raise ValueError(f'the key {key!r} appears twice in one object; keep one')
   return document
 
 
@@ -200,7 +207,8 @@ def _query_from_json(entry: object, position: int) -> QueryGroundTruth:
   return QueryGroundTruth(**fields)
 
 
-def _object(value: object, where: str, keys: Sequence[str], required: Sequence[str]) -> dict[str, object]:
+def _object(value: object, where: str, keys: Sequence[str], required: Sequence[str]) -> dict[str, Any]:
+  """Returns a JSON object; raises ValueError if it is none, has unknown keys or lacks a required one."""
   if not isinstance(value, dict):
     raise ValueError(f'{where}: expected a JSON object, found {type(value).__name__}')
   unknown, absent = sorted(value.keys() - set(keys)), [key for key in required if key not in value]
@@ -210,7 +218,7 @@ def _object(value: object, where: str, keys: Sequence[str], required: Sequence[s
   return value
 
 
-def _list(value: object, where: str) -> list:
+def _list(value: object, where: str) -> list[Any]:
   if not isinstance(value, list):
     raise ValueError(f'{where}: expected a list, found {type(value).__name__}')
   return value

@@ -1,15 +1,17 @@
 """Reads the annotations of Revisited Oxford and Paris (Radenovic et al., CVPR 2018).
 
-`gnd_roxford5k` (70 queries, 4,993 index images) and `gnd_rparis6k` (70, 6,322) hold three things:
-`imlist`, the index images; `qimlist`, the query images; `gnd`, for each query the lists `easy`, `hard` and
-`junk` of positions in `imlist`, and the query box `bbx` = (xmin, ymin, xmax, ymax) in pixels. The pickle
-counts from 0, the MATLAB file from 1. Names have neither folder nor extension.
+`gnd_roxford5k` (70 queries, 4,993 index images) and `gnd_rparis6k` (70 and 6,322) hold three entries:
+`imlist`, the index images; `qimlist`, the query images; and `gnd`, for each query the lists `easy`, `hard`
+and `junk` of positions in `imlist`, and the query box `bbx` = (xmin, ymin, xmax, ymax) in pixels. Positions
+begin with 0 in the pickle and with 1 in the MATLAB file. Names have neither folder nor extension.
 """
 
+import math
 import numbers
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,10 +23,10 @@ _QUERY_KEYS = ('bbx', *LABELS)
 
 
 def read_pickle(path: pathlib.Path) -> GroundTruth:
-  """Reads `gnd_*.pkl` (any protocol, Python 2 or 3) without running what a pickle may contain.
+  """Reads `gnd_*.pkl` (any protocol, Python 2 or 3) without executing code of the pickle.
 
   Raises:
-    ValueError: the pickle is damaged, asks for a global, or does not have Revisited's form.
+    ValueError: the pickle is damaged, names a global that is not admitted, or has another structure.
   """
   return _ground_truth(path, restricted_pickle.loads(path.read_bytes()), first=0)
 
@@ -33,21 +35,22 @@ def read_mat(path: pathlib.Path) -> GroundTruth:
   """Reads `gnd_*.mat` (MATLAB 5 to 7.2).
 
   Raises:
-    ValueError: the file is damaged, unpacks to too much, or does not have Revisited's form.
+    ValueError: the file is damaged, its content is too large, or it has another structure.
   """
-  content = matlab_file.read(path)
-  if isinstance(content.get('gnd'), np.ndarray):
-    content['gnd'] = [_struct(element) for element in content['gnd'].ravel()]
+  content: dict[str, object] = dict(matlab_file.read(path))
+  entries = content.get('gnd')
+  if isinstance(entries, np.ndarray):
+    content['gnd'] = [_struct(element) for element in entries.ravel()]
   return _ground_truth(path, content, first=1)
 
 
 def _struct(element: object) -> object:
-  """One element of a MATLAB struct array, or of a cell array of structs."""
+  """Unwraps an element of a MATLAB struct array, or of a cell array of structs."""
   return element.ravel()[0] if isinstance(element, np.ndarray) and element.size == 1 else element
 
 
 def _ground_truth(path: pathlib.Path, content: object, *, first: int) -> GroundTruth:
-  """Checks Revisited's form; the lists of `content['gnd']` count from `first`."""
+  """Validates the content of a file; positions in the lists of `content['gnd']` begin with `first`."""
   top = _mapping(content, 'the file', _TOP_KEYS)
   index_images = _names(top['imlist'], 'imlist')
   query_images = _names(top['qimlist'], 'qimlist')
@@ -58,12 +61,17 @@ def _ground_truth(path: pathlib.Path, content: object, *, first: int) -> GroundT
   for image, entry in zip(query_images, entries, strict=True):
     where = f'query {image!r}'
     fields = _mapping(entry, where, _QUERY_KEYS)
-    labelled = {}
-    for label in LABELS:
-      positions = _positions(fields[label], f'{where}: {label}', first, len(index_images))
-      labelled[label] = tuple(index_images[i - first] for i in positions)
+    easy, hard, junk = (
+      tuple(
+        index_images[i - first]
+        for i in _positions(fields[label], f'{where}: {label}', first, len(index_images))
+      )
+      for label in LABELS
+    )
     box = tuple(_numbers(fields['bbx'], f'{where}: bbx'))
-    queries.append(QueryGroundTruth(image, image, box_pixels=box or None, **labelled))
+    # QueryGroundTruth checks that there are four numbers.
+    box_pixels = cast(tuple[float, float, float, float], box) if box else None
+    queries.append(QueryGroundTruth(image, image, None, easy, hard, junk, box_pixels))
   return GroundTruth(path.stem.removeprefix('gnd_'), index_images, tuple(queries))
 
 
@@ -82,7 +90,7 @@ def _names(value: object, where: str) -> tuple[str, ...]:
 
 
 def _name(cell: object, where: str) -> str:
-  if isinstance(cell, np.ndarray) and cell.size == 1:  # A MATLAB cell.
+  if isinstance(cell, np.ndarray) and cell.size == 1:  # A cell of MATLAB.
     cell = cell.ravel()[0]
   if not isinstance(cell, str):
     raise ValueError(f'{where}: expected an image name, found {_type(cell)}')
@@ -103,20 +111,22 @@ def _positions(value: object, where: str, first: int, count: int) -> list[int]:
 def _numbers(value: object, where: str) -> list[float]:
   found = list(_items(value, where))
   for number in found:
-    if not isinstance(number, numbers.Real) or isinstance(number, bool | np.bool_) or not np.isfinite(number):
+    if (
+      not isinstance(number, numbers.Real) or isinstance(number, bool | np.bool_) or not math.isfinite(number)
+    ):
       raise ValueError(f'{where}: expected finite numbers, found {reprlib.repr(number)}')
   return [number.item() if isinstance(number, np.generic) else number for number in found]
 
 
-def _items(value: object, where: str) -> Sequence:
-  """The elements of a list, a tuple or an array of any shape (MATLAB has no vectors)."""
+def _items(value: object, where: str) -> Sequence[Any]:
+  """Returns the elements of a list, a tuple or an array of any shape (MATLAB has no vectors)."""
   if isinstance(value, np.ndarray):
-    return np.asarray(value).ravel()
+    return list(np.asarray(value).ravel())
   if not isinstance(value, list | tuple):
     raise ValueError(f'{where}: expected a list, found {_type(value)}')
   return value
 
 
 def _type(value: object) -> str:
-  # Only the type: the text of a value out of an untrusted pickle can be of any length.
+  # Only the type: the text of a value from an untrusted pickle may have any length.
   return f'a value of type {type(value).__name__}'

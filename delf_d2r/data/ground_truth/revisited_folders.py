@@ -1,12 +1,13 @@
-"""Revisited Oxford, Paris and the million distractors on the disk: where they come from and belong.
+"""Folders of Revisited Oxford, Paris and the million distractors: their files and their download addresses.
 
-    DIR/gnd_roxford5k.pkl or .mat     as published, for rparis6k likewise
-    DIR/jpg/                          all photos; subfolders do not matter
+    DIR/gnd_roxford5k.pkl or .mat     as published; gnd_rparis6k likewise
+    DIR/jpg/                          all photos, in any subfolders
     DIR/revisitop1m.txt, DIR/jpg/     the distractors
 
-DIR may also be the folder around such a folder of the data set's name. Addresses are those of the data sets'
-own pages and of the benchmark's code (Radenovic et al., CVPR 2018; github.com/filipradenovic/revisitop). The
-archives of photos had others before, which stand beside. Nothing here fetches anything.
+DIR may also be the folder around a folder with the name of the data set. The addresses are those of the pages
+of the data sets and of the code of the benchmark (Radenovic et al., CVPR 2018;
+github.com/filipradenovic/revisitop). The archives of photos have moved; their former addresses are given,
+too. Nothing in this module downloads anything.
 """
 
 import dataclasses
@@ -23,7 +24,13 @@ PHOTOS = 'jpg'
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Files to fetch: their address, what becomes of them below DIR, and the address that they had before."""
+  """Files to download.
+
+  Attributes:
+    address: where to download them.
+    becomes: where they belong below DIR.
+    former_address: the address before the files were moved; '' if they were not.
+  """
 
   address: str
   becomes: str
@@ -32,13 +39,13 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class RevisitedFolder:
-  """What belongs in the folder of one data set.
+  """The folder of one data set.
 
   Attributes:
-    name: of the data set, and of its folder.
-    sources: what to fetch.
-    num_images, num_queries: what the ground truth names; 0 where a list does.
-    note: what a reader should know.
+    name: name of the data set and of its folder.
+    sources: the files to download.
+    num_images, num_queries: how many its ground truth names; 0 for distractors, which have a list instead.
+    note: a remark for the instructions.
   """
 
   name: str
@@ -48,7 +55,7 @@ class RevisitedFolder:
   note: str = ''
 
   def instructions(self) -> str:
-    """What to fetch and where to put it, for people."""
+    """Returns instructions for downloading the data set, as text."""
     lines = [f'{self.name}: put below one folder DIR']
     for source in self.sources:
       lines.append(f'  {source.address}')
@@ -66,10 +73,10 @@ class RevisitedFolder:
     return self.num_queries > 0
 
   def locate(self, root: str | pathlib.Path) -> pathlib.Path:
-    """The folder that holds the ground truth or list: `root`, or that of the data set's name in it.
+    """Returns the folder with the ground truth or list: `root`, or the folder of the data set within it.
 
     Raises:
-      UserError: neither does.
+      UserError: neither has one. The message contains the instructions.
     """
     for folder in (pathlib.Path(root), pathlib.Path(root) / self.name):
       if self.lists(folder):
@@ -80,14 +87,14 @@ class RevisitedFolder:
     )
 
   def lists(self, folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files in a folder that say which photos there are, the one to use first."""
+    """Returns the files in a folder that list the photos; the first one has precedence."""
     names = (
       [f'gnd_{self.name}.pkl', f'gnd_{self.name}.mat'] if self.has_ground_truth else [distractor_list.LIST]
     )
     return [folder / name for name in names if (folder / name).is_file()]
 
   def photos(self, folder: pathlib.Path) -> pathlib.Path:
-    """The folder of the photos: `jpg/`, or where that is missing the folder itself."""
+    """Returns the folder of the photos: `jpg/` or, if that is missing, the folder itself."""
     return folder / PHOTOS if (folder / PHOTOS).is_dir() else folder
 
 
@@ -119,7 +126,7 @@ FOLDERS = {
       ),
       num_images=6322,
       num_queries=70,
-      note='Photos beyond these are in the archives, too; they are not used.',
+      note='The archives contain more photos than these; the others are not used.',
     ),
     RevisitedFolder(
       'revisitop1m',

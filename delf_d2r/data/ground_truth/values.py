@@ -1,7 +1,4 @@
-"""What a ground truth says, as values that cannot contradict themselves.
-
-`ground_truth.py` reads, writes and resolves them.
-"""
+"""Validated values of a ground truth, which ground_truth.py reads, writes and resolves."""
 
 import collections
 import dataclasses
@@ -16,14 +13,18 @@ LABELS = ('easy', 'hard', 'junk')
 
 @dataclasses.dataclass(frozen=True)
 class QueryGroundTruth:
-  """What is known about one query.
+  """One query: its image, its box, and the index images that show its object.
 
   Attributes:
     name: unique among the queries.
-    image: the query image's path relative to the image folder.
-    box: `(ymin, xmin, ymax, xmax)` normalised to [0, 1], or None: the whole image.
-    easy, hard: index images that show the object; junk: index images that count neither way.
-    box_pixels: `(xmin, ymin, xmax, ymax)` in pixels, Revisited's form, or None; never beside `box`.
+    image: path of the query image, relative to the image folder.
+    box: `(ymin, xmin, ymax, xmax)` normalised to [0, 1]; None: the whole image.
+    easy, hard: index images that show the object.
+    junk: index images that are neither positives nor negatives.
+    box_pixels: `(xmin, ymin, xmax, ymax)` in pixels, the form of Revisited; None unless it replaces `box`.
+
+  Raises:
+    ValueError: a value is malformed, or two of them contradict each other.
   """
 
   name: str
@@ -34,7 +35,7 @@ class QueryGroundTruth:
   junk: tuple[str, ...] = ()
   box_pixels: tuple[float, float, float, float] | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for field in ('name', 'image'):
       _check_name(getattr(self, field), f'query {self.name!r}: {field}')
     where = f'query {self.name!r}'
@@ -50,12 +51,15 @@ class QueryGroundTruth:
           raise ValueError(f'{where}: {image!r} is both {other} and {label}; keep it in one list')
 
   def box_for(self, height: int, width: int) -> tuple[float, float, float, float] | None:
-    """The box, normalised `(ymin, xmin, ymax, xmax)`, in a photo of that size; None: the whole photo.
+    """Returns the box, normalised `(ymin, xmin, ymax, xmax)`, in a photo of that size in pixels.
 
-    Pixel boxes are rounded to whole pixels as the research code does (docs/reference.md 4.3), then clipped.
+    Pixel boxes are rounded to whole pixels (docs/reference.md 4.3), then clipped.
+
+    Returns:
+      None for the whole photo.
 
     Raises:
-      UserError: a pixel box that has no pixel inside the photo.
+      UserError: the box has no pixel inside the photo.
     """
     if self.box_pixels is None:
       return self.box
@@ -74,22 +78,25 @@ class GroundTruth:
   """The ground truth of one benchmark.
 
   Attributes:
-    name: of the benchmark.
+    name: name of the benchmark.
     index_images: paths relative to the image folder; empty: all photos of the folder.
-    queries: at least one, names unique.
+    queries: at least one, with unique names.
+
+  Raises:
+    ValueError: a value is malformed, or a query names a photo that is not among `index_images`.
   """
 
   name: str
   index_images: tuple[str, ...]
   queries: tuple[QueryGroundTruth, ...]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_name(self.name, 'name')
     if not self.queries:
       raise ValueError('queries: expected at least one, found none; without any, leave out --ground_truth')
     for name, count in collections.Counter(query.name for query in self.queries).items():
       if count > 1:
-        raise ValueError(f'query {name!r} stands {count} times; give each query a name of its own')
+        raise ValueError(f'query {name!r} appears {count} times; give each query a name of its own')
     _checked_names(self.index_images, 'index_images')
     known = {name_matching.nfc(image) for image in self.index_images}
     for query in self.queries if known else ():
@@ -106,7 +113,7 @@ def _check_name(value: object, where: str) -> None:
   if not isinstance(value, str) or not value:
     raise ValueError(f'{where}: expected a text that is not empty, found {value!r}')
   if any('\ud800' <= letter <= '\udfff' for letter in value):
-    raise ValueError(f'{where}: {value!r} has half of a surrogate pair, which UTF-8 cannot write')
+    raise ValueError(f'{where}: {value!r} has half of a surrogate pair, which UTF-8 cannot encode')
 
 
 def _checked_names(names: Iterable[str], where: str) -> Iterable[str]:
@@ -116,7 +123,7 @@ def _checked_names(names: Iterable[str], where: str) -> Iterable[str]:
     _check_name(name, where)
   if len(set(names)) != len(names):
     name, count = collections.Counter(names).most_common(1)[0]
-    raise ValueError(f'{where}: {name!r} stands {count} times; keep one')
+    raise ValueError(f'{where}: {name!r} appears {count} times; keep one')
   return names
 
 

@@ -1,1 +1,1 @@
-"""Files of the tensorflow/models DELF code, read and written."""
+"""File formats of the tensorflow/models DELF code, read and written."""

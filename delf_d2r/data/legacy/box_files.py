@@ -1,4 +1,4 @@
-"""`.boxes` files of the research code: what a detector found in one photo (docs/reference.md 1.3, 4.1)."""
+"""`.boxes` files of the tensorflow/models DELF code: the boxes of one photo (docs/reference.md 1.3, 4.1)."""
 
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,16 @@ from delf_d2r.structures import Boxes
 
 EXTENSION = '.boxes'
 
-# The id that a detector of landmarks gives to its one class.
+# The class id of a detector that knows landmarks only.
 LANDMARK_CLASS = 1
 
 
 def encode(boxes: Boxes, classes: Sequence[int] | np.ndarray | None = None) -> bytes:
-  """The bytes of a file.
+  """Encodes the boxes of one photo.
 
   Args:
-    boxes: R boxes, best first as the research code expects them.
-    classes: R ids; None: all are landmarks.
+    boxes: R boxes, sorted by descending score as the tensorflow/models DELF code expects.
+    classes: R class ids; None: all boxes are landmarks.
   """
   if classes is None:
     classes = [LANDMARK_CLASS] * len(boxes)
@@ -35,10 +35,13 @@ def encode(boxes: Boxes, classes: Sequence[int] | np.ndarray | None = None) -> b
 
 
 def decode(data: bytes) -> tuple[Boxes, np.ndarray]:
-  """The inverse of `encode`: boxes as they are, perhaps reaching beyond the image, and int64 [R] classes.
+  """Decodes the inverse of `encode`.
+
+  Returns:
+    The boxes, which may extend beyond the image, and their classes, int64 [R].
 
   Raises:
-    ValueError: it is no such file.
+    ValueError: the data have another format.
   """
   try:
     found = delf_box_pb2.Boxes.FromString(data).box
@@ -55,27 +58,27 @@ def write(path: str | pathlib.Path, boxes: Boxes, classes: Sequence[int] | np.nd
 
 
 def read(path: str | pathlib.Path) -> tuple[Boxes, np.ndarray]:
-  """Boxes and classes of one file.
+  """Reads the boxes and classes of one file.
 
   Raises:
-    UserError: it is missing or damaged.
+    UserError: the file is missing or damaged.
   """
-  with files.readable(path, f'a {EXTENSION} file'):
+  with files.format_errors(path, f'a {EXTENSION} file'):
     return decode(pathlib.Path(path).read_bytes())
 
 
 def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Boxes]]) -> int:
-  """Writes `<image name without extension>.boxes` for each image, in the subfolders of its name.
+  """Writes `<image name without extension>.boxes` for each image, subfolders included.
 
   Args:
-    directory: made if missing.
-    boxes: image names and their boxes.
+    directory: created if missing.
+    boxes: pairs of image name and boxes.
 
   Returns:
-    How many files.
+    The number of files.
 
   Raises:
-    UserError: two images differ in nothing but their extension, or the place cannot be written.
+    UserError: two image names differ only in their extension, or the directory cannot be written.
   """
   directory = pathlib.Path(directory)
   written: dict[str, str] = {}
@@ -85,8 +88,8 @@ def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Bo
       file = str(pathlib.PurePosixPath(name).with_suffix(EXTENSION))
       if file in written:
         raise UserError(
-          f'{directory / file}: would be that of {written[file]!r} and of {name!r}, for the research code'
-          ' leaves out the extension. Rename one of the photos'
+          f'{directory / file}: would be the file of both {written[file]!r} and {name!r}, because this format'
+          ' omits the extension. Rename one of the photos'
         )
       written[file] = name
       place = files.safe_join(directory, file)
@@ -96,17 +99,17 @@ def write_directory(directory: str | pathlib.Path, boxes: Iterable[tuple[str, Bo
 
 
 def read_directory(directory: str | pathlib.Path, image_names: Sequence[str]) -> dict[str, Boxes]:
-  """The boxes of the given images; files of other images are left out.
+  """Reads the boxes of the given images; files of other images are skipped.
 
   Args:
-    directory: with `.boxes` files, subfolders included.
+    directory: contains `.boxes` files, also in subfolders.
     image_names: M names relative to the folder of photos.
 
   Returns:
-    Boxes by image name; an image without a file is not in it.
+    Boxes by image name, without the images that have no file.
 
   Raises:
-    UserError: there is no such file, none is of these images, or one is damaged.
+    UserError: there are no files, none belongs to these images, or one is damaged.
   """
   directory = pathlib.Path(directory)
   found = {
@@ -114,12 +117,12 @@ def read_directory(directory: str | pathlib.Path, image_names: Sequence[str]) ->
     for path in sorted(directory.rglob(f'*{EXTENSION}'))
   }
   if not found:
-    raise UserError(f'{directory}: no {EXTENSION} files in it')
+    raise UserError(f'{directory}: contains no {EXTENSION} files')
   by_image = name_matching.names_by_image(found, image_names, source=str(directory))
-  return {image: _joined([read(found[name])[0] for name in names]) for image, names in by_image.items()}
+  return {image: _concatenate([read(found[name])[0] for name in names]) for image, names in by_image.items()}
 
 
-def _joined(parts: Sequence[Boxes]) -> Boxes:
+def _concatenate(parts: Sequence[Boxes]) -> Boxes:
   return Boxes(
     np.concatenate([part.coordinates for part in parts]), np.concatenate([part.scores for part in parts])
   )

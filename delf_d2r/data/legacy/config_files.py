@@ -1,4 +1,4 @@
-"""Configs of the research code's extractor (`delf_config`) as ours (docs/reference.md 1.4, 3.6)."""
+"""Converts extractor configs of the tensorflow/models DELF code (docs/reference.md 1.4, 3.6)."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ Legacy = delf_legacy_config_pb2.DelfConfig
 
 
 def parse(path: str | pathlib.Path) -> Legacy | None:
-  """The research code's config in a file, or None if the file is something else."""
+  """Parses a `delf_config`; returns None if the file is something else."""
   try:
     message = text_format.Parse(pathlib.Path(path).read_text(encoding='utf-8-sig'), Legacy())
   except (OSError, UnicodeDecodeError, text_format.ParseError):
     return None
-  # Fields that a config of ours never has at its top level.
+  # Fields that no config of this project has at its top level.
   own = (
     'delf_local_config',
     'delf_global_config',
@@ -33,10 +33,10 @@ def parse(path: str | pathlib.Path) -> Legacy | None:
 def load_extraction(
   path: str | pathlib.Path, *, overrides: Sequence[str] = ()
 ) -> experiment_pb2.ExperimentConfig:
-  """The part `extraction` of a config file of this project, or what a `delf_config` there amounts to.
+  """Loads the part `extraction` of a config file of this project, or converts a `delf_config`.
 
   Raises:
-    ConfigError: it is neither, or contradicts itself.
+    ConfigError: the file is neither, or contradicts itself.
   """
   legacy = parse(path)
   if legacy is None:
@@ -46,17 +46,17 @@ def load_extraction(
 
 
 def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
-  """What extracts the same features as the research code does with `config`.
+  """Converts a `delf_config` to a config that extracts the same features.
 
-  Where it wants both local features and global descriptors, the former are extracted: an artefact holds one
-  kind. Its size limits hold for crops as for whole images, and EXIF orientation is ignored. Without effect
-  are is_tf2_exported, for the form of a SavedModel is found by inspection, and layer_name and iou_threshold,
-  which are constants of its graph. Paths stay as they are, relative to the working directory.
+  If it requests both local features and global descriptors, only local features are extracted, because an
+  artefact holds one kind. Its size limits apply to crops and whole images, and EXIF orientation is ignored.
+  Three fields have no effect: is_tf2_exported, because the form of a SavedModel is detected, and layer_name
+  and iou_threshold, which are constants of its graph. Paths remain relative to the working directory.
 
   Raises:
-    ConfigError: it asks for what has no counterpart here.
+    ConfigError: a setting has no counterpart in this project.
   """
-  _refuse(config.use_square_images, 'use_square_images: true', 'photos keep their shape here')
+  _refuse(config.use_square_images, 'use_square_images: true', 'photos keep their aspect ratio')
   _refuse(
     not (config.use_local_features or config.use_global_features),
     'neither use_local_features nor use_global_features',
@@ -76,11 +76,13 @@ def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
 
 def _local(config: Legacy) -> extraction_pb2.ExtractionConfig:
   local = config.delf_local_config
-  _refuse(local.use_resized_coordinates, 'use_resized_coordinates: true', 'locations are those of the photo')
+  _refuse(
+    local.use_resized_coordinates, 'use_resized_coordinates: true', 'locations refer to the original photo'
+  )
   _refuse(local.use_pca and not local.HasField('pca_parameters'), 'use_pca', 'it needs pca_parameters')
   if config.use_global_features:
     logging.warning(
-      'use_global_features: global descriptors are left out; use_local_features: false extracts them instead'
+      'use_global_features: global descriptors are ignored; set use_local_features: false to extract them'
     )
   converted = extraction_pb2.ExtractionConfig(
     extractor=extraction_pb2.ExtractionConfig.DELF,
@@ -108,8 +110,8 @@ def _global(config: Legacy) -> extraction_pb2.ExtractionConfig:
   _refuse(
     options.use_pca,
     'delf_global_config.use_pca',
-    'there every scale is reduced before the sum, here the sum is; set it to false, which all published'
-    ' models have',
+    'it reduces the descriptor of every scale before the sum, this project reduces the sum; set it to false,'
+    ' as for all published models',
   )
   scales, chosen = list(config.image_scales), list(options.image_scales_ind)
   wrong = [position for position in chosen if not 0 <= position < len(scales)]
@@ -124,14 +126,14 @@ def _global(config: Legacy) -> extraction_pb2.ExtractionConfig:
 
 
 def _limit(config: Legacy, field: str) -> int:
-  """There a negative size means no limit, here 0 does."""
+  """Converts a size limit: a negative value means no limit in a `delf_config`, 0 in this project."""
   value = getattr(config, field)
-  _refuse(value == 0, f'{field}: 0', 'it would leave nothing of a photo; give -1 for no limit')
+  _refuse(value == 0, f'{field}: 0', 'no pixel would be left; give -1 for no limit')
   return max(value, 0)
 
 
-def _refuse(is_so: bool, what: str, why: str) -> None:
-  if is_so:
+def _refuse(is_refused: bool, what: str, why: str) -> None:
+  if is_refused:
     raise ConfigError(
-      f'the config of the research code has {what}: {why}. Change it, or write an ExtractionConfig'
+      f'the delf_config has {what}, which cannot be converted: {why}. Change it, or write an ExtractionConfig'
     )

@@ -1,4 +1,4 @@
-"""`.datum` files of the research code: one tensor of float32 or uint32, or a pair (docs/reference.md 1.1)."""
+"""`.datum` files of the tensorflow/models DELF code: a float32 or uint32 tensor (docs/reference.md 1.1)."""
 
 import math
 import pathlib
@@ -13,16 +13,16 @@ _UNSIGNED = ('uint8', 'uint16', 'uint32', 'uint64')
 
 
 def encode(array: np.ndarray) -> delf_datum_pb2.DatumProto:
-  """A tensor of any rank: floats become float32, unsigned integers uint32.
+  """Encodes a tensor of any rank: floats as float32, unsigned integers as uint32.
 
   Raises:
-    ValueError: another dtype, or an integer of more than 32 bits.
+    ValueError: the dtype is another one, or an integer has more than 32 bits.
   """
   datum = delf_datum_pb2.DatumProto()
   datum.shape.dim.extend(array.shape)
   if array.dtype.name in _FLOATS:
     datum.float_list.SetInParent()
-    # Lists: three times as fast as arrays here.
+    # protobuf takes lists three times as fast as arrays.
     datum.float_list.value.extend(array.astype(np.float32).ravel().tolist())
   elif array.dtype.name in _UNSIGNED:
     if array.size and array.max() >= 2**32:
@@ -35,10 +35,10 @@ def encode(array: np.ndarray) -> delf_datum_pb2.DatumProto:
 
 
 def decode(datum: delf_datum_pb2.DatumProto) -> np.ndarray:
-  """The inverse of `encode`: float32 or uint32.
+  """Decodes the inverse of `encode`: a float32 or uint32 tensor.
 
   Raises:
-    ValueError: it has no values, or not as many as its shape says.
+    ValueError: there are no values, or their number does not match the shape.
   """
   kind = datum.WhichOneof('kind_oneof')
   if kind is None:
@@ -51,12 +51,12 @@ def decode(datum: delf_datum_pb2.DatumProto) -> np.ndarray:
 
 
 def encode_pair(first: np.ndarray, second: np.ndarray) -> delf_datum_pb2.DatumPairProto:
-  """Two tensors."""
+  """Encodes two tensors."""
   return delf_datum_pb2.DatumPairProto(first=encode(first), second=encode(second))
 
 
 def decode_pair(pair: delf_datum_pb2.DatumPairProto) -> tuple[np.ndarray, np.ndarray]:
-  """The inverse of `encode_pair`."""
+  """Decodes the inverse of `encode_pair`."""
   return decode(pair.first), decode(pair.second)
 
 
@@ -66,10 +66,10 @@ def write(path: str | pathlib.Path, array: np.ndarray) -> None:
 
 
 def read(path: str | pathlib.Path) -> np.ndarray:
-  """The tensor of a file: float32 or uint32.
+  """Reads the tensor of a file: float32 or uint32.
 
   Raises:
-    UserError: it is missing or damaged.
+    UserError: the file is missing or damaged.
   """
-  with files.readable(path, 'a .datum file'):
+  with files.format_errors(path, 'a .datum file'):
     return decode(delf_datum_pb2.DatumProto.FromString(pathlib.Path(path).read_bytes()))

@@ -1,4 +1,4 @@
-"""`.delf` files of the research code: local features of an image, crop or query (docs/reference.md 1.2)."""
+"""`.delf` files of the tensorflow/models DELF code: features of an image or crop (docs/reference.md 1.2)."""
 
 import pathlib
 
@@ -13,9 +13,9 @@ EXTENSION = '.delf'
 
 
 def encode(features: LocalFeatures) -> bytes:
-  """The bytes of a file; the orientation, which these features do not have, is 0 as DELF's is there."""
+  """Encodes features; their orientation, which they do not have, is 0 like that of DELF in that code."""
   message = delf_feature_pb2.DelfFeatures()
-  # Lists: several times as fast as rows of arrays here.
+  # protobuf takes lists several times as fast as rows of arrays.
   columns = (features.locations, features.scales, features.attention, features.descriptors)
   for (y, x), scale, strength, descriptor in zip(*(column.tolist() for column in columns), strict=True):
     feature = message.feature.add(x=x, y=y, scale=scale, orientation=0.0, strength=strength)
@@ -25,30 +25,33 @@ def encode(features: LocalFeatures) -> bytes:
 
 
 def decode(data: bytes) -> LocalFeatures:
-  """The inverse of `encode`; of orientations nothing is kept. Of no features D is unknown: (0, 0).
+  """Decodes the inverse of `encode`, without orientations.
+
+  Returns:
+    N features. If there are none, D is unknown and the descriptors have the shape (0, 0).
 
   Raises:
-    ValueError: it is no such file, features differ in their dimensions, or a number is not finite.
+    ValueError: the data have another format, descriptors differ in dimensions, or a value is not finite.
   """
   try:
     found = delf_feature_pb2.DelfFeatures.FromString(data).feature
   except DecodeError as error:
     raise ValueError(str(error)) from None
   if data and not found:
-    raise ValueError('no features in it')
+    raise ValueError('it contains no features')
   values = [feature.descriptor.float_list.value for feature in found]
-  # A message of another kind has features without descriptors.
+  # Data of another format may parse as features without descriptors.
   for number, (feature, descriptor) in enumerate(zip(found, values, strict=True)):
     shape = feature.descriptor.shape.dim
     if not descriptor or shape != [len(descriptor)]:
       raise ValueError(f'feature {number}: a descriptor of shape {list(shape)} with {len(descriptor)} floats')
     if len(descriptor) != len(values[0]):
-      raise ValueError(f'feature {number} has {len(descriptor)} dimensions, those before {len(values[0])}')
+      raise ValueError(f'feature {number} has {len(descriptor)} dimensions, the first has {len(values[0])}')
   dimensions = len(values[0]) if values else 0
   descriptors = np.array([np.array(row, np.float32) for row in values], np.float32)
   frame = np.array([(f.y, f.x, f.scale, f.strength) for f in found], np.float32).reshape(-1, 4)
   if not (np.isfinite(descriptors).all() and np.isfinite(frame).all()):
-    raise ValueError('it has numbers that are not finite')
+    raise ValueError('it has values that are not finite')
   return LocalFeatures(frame[:, :2], frame[:, 2], frame[:, 3], descriptors.reshape(len(found), dimensions))
 
 
@@ -58,10 +61,10 @@ def write(path: str | pathlib.Path, features: LocalFeatures) -> None:
 
 
 def read(path: str | pathlib.Path) -> LocalFeatures:
-  """The features of one file, locations in the frame of what was extracted: for a box, of its crop.
+  """Reads the features of one file. Locations are in the frame of the image or, for a box, of its crop.
 
   Raises:
-    UserError: it is missing or damaged.
+    UserError: the file is missing or damaged.
   """
-  with files.readable(path, f'a {EXTENSION} file'):
+  with files.format_errors(path, f'a {EXTENSION} file'):
     return decode(pathlib.Path(path).read_bytes())

@@ -1,7 +1,7 @@
-"""Aggregated descriptors as the research code stores them, a file for each image (docs/reference.md 2.8).
+"""Aggregated descriptors in files of the tensorflow/models DELF code, one for each image.
 
-`.vlad` and `.rvlad` are one dense tensor [K * D]; `.asmk` and `.rasmk` a pair of floats [W * D] and words
-[W]; `.asmk_star` and `.rasmk_star` a pair of bytes [W * ceil(D / 8)] and words [W].
+`.vlad` and `.rvlad` hold one dense tensor [K * D], `.asmk` and `.rasmk` a pair of floats [W * D] and words
+[W], `.asmk_star` and `.rasmk_star` a pair of bytes [W * ceil(D / 8)] and words [W] (docs/reference.md 2.8).
 """
 
 import pathlib
@@ -15,22 +15,22 @@ from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import delf_datum_pb2
 from delf_d2r.structures import AggregatedDescriptor
 
-# Extension to kernel and whether regions were pooled.
+# The kernel of each extension, and whether regions are pooled.
 EXTENSIONS = {f'.{prefix}{kernel.value}': (kernel, bool(prefix)) for kernel in Kernel for prefix in ('', 'r')}
 
 
 def extension(kernel: Kernel, *, regional: bool) -> str:
-  """The extension of a file."""
+  """Returns the extension of the files of a kernel."""
   return next(name for name, form in EXTENSIONS.items() if form == (kernel, regional))
 
 
 def encode(descriptor: AggregatedDescriptor, *, kernel: Kernel, num_words: int) -> bytes:
-  """The bytes of a file.
+  """Encodes a descriptor.
 
   Args:
-    descriptor: of that kernel, pooled over regions or not.
-    kernel: which one.
-    num_words: K.
+    descriptor: aggregated descriptor of the kernel, pooled over regions or not.
+    kernel: kernel of the descriptor.
+    num_words: number of words of the codebook, K.
   """
   if not kernel.is_selective:
     dense = np.zeros((num_words, descriptor.dimensions), np.float32)
@@ -41,15 +41,15 @@ def encode(descriptor: AggregatedDescriptor, *, kernel: Kernel, num_words: int) 
 
 
 def decode(data: bytes, *, kernel: Kernel, num_words: int, dimensions: int) -> AggregatedDescriptor:
-  """The inverse of `encode`.
+  """Decodes the inverse of `encode`.
 
   Args:
     data: the bytes of a file.
-    kernel: which one they are of.
+    kernel: kernel of the descriptor.
     num_words, dimensions: K and D of the codebook.
 
   Raises:
-    ValueError: they are none of that kernel, or of another codebook.
+    ValueError: the data have another format, or belong to another kernel or codebook.
   """
   try:
     if not kernel.is_selective:
@@ -93,14 +93,14 @@ def _from_dense(dense: np.ndarray, num_words: int, dimensions: int) -> Aggregate
 
 def _require_finite(values: np.ndarray) -> None:
   if not np.isfinite(values).all():
-    raise ValueError('it has numbers that are not finite')
+    raise ValueError('it has values that are not finite')
 
 
 def read(path: str | pathlib.Path, *, num_words: int, dimensions: int) -> AggregatedDescriptor:
-  """The descriptor of one file, whose extension names the kernel.
+  """Reads the descriptor of one file, whose extension names the kernel.
 
   Raises:
-    UserError: it is missing, damaged, or of another kernel or codebook.
+    UserError: the file is missing or damaged, or belongs to another kernel or codebook.
   """
   path = pathlib.Path(path)
   kernel, _ = EXTENSIONS[path.suffix]

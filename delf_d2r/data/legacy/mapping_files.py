@@ -1,10 +1,10 @@
-"""The research code's CSV file that says which `.delf` files are of which image (docs/reference.md 4.2).
+"""The CSV file of the tensorflow/models DELF code that maps `.delf` files to images (docs/reference.md 4.2).
 
     name,index_image_id,box_id
     radcliffe_camera_000158,2,-1
     radcliffe_camera_000158_0,2,0
 
-Box -1 is the whole image; 0 and on are its boxes in the order of their scores.
+Box -1 is the whole image; boxes from 0 are sorted by descending score.
 """
 
 import csv
@@ -24,14 +24,19 @@ WHOLE_IMAGE = -1
 
 @dataclasses.dataclass(frozen=True)
 class MappedImage:
-  """The feature files of one image, without their extension: of the whole image and of each box in order."""
+  """The names of the feature files of one image, without extension.
+
+  Attributes:
+    whole: name of the file of the whole image.
+    boxes: names of the files of its boxes, in order.
+  """
 
   whole: str
   boxes: tuple[str, ...] = ()
 
 
 def encode(images: Sequence[MappedImage]) -> str:
-  """The text of a file; lines end as Python's csv module ends them, which is how the research code does."""
+  """Encodes a mapping; lines end with CR LF, the default of the csv module, which the original code uses."""
   text = io.StringIO()
   writer = csv.writer(text)
   writer.writerow(COLUMNS)
@@ -47,10 +52,11 @@ def write(path: str | pathlib.Path, images: Sequence[MappedImage]) -> None:
 
 
 def read(path: str | pathlib.Path) -> list[MappedImage]:
-  """The images of a file in the order of their ids; rows may stand in any order.
+  """Reads the images of a file, sorted by image id; rows may be in any order.
 
   Raises:
-    UserError: it cannot be read, a column is missing, a number is none, or an image lacks its whole or a box.
+    UserError: the file cannot be read, lacks a column, contains an invalid number, or lacks the whole image
+      or a box of an image.
   """
   rows: dict[int, dict[int, str]] = defaultdict(dict)
   known: set[str] = set()
@@ -64,7 +70,7 @@ def read(path: str | pathlib.Path) -> list[MappedImage]:
     if box in rows[image]:
       raise UserError(f'{place}: box {box} of image {image} is {rows[image][box]!r} already')
     if row['name'] in known:
-      raise UserError(f'{place}: {row["name"]!r} stands there twice')
+      raise UserError(f'{place}: {row["name"]!r} appears twice')
     known.add(row['name'])
     rows[image][box] = row['name']
   images = []
@@ -72,7 +78,7 @@ def read(path: str | pathlib.Path) -> list[MappedImage]:
     names = rows[image]
     if sorted(names) != list(range(WHOLE_IMAGE, len(names) + WHOLE_IMAGE)):
       raise UserError(
-        f'{path}: image {image} must have the boxes -1 (the whole), 0, 1, ..., found {sorted(names)}'
+        f'{path}: image {image} must have the boxes -1 (the whole image), 0, 1, ..., found {sorted(names)}'
       )
     images.append(MappedImage(names[WHOLE_IMAGE], tuple(names[box] for box in range(len(names) - 1))))
   return images

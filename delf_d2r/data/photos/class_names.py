@@ -1,4 +1,4 @@
-"""Class names: read from a list, and turned into the numbers that a classifier trains with."""
+"""Class names: reads them from a list and converts labels to class numbers."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from delf_d2r.errors import UserError
 
 
 def read(path: str | pathlib.Path) -> tuple[str, ...]:
-  """Class names from a text file, one a line.
+  """Reads class names from a text file, one a line.
 
   Raises:
-    UserError: it cannot be read, is empty or names a class twice.
+    UserError: the file cannot be read, is empty or names a class twice.
   """
   try:
     names = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
@@ -24,16 +24,31 @@ def read(path: str | pathlib.Path) -> tuple[str, ...]:
   return tuple(names)
 
 
-def to_numbers(labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path):
-  """int64 [n] class numbers of class names, and the names by number."""
-  classes = tuple(classes) or tuple(sorted(set(labels)))
-  numbers = {name: number for number, name in enumerate(classes)}
+def to_numbers(
+  labels: Sequence[str], photos: Sequence[str], classes: Sequence[str], source: pathlib.Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Converts the labels of photos to class numbers.
+
+  Args:
+    labels: n names of classes.
+    photos: the n names of the photos, for messages.
+    classes: names of all classes by number; empty: the sorted names that occur.
+    source: the folder or file of the labels; begins error messages.
+
+  Returns:
+    int64 [n] class numbers, and the names of the classes by number.
+
+  Raises:
+    UserError: a label is not among `classes`.
+  """
+  names = tuple(classes) or tuple(sorted(set(labels)))
+  numbers = {name: number for number, name in enumerate(names)}
   unknown = sorted(set(labels) - numbers.keys())
   if unknown:
     photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])
     raise UserError(
       f'{source}: {len(unknown)} unknown classes, for example {unknown[0]!r} of {photo}; there are'
-      f' {len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}. Correct the labels or'
+      f' {len(names)}: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""}. Correct the labels or'
       ' the list of classes'
     )
-  return np.array([numbers[label] for label in labels], np.int64), classes
+  return np.array([numbers[label] for label in labels], np.int64), names

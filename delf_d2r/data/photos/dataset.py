@@ -1,4 +1,4 @@
-"""A data set: a folder of index images and, if wanted, queries with ground truth."""
+"""A data set: a folder of index images and, optionally, queries with ground truth."""
 
 import dataclasses
 import hashlib
@@ -13,11 +13,11 @@ from delf_d2r.data.photos.image_list import ImageList
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-  """Query images with their boxes.
+  """Queries and their photos.
 
   Attributes:
-    images: the photo of each query; several queries may share one.
-    ground_truth: the queries themselves, in the same order.
+    images: the photo of each query, in the order of the queries; several queries may share a photo.
+    ground_truth: the queries.
   """
 
   images: ImageList
@@ -27,11 +27,11 @@ class Queries:
     return len(self.images)
 
   def items(self) -> list[tuple[QueryGroundTruth, str]]:
-    """Each query with the name of its photo."""
+    """Returns each query with the name of its photo."""
     return list(zip(self.ground_truth.queries, self.images.names, strict=True))
 
   def as_input(self) -> Input:
-    """Photos and boxes, the labels left out: they change no feature."""
+    """Returns photos and boxes as an input of an artefact; no feature depends on the labels."""
     boxes = [(query.name, query.image, query.box, query.box_pixels) for query in self.ground_truth.queries]
     digest = hashlib.sha256((self.images.fingerprint + json.dumps(boxes)).encode()).hexdigest()[:16]
     return Input('queries', digest, self.images.root.resolve())
@@ -39,11 +39,11 @@ class Queries:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """What a run works on.
+  """The index images of a run and its queries.
 
   Attributes:
     images: the index images.
-    queries: the query images, or None where there is nothing to score.
+    queries: the queries; None: there is nothing to evaluate.
   """
 
   images: ImageList
@@ -61,11 +61,11 @@ class Dataset:
 
     Args:
       images: folder of photos. All of them are index images unless the ground truth lists them.
-      ground_truth: `.json`, Revisited's `.pkl` or `.mat`; None for a folder without queries.
+      ground_truth: `.json`, or `.pkl` or `.mat` of Revisited; None: a folder without queries.
       query_images: folder of the query photos; None: the same as `images`.
 
     Raises:
-      UserError: no photos, or the ground truth is no ground truth or names photos that are not there.
+      UserError: there are no photos, or the ground truth is not readable or names photos that are missing.
     """
     photos = ImageList.from_folder(images)
     if ground_truth is None:
@@ -79,6 +79,6 @@ class Dataset:
     index_images = photos
     if truth.index_images:
       index_images = photos.select(truth.index_images, source=f'{ground_truth}: index images')
-    # Fails now, not after hours of extraction, if a label names a photo that is not there.
+    # A label that names a missing photo is an error now, not after hours of extraction.
     ground_truths.resolve(truth, index_images.names)
     return cls(index_images, queries)

@@ -1,11 +1,11 @@
-"""Distractors: photos that join an index and that no ground truth names, such as the million of Revisited.
+"""Distractors: photos that are added to an index and shown by no query, such as the million of Revisited.
 
-Revisited's (Radenovic et al., CVPR 2018) lie in a folder with `jpg/` and the list of those that count:
+The folder of those (Radenovic et al., CVPR 2018) holds their list and their photos:
 
-    revisitop1m.txt     a name a line, relative to jpg/, with or without extension
+    revisitop1m.txt     one name a line, relative to jpg/, with or without extension
     jpg/
 
-Any other folder of photos serves as it is.
+Any other folder of photos can be used as well; all its photos are distractors.
 """
 
 import collections
@@ -23,16 +23,19 @@ PHOTOS = 'jpg'
 
 
 def load(folder: str | pathlib.Path) -> ImageList:
-  """The photos of a folder, of Revisited's those of its list and in that order.
+  """Loads the distractors of a folder: those of the list, in its order, or all photos if there is no list.
 
-  Their names begin with the folder's own, so that they are not those of the photos that they join.
+  Their names begin with the name of the folder, so that they differ from the names of the photos of a data
+  set.
 
   Raises:
-    UserError: no photos, photos of the list are missing, or the list names one twice.
+    UserError: there are no photos, photos of the list are missing, or the list names one twice.
   """
   folder = pathlib.Path(folder).resolve()
   if (folder / LIST).is_file():
-    photos = ImageList.from_folder(folder / PHOTOS).select(read_list(folder / LIST), source=folder / LIST)
+    photos = ImageList.from_folder(folder / PHOTOS).select(
+      read_list(folder / LIST), source=str(folder / LIST)
+    )
   else:
     photos = ImageList.from_folder(folder)
   prefix = photos.root.relative_to(folder.parent).as_posix()
@@ -40,16 +43,16 @@ def load(folder: str | pathlib.Path) -> ImageList:
 
 
 def require_disjoint(distractors: ImageList, dataset: Dataset) -> None:
-  """Makes sure that no distractor is a photo of a data set, under whatever name, or has the name of one.
+  """Checks that no distractor is a photo of a data set, under any name, or has the name of one.
 
   Raises:
-    UserError: some are or have. Right answers, or the queries themselves, would count as wrong ones.
+    UserError: some are or have, so positives or queries would count as negatives.
   """
   folder = distractors.root / pathlib.PurePosixPath(distractors.names[0]).parts[0]
   shared = sorted(set(distractors.names) & set(dataset.images.names))
   if shared:
     raise UserError(
-      f'{len(shared)} distractors have the names of photos that are searched, {shared[0]!r} for one. Rename'
+      f'{len(shared)} distractors have the names of photos of the data set, for example {shared[0]!r}. Rename'
       f' the folder {folder}'
     )
   for photos in (dataset.images, *([dataset.queries.images] if dataset.queries else [])):
@@ -57,14 +60,14 @@ def require_disjoint(distractors: ImageList, dataset: Dataset) -> None:
     both = [file for file in _files(distractors) if file in files]
     if both:
       raise UserError(
-        f'{folder}: {len(both)} of these distractors are photos of the data set in {photos.root}, {both[0]}'
-        ' for one: its right answers would count as wrong. Give a folder of other photos, neither that one'
-        ' nor one around or within it'
+        f'{folder}: {len(both)} of these distractors are photos of the data set in {photos.root}, for example'
+        f' {both[0]}: positives would count as negatives. Give a folder of other photos, neither that one nor'
+        ' one around or within it'
       )
 
 
 def _files(photos: ImageList) -> Iterator[str]:
-  """Where each photo is, wherever links lead; folders are asked once, since there may be a million photos."""
+  """Yields the real path of each photo; each folder is resolved once, as there may be a million photos."""
   real_folder = functools.cache(os.path.realpath)
   for name in photos.names:
     folder, file = os.path.split(photos.path(name))
@@ -73,18 +76,18 @@ def _files(photos: ImageList) -> Iterator[str]:
 
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:
-  """The names in a list of photos.
+  """Reads a list of photos: one name a line.
 
   Raises:
-    UserError: it cannot be read as UTF-8, is empty, or names a photo twice.
+    UserError: the list cannot be read as UTF-8, is empty, or names a photo twice.
   """
   try:
     names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
   except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: cannot be read as a list of photos ({error}). Fetch it again') from None
+    raise UserError(f'{path}: cannot be read as a list of photos ({error}). Download it again') from None
   if not names:
-    raise UserError(f'{path}: expected a name a line, found none. Fetch it again')
+    raise UserError(f'{path}: expected one name a line, found none. Download it again')
   name, count = collections.Counter(names).most_common(1)[0]
   if count > 1:
-    raise UserError(f'{path}: {name!r} stands {count} times; keep one')
+    raise UserError(f'{path}: {name!r} appears {count} times; keep one')
   return names

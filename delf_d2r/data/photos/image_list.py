@@ -1,4 +1,4 @@
-"""The photos of a folder, as an ordered list of names."""
+"""An ordered list of the photos of a folder."""
 
 import dataclasses
 import functools
@@ -16,8 +16,8 @@ from delf_d2r.errors import UserError
 
 EXTENSIONS = frozenset(('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.pgm'))
 
-# Enough of a photo to notice that it changed: an edit of a compressed file changes its head, its tail or its
-# size, and a million photos are not read twice. Files without compression are read whole.
+# Bytes at the beginning and the end of a photo that enter its fingerprint. An edit of a compressed file
+# changes one of these or the size, and a million photos need not be read completely. Uncompressed files are.
 _SAMPLE_BYTES = 4096
 _UNCOMPRESSED = frozenset(('.bmp', '.tif', '.tiff', '.ppm', '.pgm'))
 
@@ -28,8 +28,8 @@ class ImageList:
 
   Attributes:
     root: the folder.
-    names: paths relative to `root` with `/` between folders, sorted: the image's names everywhere. A
-      photo's position in `names` is its image id.
+    names: paths relative to `root` with `/` between folders, the names of the images everywhere. Those of
+      `from_folder` are sorted. The position of a photo in `names` is its image id.
   """
 
   root: pathlib.Path
@@ -40,15 +40,16 @@ class ImageList:
 
   @classmethod
   def from_folder(cls, root: str | pathlib.Path) -> 'ImageList':
-    """All photos in a folder and its subfolders, by extension; hidden files and folders are left out.
+    """Lists the photos in a folder and its subfolders, by extension; hidden files and folders are skipped.
 
     Raises:
-      UserError: no such folder, it is empty, or there is no photo in it.
+      UserError: there is no such folder, or no photo in it.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
       raise UserError(f'{root}: no such folder of photos. Check the path')
-    names, others = [], Counter()
+    names: list[str] = []
+    others: Counter[str] = Counter()
     for folder, subfolders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
       subfolders[:] = sorted(
         name
@@ -79,25 +80,25 @@ class ImageList:
     return cls(root, tuple(sorted(names)))
 
   def select(self, wanted: Sequence[str], *, source: str) -> 'ImageList':
-    """The photos with the given names, in the given order; names as in name_matching.py.
+    """Returns the photos with the given names, in the given order.
 
     Args:
-      wanted: names of photos.
-      source: opens the error message: where the names come from.
+      wanted: names of photos, matched as in name_matching.py.
+      source: where the names come from; begins error messages.
 
     Raises:
-      UserError: some are not there, or a name fits several photos.
+      UserError: photos are missing, or a name matches several photos.
     """
     positions = name_matching.match_names(wanted, self.names, source=source)
     return ImageList(self.root, tuple(self.names[positions[name]] for name in wanted))
 
   def path(self, name: str) -> pathlib.Path:
-    """Where the photo `name` is."""
+    """Returns the path of a photo."""
     return self.root / name
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """A digest of names, sizes and the first and last 4 KiB of each photo; the folder may move."""
+    """A digest of the names, sizes and first and last 4 KiB of the photos; the folder may be moved."""
     digest = hashlib.sha256()
     for name in self.names:
       digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
@@ -105,17 +106,17 @@ class ImageList:
     return digest.hexdigest()[:16]
 
   def as_input(self, role: str = 'images') -> Input:
-    """The photos as an input of an artefact."""
+    """Returns the photos as an input of an artefact."""
     return Input(role, self.fingerprint, self.root.resolve())
 
 
 def _is_unicode(name: str) -> bool:
-  # Undecodable bytes of a file name arrive as lone surrogates.
+  # Python represents undecodable bytes of a file name by lone surrogates.
   return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
 def _leads_back(folder: str) -> bool:
-  """Whether a folder is a link to one that it lies in: following it would never end."""
+  """Tells whether a folder is a link to one of its parents, so that following it would never end."""
   if not os.path.islink(folder):
     return False
   target = os.path.realpath(folder)
@@ -136,5 +137,5 @@ def _sample(path: pathlib.Path) -> bytes:
       file.seek(max(size - _SAMPLE_BYTES, 0))
       return b'%d\0' % size + head + file.read(_SAMPLE_BYTES)
   except OSError as error:
-    # An unreadable photo is the extraction's business, which counts and names it.
+    # Extraction reports unreadable photos.
     return f'unreadable: {error.errno}'.encode()

@@ -1,4 +1,4 @@
-"""Decoding photos: any file that Pillow reads to RGB, or one clear error."""
+"""Decodes photos: every file that Pillow reads becomes RGB, everything else one clear error."""
 
 import contextlib
 import io
@@ -14,8 +14,8 @@ from delf_d2r.errors import ImageError
 MAX_MEGAPIXELS = 200
 _DEEP_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 
-# The limit is checked by open_image from the header, with the numbers in the message; Pillow's own limit
-# would warn at half of it.
+# open_image checks the size in the header, with the numbers in the message; the limit of Pillow would warn at
+# half of it.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -23,12 +23,15 @@ Image.MAX_IMAGE_PIXELS = None
 def open_image(
   photo: str | pathlib.Path | bytes, *, name: str = '', max_megapixels: int = MAX_MEGAPIXELS
 ) -> Iterator[Image.Image]:
-  """Opens a photo and checks its size, without decoding it; anything that then fails is an ImageError.
+  """Opens a photo and checks its size, without decoding it. Every error of the body is an ImageError.
 
   Args:
-    photo: its file, or what is in it.
-    name: what messages call it; by default its path.
+    photo: the path of a file, or its content.
+    name: the name of the photo in messages; by default its path.
     max_megapixels: larger photos are refused.
+
+  Raises:
+    ImageError: the photo is missing, unreadable, empty, too large or no image, or the body cannot decode it.
   """
   path = name or (photo if isinstance(photo, str | pathlib.Path) else 'photo')
   try:
@@ -36,7 +39,7 @@ def open_image(
     if size == 0:
       raise ImageError(f'{path}: the file is empty (0 bytes)')
     with warnings.catch_warnings():
-      # Pillow warns about odd metadata (EXIF, palettes) of photos that it decodes well.
+      # Pillow warns about unusual metadata (EXIF, palettes) of photos that it decodes correctly.
       warnings.simplefilter('ignore')
       with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
         pixels = image.width * image.height
@@ -51,7 +54,7 @@ def open_image(
   except Image.UnidentifiedImageError:
     raise ImageError(f'{path}: not an image that Pillow can read') from None
   except Exception as error:
-    # Decoders raise whatever they like on damaged files: OSError, SyntaxError, struct.error, ...
+    # Decoders raise various exceptions on damaged files: OSError, SyntaxError, struct.error, ...
     raise ImageError(f'{path}: cannot be decoded ({error})') from error
 
 
@@ -62,19 +65,19 @@ def load_image(
   apply_exif_orientation: bool = True,
   max_megapixels: int = MAX_MEGAPIXELS,
 ) -> np.ndarray:
-  """Decodes a photo: its first frame if it has several; transparent pixels over white.
+  """Decodes a photo: the first frame if there are several, transparent pixels on white.
 
   Args:
-    photo: its file, or what is in it.
-    name: what messages call it; by default its path.
-    apply_exif_orientation: turn the photo upright, as viewers show it. All coordinates are in this frame.
+    photo: the path of a file, or its content.
+    name: the name of the photo in messages; by default its path.
+    apply_exif_orientation: rotates the photo upright, as viewers show it. All coordinates are in this frame.
     max_megapixels: larger photos are refused before they are decoded.
 
   Returns:
     uint8 [H, W, 3], RGB.
 
   Raises:
-    ImageError: the file is missing, unreadable, empty, truncated, too large or no image.
+    ImageError: the photo is missing, unreadable, empty, truncated, too large or no image.
   """
   with open_image(photo, name=name, max_megapixels=max_megapixels) as image:
     if apply_exif_orientation:
@@ -83,9 +86,9 @@ def load_image(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """Any mode to RGB: 16-bit greys scaled to 8 bits, transparency composed over white."""
+  """Converts an image of any mode to RGB: scales 16 bits to 8, composes transparency over white."""
   if image.mode in _DEEP_MODES:
-    # Pillow's own conversion clips at 255 instead of scaling.
+    # The conversion of Pillow clips at 255 instead of scaling.
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert(
       'RGB'
     )
@@ -96,8 +99,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_size(path: str | pathlib.Path, *, apply_exif_orientation: bool = True) -> tuple[int, int]:
-  """(height, width) of a photo, read from its header."""
+  """Returns (height, width) of a photo in pixels, from its header.
+
+  Raises:
+    ImageError: as `open_image`.
+  """
   with open_image(path) as image:
     width, height = image.size
-    turned = apply_exif_orientation and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
+    is_transposed = apply_exif_orientation and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (width, height) if is_transposed else (height, width)

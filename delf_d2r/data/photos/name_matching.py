@@ -1,9 +1,9 @@
-"""Finds photos by the names that a ground truth or a list gives them.
+"""Matches the names in a ground truth or a list with photos.
 
-A photo is known by its path relative to the image folder, with `/` between folders. Ground truths are
-often looser: Revisited leaves out folder and extension, and file systems differ in how they write accents
-(Unicode NFC or NFD). So a name is looked for in steps, from the exact path to the bare stem, and a step
-that finds two photos is an error, never a guess.
+The name of a photo is its path relative to the image folder, with `/` between folders. Ground truths are
+often less exact: those of Revisited omit folder and extension, and file systems differ in the Unicode
+normalisation of accents (NFC or NFD). A name is therefore looked up in steps, from the exact path to the name
+without folder and extension. A step that finds several photos is an error.
 """
 
 import collections
@@ -17,13 +17,13 @@ from delf_d2r.errors import UserError
 
 
 class MissingImagesError(UserError):
-  """Photos that are named but absent.
+  """Photos that are named but missing.
 
   Attributes:
-    names: all names that fit no photo, sorted.
+    names: all names that match no photo, sorted.
   """
 
-  def __init__(self, names: Iterable[str], *, num_images: int, source: str):
+  def __init__(self, names: Iterable[str], *, num_images: int, source: str) -> None:
     self.names = tuple(sorted(names))
     shown = ', '.join(repr(name) for name in self.names[:5])
     rest = f' and {len(self.names) - 5} more' if len(self.names) > 5 else ''
@@ -34,24 +34,24 @@ class MissingImagesError(UserError):
 
 
 def nfc(name: str) -> str:
-  """`name` in Unicode's composed form: one way to write each accented letter."""
+  """Returns a name in the composed Unicode normalisation, NFC."""
   return unicodedata.normalize('NFC', name)
 
 
 def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, int]:
-  """The position in `image_names` of each of `names`.
+  """Returns the position in `image_names` of each of `names`.
 
-  Steps: the same text; the same path but for Unicode normalisation; the path without its extension; the
+  The steps are: the same text; the same path up to Unicode normalisation; the path without its extension; the
   file name; the file name without its extension. The first step that finds a photo counts.
 
   Args:
-    names: what to look for; repeated names are looked up once.
+    names: the names to look up, each of them once.
     image_names: M paths relative to the image folder.
-    source: opens the error messages, for example the ground truth's file.
+    source: where the names come from, for example the file of a ground truth; begins error messages.
 
   Raises:
-    MissingImagesError: names that fit no photo.
-    UserError: a name fits several photos in the first step that finds any.
+    MissingImagesError: names match no photo.
+    UserError: a name matches several photos in the first step that finds any.
   """
   positions: dict[str, int] = {}
   missing = set(names)
@@ -65,8 +65,8 @@ def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str
       if len(found) > 1:
         photos = ', '.join(repr(image_names[i]) for i in found[:5])
         raise UserError(
-          f'{source}: {name!r} fits {len(found)} photos ({photos}); write the path relative to --images,'
-          ' extension included'
+          f'{source}: {name!r} matches {len(found)} photos ({photos}); write the path relative to --images,'
+          ' with the extension'
         )
       if found:
         positions[name] = found[0]
@@ -77,7 +77,7 @@ def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str
 
 
 def match_those_present(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, int]:
-  """`match_names` for lists that may name photos that are not there: those are not in the answer."""
+  """Returns positions like `match_names`, without the names that match no photo."""
   names = list(names)
   try:
     return match_names(names, image_names, source=source)
@@ -87,19 +87,19 @@ def match_those_present(names: Iterable[str], image_names: Sequence[str], *, sou
 
 
 def names_by_image(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, list[str]]:
-  """Which of `names` mean each image; images without a name and names of other images are left out.
+  """Returns those of `names` that match each image.
 
-  Arguments as of `match_names`.
+  Images without a name and names of other images are omitted. The arguments are those of `match_names`.
 
   Raises:
-    UserError: none of `names` fits, or one fits several photos.
+    UserError: none of `names` matches a photo, or one matches several.
   """
   names = list(names)
   positions = match_those_present(names, image_names, source=source)
   if names and not positions:
     raise UserError(
       f'{source}: none of its {len(names)} images is among the {len(image_names)} photos (it names'
-      f' {names[0]!r}, there is {image_names[0]!r}). Names are relative to the folder of photos'
+      f' {names[0]!r}, a photo is {image_names[0]!r}). Names are relative to the folder of photos'
     )
   found = collections.defaultdict(list)
   for name in names:
@@ -109,14 +109,15 @@ def names_by_image(names: Iterable[str], image_names: Sequence[str], *, source: 
 
 
 def positions_of(names: Sequence[str], matches: dict[str, int]) -> np.ndarray:
-  """int64 [len(names)]: the position of each of `names`, in their order."""
+  """Returns the position of each of `names`, in their order: int64 [len(names)]."""
   return np.array([matches[name] for name in names], np.int64)
 
 
 def _positions_by_key(
   image_names: Sequence[str], key_of_image: Callable[[str], str], wanted: set[str]
 ) -> dict[str, list[int]]:
-  # Only wanted keys are kept: with a million distractors the names of interest are still a few thousand.
+  # Only wanted keys are kept: there may be a million distractors, but only a few thousand names are looked
+  # up.
   found = collections.defaultdict(list)
   for position, image in enumerate(image_names):
     key = key_of_image(image)

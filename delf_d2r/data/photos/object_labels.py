@@ -1,9 +1,9 @@
-"""Which photos show the same object: by folder, by a CSV file, or by ground truth."""
+"""Groups photos that show the same object: by their folders, by a CSV file, or by ground truth."""
 
 import collections
 import csv
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,22 +15,23 @@ _COLUMNS = ('path', 'label')
 
 
 def load(path: str | pathlib.Path | None, image_names: Sequence[str]) -> list[np.ndarray]:
-  """Groups of photos of one object, as far as they have two or more.
+  """Returns the groups of two or more photos of the same object.
 
   Args:
-    path: a CSV file with the header `path,label`; or ground truth as of ground_truth.load, of which every
-      query is a group: its photo, if that is among the images, and what it should find, easy or hard; None:
-      photos of one folder are a group.
-    image_names: N names, relative to the folder of photos. The file may name others.
+    path: a CSV file with the header `path,label`; or a file of ground truth, of which each query is a group:
+      its photo, if that is among the images, and its easy and hard positives. None: the photos of each folder
+      are a group.
+    image_names: N names, relative to the folder of photos. The file may name other photos, too.
 
   Returns:
-    int64 arrays of positions in `image_names`, each of two or more, ascending; sorted by label.
+    int64 arrays of at least two positions in `image_names`, ascending; sorted by label.
 
   Raises:
     UserError: the file cannot be read, or no two photos show the same object.
   """
   if path is None:
-    where, members = 'the folders of the photos', _by_folder(image_names)
+    where = 'the folders of the photos'
+    members = _by_folder(image_names)
   else:
     where, path = str(path), pathlib.Path(path)
     labelled = _by_csv(path) if path.suffix.lower() == '.csv' else _by_ground_truth(path)
@@ -50,7 +51,7 @@ def load(path: str | pathlib.Path | None, image_names: Sequence[str]) -> list[np
 
 
 def _by_folder(image_names: Sequence[str]) -> dict[str, set[int]]:
-  members = collections.defaultdict(set)
+  members: dict[str, set[int]] = collections.defaultdict(set)
   for position, name in enumerate(image_names):
     folder = name.rpartition('/')[0]
     if folder:
@@ -58,7 +59,7 @@ def _by_folder(image_names: Sequence[str]) -> dict[str, set[int]]:
   return members
 
 
-def _by_csv(path: pathlib.Path) -> dict[str, Iterable[str]]:
+def _by_csv(path: pathlib.Path) -> dict[str, set[str]]:
   try:
     with open(path, encoding='utf-8-sig', newline='') as lines:
       reader = csv.DictReader(lines)
@@ -67,7 +68,7 @@ def _by_csv(path: pathlib.Path) -> dict[str, Iterable[str]]:
     raise UserError(f'{path}: cannot be read as a CSV file ({error})') from None
   if not set(_COLUMNS) <= set(header):
     raise UserError(f'{path}: the first line must name the columns path and label, found {sorted(header)}')
-  labelled = collections.defaultdict(set)
+  labelled: dict[str, set[str]] = collections.defaultdict(set)
   for line, row in enumerate(rows, start=2):
     if not row['path'] or not row['label']:
       raise UserError(f'{path}:{line}: path or label is missing')
@@ -75,6 +76,6 @@ def _by_csv(path: pathlib.Path) -> dict[str, Iterable[str]]:
   return labelled
 
 
-def _by_ground_truth(path: pathlib.Path) -> dict[str, Iterable[str]]:
+def _by_ground_truth(path: pathlib.Path) -> dict[str, set[str]]:
   truth = ground_truth.load(path)
   return {query.name: {query.image, *query.easy, *query.hard} for query in truth.queries}

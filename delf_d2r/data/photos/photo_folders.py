@@ -1,4 +1,4 @@
-"""Where the photos of an index lie: in one folder or, with distractors, in several."""
+"""The folders of the photos of an index: one or, with distractors, several."""
 
 import dataclasses
 import os
@@ -14,17 +14,17 @@ DISTRACTOR_IMAGES = 'distractor_images'
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFolders:
-  """Folders whose photos have one name each, relative to the folder that they lie in.
+  """Folders of photos; the name of a photo is its path relative to its folder.
 
   Attributes:
-    folders: those that are looked through, in this order; () where none is known.
+    folders: the folders, in the order in which they are searched; () if none is known.
   """
 
   folders: tuple[pathlib.Path, ...] = ()
 
   @classmethod
   def of(cls, folders: Iterable[str | pathlib.Path]) -> 'PhotoFolders':
-    """Those that a user names; UserError if one of them is not there."""
+    """Returns the given folders; raises UserError if one of them does not exist."""
     found = tuple(map(pathlib.Path, folders))
     for folder in found:
       if not folder.is_dir():
@@ -33,7 +33,7 @@ class PhotoFolders:
 
   @classmethod
   def of_index(cls, index: Artefact) -> 'PhotoFolders':
-    """The folders that an index was made from, as they were called then."""
+    """Returns the folders that an index was made from, by their paths at that time."""
     found = (index.input(role) for role in (IMAGES, DISTRACTOR_IMAGES))
     return cls(tuple(item.path for item in found if item is not None))
 
@@ -41,9 +41,9 @@ class PhotoFolders:
     return ', '.join(map(str, self.folders))
 
   def find(self, name: str) -> pathlib.Path | None:
-    """The photo of that name, in the first folder that has it; None if no folder has.
+    """Returns the path of a photo in the first folder that has it; None if no folder has it.
 
-    A name that would lead out of a folder has no photo: an index may come from someone else.
+    Names that lead out of a folder are not found, because an index may come from somebody else.
     """
     if name.startswith('/') or '..' in name.split('/'):
       return None
@@ -51,7 +51,7 @@ class PhotoFolders:
     return next((path for path in paths if os.path.isfile(path)), None)
 
   def name_of(self, photo: pathlib.Path) -> str:
-    """The name by which `find` finds a photo; the last part of its path where it lies in no folder."""
+    """Returns the name by which `find` finds a photo; its file name if it is in none of the folders."""
     place = photo.resolve()
     roots = (folder.resolve() for folder in self.folders)
     return next(
@@ -60,6 +60,8 @@ class PhotoFolders:
 
 
 def of_distractors(descriptors: Artefact) -> tuple[Input, ...]:
-  """The folder of distractors as an input of an index: its photos are part of their descriptors already."""
+  """Returns the folder of distractors as an input of an index, without fingerprint: that of the descriptors
+  covers the photos.
+  """
   photos = descriptors.input(IMAGES)
   return (Input(DISTRACTOR_IMAGES, '', photos.path),) if photos else ()

@@ -208,7 +208,9 @@ def _write_index_images(
   folder: Path, settings: dict, progress: Callable[[int, int], None]
 ) -> list[_IndexImage]:
   """Composes and writes all scenes; returns the index images sorted by name."""
-  shown_in = [shown for shown in object_photos() for _ in range(settings['scenes_per_object'])]
+  shown_in: list[ObjectPhoto | None] = [
+    shown for shown in object_photos() for _ in range(settings['scenes_per_object'])
+  ]
   shown_in += [None] * settings['num_distractors']
   # Scenes are numbered in random order, so that neither a name nor an image id tells what an image shows: the
   # ties of a ranking are broken by image id.

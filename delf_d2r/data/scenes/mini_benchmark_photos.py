@@ -1,7 +1,7 @@
-"""The photos of the miniature landmark benchmark: files that two installed wheels carry.
+"""The photos of the miniature landmark benchmark, which are part of two installed packages.
 
-scikit-image and scikit-learn ship a handful of freely licensed sample photos inside their wheels. They are
-found on disk without importing the packages and without any network access.
+The wheels of scikit-image and scikit-learn contain some freely licensed sample photos. They are located on
+disk without importing the packages and without network access.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from delf_d2r.errors import UserError
 _PUBLIC = 'no known copyright restrictions'
 _CC0 = 'CC0 1.0'
 
-# Where each package keeps its photos, and what to install where the package is absent.
+# The folder of the photos in each package, and the name to install the package by.
 _PHOTO_FOLDERS = {'skimage': ('data', 'scikit-image'), 'sklearn': ('datasets/images', 'scikit-learn')}
 
 
@@ -26,9 +26,9 @@ class Photo:
   """A photo inside an installed package.
 
   Attributes:
-    package: top-level package whose wheel carries the file.
-    filename: the file's name in the package's folder of photos.
-    credit: author or source, and licence, as the package's documentation states them.
+    package: top-level package that contains the file.
+    filename: name of the file in the folder of photos of the package.
+    credit: author or source, and licence, as stated in the documentation of the package.
   """
 
   package: str
@@ -42,14 +42,14 @@ class Photo:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectPhoto:
-  """An object to be searched for.
+  """An object to search for.
 
   Attributes:
-    name: the object's name, which is also its query's.
-    scene_photo: the photo whose crop is pasted into the index scenes.
-    scene_box: `[ymin, xmin, ymax, xmax]` of the object in `scene_photo`, normalised.
-    query_photo: the photo to query with: another view where one exists, else `scene_photo`.
-    query_box: the object in `query_photo`, normalised.
+    name: name of the object and of its query.
+    scene_photo: the photo that the object is cut from for the index scenes.
+    scene_box: `(ymin, xmin, ymax, xmax)` of the object in `scene_photo`, normalised.
+    query_photo: the photo of the query: another view if there is one, otherwise `scene_photo`.
+    query_box: `(ymin, xmin, ymax, xmax)` of the object in `query_photo`, normalised.
   """
 
   name: str
@@ -113,31 +113,31 @@ _OBJECTS = (
   _single_view('rocket', 'rocket', (0.1, 0.1, 1.0, 0.9)),
   _single_view('text', 'text', (0.0, 0.0, 1.0, 1.0)),
 )
-# What no query shows: clutter made of a queried photo would be a right answer that the labels call wrong.
+# Photos that no query shows: clutter cut from the photo of a query would be a positive without a label.
 _SURFACES = ('brick', 'grass', 'gravel')
 _CLUTTER = (*_SURFACES, 'hubble_deep_field', 'ihc', 'moon')
 
 
 def object_photos() -> tuple[ObjectPhoto, ...]:
-  """The objects of the benchmark, in order of name; each is one query."""
+  """Returns the objects of the benchmark, sorted by name; each is one query."""
   return _OBJECTS
 
 
 def texture_photos() -> tuple[Photo, ...]:
-  """Photos of plain surfaces, which fill the backgrounds and belong to no object."""
+  """Returns photos of plain surfaces, which fill the backgrounds and show no object."""
   return tuple(_PHOTOS[name] for name in _SURFACES)
 
 
 def clutter_photos() -> tuple[Photo, ...]:
-  """The photos that clutter, occluders and distractors are cut from; no object is among them."""
+  """Returns the photos that clutter, occluders and distractors are cut from; they show no object."""
   return tuple(_PHOTOS[name] for name in _CLUTTER)
 
 
 def photo_path(photo: Photo) -> Path:
-  """The photo's file inside the installed package, which is located but not imported.
+  """Returns the path of a photo in the installed package, without importing it.
 
   Raises:
-    UserError: the package is not installed, or its wheel does not carry the file.
+    UserError: the package is not installed, or does not contain the file.
   """
   folder, distribution = _PHOTO_FOLDERS[photo.package]
   spec = importlib.util.find_spec(photo.package)
@@ -157,21 +157,21 @@ def photo_path(photo: Photo) -> Path:
 
 @functools.cache
 def load_photo(photo: Photo) -> np.ndarray:
-  """The photo's pixels: uint8 [height, width, 3], RGB, read-only (shared between callers)."""
+  """Loads a photo: uint8 [height, width, 3], RGB, read-only because callers share it."""
   pixels = load_image(photo_path(photo))
   pixels.setflags(write=False)
   return pixels
 
 
 def crop(pixels: np.ndarray, box) -> np.ndarray:
-  """The view of `pixels` [H, W, 3] inside `box`, normalised `[ymin, xmin, ymax, xmax]`, rounded to pixels."""
+  """Returns the view of `pixels`, [H, W, 3], in the normalised box `[ymin, xmin, ymax, xmax]`."""
   height, width = pixels.shape[:2]
   top, left, bottom, right = (round(side * size) for side, size in zip(box, (height, width) * 2, strict=True))
   return pixels[top:bottom, left:right]
 
 
 def attribution() -> str:
-  """Source and licence of every photo, as text: the credits that a generated data set must carry."""
+  """Returns the source and licence of every photo as text; a generated data set must contain it."""
   lines = ['Photos from the wheels of scikit-image and scikit-learn, here cropped, warped and relit:', '']
   lines += [f'{photo.package}/{photo.filename}: {photo.credit}' for photo in _PHOTOS.values()]
   return '\n'.join(lines) + '\n'

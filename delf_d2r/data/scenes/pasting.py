@@ -43,7 +43,7 @@ def polygon_area(quad: np.ndarray) -> float:
 
 def homography(size: tuple[int, int], quad: np.ndarray) -> np.ndarray:
   """Returns the homography, float64 [3, 3], that maps a picture of `size` (width, height) to `quad`."""
-  corners = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]) * np.float32(size)
+  corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32) * np.array(size, np.float32)
   return cv2.getPerspectiveTransform(corners, quad.astype(np.float32))
 
 

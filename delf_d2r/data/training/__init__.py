@@ -1,1 +1,1 @@
-"""Training examples and their records."""
+"""Examples for training DELF and detectors, and the records that hold them."""

@@ -1,4 +1,4 @@
-"""Pictures with their boxes on one page: what a training set looks like."""
+"""Draws contact sheets: pictures of a training set with their boxes on one page."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ _HALO, _LINE = (0, 0, 0), (255, 220, 0)
 def draw(
   pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], *, columns: int = 6, side: int = 240
 ) -> np.ndarray:
-  """Lays pictures out in rows, their boxes drawn on them.
+  """Draws pictures in rows, with their boxes.
 
   Args:
-    pictures: n of them, uint8 [h, w, 3].
-    boxes: of each, float [R, 4], `[ymin, xmin, ymax, xmax]` normalised.
-    columns: pictures in a row.
-    side: of the square that each is fitted into, pixels.
+    pictures: n pictures, uint8 [h, w, 3].
+    boxes: the boxes of each picture, float [R, 4], `[ymin, xmin, ymax, xmax]`, normalised.
+    columns: number of pictures in a row.
+    side: side of the square that each picture is scaled to fit into, in pixels.
 
   Returns:
     uint8 [H, W, 3].
@@ -49,6 +49,6 @@ def _with_boxes(picture: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-  """PNG bytes of `pixels` (uint8 [H, W, 3], RGB)."""
+  """Encodes `pixels` (uint8 [H, W, 3], RGB) as PNG."""
   _, encoded = cv2.imencode('.png', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
   return encoded.tobytes()

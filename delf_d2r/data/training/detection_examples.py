@@ -1,9 +1,10 @@
-"""Photos with boxes as tf.train.Example, in the form of TensorFlow's Object Detection API.
+"""Photos with boxes as tf.train.Example, in the format of the TensorFlow Object Detection API.
 
-Of a photo: `image/encoded`, `image/format`, `image/height`, `image/width`, `image/filename` and
-`image/source_id`; of its objects, lists of equal length: `image/object/bbox/{ymin,xmin,ymax,xmax}` in [0, 1],
-`image/object/class/{label,text}` and, of our own, `image/object/group`: which landmark or thing it is, so
-that training can leave some out. `tf.io.parse_single_example` and tf-models-official read them.
+Fields of the photo: `image/encoded`, `image/format`, `image/height`, `image/width`, `image/filename` and
+`image/source_id`. Fields of its objects, lists of equal length: `image/object/bbox/{ymin,xmin,ymax,xmax}` in
+[0, 1], `image/object/class/{label,text}` and `image/object/group`, an addition of this project: the landmark
+or object, so that training can hold some out. `tf.io.parse_single_example` and tf-models-official read these
+records.
 """
 
 import dataclasses
@@ -27,15 +28,18 @@ class DetectionExample:
   """One photo with its objects.
 
   Attributes:
-    name: the photo's name.
-    source_id: its number; detection metrics know photos by it.
-    encoded: the photo's file: upright, 8 bits, RGB or grey.
+    name: name of the photo.
+    source_id: number of the photo, its identity for detection metrics.
+    encoded: content of the file of the photo: upright, 8 bits, RGB or grey.
     format: one of FORMATS.
-    height, width: in pixels.
-    boxes: float32 [R, 4], `[ymin, xmin, ymax, xmax]` normalised, each of some area.
+    height, width: size of the photo in pixels.
+    boxes: float32 [R, 4], `[ymin, xmin, ymax, xmax]`, normalised, with positive areas.
     labels: int64 [R], class numbers from 1.
-    texts: of R objects, the classes' names.
-    groups: of R objects, which landmark or thing each is; '' where unknown.
+    texts: names of the classes of the R objects.
+    groups: the landmark or object of each of the R objects; '' if unknown.
+
+  Raises:
+    ValueError: lengths differ, or a value is out of range.
   """
 
   name: str
@@ -49,7 +53,7 @@ class DetectionExample:
   texts: tuple[str, ...]
   groups: tuple[str, ...]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     boxes, n = self.boxes, len(self.boxes)
     lengths = {'labels': len(self.labels), 'texts': len(self.texts), 'groups': len(self.groups)}
     if np.shape(boxes) != (n, 4) or set(lengths.values()) != {n}:
@@ -70,11 +74,15 @@ class DetectionExample:
       raise ValueError(f'{self.name}: expected class numbers from 1, found {int(self.labels.min())}')
 
   def image(self) -> np.ndarray:
-    """Decodes the photo: uint8 [height, width, 3], RGB. ImageError if it is none or of another size."""
+    """Decodes the photo: uint8 [height, width, 3], RGB.
+
+    Raises:
+      ImageError: the photo is damaged or has another size.
+    """
     try:
       with Image.open(io.BytesIO(self.encoded)) as image:
         pixels = np.asarray(images.to_rgb(image))
-    except Exception as error:  # Decoders raise whatever they like on damaged data.
+    except Exception as error:  # Decoders raise various exceptions on damaged data.
       raise ImageError(f'{self.name}: its photo cannot be decoded ({error})') from error
     if pixels.shape[:2] != (self.height, self.width):
       raise ImageError(
@@ -85,12 +93,12 @@ class DetectionExample:
 
 
 def encode(example: DetectionExample) -> bytes:
-  """The example as a record. Equal examples give equal bytes."""
+  """Encodes an example as a record; equal examples give equal bytes."""
   proto = example_pb2.Example()
   feature = proto.features.feature
 
   def put(key: str, kind: str, values: Sequence) -> None:
-    # Without objects the lists are there all the same, empty.
+    # Without objects, the lists are present but empty.
     target = getattr(feature[f'image/{key}'], kind)
     target.SetInParent()
     target.value.extend(values)
@@ -110,10 +118,10 @@ def encode(example: DetectionExample) -> bytes:
 
 
 def decode(data: bytes) -> DetectionExample:
-  """The inverse of `encode`; also reads records of the Object Detection API, which have no groups.
+  """Decodes the inverse of `encode`, and records of the Object Detection API, which have no groups.
 
   Raises:
-    ArtefactError: something is missing, lists differ in length, or a box or class number is none.
+    ArtefactError: a field is missing, lists differ in length, or a box or class number is invalid.
   """
   try:
     feature = example_pb2.Example.FromString(data).features.feature
@@ -121,7 +129,7 @@ def decode(data: bytes) -> DetectionExample:
     raise ArtefactError(f'a record is no tf.train.Example ({error})') from None
 
   def get(key: str, kind: str) -> list:
-    # Asked without making it: a protobuf map makes what it is asked for.
+    # The test avoids that the protobuf map inserts the key.
     key = f'image/{key}'
     return list(getattr(feature[key], kind).value) if key in feature else []
 
@@ -156,7 +164,7 @@ def decode(data: bytes) -> DetectionExample:
 
 
 def label_map(classes: Sequence[str]) -> str:
-  """The classes' names and numbers, from 1, in the text form of the Object Detection API."""
+  """Returns the label map of classes, numbered from 1, in the text format of the Object Detection API."""
   return ''.join(
     f'item {{\n  id: {number}\n  name: {_quoted(name)}\n}}\n' for number, name in enumerate(classes, 1)
   )

@@ -1,7 +1,7 @@
-"""Photos to train on: TFRecords of the Google Landmarks form, a folder for each class, or a CSV file.
+"""Photos for training: TFRecords in the format of Google Landmarks, a folder for each class, or a CSV file.
 
-Every form gives examples by number, so that the order of training is a permutation that a seed makes, and an
-interrupted run goes on at any example.
+Each of these gives access to examples by number. The order of training can thus be a permutation made from a
+seed, and an interrupted run can be resumed at any example.
 """
 
 import csv
@@ -29,7 +29,13 @@ UNLABELLED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One photo: its name, uint8 [H, W, 3] RGB, and its class number or UNLABELLED."""
+  """One photo.
+
+  Attributes:
+    name: name of the photo.
+    image: uint8 [H, W, 3], RGB.
+    label: class number, or UNLABELLED.
+  """
 
   name: str
   image: np.ndarray
@@ -38,15 +44,15 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFiles:
-  """Photos in files of their own: a folder for each class, or the lines of a CSV file.
+  """Photos in files of their own: a folder for each class, or the rows of a CSV file.
 
   Attributes:
     source: the folder or the CSV file, for messages.
-    names: of n photos, in the order of their numbers.
-    paths: of the same photos.
+    names: names of n photos, in the order of their numbers.
+    paths: paths of these photos.
     labels: int64 [n], class numbers, or all UNLABELLED.
-    classes: class names by number.
-    fingerprint: of names, labels and photos.
+    classes: names of the classes by number.
+    fingerprint: digest of names, labels and photos.
   """
 
   source: pathlib.Path
@@ -64,12 +70,20 @@ class PhotoFiles:
     return len(self.classes)
 
   def read(self, number: int, *, min_side: int = 0) -> Example:
-    """Decodes photo `number`; `min_side` as of `_decode`. ImageError if it is no photo."""
+    """Decodes the photo with that number.
+
+    Args:
+      number: from 0 to n - 1.
+      min_side: JPEG photos with sides over twice this number of pixels are decoded at reduced size; 0: none.
+
+    Raises:
+      ImageError: the photo cannot be decoded.
+    """
     with images.open_image(self.paths[number]) as image:
       return Example(self.names[number], _decode(image, min_side), int(self.labels[number]))
 
   def as_input(self, role: str) -> Input:
-    """The examples as an input of an artefact."""
+    """Returns the examples as an input of an artefact."""
     return Input(role, self.fingerprint, self.source.resolve())
 
 
@@ -78,9 +92,10 @@ class RecordFiles:
   """TFRecord shards of tf.train.Example with `image/encoded`, `image/class/label` and `image/id`.
 
   Attributes:
-    source: the pattern of their names.
+    source: the pattern of the file names.
     shards: the files.
     num_classes: labels are in [0, num_classes).
+    classes: always empty: the records contain no names of classes.
   """
 
   source: pathlib.Path
@@ -92,11 +107,11 @@ class RecordFiles:
     return len(self.shards)
 
   def read(self, number: int, *, min_side: int = 0) -> Example:
-    """Decodes record `number`; `min_side` as of `_decode`.
+    """Decodes the photo with that number; `min_side` as for PhotoFiles.
 
     Raises:
-      UserError: the shard is damaged there, the record has no photo, or its label is out of range.
-      ImageError: its photo cannot be decoded.
+      UserError: the record is damaged or has no photo, or its label is out of range.
+      ImageError: the photo cannot be decoded.
     """
     path, record = self.shards.place(number)
     where = f'{path}: record {record}'
@@ -108,7 +123,7 @@ class RecordFiles:
     if not encoded:
       found = ', '.join(sorted(name for name in feature if name != 'image/encoded')) or 'nothing'
       raise UserError(
-        f'{where} has no image/encoded (found {found}). Make the shards in the form of docs/reference.md 5.1'
+        f'{where} has no image/encoded (found {found}). Make shards in the format of docs/reference.md 5.1'
       )
     names = feature['image/id'].bytes_list.value
     name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
@@ -116,7 +131,7 @@ class RecordFiles:
     try:
       with Image.open(io.BytesIO(encoded[0])) as image:
         return Example(name, _decode(image, min_side), label)
-    except Exception as error:  # Decoders raise whatever they like on damaged data.
+    except Exception as error:  # Decoders raise various exceptions on damaged data.
       raise ImageError(f'{where} ({name}): its photo cannot be decoded ({error})') from error
 
   def _label(self, values: Sequence[int], where: str) -> int:
@@ -127,12 +142,13 @@ class RecordFiles:
     if not 0 <= values[0] < self.num_classes:
       raise UserError(
         f'{where} has label {values[0]}, but training.model.num_classes is {self.num_classes}, so labels must'
-        f' be in [0, {self.num_classes}). Set it to the number that the data have, or make the shards again'
+        f' be in [0, {self.num_classes}). Set it to the number of classes in the data, or make the shards'
+        ' again'
       )
     return values[0]
 
   def as_input(self, role: str) -> Input:
-    """The examples as an input of an artefact."""
+    """Returns the examples as an input of an artefact."""
     return self.shards.as_input(role, self.source.parent.resolve() / self.source.name)
 
 
@@ -142,18 +158,17 @@ Examples = PhotoFiles | RecordFiles
 def load(
   source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = (), needs_labels: bool = True
 ) -> Examples:
-  """Examples from a folder, a `.csv` file or a pattern of TFRecord shards, told apart by what they are.
+  """Loads examples from a folder, a `.csv` file or TFRecord shards.
 
   Args:
-    source: a folder with one subfolder for each class; a CSV file with the header `path,label`, paths
-      relative to it; or a file or pattern like `gld/train*`.
-    num_classes: what the config says; 0: as many as there are. Shards need it where labels are needed.
-    classes: names that labels must be among, their position being the class number; empty: the sorted names
-      that occur.
-    needs_labels: without, photos of a folder may lie anywhere in it.
+    source: a folder with one subfolder for each class; a CSV file with the header `path,label` and paths
+      relative to it; or a file name or pattern like `gld/train*`.
+    num_classes: number of classes in the config; 0: any number. Shards need it if labels are needed.
+    classes: names of all classes by number; empty: the sorted names that occur.
+    needs_labels: if False, the photos of a folder may be in any subfolder.
 
   Raises:
-    UserError: nothing is there, a label is unknown, the number of classes is another one, or a shard is
+    UserError: there are no examples, a label is unknown, the number of classes is another one, or a shard is
       damaged.
   """
   path = pathlib.Path(source)
@@ -185,10 +200,10 @@ def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: boo
   if not all(names):
     loose = next(photo for photo, name in zip(photos.names, names, strict=True) if not name)
     raise UserError(
-      f'{folder}: {loose} lies in no class folder, others do. Move it into the folder of its class'
+      f'{folder}: {loose} is in no class folder, others are. Move it into the folder of its class'
     )
-  labels, classes = class_names.to_numbers(names, photos.names, classes, folder)
-  return PhotoFiles(folder, photos.names, paths, labels, classes, photos.fingerprint)
+  labels, known = class_names.to_numbers(names, photos.names, classes, folder)
+  return PhotoFiles(folder, photos.names, paths, labels, known, photos.fingerprint)
 
 
 def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
@@ -207,9 +222,7 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
       raise UserError(f'{file}:{line}: path or label is missing')
   names = [row['path'] for row in rows]
   if len(set(names)) < len(names):
-    raise UserError(
-      f'{file}: {next(n for n in names if names.count(n) > 1)} stands there twice. Keep one line'
-    )
+    raise UserError(f'{file}: {next(n for n in names if names.count(n) > 1)} appears twice. Keep one line')
   missing = [name for name in names if not (file.parent / name).is_file()]
   if missing:
     raise UserError(
@@ -218,14 +231,14 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
     )
   if not names:
     raise UserError(f'{file}: lists no photos')
-  labels, classes = class_names.to_numbers([row['label'] for row in rows], names, classes, file)
+  labels, known = class_names.to_numbers([row['label'] for row in rows], names, classes, file)
   photos = ImageList(file.parent, tuple(names)).fingerprint
-  digest = hashlib.sha256('\n'.join([photos, *classes, *map(str, labels)]).encode()).hexdigest()[:16]
-  return PhotoFiles(file, names, [file.parent / name for name in names], labels, classes, digest)
+  digest = hashlib.sha256('\n'.join([photos, *known, *map(str, labels)]).encode()).hexdigest()[:16]
+  return PhotoFiles(file, names, [file.parent / name for name in names], labels, known, digest)
 
 
 def _decode(image: Image.Image, min_side: int) -> np.ndarray:
-  """uint8 [H, W, 3], upright. JPEG photos with sides over twice `min_side` > 0 are decoded at a fraction."""
+  """Decodes a photo, upright: uint8 [H, W, 3]; `min_side` as for `PhotoFiles.read`."""
   if min_side:
     image.draft('RGB', (min_side, min_side))
   return np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
