@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -28,6 +29,16 @@ LEAST_RECALL = 0.995
 
 # The approximate search over the centroids is the same in every run.
 _ASSIGNMENT_SEED = 0
+
+
+class SearchOptions(TypedDict, total=False):
+  """Keyword arguments of InvertedIndex.search and word_scores; see `index.search.Scoring`."""
+
+  alpha: float
+  tau: float
+  normalize: bool
+  use_idf: bool
+  compat: bool
 
 
 def kernel(config: Aggregation) -> Kernel:
@@ -60,8 +71,8 @@ def approximate_assigner(centroids: np.ndarray) -> ApproximateAssigner:
   return ApproximateAssigner(centroids, seed=_ASSIGNMENT_SEED)
 
 
-def search_options(config: Aggregation) -> dict[str, float | bool]:
-  """Keyword arguments of InvertedIndex.search."""
+def search_options(config: Aggregation) -> SearchOptions:
+  """Returns the keyword arguments of InvertedIndex.search that a config asks for."""
   return {
     'alpha': config.alpha,
     'tau': config.tau,

@@ -1,9 +1,10 @@
-"""The codebook: k-means centroids of local descriptors, and a report on their quality."""
+"""The codebook: visual words of local descriptors, and a report on how well they quantise them."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.kernels import kmeans
 from delf_d2r.kernels.assignment import Assigner, ExactAssigner, require_finite
@@ -13,35 +14,93 @@ Assignment = Literal['exact', 'approximate']
 
 @dataclasses.dataclass(frozen=True)
 class Codebook:
-  """Centroids and how they came about.
+  """The visual words of local descriptors: k-means centroids, and how they were trained.
 
   Attributes:
-    centroids: float32 [K, D].
-    loss: mean squared distance of the training descriptors to their words, at the start of each iteration.
-    num_descriptors: training descriptors used, after subsampling.
-    assignment: 'exact' or 'approximate'.
-    seed: of the subsample, the first centroids and the splits of empty words.
+    centroids: float32 [K, D], one visual word per row.
+    loss: mean squared distance of the training descriptors to their words at the start of each iteration.
+    num_descriptors: number of training descriptors after subsampling.
+    assignment: how descriptors were assigned during training, 'exact' or 'approximate'.
+    seed: the seed of the subsample, of the first centroids and of the splits of empty words.
   """
 
-  centroids: np.ndarray
+  centroids: npt.NDArray[np.float32]
   loss: tuple[float, ...] = ()
   num_descriptors: int = 0
   assignment: Assignment = 'exact'
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.centroids.ndim != 2 or 0 in self.centroids.shape or self.centroids.dtype != np.float32:
       raise ValueError(
         f'Codebook.centroids: expected float32 [K, D] with K, D >= 1,'
         f' found {self.centroids.dtype} {self.centroids.shape}'
       )
 
+  @classmethod
+  def train(
+    cls,
+    descriptors: npt.ArrayLike,
+    *,
+    num_words: int,
+    seed: int,
+    iterations: int = 20,
+    assignment: Assignment = 'exact',
+    max_descriptors_per_word: int = 100,
+  ) -> 'Codebook':
+    """Trains a codebook by k-means (Lloyd's algorithm); the same input and seed give the same bytes.
+
+    If there are more than K x `max_descriptors_per_word` descriptors, that many are drawn without replacement
+    and kept in their order. For K = 65,536 and D = 128 the default draws 3.1 GiB, and training stays within
+    8 GiB if `descriptors` is memory-mapped.
+
+    Args:
+      descriptors: float32 [N, D], an array or a memory map.
+      num_words: K.
+      seed: non-negative, below 2^31.
+      iterations: number of iterations, at least 1.
+      assignment: 'exact' or 'approximate'; use the latter from a few thousand words on.
+      max_descriptors_per_word: limit of the number of training descriptors for each word.
+
+    Returns:
+      The codebook.
+
+    Raises:
+      ValueError: there are fewer descriptors than words, values that are not finite, or an option is out of
+        its range.
+    """
+    array = descriptors if isinstance(descriptors, np.ndarray) else np.asarray(descriptors)
+    _check_options(array, num_words, iterations, assignment, max_descriptors_per_word)
+    rng = np.random.default_rng(seed)
+    sample = _subsample(array, num_words * max_descriptors_per_word, rng)
+    require_finite('descriptors', sample)
+    lloyd = kmeans.exact if assignment == 'exact' else kmeans.approximate
+    centroids, loss = lloyd(sample, num_words, iterations, rng)
+    return cls(centroids, tuple(loss), len(sample), assignment, seed)
+
+  def assign(self, descriptors: npt.ArrayLike, num_assignments: int = 1) -> npt.NDArray[np.int32]:
+    """Returns the nearest visual words of local descriptors, by exact search.
+
+    Args:
+      descriptors: float32 [N, D].
+      num_assignments: m, the number of words for each descriptor.
+
+    Returns:
+      int32 [N, m], nearest first.
+
+    Raises:
+      ValueError: the descriptors do not have D dimensions or are not finite, or m is not in [1, K].
+    """
+    return ExactAssigner(self.centroids)(np.asarray(descriptors, np.float32), num_assignments)
+
   @property
   def num_words(self) -> int:
+    """K, the number of visual words."""
     return len(self.centroids)
 
   @property
   def dimensions(self) -> int:
+    """D, the number of dimensions of a descriptor."""
     return self.centroids.shape[1]
 
   def __repr__(self) -> str:
@@ -57,7 +116,7 @@ class CodebookReport:
     num_words: K.
     num_descriptors: N.
     empty_words: words that no descriptor is assigned to.
-    imbalance: K sum p_k^2 with p_k the share of word k; 1 for equal shares, K for a single word.
+    imbalance: K sum p_k^2, where p_k is the share of word k; 1 for equal shares, K for a single word.
     mean_squared_error: mean squared distance of a descriptor to its word.
     fewest, median, most: descriptors for each word.
   """
@@ -72,51 +131,18 @@ class CodebookReport:
   most: int
 
 
-def train(
-  descriptors,
-  *,
-  num_words: int,
-  iterations: int = 20,
-  seed: int,
-  assignment: Assignment = 'exact',
-  max_descriptors_per_word: int = 100,
-) -> Codebook:
-  """Trains a codebook by k-means; the same input and seed give the same bytes.
-
-  Of more than K x `max_descriptors_per_word` descriptors that many are drawn without replacement and kept
-  in their order. For K = 65,536 and D = 128 the default makes 3.1 GiB, and training stays within 8 GiB when
-  `descriptors` is memory-mapped.
-
-  Args:
-    descriptors: float32 [N, D], an array or a memory map.
-    num_words: K.
-    iterations: of Lloyd's algorithm, at least 1.
-    seed: non-negative, below 2^31.
-    assignment: 'exact' or 'approximate'; use the latter from a few thousand words on.
-    max_descriptors_per_word: bound of the training descriptors for each word.
-
-  Raises:
-    ValueError: fewer descriptors than words, values that are not finite, an option out of its range.
-  """
-  _check_options(descriptors, num_words, iterations, assignment, max_descriptors_per_word)
-  rng = np.random.default_rng(seed)
-  sample = _subsample(descriptors, num_words * max_descriptors_per_word, rng)
-  require_finite('descriptors', sample)
-  lloyd = kmeans.exact if assignment == 'exact' else kmeans.approximate
-  centroids, loss = lloyd(sample, num_words, iterations, rng)
-  return Codebook(centroids, tuple(loss), len(sample), assignment, seed)
-
-
-def quality_report(codebook: Codebook, descriptors, *, assigner: Assigner | None = None) -> CodebookReport:
-  """Report on descriptors float32 [N, D], N >= 1, better not those of the training.
+def quality_report(
+  codebook: Codebook, descriptors: npt.NDArray[np.float32], *, assigner: Assigner | None = None
+) -> CodebookReport:
+  """Measures how a codebook quantises descriptors, preferably not those that it was trained on.
 
   Args:
     codebook: the codebook.
-    descriptors: float32 [N, D].
-    assigner: who assigns them; exact where None.
+    descriptors: float32 [N, D], N >= 1.
+    assigner: assigns descriptors to words; None assigns exactly.
 
   Raises:
-    ValueError: there are no descriptors, or they do not fit the codebook.
+    ValueError: there are no descriptors, or they have another number of dimensions than the codebook.
   """
   if len(descriptors) == 0:
     raise ValueError('quality_report: expected at least one descriptor, found none; report on other images')
@@ -136,13 +162,19 @@ def quality_report(codebook: Codebook, descriptors, *, assigner: Assigner | None
   )
 
 
-def _subsample(descriptors, most: int, rng) -> np.ndarray:
+def _subsample(descriptors: npt.NDArray[Any], most: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
   if len(descriptors) > most:
     descriptors = descriptors[np.sort(rng.choice(len(descriptors), most, replace=False))]
   return np.ascontiguousarray(descriptors, np.float32)
 
 
-def _check_options(descriptors, num_words, iterations, assignment, max_descriptors_per_word) -> None:
+def _check_options(
+  descriptors: npt.NDArray[Any],
+  num_words: int,
+  iterations: int,
+  assignment: str,
+  max_descriptors_per_word: int,
+) -> None:
   if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] == 0:
     raise ValueError(f'descriptors: expected shape [N, D] with D >= 1, found {np.shape(descriptors)}')
   for name, value in (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delf_d2r import codebook
-from delf_d2r.codebook import Codebook, quality_report, train
+from delf_d2r.codebook import Codebook, quality_report
 from delf_d2r.kernels import kmeans
 from delf_d2r.kernels.assignment import assign
 
@@ -19,7 +19,7 @@ def blobs(num_vectors, dimensions=8, num_centers=40, seed=0):
 @pytest.mark.parametrize('assignment', ['exact', 'approximate'])
 def test_same_input_and_seed_give_the_same_bytes(assignment):
   x = blobs(3000)
-  books = [train(x, num_words=40, iterations=3, seed=s, assignment=assignment) for s in (7, 7, 8)]
+  books = [Codebook.train(x, num_words=40, iterations=3, seed=s, assignment=assignment) for s in (7, 7, 8)]
   assert books[0].centroids.tobytes() == books[1].centroids.tobytes()
   assert books[0].loss == books[1].loss
   assert books[0].centroids.tobytes() != books[2].centroids.tobytes()
@@ -28,11 +28,11 @@ def test_same_input_and_seed_give_the_same_bytes(assignment):
 @pytest.mark.parametrize('assignment', ['exact', 'approximate'])
 def test_loss_is_the_mean_squared_distance_and_falls(assignment):
   x = blobs(3000)
-  book = train(x, num_words=60, iterations=6, seed=1, assignment=assignment)
+  book = Codebook.train(x, num_words=60, iterations=6, seed=1, assignment=assignment)
   assert len(book.loss) == 6
   assert np.all(np.diff(book.loss) < 1e-6)
   # One more iteration starts from these centroids, so its loss is their error on the training set.
-  more = train(x, num_words=60, iterations=7, seed=1, assignment=assignment)
+  more = Codebook.train(x, num_words=60, iterations=7, seed=1, assignment=assignment)
   assert more.loss[:6] == pytest.approx(book.loss, rel=1e-5)
   assert more.loss[6] == pytest.approx(quality_report(book, x).mean_squared_error, rel=2e-3)
 
@@ -43,7 +43,7 @@ def test_centroids_are_the_means_of_well_separated_clusters():
   for assignment in ('exact', 'approximate'):
     errors = []
     for seed in range(5):  # an unlucky start may join two of them
-      book = train(x, num_words=3, iterations=10, seed=seed, assignment=assignment)
+      book = Codebook.train(x, num_words=3, iterations=10, seed=seed, assignment=assignment)
       errors.append(quality_report(book, x).mean_squared_error)
     assert min(errors) == pytest.approx(0.25)
 
@@ -51,7 +51,9 @@ def test_centroids_are_the_means_of_well_separated_clusters():
 def test_approximate_is_as_good_as_exact_on_held_out_descriptors():
   x, held_out = blobs(20000, 16, 300), blobs(3000, 16, 300, seed=1)
   exact, approximate = (
-    quality_report(train(x, num_words=256, iterations=10, seed=3, assignment=a), held_out).mean_squared_error
+    quality_report(
+      Codebook.train(x, num_words=256, iterations=10, seed=3, assignment=a), held_out
+    ).mean_squared_error
     for a in ('exact', 'approximate')
   )
   assert approximate == pytest.approx(exact, rel=0.03)  # two random starts; the benchmark states 0.5 %
@@ -86,7 +88,7 @@ def test_words_of_one_descriptor_are_not_split():
 @pytest.mark.parametrize('assignment', ['exact', 'approximate'])
 def test_more_words_than_distinct_descriptors_train_without_warning(assignment, capfd):
   x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
-  book = train(x, num_words=6, iterations=3, seed=0, assignment=assignment)
+  book = Codebook.train(x, num_words=6, iterations=3, seed=0, assignment=assignment)
   assert np.isfinite(book.centroids).all()
   assert quality_report(book, x).empty_words >= 3
   assert capfd.readouterr() == ('', '')
@@ -96,17 +98,17 @@ def test_more_words_than_distinct_descriptors_train_without_warning(assignment, 
 @pytest.mark.parametrize('num_words', [1, 2, 5])
 def test_as_many_words_as_descriptors(assignment, num_words):
   x = blobs(num_words)
-  book = train(x, num_words=num_words, iterations=2, seed=0, assignment=assignment)
+  book = Codebook.train(x, num_words=num_words, iterations=2, seed=0, assignment=assignment)
   assert quality_report(book, x).mean_squared_error == pytest.approx(0, abs=1e-6)
 
 
 def test_subsample_is_bounded_seeded_and_in_file_order():
   x = np.arange(1000, dtype=np.float32)[:, None]
-  book = train(x, num_words=4, iterations=1, seed=0, max_descriptors_per_word=10)
+  book = Codebook.train(x, num_words=4, iterations=1, seed=0, max_descriptors_per_word=10)
   assert book.num_descriptors == 40
   sample = codebook._subsample(x, 40, np.random.default_rng(0))
   assert np.all(np.diff(sample[:, 0]) > 0)
-  assert train(x, num_words=4, iterations=1, seed=0).num_descriptors == 400
+  assert Codebook.train(x, num_words=4, iterations=1, seed=0).num_descriptors == 400
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_subsample_is_bounded_seeded_and_in_file_order():
 )
 def test_wrong_arguments_are_named(x, options, message):
   with pytest.raises(ValueError, match=message):
-    train(x, seed=0, **options)
+    Codebook.train(x, seed=0, **options)
 
 
 def test_report_by_hand():
@@ -139,7 +141,7 @@ def test_report_by_hand():
 
 
 def test_codebook_is_a_value_that_shows_its_size():
-  book = train(blobs(100), num_words=10, iterations=2, seed=0)
+  book = Codebook.train(blobs(100), num_words=10, iterations=2, seed=0)
   assert repr(book).startswith('Codebook(K=10, D=8, N=100, loss=')
   assert (book.num_words, book.dimensions, book.assignment, book.seed) == (10, 8, 'exact', 0)
   for wrong in (np.zeros((0, 8), np.float32), np.zeros((3, 8)), np.zeros(3, np.float32)):

@@ -1,13 +1,14 @@
-"""Runs every stage: photos to index and, with ground truth, to metrics and report.
+"""Runs every stage: from photos to an index and, with ground truth, to metrics and a report.
 
   d2r run_experiment --images=photos --output=out
   d2r run_experiment --config_path=... --images=photos --ground_truth=truth.json --output=out
   d2r run_experiment ... --output=out --distractors=revisitop1m
   d2r run_experiment ... --output=out --cluster=HOST:PORT --gpus_per_worker=0.25
 
-Stages that stand already and are still valid are skipped: run the same command again after a kill and it goes
-on. Afterwards `d2r search_index --index=out --query=photo.jpg` answers photos. With --distractors the queries
-are then asked among these, too, in out/with_distractors; all that was made before is used again as it is.
+Stages whose artefacts exist and are still valid are skipped: run the same command again to continue a run
+that was stopped. Afterwards `d2r search_index --index=out --query=photo.jpg` answers photos. With
+--distractors the queries are searched for a second time, among these photos, too, in out/with_distractors;
+all artefacts of the run are used as they are.
 """
 
 import pathlib
@@ -15,13 +16,11 @@ import shlex
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts.artefact import Artefact
-from delf_d2r.data.photos import distractor_list
-from delf_d2r.data.photos.dataset import Dataset
-from delf_d2r.experiments import distractors, experiment
+from delf_d2r import command_line, common_flags
+from delf_d2r.experiments import run_experiment
+from delf_d2r.experiments.run_options import Options
 
-common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
+common_flags.define_config('of every stage', default=run_experiment.DEFAULT_CONFIG)
 common_flags.define_images()
 common_flags.define_output('the whole run')
 common_flags.define_workers()
@@ -30,58 +29,42 @@ common_flags.define_sorting()
 flags.DEFINE_string(
   'boxes_file',
   None,
-  'Boxes for source: FILE or RANDOM: a CSV file or a directory, see d2r detect_boxes --help.',
+  'Boxes for regions.source FILE or RANDOM: a CSV file or a directory, see d2r detect_boxes --help.',
 )
 flags.DEFINE_string(
-  'codebook', None, 'Use the codebook that train_codebook made there, instead of training one.'
+  'codebook', None, 'Directory that train_codebook made: use this codebook instead of training one.'
 )
 flags.DEFINE_string(
   'distractors',
   None,
-  'Folder of photos to search among, beside those of --images: that of revisitop1m, or any other.',
+  'Folder of photos to search among, too, beside those of --images: that of revisitop1m, or any other.',
 )
-flags.DEFINE_string('distractors_boxes_file', None, 'As --boxes_file, for the distractors.')
+flags.DEFINE_string('distractors_boxes_file', None, 'Like --boxes_file, for the distractors.')
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override)
-  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  more = distractor_list.load(FLAGS.distractors) if FLAGS.distractors else None
-  if more:
-    # Now, not after all stages.
-    distractor_list.require_disjoint(more, dataset)
   output = pathlib.Path(FLAGS.output)
-  options = experiment.Options(
-    FLAGS.workers,
-    FLAGS.strict,
-    FLAGS.redo,
-    common_flags.cluster(),
-    sorting_bytes=common_flags.sorting_bytes(),
-  )
-  outcome = experiment.run(
-    loaded,
-    dataset,
+  run_experiment.run_experiment(
+    FLAGS.images,
     output,
+    FLAGS.config_path,
     ground_truth=FLAGS.ground_truth,
-    boxes_path=FLAGS.boxes_file,
-    given={'codebook': Artefact.open(FLAGS.codebook, 'codebook')} if FLAGS.codebook else None,
-    options=options,
+    overrides=FLAGS.override,
+    query_images=FLAGS.query_images,
+    boxes_file=FLAGS.boxes_file,
+    codebook=FLAGS.codebook,
+    distractors=FLAGS.distractors,
+    distractors_boxes_file=FLAGS.distractors_boxes_file,
+    options=Options(
+      FLAGS.workers,
+      FLAGS.strict,
+      FLAGS.redo,
+      common_flags.cluster(),
+      sorting_bytes=common_flags.sorting_bytes(),
+    ),
+    report=print,
   )
-  print(experiment.summary(outcome))
-  print(f'report: {outcome.page}')
-  if more:
-    joined = distractors.run(
-      loaded,
-      outcome,
-      more,
-      output,
-      ground_truth=FLAGS.ground_truth,
-      boxes_path=FLAGS.distractors_boxes_file,
-      options=options,
-    )
-    print(f'\namong {len(more):,} distractors\n{experiment.summary(joined)}')
-    print(f'report: {joined.page}')
   print(f'search: {shlex.join(["d2r", "search_index", f"--index={output}", "--query=PHOTO"])}')
 
 

@@ -71,7 +71,7 @@ def main(_):
 
 
 def _answer() -> None:
-  engine = SearchEngine.load(FLAGS.index, one_photo=True, warm=FLAGS.warm)
+  engine = SearchEngine.load(FLAGS.index, one_photo=True, preload=FLAGS.warm)
   box = answers.parse_box(FLAGS.box) if FLAGS.box else None
   if FLAGS.images:
     engine.photos = PhotoFolders.of(FLAGS.images)

@@ -52,7 +52,7 @@ def main(_):
 
   engine = SearchEngine.load(FLAGS.index, index=_shards() if FLAGS.shards else None)
   if FLAGS.warm:
-    engine.warm(progress.callback('index into memory'))
+    engine.preload(progress.callback('index into memory'))
   engine.prepare()
   photos = PhotoFolders.of(FLAGS.images) if FLAGS.images else engine.photos
   annotations = None

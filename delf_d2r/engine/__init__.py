@@ -1,10 +1,9 @@
-"""The search engine: three lines from a directory to results.
+"""The search engine: from a photo to the index images that show the same object.
 
-engine = SearchEngine.load('OUT')
+engine = SearchEngine.load('output')
 answer = engine.search('photo.jpg', top_k=10)
 """
 
-from delf_d2r.engine.answer import Answer, SearchResult
-from delf_d2r.engine.search_engine import SearchEngine
+from delf_d2r.engine.search_engine import Answer, SearchEngine, SearchResult
 
 __all__ = ['Answer', 'SearchEngine', 'SearchResult']

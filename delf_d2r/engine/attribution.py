@@ -1,8 +1,8 @@
-"""Why an index image matched: what each visual word adds to its score, and where it stands in both photos.
+"""Why an index image matched: the share of each visual word in the score, and its places in both photos.
 
-The terms of the score are exact. Where a word has several features in a photo they share one vector, so its
-term is that of all of them together. What regions carried is an attribution: the terms of the words that a
-region shows. Regions overlap, so theirs do not add up to the score.
+The terms of the words are exact. The features of an image that share a word are aggregated to one vector, so
+the term belongs to all of them together. The terms of regions are an attribution: the sum of the terms of the
+words that occur in a region. Regions overlap, so their terms do not add up to the score.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from delf_d2r.engine.search_engine import SearchEngine
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures
 
-# Features of overlapping regions are one place if they round to the same hundredth of a pixel.
+# Features of overlapping regions count as one place if they round to the same hundredth of a pixel.
 _DECIMALS = 2
 
 
@@ -22,10 +22,11 @@ class WordMatch:
   """A visual word that both images have.
 
   Attributes:
-    word: its number in the codebook.
-    term: what it adds to the score.
-    query_locations, index_locations: float32 [n, 2] and [m, 2], `(y, x)` in pixels of each photo: the places
-      of its features, each once.
+    word: the index of the word in the codebook.
+    term: its contribution to the score.
+    query_locations: float32 [n, 2], `(y, x)` in pixels of the query photo, the distinct places of its
+      features.
+    index_locations: float32 [m, 2], the same in the index photo.
   """
 
   word: int
@@ -40,9 +41,9 @@ class Explanation:
 
   Attributes:
     score: the sum of all terms.
-    words: largest term first, equal ones by number.
-    boxes: float32 [R - 1, 4], the boxes of the index image, normalised.
-    box_terms: float64 [R - 1], the terms of the words that each box shows.
+    words: the shared words, largest term first, equal terms by word.
+    boxes: float32 [R - 1, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1], the boxes of the index image.
+    box_terms: float64 [R - 1], the sum of the terms of the words that occur in each box.
   """
 
   score: float
@@ -54,14 +55,17 @@ class Explanation:
 def explain(
   engine: SearchEngine, query: ImageFeatures, image_id: int, image: ImageFeatures, *, region: int = -1
 ) -> Explanation:
-  """Takes the score of an index image apart.
+  """Splits the score of an index image into the terms of its visual words.
 
   Args:
-    engine: of the index.
-    query: the query's features.
+    engine: the engine that computed the score.
+    query: the features of the query.
     image_id: the index image.
-    image: its features.
+    image: the features of the index image.
     region: with regional search the region whose score it is (`SearchResult.best_region`).
+
+  Returns:
+    The terms, and the places of the words in both photos.
   """
   words, terms = engine.word_scores(engine.describe(query), image_id, region=region)
   indexed = _indexed_part(engine, image, region)
@@ -79,7 +83,7 @@ def explain(
 
 
 def _indexed_part(engine: SearchEngine, image: ImageFeatures, region: int) -> ImageFeatures:
-  """The regions that the entry was made of."""
+  """Returns the regions that the index entry was aggregated from."""
   regions = engine.artefact.config.aggregation.regions
   if regions == AggregationConfig.REGIONAL_AGGREGATION:
     return image
@@ -87,7 +91,16 @@ def _indexed_part(engine: SearchEngine, image: ImageFeatures, region: int) -> Im
 
 
 def _places(words: np.ndarray, features: LocalFeatures, assigned: np.ndarray) -> list[np.ndarray]:
-  """For each of `words`, ascending, the places float32 [n, 2] of the features that are assigned to it."""
+  """Returns for each word the distinct places of the features that are assigned to it.
+
+  Args:
+    words: int [W], ascending.
+    features: N local features.
+    assigned: int32 [N, m], the words of each feature.
+
+  Returns:
+    W arrays float32 [n, 2].
+  """
   owners = np.repeat(np.arange(len(features)), assigned.shape[1])
   flat = assigned.ravel()
   order = np.argsort(flat, kind='stable')
@@ -101,6 +114,7 @@ def _places(words: np.ndarray, features: LocalFeatures, assigned: np.ndarray) ->
 def _box_terms(
   image: ImageFeatures, assigned: np.ndarray, words: np.ndarray, terms: np.ndarray
 ) -> np.ndarray:
+  """Returns float64 [R - 1], the sum of the terms of the words that occur in each box."""
   offsets = image.region_offsets
   return np.array(
     [terms[np.isin(words, assigned[offsets[r] : offsets[r + 1]])].sum() for r in range(1, image.num_regions)],

@@ -1,4 +1,4 @@
-"""The local features of index images: as they were stored, or anew from their photos."""
+"""The local features of index images: as they were stored, or extracted from their photos again."""
 
 import pathlib
 import threading
@@ -19,23 +19,28 @@ class IndexedFeatures:
   """Reads the features of index images. Threads may share it."""
 
   def __init__(self, index: Artefact, extract: Callable[[str, pathlib.Path, Boxes], ImageFeatures]):
-    """Takes an index artefact and what makes features of a name, a photo and its boxes."""
+    """Prepares to read; files are opened when they are needed.
+
+    Args:
+      index: the index artefact.
+      extract: returns the features of an image, from its name, the path of its photo and its boxes.
+    """
     self._index = index
     self._extract = extract
-    self._stored: tuple[FeatureStore | None] | None = None  # None until it is looked for.
+    self._stored: tuple[FeatureStore | None] | None = None  # None until it was looked for.
     self._lock = threading.Lock()
 
   def read(self, snapshot: Snapshot, image_id: int, *, photos: PhotoFolders) -> ImageFeatures:
-    """The features of one index image.
+    """Returns the features of one index image.
 
     Args:
-      snapshot: the images.
-      image_id: one of them.
-      photos: the folders of the indexed photos, for an index whose features are not at hand.
+      snapshot: the images of the index.
+      image_id: the image, a position in the snapshot.
+      photos: the folders of the indexed photos, which are read if the stored features are gone.
 
     Raises:
-      ImageError: its features are not at hand, and its photo is not either.
-      ArtefactError: its record is damaged.
+      ImageError: neither the features nor the photo can be found.
+      ArtefactError: the record of the features is damaged.
     """
     name = snapshot.index.image_names[image_id]
     if name in snapshot.state.added:
@@ -45,15 +50,14 @@ class IndexedFeatures:
       return store.read(name, position=image_id)
     photo = photos.find(name)
     if photo is None:
-      where = f', nor is its photo in {photos}' if photos.folders else ', and no folder of photos is known'
+      where = f', nor its photo in {photos}' if photos.folders else ', and no folder of photos is known'
       raise ImageError(
-        f'{name}: the features that the index was made from are not at hand{where}. Give the folder of the'
-        ' photos'
+        f'{name}: cannot find the features that the index was made from{where}. Give the folder of the photos'
       )
     return self._extract(name, photo, Boxes.from_coordinates(snapshot.boxes(image_id)))
 
   def _get_store(self) -> FeatureStore | None:
-    # Not before it is needed: it reads the length of every record.
+    # Opened late, since opening reads the length of every record.
     with self._lock:
       if self._stored is None:
         self._stored = (_stored_features(self._index),)
@@ -61,21 +65,25 @@ class IndexedFeatures:
 
 
 def _stored_features(index: Artefact) -> FeatureStore | None:
-  """The features that an index was made from, None where they are gone or others by now."""
+  """Returns the features that an index was made from; None if they are gone or have changed."""
   roles = ['descriptors', 'distractors'] if index.input('distractors') else ['descriptors']
   try:
     return FeatureStore(*(_features_behind(index, role) for role in roles))
   except ArtefactError as error:
-    # Said aloud: it takes many times as long.
-    logging.warning('features of %s are made anew from its photos: %s', index.path, error)
+    # A warning, since extracting takes many times as long as reading.
+    logging.warning('features of %s are extracted from its photos again: %s', index.path, error)
     return None
 
 
 def _features_behind(index: Artefact, role: str) -> Artefact:
-  """The features behind the aggregated descriptors of that role.
+  """Returns the features that the aggregated descriptors of a role were made from.
+
+  Args:
+    index: the index artefact.
+    role: its input, 'descriptors' or 'distractors'.
 
   Raises:
-    ArtefactError: they are gone, or others lie in their place.
+    ArtefactError: they are gone or have changed.
   """
   found = index
   for step, kind in ((role, 'descriptors'), ('features', 'features')):

@@ -1,4 +1,4 @@
-"""An index that changes while threads search it."""
+"""An index that changes while other threads search it."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import hashlib
 import pathlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from google.protobuf import text_format
@@ -20,41 +21,50 @@ from delf_d2r.errors import UserError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.structures import ImageFeatures
 
+if TYPE_CHECKING:
+  # It needs httpx, which only an engine with shards needs.
+  from delf_d2r.sharding.sharded_index import ShardedIndex
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Snapshot:
-  """The images of an index at one moment; it never changes, so threads may search it.
+  """The images of an index at one moment. It never changes, so threads may search it.
 
   Attributes:
-    index: their postings.
-    state: their boxes, and where the features of added ones are.
+    index: the postings of the images.
+    state: the boxes of the images, and where the features of added images are stored.
   """
 
-  index: InvertedIndex
+  index: 'InvertedIndex | ShardedIndex'
   state: LiveState
 
   def boxes(self, image_id: int) -> np.ndarray:
-    """float32 [R - 1, 4]: the boxes of an image, the whole image left out."""
+    """Returns float32 [R - 1, 4], the boxes of an image without the whole image."""
     return self.state.boxes.of(image_id)[1:]
 
 
 class LiveIndex:
-  """The current snapshot of an index artefact, and the changes that make the next one.
+  """The current snapshot of an index artefact, and the changes that lead to the next one.
 
-  A change copies what it touches and puts a new snapshot in the place of the old one, which those who have it
-  go on searching. One change at a time; changes count for other processes once `save` has written them.
+  A change copies the parts that it touches and replaces the snapshot by a new one; searches that have begun
+  finish on the old one. Only one change runs at a time. Other processes see changes once `save` has written
+  them.
 
   Attributes:
     artefact: the index artefact as it was loaded or last saved.
-    snapshot: what to search.
+    snapshot: the images to search.
   """
 
-  def __init__(self, artefact: Artefact, index: InvertedIndex | None = None):
-    """Opens an index; errors as of InvertedIndex.load and ArtefactError.
+  def __init__(self, artefact: Artefact, index: 'InvertedIndex | ShardedIndex | None' = None):
+    """Opens an index.
 
     Args:
       artefact: the index artefact.
-      index: what to search instead of the postings there.
+      index: searched instead of the postings in the artefact.
+
+    Raises:
+      IndexFormatError: the postings are damaged.
+      ArtefactError: another file of the artefact is damaged.
     """
     self.artefact = artefact
     index = index or InvertedIndex.load(artefact.path / index_files.INVERTED)
@@ -65,25 +75,27 @@ class LiveIndex:
   def add(
     self, names: Sequence[str], describe: Callable[[str], tuple[ImageFeatures, ImageDescriptors]]
   ) -> None:
-    """Adds images after those present.
+    """Adds images behind the existing ones.
 
     Args:
-      names: of the images.
-      describe: makes what is kept of an image from its name; if it raises, nothing is added.
+      names: the names of the new images.
+      describe: returns the features and the aggregated descriptors of the image of a name; if it raises,
+        nothing is added.
 
     Raises:
-      UserError: a name is in the index already, or given twice.
+      UserError: a name is in the index already, or is given twice.
     """
     with self._changing():
       self._require_new(names)
-      descriptors, boxes, digests = [], [], {}
+      descriptors, boxes = [], []
+      digests: dict[str, str] = {}
       for name in names:
         features, described = describe(name)
         digests[name] = live_files.add_features(self.artefact.path, features)
         descriptors.append(described.descriptors)
         boxes.append(described.boxes)
       before = self.snapshot
-      index = before.index.fork()
+      index = before.index.copy_on_write()
       owners = np.repeat(np.arange(len(names)), list(map(len, descriptors)))
       index.add(
         (descriptor for image in descriptors for descriptor in image),
@@ -94,40 +106,42 @@ class LiveIndex:
       self.snapshot = Snapshot(index, state)
 
   def remove(self, names: Collection[str]) -> None:
-    """Removes images; those after them move up.
+    """Removes images; the image ids behind them close the gaps.
 
     Raises:
       UserError: a name is not in the index; nothing is removed.
     """
-    gone = set(names)
+    removed = set(names)
     with self._changing():
       before = self.snapshot
-      unknown = sorted(gone - set(before.index.image_names))
+      unknown = sorted(removed - set(before.index.image_names))
       if unknown:
-        raise UserError(f'not among the {len(before.index)} images of the index: {_listed(unknown)}')
-      kept = [image_id for image_id, name in enumerate(before.index.image_names) if name not in gone]
-      index = before.index.fork()
-      index.remove(gone)
-      added = {name: digest for name, digest in before.state.added.items() if name not in gone}
+        raise UserError(f'not among the {len(before.index)} images of the index: {_abbreviated(unknown)}')
+      kept = [image_id for image_id, name in enumerate(before.index.image_names) if name not in removed]
+      index = before.index.copy_on_write()
+      index.remove(removed)
+      added = {name: digest for name, digest in before.state.added.items() if name not in removed}
       self.snapshot = Snapshot(index, LiveState(before.state.boxes.take(kept), added))
 
   def save(self) -> None:
-    """Writes all changes. A kill at any moment leaves the old index or the new one.
+    """Writes all changes. If the process is killed, the directory holds either the old index or the new one.
 
-    The manifest gets another fingerprint, so that no stage takes the index for what it built.
+    The manifest gets another fingerprint, so that no stage mistakes the index for the one that it built.
 
     Raises:
       UserError: the files cannot be written, or another process has changed them.
     """
     with self._changing():
       path = self.artefact.path
-      index, state = self.snapshot.index.fork(), self.snapshot.state
+      index, state = self.snapshot.index.copy_on_write(), self.snapshot.state
       before = index.checksum
+      if before is None:
+        raise ValueError('it was not loaded from a directory')
       live_files.prepare(path, state, replacing=before)
       try:
         index.save()
       finally:
-        # Whatever became of it, the copy has taken the update over.
+        # Even if saving failed: the copy now owns the unsaved update.
         self.snapshot = Snapshot(index, state)
       live_files.finish(path)
       if index.checksum != before:
@@ -137,19 +151,20 @@ class LiveIndex:
     seen = set(self.snapshot.index.image_names)
     known = sorted(name for name in names if name in seen)
     if known:
-      raise UserError(f'in the index already: {_listed(known)}. Remove them first, or give other names')
+      raise UserError(f'in the index already: {_abbreviated(known)}. Remove them first, or give other names')
     if len(set(names)) < len(names):
       twice = sorted({name for name in names if names.count(name) > 1})
-      raise UserError(f'given twice: {_listed(twice)}. Each image needs a name of its own')
+      raise UserError(f'given twice: {_abbreviated(twice)}. Each image needs a name of its own')
 
   @contextlib.contextmanager
   def _changing(self) -> Iterator[None]:
-    """One change at a time, and what hinders it as a UserError."""
+    """Locks the index for one change and turns errors that a user can fix into UserErrors."""
     path = self.artefact.path
     with self._lock:
       try:
         if not self._has_changed:
-          # Once: later on, searches of an older snapshot may still read the features of removed images.
+          # Only once: after a change, searches of an older snapshot may still read features of removed
+          # images.
           live_files.remove_unused_features(path, self.snapshot.state)
           self._has_changed = True
         yield
@@ -160,7 +175,7 @@ class LiveIndex:
 
 
 def _stamped(artefact: Artefact, index: InvertedIndex) -> Artefact:
-  """The artefact with a manifest that tells what is in it now; the manifest is written."""
+  """Writes a manifest with new counts and another fingerprint; returns the artefact with it."""
   manifest = type(artefact.manifest)()
   manifest.CopyFrom(artefact.manifest)
   digest = hashlib.sha256(f'{manifest.fingerprint} {index.checksum}'.encode())
@@ -177,6 +192,6 @@ def _stamped(artefact: Artefact, index: InvertedIndex) -> Artefact:
   return Artefact(pathlib.Path(artefact.path), manifest)
 
 
-def _listed(names: Sequence[str], most: int = 5) -> str:
+def _abbreviated(names: Sequence[str], most: int = 5) -> str:
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more

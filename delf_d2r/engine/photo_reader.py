@@ -1,8 +1,9 @@
-"""From photos to features and what an index keeps of them, by the config that the index was built with."""
+"""From photos to local features and index entries, by the config that the index was built with."""
 
 import pathlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -13,99 +14,102 @@ from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import factory, photo_boxes
+from delf_d2r.extractors import photo_boxes, region_extractor
 from delf_d2r.structures import Boxes, ImageFeatures
 
+T = TypeVar('T')
+
+# The path of a photo, its contents, or uint8 [H, W, 3] RGB.
 Photo = str | pathlib.Path | bytes | np.ndarray
 
 
 class PhotoReader:
-  """Reads photos as the stages did that made an index. Threads may share it.
+  """Reads photos as the stages that made an index read them. Threads may share it.
 
-  Its networks are made when they are needed: ranking features that are there already needs none.
+  Networks are loaded when they are first needed, so that ranking features that exist already loads none.
   """
 
   def __init__(self, index: Artefact):
     """Takes the index artefact."""
-    self._index = index
-    self._extractor = None
-    self._find_boxes = None
-    self._aggregator = None
-    self._making = threading.Lock()
+    config = index.config
+    self._extraction = config.extraction
+    self._extractor = _Lazy(lambda: region_extractor.build(config.extraction))
+    self._find_boxes = _Lazy(lambda: photo_boxes.build(config.regions))
+    self._aggregator = _Lazy(lambda: _index_aggregator(index))
 
   def load(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
-    """uint8 [H, W, 3]: a photo decoded; see `data.images.load_image`."""
-    config = self._index.config.extraction
+    """Returns a photo decoded, uint8 [H, W, 3] RGB; see `data.photos.images.load_image`."""
     return images.load_image(
       photo,
       name=name,
-      apply_exif_orientation=config.apply_exif_orientation,
-      max_megapixels=config.max_megapixels,
+      apply_exif_orientation=self._extraction.apply_exif_orientation,
+      max_megapixels=self._extraction.max_megapixels,
     )
 
   def query_features(self, pixels: np.ndarray, box: Sequence[float] | None) -> ImageFeatures:
-    """The features of a query photo [H, W, 3], or of what a box of it shows."""
-    return self._get_extractor().extract_query('', pixels, box)
+    """Returns the features of a query photo uint8 [H, W, 3], or of a normalised box of it."""
+    return self._extractor().extract_query('', pixels, box)
 
   def extract(self, name: str, photo: pathlib.Path, boxes: Boxes) -> ImageFeatures:
-    """The features of an index image whose boxes are known."""
-    return self._get_extractor().extract(name, self.load(photo), boxes)
+    """Returns the features of an index image whose boxes are known."""
+    return self._extractor().extract(name, self.load(photo), boxes)
 
   def index_image(
     self, name: str, pixels: np.ndarray, boxes: Boxes | None
   ) -> tuple[ImageFeatures, ImageDescriptors]:
-    """The features of a photo [H, W, 3] and its entries for the index.
+    """Returns the features of a photo and its aggregated descriptors for the index.
 
     Args:
-      name: the image's name.
-      pixels: the photo.
-      boxes: None: what the run's grid or detector gives.
+      name: the name of the image.
+      pixels: uint8 [H, W, 3].
+      boxes: None takes the boxes of the run's grid or detector.
     """
-    found = self._get_find_boxes()(pixels) if boxes is None else boxes
-    features = self._get_extractor().extract(name, pixels, found)
-    return features, self._get_aggregator().index_image(features)
+    found = self._find_boxes()(pixels) if boxes is None else boxes
+    features = self._extractor().extract(name, pixels, found)
+    return features, self._aggregator().index_image(features)
 
   def prepare(self) -> None:
-    """Makes the extractor now."""
-    self._get_extractor()
+    """Loads the extractor."""
+    self._extractor()
 
   def prepare_boxes(self) -> None:
-    """Makes what finds boxes now.
+    """Loads the detector, if the run has one.
 
     Raises:
-      UserError: the run's boxes came from a file.
+      UserError: the boxes of the run came from a file.
     """
-    self._get_find_boxes()
+    self._find_boxes()
 
-  def _get_extractor(self):
-    with self._making:
-      if self._extractor is None:
-        self._extractor = factory.build(self._index.config.extraction)
-    return self._extractor
 
-  def _get_find_boxes(self):
-    with self._making:
-      if self._find_boxes is None:
-        self._find_boxes = photo_boxes.build(self._index.config.regions)
-    return self._find_boxes
+class _Lazy(Generic[T]):
+  """A value that is made at the first call. Threads may share it."""
 
-  def _get_aggregator(self) -> aggregator.Aggregator:
-    # As the index was built, whatever queries are assigned and compared by.
-    with self._making:
-      if self._aggregator is None:
-        config = self._index.config.aggregation
-        centroids = np.ascontiguousarray(codebook_files.load_centroids(self._index.path))
-        recall = codebook_files.load_recall(self._index.path)
-        assign = aggregator.assigner(config.assignment, centroids, recall=recall)
-        self._aggregator = aggregator.Aggregator(config, centroids, assign)
-    return self._aggregator
+  def __init__(self, make: Callable[[], T]):
+    self._make = make
+    self._made: tuple[T] | None = None
+    self._lock = threading.Lock()
+
+  def __call__(self) -> T:
+    with self._lock:
+      if self._made is None:
+        self._made = (self._make(),)
+      return self._made[0]
+
+
+def _index_aggregator(index: Artefact) -> aggregator.Aggregator:
+  """Returns an aggregator for index images: of the config of the index, not of the queries."""
+  config = index.config.aggregation
+  centroids = np.ascontiguousarray(codebook_files.load_centroids(index.path))
+  recall = codebook_files.load_recall(index.path)
+  assign = aggregator.assigner(config.assignment, centroids, recall=recall)
+  return aggregator.Aggregator(config, centroids, assign)
 
 
 def named_photos(paths: Iterable[str | pathlib.Path], folders: PhotoFolders) -> dict[str, pathlib.Path]:
-  """Photos by their names, see PhotoFolders.name_of.
+  """Returns photos by their names; see PhotoFolders.name_of.
 
   Raises:
-    UserError: two would have one name.
+    UserError: two of them would have one name.
   """
   if isinstance(paths, str):
     raise TypeError(f'expected paths, found the string {paths!r}; give [{paths!r}]')

@@ -5,55 +5,124 @@ for result in engine.search('photo.jpg', top_k=10, verify=True).results:
   print(result.name, result.score, result.inliers)
 """
 
+import dataclasses
 import itertools
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from delf_d2r import aggregator
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import artefact as artefacts
+from delf_d2r.data.artefacts import codebook_files
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
-from delf_d2r.engine.answer import Answer, SearchResult, results_of
 from delf_d2r.engine.indexed_features import IndexedFeatures
-from delf_d2r.engine.live_index import LiveIndex
+from delf_d2r.engine.live_index import LiveIndex, Snapshot
 from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
-from delf_d2r.engine.ranking_engine import RankingEngine
-from delf_d2r.engine.spatial_verification import Candidates
+from delf_d2r.engine.spatial_verification import SpatialVerification
 from delf_d2r.errors import ArtefactError, UserError
-from delf_d2r.index.array_files import IndexFormatError
+from delf_d2r.index import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.sharding import layout
-from delf_d2r.structures import Boxes, ImageFeatures, LocalFeatures, Match
+from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Match, Ranking
 from delf_d2r.verifier import reordered
+
+if TYPE_CHECKING:
+  # It needs httpx, which only an engine with shards needs.
+  from delf_d2r.sharding.sharded_index import ShardedIndex
 
 __all__ = ['Answer', 'Photo', 'SearchEngine', 'SearchResult']
 
 
-class SearchEngine(RankingEngine):
-  """Photos in, ranked index images out. Loading imports neither TensorFlow nor any photo.
-
-  Threads may search at once, also while another one adds and removes images: a search answers from the images
-  that there were when it began.
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+  """One index image of an answer.
 
   Attributes:
-    photos: the folders of the indexed photos, as they were when they were indexed. To be set if they moved.
-    verifies: whether the run that made the index verifies its results, so that a user expects it of a search.
+    rank: position in the answer, from 1.
+    name: the name of the image.
+    score: its similarity to the query; 0 if the two images share no visual word.
+    boxes: float32 [R - 1, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1]; the whole image is left out.
+    best_region: with regional search the region that scored best: 0 for the whole image, r for the box r - 1.
+      Otherwise -1.
+    match: the result of spatial verification; None if this image was not verified.
+  """
+
+  rank: int
+  name: str
+  score: float
+  boxes: np.ndarray
+  best_region: int
+  match: Match | None = None
+
+  @property
+  def inliers(self) -> int | None:
+    """The number of consistent matches; None if this image was not verified."""
+    return None if self.match is None else len(self.match)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """The results of one search.
+
+  Attributes:
+    results: the index images, best first.
+    features: the local features of the query. If there are none, every score is 0.
+    seconds: wall time in seconds of each step: decode, extract, describe, search, verify.
+    missing_shards: numbers of the shards of a split index that did not answer. Their images have no scores.
+  """
+
+  results: tuple[SearchResult, ...]
+  features: ImageFeatures
+  seconds: dict[str, float]
+  missing_shards: tuple[int, ...] = ()
+
+  @property
+  def num_features(self) -> int:
+    """The number of local features of the query."""
+    return len(self.features.features)
+
+
+class SearchEngine:
+  """Takes photos, returns ranked index images.
+
+  Loading an engine imports neither TensorFlow nor the libraries that decode photos into features. Threads may
+  search at the same time, also while another thread adds and removes images: a search answers from the images
+  that were in the index when it began.
+
+  Attributes:
+    photos: the folders of the indexed photos, as recorded in the index. Set it if they have moved.
+    verifies: whether the run that made the index verifies its results. It is the default that a user expects
+      of a search.
   """
 
   def __init__(self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig):
-    """For `load`."""
-    super().__init__(live, aggregation)
+    """Builds an engine from its parts; use `SearchEngine.load`.
+
+    Args:
+      live: the index.
+      aggregation: how queries are assigned, aggregated and compared.
+      verification: how results are verified.
+    """
     self.verifies = False
     self.photos = PhotoFolders.of_index(live.artefact)
+    self._live = live
+    centroids = np.ascontiguousarray(codebook_files.load_centroids(live.artefact.path))
+    recall = codebook_files.load_recall(live.artefact.path)
+    assign = aggregator.assigner(aggregation.query_assignment, centroids, recall=recall)
+    self._aggregator = aggregator.Aggregator(aggregation, centroids, assign)
+    self._search_options = aggregator.search_options(aggregation)
     self._reader = PhotoReader(live.artefact)
     self._features = IndexedFeatures(live.artefact, self._reader.extract)
-    self._candidates = Candidates(
+    self._verification = SpatialVerification(
       verification,
       live.artefact.config.extraction,
       lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.photos),
@@ -67,22 +136,27 @@ class SearchEngine(RankingEngine):
     aggregation: AggregationConfig | None = None,
     verification: VerificationConfig | None = None,
     one_photo: bool = False,
-    index: InvertedIndex | None = None,
-    warm: bool = False,
+    index: 'InvertedIndex | ShardedIndex | None' = None,
+    preload: bool = False,
   ) -> 'SearchEngine':
     """Opens an index.
 
     Args:
-      directory: that of build_index or of run_experiment.
+      directory: an output directory of `build_index` or of `run_experiment`.
       aggregation: its alpha, tau, normalize, use_idf, compat, query_num_assignments and query_assignment
-        take the place of those that the index was built with.
-      verification: how to verify; None: as the run's config says, else by default. Its junk has no effect.
-      one_photo: the engine will answer one photo at most: assign exactly, without preparing anything.
-      index: what to search instead of the directory's own postings: a sharding.ShardedIndex.
-      warm: read the index in a row first, so that no search waits for a disk to seek; see `warm`.
+        replace those that the index was built with.
+      verification: how to verify. None takes the run's own verification, or the defaults if it has none. Its
+        field `junk` has no effect.
+      one_photo: the engine will answer at most one photo, so it assigns descriptors exactly instead of
+        preparing an approximate search of the codebook.
+      index: searched instead of the postings in the directory, for example a `sharding.ShardedIndex`.
+      preload: reads the index sequentially first, so that no search waits for disk seeks; see `preload`.
+
+    Returns:
+      The engine.
 
     Raises:
-      ArtefactError: there is no finished index, or a file of it is damaged.
+      ArtefactError: there is no finished index, or one of its files is damaged.
     """
     directory = pathlib.Path(directory)
     run = directory / artefacts.RUN_CONFIG
@@ -100,30 +174,61 @@ class SearchEngine(RankingEngine):
       merged.aggregation.query_assignment = AggregationConfig.EXACT
     try:
       engine = cls(LiveIndex(artefact, index), merged.aggregation, verification)
-      engine.verifies = verifies and not engine.cannot_verify
-      if warm:
-        engine.warm()
+      engine.verifies = verifies and not engine.why_unverifiable
+      if preload:
+        engine.preload()
       return engine
     except (IndexFormatError, OSError, ValueError) as error:
       raise ArtefactError(f'{directory}: the index cannot be opened: {error}') from None
 
+  def __len__(self) -> int:
+    """Returns the number of index images."""
+    return len(self.index)
+
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({self.artefact.path}, {self.index!r})'
+
+  @property
+  def artefact(self) -> Artefact:
+    """The index artefact as it was loaded or last saved."""
+    return self._live.artefact
+
+  @property
+  def index(self) -> 'InvertedIndex | ShardedIndex':
+    """The index with all changes so far, for reading only. Every change replaces it by another object."""
+    return self._live.snapshot.index
+
+  @property
+  def why_unverifiable(self) -> str:
+    """The reason why a search with `verify` is refused; empty if it is not."""
+    return self._verification.why_unverifiable
+
+  # Searching -----------------------------------------------------------------------------------------
+
   def search(
     self, photo: Photo, *, box: Sequence[float] | None = None, top_k: int = 10, verify: bool = False
   ) -> Answer:
-    """The index images most similar to a photo.
+    """Returns the index images most similar to a photo.
+
+    The photo is decoded, described by local features and aggregated as the config of the index says; then the
+    index is searched and, if wanted, the best results are verified.
 
     Args:
-      photo: a file, its contents, or uint8 [H, W, 3] RGB.
-      box: `[ymin, xmin, ymax, xmax]`, normalised: search for what is inside; None: the whole photo.
-      top_k: number of results; 0 = all.
-      verify: look at the best `num_images` of the verification's config and put first what one transform
-        between the photos confirms, most inliers ahead; images of equal inliers, and those not looked at,
-        stand as they did.
+      photo: the path of a file, its contents, or an array uint8 [H, W, 3] RGB.
+      box: `[ymin, xmin, ymax, xmax]` normalised to [0, 1], the part of the photo to search for; None for the
+        whole photo.
+      top_k: number of results; 0 for all index images.
+      verify: matches the local features of the query with those of the best `num_images` results (a field of
+        the verification config) and ranks these by the number of matches that agree on one transform, most
+        inliers first. Images with equally many inliers, and images that are not verified, keep their order.
+
+    Returns:
+      The ranked results with the features of the query and the time of each step.
 
     Raises:
-      ImageError: the photo cannot be decoded; or, to verify, neither features nor photo of an index image
-        are at hand.
-      UserError: the box is not within the photo, the array is no photo, or `cannot_verify` says why not.
+      ImageError: the photo cannot be decoded; or, with `verify`, neither the features nor the photo of an
+        index image can be found.
+      UserError: the box is not within the photo, the array is no photo, or `why_unverifiable` gives a reason.
     """
     if box is not None:
       check_box(box, 'box')
@@ -131,28 +236,127 @@ class SearchEngine(RankingEngine):
       raise UserError(f'top_k is {top_k}; it must be at least 0')
     marks = [('', time.perf_counter())]
     snapshot = self._live.snapshot
-    pixels = _checked(photo) if isinstance(photo, np.ndarray) else self.load_photo(photo)
+    pixels = self._pixels(photo)
     marks.append(('decode', time.perf_counter()))
     features = self._reader.query_features(pixels, box)
     marks.append(('extract', time.perf_counter()))
     descriptor = self.describe(features)
     marks.append(('describe', time.perf_counter()))
-    wanted = max(top_k, self._candidates.num_images) if verify and top_k else top_k
+    wanted = max(top_k, self._verification.num_images) if verify and top_k else top_k
     ranking = snapshot.index.search(descriptor, top_k=wanted, **self._search_options)
     marks.append(('search', time.perf_counter()))
-    matches = ()
+    matches: list[Match] = []
     if verify:
-      matches = self._candidates.verify(snapshot, features.features, ranking)
+      matches = self._verification.verify(snapshot, features.features, ranking)
       ranking = reordered(ranking, matches, length=top_k or None)
       marks.append(('verify', time.perf_counter()))
-    seconds = {what: end - start for (_, start), (what, end) in itertools.pairwise(marks)}
-    return Answer(results_of(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
+    seconds = {step: end - start for (_, start), (step, end) in itertools.pairwise(marks)}
+    return Answer(_results(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
+
+  def prepare(self) -> None:
+    """Loads the extractor now instead of at the first photo; a network takes seconds to load."""
+    self._reader.prepare()
+
+  def preload(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Reads all files of the index sequentially, so that searches find them in memory.
+
+    Args:
+      report: called with the number of bytes read so far and in total.
+
+    Returns:
+      The number of bytes.
+    """
+    return self.index.preload(report)
+
+  def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
+    """Decodes a photo as those of the index were decoded.
+
+    Args:
+      photo: the path of a file, or its contents.
+      name: how error messages call it; by default its path.
+
+    Returns:
+      uint8 [H, W, 3] RGB.
+
+    Raises:
+      ImageError: the photo cannot be decoded.
+    """
+    return self._reader.load(photo, name=name)
+
+  # The steps of a search, for queries whose features exist ---------------------------------------------
+
+  def describe(self, query: ImageFeatures) -> AggregatedDescriptor:
+    """Aggregates the local features of a query."""
+    return self._aggregator.query(query)
+
+  def describe_expanded(
+    self,
+    query: ImageFeatures,
+    others: Sequence[LocalFeatures],
+    weights: Sequence[float],
+    *,
+    min_images_per_word: int = 1,
+  ) -> AggregatedDescriptor:
+    """Aggregates the features of a query with those of other images; see `Aggregator.expanded_query`."""
+    return self._aggregator.expanded_query(query, others, weights, min_images_per_word=min_images_per_word)
+
+  def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
+    """Ranks the index images by their similarity to a query.
+
+    Args:
+      query: from `describe`.
+      top_k: length of the ranking; 0 for all index images.
+      name: the name of the query.
+
+    Returns:
+      The ranking, best first.
+    """
+    return self.index.search(query, top_k=top_k, name=name, **self._search_options)
+
+  def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
+    """Returns a ranking with the names and boxes of its images."""
+    return _results(self._live.snapshot, ranking)
+
+  def word_scores(
+    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the contribution of each visual word to a score; see `InvertedIndex.word_scores`.
+
+    Args:
+      query: from `describe`.
+      image_id: an index image.
+      region: with regional search the region whose score it is.
+
+    Returns:
+      uint32 [W], the visual words that the query shares with the image, and float64 [W], the term of each.
+    """
+    return self.index.word_scores(query, image_id, region=region, **self._search_options)
+
+  def words(self, features: LocalFeatures, *, of_query: bool) -> np.ndarray:
+    """Returns int32 [N, m], the m visual words of each local feature of a query or of an index image."""
+    return self._aggregator.words(features.descriptors, of_query=of_query)
 
   def match(self, query: LocalFeatures, image_id: int) -> Match:
-    """What spatial verification finds between a query's features and an index image."""
-    return self._candidates.match(self._live.snapshot, query, image_id)
+    """Matches the features of a query with those of an index image; see `SpatialVerification.match`."""
+    return self._verification.match(self._live.snapshot, query, image_id)
 
-  # Changing ------------------------------------------------------------------------------------------
+  def boxes(self, image_id: int) -> np.ndarray:
+    """Returns float32 [R - 1, 4], the boxes of an index image without the whole image."""
+    return self._live.snapshot.boxes(image_id)
+
+  def features(self, image_id: int) -> ImageFeatures:
+    """Returns the local features of an index image.
+
+    They are read from the artefact that the index was made from. If that is gone, they are extracted from the
+    photo again.
+
+    Raises:
+      ImageError: neither the features nor the photo can be found.
+      ArtefactError: the record of the features is damaged.
+    """
+    return self._features.read(self._live.snapshot, image_id, photos=self.photos)
+
+  # Changing the index --------------------------------------------------------------------------------
 
   def add(
     self,
@@ -160,81 +364,78 @@ class SearchEngine(RankingEngine):
     *,
     boxes: Mapping[str, Sequence[Sequence[float]]] | None = None,
   ) -> None:
-    """Indexes more photos, all or, if one of them fails, none. Others may search meanwhile.
+    """Adds photos to the index: all of them or, if one fails, none. Other threads may search meanwhile.
 
     Args:
-      photos: by name; or files, whose names then are relative to one of the folders `photos`, or the last
-        part of their paths where they lie elsewhere.
-      boxes: by name, [R - 1, 4] of those photos that have boxes of their own. Others have what the run's
-        grid or detector gives them, or none if the run has no boxes.
+      photos: photos by name; or paths. The name of a path is relative to the folder of `SearchEngine.photos`
+        that contains it, or else its last component.
+      boxes: by name, float [R - 1, 4] normalised, for photos whose boxes are known. Other photos get the
+        boxes of the run's grid or detector, or none if the run has no boxes.
 
     Raises:
       ImageError: a photo cannot be decoded.
-      UserError: a name is in the index already, a box is not within its photo, or the run's boxes came from
-        a file and a photo has none of its own.
+      UserError: a name is in the index already, a box is not within its photo, or the boxes of the run came
+        from a file and a photo has none.
     """
-    photos = photos if isinstance(photos, Mapping) else named_photos(photos, self.photos)
-    boxes = dict(boxes or {})
-    for name, own in boxes.items():
-      if name not in photos:
-        raise UserError(f'boxes of {name}, which is not among the {len(photos)} photos')
+    named = photos if isinstance(photos, Mapping) else named_photos(photos, self.photos)
+    given = dict(boxes or {})
+    for name, own in given.items():
+      if name not in named:
+        raise UserError(f'boxes of {name}, which is not among the {len(named)} photos')
       for box in own:
         check_box(box, f'boxes of {name}')
-    if photos.keys() - boxes.keys():
+    if named.keys() - given.keys():
       self._reader.prepare_boxes()
 
-    def describe(name: str):
-      photo = photos[name]
-      pixels = _checked(photo) if isinstance(photo, np.ndarray) else self.load_photo(photo, name=name)
-      own = Boxes.from_coordinates(boxes[name]) if name in boxes else None
-      return self._reader.index_image(name, pixels, own)
+    def describe(name: str) -> tuple[ImageFeatures, ImageDescriptors]:
+      own = Boxes.from_coordinates(given[name]) if name in given else None
+      return self._reader.index_image(name, self._pixels(named[name], name=name), own)
 
-    self._live.add(list(photos), describe)
-    self._candidates.forget()
+    self._live.add(list(named), describe)
+    self._verification.clear_cache()
 
   def remove(self, names: Iterable[str]) -> None:
-    """Removes images; nothing if the index lacks one of them, which is a UserError."""
+    """Removes images from the index.
+
+    Raises:
+      UserError: a name is not in the index; nothing is removed.
+    """
     if isinstance(names, str):
       raise TypeError(f'expected names, found the string {names!r}; give [{names!r}]')
     self._live.remove(list(names))
-    self._candidates.forget()
+    self._verification.clear_cache()
 
   def save(self) -> None:
-    """Writes what was added and removed back to the directory, where `load` finds it.
+    """Writes the changes since the last save to the directory that the engine was loaded from.
 
-    A kill at any moment leaves the old index or the new one.
+    If the process is killed meanwhile, the directory holds either the old index or the new one.
 
     Raises:
       UserError: it cannot be written, or another process has changed it.
     """
     self._live.save()
 
-  # Parts ---------------------------------------------------------------------------------------------
-
-  @property
-  def cannot_verify(self) -> str:
-    """Why a search with `verify` is refused; empty if it is not."""
-    return self._candidates.refusal
-
-  def prepare(self) -> None:
-    """Makes the extractor now instead of at the first photo: a network takes seconds to load."""
-    self._reader.prepare()
-
-  def features(self, image_id: int) -> ImageFeatures:
-    """The features of an index image: as they were stored or, where they are gone, anew from its photo.
-
-    Raises:
-      ImageError: neither they nor the photo are at hand.
-      ArtefactError: their record is damaged.
-    """
-    return self._features.read(self._live.snapshot, image_id, photos=self.photos)
-
-  def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
-    """uint8 [H, W, 3]: a photo decoded as the index's own were; see `data.images.load_image`."""
-    return self._reader.load(photo, name=name)
+  def _pixels(self, photo: Photo, *, name: str = '') -> np.ndarray:
+    """Returns a photo as uint8 [H, W, 3]."""
+    if not isinstance(photo, np.ndarray):
+      return self.load_photo(photo, name=name)
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+      raise UserError(f'photo: expected uint8 [H, W, 3] RGB, found {photo.dtype} {list(photo.shape)}')
+    return photo
 
 
-def _checked(photo: np.ndarray) -> np.ndarray:
-  if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-    raise UserError(f'photo: expected uint8 [H, W, 3] RGB, found {photo.dtype} {list(photo.shape)}')
-  return photo
+def _results(snapshot: Snapshot, ranking: Ranking, matches: Sequence[Match] = ()) -> tuple[SearchResult, ...]:
+  """Returns a ranking with names, boxes and, of verified images, matches."""
+  match_of = {match.image_id: match for match in matches}
+  ranked = zip(ranking.image_ids.tolist(), ranking.scores, ranking.best_regions, strict=True)
+  return tuple(
+    SearchResult(
+      rank,
+      snapshot.index.image_names[image],
+      float(score),
+      snapshot.boxes(image),
+      int(region),
+      match_of.get(image),
+    )
+    for rank, (image, score, region) in enumerate(ranked, start=1)
+  )

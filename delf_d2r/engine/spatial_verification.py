@@ -1,4 +1,4 @@
-"""Spatial verification of the images at the head of a ranking, on threads."""
+"""Spatial verification of the best images of a ranking, on threads."""
 
 import concurrent.futures
 import functools
@@ -14,16 +14,16 @@ from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
 from delf_d2r.verifier import Verifier, features_to_match, unmatchable
 
-# Index images whose features are kept between verifications: some 2 MB each.
+# Index images whose features are cached between verifications: about 2 MB each.
 _CACHED_IMAGES = 128
 
 
-class Candidates:
-  """Matches queries with index images. Threads may share it.
+class SpatialVerification:
+  """Matches the local features of queries with those of index images. Threads may share it.
 
   Attributes:
-    num_images: images of each ranking that are looked at.
-    refusal: why nothing can be verified; empty if it can.
+    num_images: the number of images of each ranking that are verified.
+    why_unverifiable: the reason why results cannot be verified; empty if they can.
   """
 
   def __init__(
@@ -32,13 +32,19 @@ class Candidates:
     extraction: ExtractionConfig,
     read: Callable[[Snapshot, int], ImageFeatures],
   ):
-    """Takes how the index images were extracted, and what reads the features of one."""
+    """Prepares the verification of the images of one index.
+
+    Args:
+      config: how to verify.
+      extraction: how the features of the index images were extracted.
+      read: returns the features of an index image of a snapshot.
+    """
     self.num_images = config.num_images
-    self.refusal = unmatchable(extraction.extractor, config)
+    self.why_unverifiable = unmatchable(extraction.extractor, config)
     if config.HasField('extraction'):
-      self.refusal = (
-        'the verification of this run has features of its own, which a search does not make. Search without'
-        ' verification, or set another one'
+      self.why_unverifiable = (
+        'the verification of this run has features of its own, which a search does not extract. Search'
+        ' without verification, or set another one'
       )
     self._verifier = Verifier(config)
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(
@@ -46,24 +52,32 @@ class Candidates:
     )
 
   def verify(self, snapshot: Snapshot, query: LocalFeatures, ranking: Ranking) -> list[Match]:
-    """What is between a query and each image at the head of its ranking.
+    """Matches a query with the first `num_images` images of its ranking.
+
+    Args:
+      snapshot: the images of the index.
+      query: the local features of the query.
+      ranking: the ranking of the query.
+
+    Returns:
+      The match of each verified image, in the order of the ranking.
 
     Raises:
-      UserError: `refusal` says why.
+      UserError: `why_unverifiable` gives a reason.
     """
-    if self.refusal:
-      raise UserError(self.refusal)
+    if self.why_unverifiable:
+      raise UserError(self.why_unverifiable)
     head = ranking.image_ids[: self.num_images].tolist()
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
       return list(pool.map(lambda image_id: self.match(snapshot, query, image_id), head))
 
   def match(self, snapshot: Snapshot, query: LocalFeatures, image_id: int) -> Match:
-    """What is between a query and one index image; nothing, where nothing can be verified."""
-    if self.refusal:
+    """Matches a query with one index image; the match is empty if results cannot be verified."""
+    if self.why_unverifiable:
       places = np.zeros((0, 2), np.float32)
       return Match(image_id, np.zeros((3, 3)), places, places)
     return self._verifier.match(query, image_id, self._features_of(snapshot, image_id))
 
-  def forget(self) -> None:
-    """Drops features that are kept, and with them snapshots of the past."""
+  def clear_cache(self) -> None:
+    """Drops the cached features, and with them references to older snapshots."""
     self._features_of.cache_clear()

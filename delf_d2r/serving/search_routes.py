@@ -40,7 +40,7 @@ def router(
       photos_at_hand=photos.are_at_hand,
       annotates=annotates,
       verifies=engine.verifies,
-      cannot_verify=engine.cannot_verify,
+      cannot_verify=engine.why_unverifiable,
       max_upload_bytes=options.max_upload_bytes,
       max_megapixels=options.max_megapixels,
       max_results=options.max_results,

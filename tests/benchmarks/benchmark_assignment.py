@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from benchmarks.measuring import DEFAULT_PHOTOS, alternate, print_table, root_sift, seconds  # noqa: E402
 
-from delf_d2r.codebook import train  # noqa: E402
+from delf_d2r.codebook import Codebook  # noqa: E402
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner  # noqa: E402
 from delf_d2r.kernels.assignment import ExactAssigner  # noqa: E402
 
@@ -25,7 +25,7 @@ from delf_d2r.kernels.assignment import ExactAssigner  # noqa: E402
 def main(flags) -> None:
   descriptors = root_sift(flags.photos, count=flags.training + 4000, seed=flags.seed)
   held_out, queries = descriptors[:4000], np.ascontiguousarray(descriptors[: flags.features])
-  book = train(
+  book = Codebook.train(
     descriptors[4000:], num_words=flags.words, iterations=flags.iterations, seed=flags.seed,
     assignment='approximate',
   )  # fmt: skip

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from benchmarks.measuring import DEFAULT_PHOTOS, print_table, root_sift, seconds  # noqa: E402
 
-from delf_d2r.codebook import quality_report, train  # noqa: E402
+from delf_d2r.codebook import Codebook, quality_report  # noqa: E402
 
 
 def main(flags) -> None:
@@ -28,7 +28,7 @@ def main(flags) -> None:
   books, times, reports = {}, {}, {}
 
   def run(assignment):
-    books[assignment] = train(
+    books[assignment] = Codebook.train(
       training, num_words=flags.words, iterations=flags.iterations, seed=flags.seed, assignment=assignment
     )
 

@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 
-from delf_d2r.engine.answer import Answer, SearchResult
+from delf_d2r.engine import Answer, SearchResult
 from delf_d2r.report import answers
 
 NAMES = ('a b\u00e9.jpg', 'x\n   1      9.0000  fake.jpg', '\x1b[2J\u2028\\.jpg')

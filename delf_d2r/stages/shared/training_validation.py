@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delf_d2r.codebook import Codebook
 from delf_d2r.data.training.training_examples import Examples
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.average_precision import average_precision
