@@ -1,7 +1,4 @@
-"""From an AggregationConfig to what it asks of kernels and index.
-
-`Aggregator` turns the features of an image into what the index stores or is asked for.
-"""
+"""From an AggregationConfig to the kernels that aggregate local features and the options of a search."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -24,10 +21,10 @@ _KERNELS = {
   Aggregation.ASMK_STAR: Kernel.ASMK_STAR,
 }
 
-# With less, searches that say AUTO assign exactly.
+# AUTO assigns approximately if recall@1 is at least this.
 LEAST_RECALL = 0.995
 
-# The approximate search over the centroids is the same in every run.
+# A constant, so that the approximate search over the centroids is the same in every run.
 _ASSIGNMENT_SEED = 0
 
 
@@ -42,23 +39,23 @@ class SearchOptions(TypedDict, total=False):
 
 
 def kernel(config: Aggregation) -> Kernel:
-  """The kernel that a config names."""
+  """Returns the kernel that a config names."""
   return _KERNELS[config.kernel]
 
 
 def normalizes(config: Aggregation) -> bool:
-  """The meaning of `normalize`, which when unset depends on `regions`."""
+  """Returns `normalize`, whose default depends on `regions`."""
   if config.HasField('normalize'):
     return config.normalize
   return config.regions != Aggregation.REGIONAL_AGGREGATION
 
 
 def assigner(choice: int, centroids: np.ndarray, *, recall: float) -> Assigner:
-  """What finds the visual words of descriptors; made once for a codebook.
+  """Returns an assigner of descriptors to visual words; make it once for each codebook.
 
   Args:
-    choice: EXACT, APPROXIMATE or AUTO.
-    centroids: float32 [K, D].
+    choice: EXACT, APPROXIMATE or AUTO, of AggregationConfig.Assignment.
+    centroids: float32 [K, D], the visual words.
     recall: recall@1 of the approximate assignment, for AUTO.
   """
   if choice == Aggregation.APPROXIMATE or (choice == Aggregation.AUTO and recall >= LEAST_RECALL):
@@ -67,7 +64,7 @@ def assigner(choice: int, centroids: np.ndarray, *, recall: float) -> Assigner:
 
 
 def approximate_assigner(centroids: np.ndarray) -> ApproximateAssigner:
-  """The approximate assignment whose recall is measured when a codebook is trained."""
+  """Returns the approximate assigner whose recall is measured when a codebook is trained."""
   return ApproximateAssigner(centroids, seed=_ASSIGNMENT_SEED)
 
 
@@ -83,10 +80,16 @@ def search_options(config: Aggregation) -> SearchOptions:
 
 
 class Aggregator:
-  """Turns the features of an image into what the index stores or is asked for."""
+  """Aggregates the local features of index images and of queries."""
 
   def __init__(self, config: Aggregation, centroids: np.ndarray, assign: Assigner):
-    """Takes float32 [K, D] `centroids` and what finds words among them."""
+    """Prepares to aggregate.
+
+    Args:
+      config: the kernel, the treatment of regions and the numbers of assignments.
+      centroids: float32 [K, D], the visual words.
+      assign: finds the nearest words of descriptors.
+    """
     self._config = config
     self._centroids = centroids
     self._assign = assign
@@ -94,28 +97,31 @@ class Aggregator:
     self._normalize = normalizes(config)
 
   def index_image(self, image: ImageFeatures) -> ImageDescriptors:
-    """The aggregated descriptor of an index image, or one for each region (regional search)."""
-    options = {'kernel': self._kernel, 'normalize': self._normalize}
+    """Returns the aggregated descriptor of an index image, or one for each region (regional search)."""
     if self._config.regions == Aggregation.WHOLE_IMAGE:
       descriptors = image.region(0).descriptors
       words = self._assign(descriptors, self._config.num_assignments)
-      only = kernels.aggregate(descriptors, words, self._centroids, **options)
-      return ImageDescriptors(image.name, image.boxes[:1], [only])
+      whole = kernels.aggregate(
+        descriptors, words, self._centroids, kernel=self._kernel, normalize=self._normalize
+      )
+      return ImageDescriptors(image.name, image.boxes[:1], [whole])
     descriptors = image.features.descriptors
     words = self._assign(descriptors, self._config.num_assignments)
     arguments = (descriptors, words, image.region_offsets, self._centroids)
     if self._config.regions == Aggregation.REGIONAL_SEARCH:
-      return ImageDescriptors(image.name, image.boxes, kernels.aggregate_each_region(*arguments, **options))
-    return ImageDescriptors(image.name, image.boxes, [kernels.aggregate_regions(*arguments, **options)])
+      each = kernels.aggregate_each_region(*arguments, kernel=self._kernel, normalize=self._normalize)
+      return ImageDescriptors(image.name, image.boxes, each)
+    joint = kernels.aggregate_regions(*arguments, kernel=self._kernel, normalize=self._normalize)
+    return ImageDescriptors(image.name, image.boxes, [joint])
 
   def query(self, image: ImageFeatures) -> AggregatedDescriptor:
-    """The aggregated descriptor of a query image: its only region, never a regional kernel."""
+    """Returns the aggregated descriptor of a query image, which has one region and no regional kernel."""
     descriptors = image.features.descriptors
     words = self._assign(descriptors, self._config.query_num_assignments)
     return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)
 
   def words(self, descriptors: np.ndarray, *, of_query: bool) -> np.ndarray:
-    """The visual words int32 [N, m] of descriptors float32 [N, D], of a query or of an index image."""
+    """Returns int32 [N, m], the visual words of descriptors float32 [N, D] of a query or an index image."""
     config = self._config
     return self._assign(descriptors, config.query_num_assignments if of_query else config.num_assignments)
 
@@ -127,15 +133,16 @@ class Aggregator:
     *,
     min_images_per_word: int = 1,
   ) -> AggregatedDescriptor:
-    """A query image together with what other images show of the same, as the regions of one descriptor.
+    """Returns the aggregated descriptor of a query and of other images of the same object.
 
-    R-ASMK (paper, section 4.2) with the query as one region and every other image as another.
+    This is R-ASMK (paper, section 4.2) with the query as one region and each other image as another one.
 
     Args:
-      image: the query; its own weight is 1.
-      others: features of other images.
-      weights: of each, positive.
-      min_images_per_word: features count whose nearest word is the query's or that of so many others.
+      image: the query, which has weight 1.
+      others: the local features of the other images.
+      weights: their weights, positive.
+      min_images_per_word: a feature counts if its nearest word occurs in the query or in at least this many
+        other images.
     """
     parts = [image.features.descriptors, *(other.descriptors for other in others)]
     descriptors = np.concatenate(parts)

@@ -96,7 +96,7 @@ class LiveIndex:
         boxes.append(described.boxes)
       before = self.snapshot
       index = before.index.copy_on_write()
-      owners = np.repeat(np.arange(len(names)), list(map(len, descriptors)))
+      owners = [number for number, image in enumerate(descriptors) for _ in image]
       index.add(
         (descriptor for image in descriptors for descriptor in image),
         names,

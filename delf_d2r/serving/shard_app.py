@@ -5,13 +5,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from delf_d2r.errors import ArtefactError
-from delf_d2r.index.array_files import IndexFormatError
+from delf_d2r.index import IndexFormatError
 from delf_d2r.serving import problems, schemas
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.problems import Problem
 from delf_d2r.serving.work import Work
-from delf_d2r.sharding.messages import Question
+from delf_d2r.sharding.messages import ShardQuery
 from delf_d2r.sharding.shard import Shard
 from delf_d2r.version import VERSION
 
@@ -25,7 +25,7 @@ def create_shard_app(shard: Shard, options: Options) -> FastAPI:
 
   def answer(body: bytes) -> bytes:
     try:
-      question = Question.decode(body)
+      question = ShardQuery.decode(body)
     except ArtefactError as error:
       raise Problem(422, f'no question of a front: {error}', 'See delf_d2r/sharding/messages.py.') from None
     try:

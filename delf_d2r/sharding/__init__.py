@@ -1,1 +1,1 @@
-"""An index split by image over several servers, and what makes one ranking of their answers."""
+"""An index split by image over several servers, whose responses are merged into one ranking."""

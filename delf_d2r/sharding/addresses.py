@@ -1,4 +1,4 @@
-"""Where the shards are: a list of addresses, or a file of them that may change while searches go on."""
+"""The addresses of the shards: a list, or a file that may change while searches go on."""
 
 import pathlib
 import urllib.parse
@@ -9,44 +9,51 @@ from delf_d2r.errors import UserError
 
 
 class Addresses:
-  """The addresses of the shards, in any order; several of one shard are replicas.
+  """The addresses of the shards in any order. Several servers of the same shard are replicas.
 
-  Called before each search, it gives them as they are now: of a file that has changed, the new ones.
+  The sharded index calls it before each search, so that a file that has changed takes effect at once.
   """
 
   def __init__(self, given: str):
-    """Takes `http://host:port,http://host:port` or the path of a file with one address a line.
+    """Parses the addresses.
+
+    Args:
+      given: `http://host:port,http://host:port`, or the path of a file with one address a line.
 
     Raises:
-      UserError: an address is none, or there is no such file.
+      UserError: an address is malformed, or there is no such file.
     """
     self._path = None if '://' in given else pathlib.Path(given)
-    self._read_at: tuple[int, int] | None = None
-    self._addresses = _parsed(given.replace(',', '\n'), '--shards') if self._path is None else ()
-    if self._path is not None:
-      self._read()
+    self._version: tuple[int, int] | None = None  # modification time and size of the file when it was read
+    self._addresses: tuple[str, ...] = ()
+    if self._path is None:
+      self._addresses = _parse(given.replace(',', '\n'), '--shards')
+    else:
+      self._read(self._path)
 
   def __call__(self) -> tuple[str, ...]:
+    """Returns the current addresses."""
     if self._path is not None:
       try:
-        self._read()
+        self._read(self._path)
       except UserError as error:
-        # Caught in the middle of a change, most likely; what was there before still counts.
+        # The file is most likely being written; the previous addresses remain valid.
         logging.warning('%s', error)
     return self._addresses
 
-  def _read(self) -> None:
+  def _read(self, path: pathlib.Path) -> None:
+    """Reads the file if it has changed."""
     try:
-      status = self._path.stat()
-      read_at = status.st_mtime_ns, status.st_size
-      if read_at != self._read_at:
-        self._addresses = _parsed(self._path.read_text(encoding='utf-8'), self._path)
-        self._read_at = read_at
+      status = path.stat()
+      version = status.st_mtime_ns, status.st_size
+      if version != self._version:
+        self._addresses = _parse(path.read_text(encoding='utf-8'), path)
+        self._version = version
     except (OSError, UnicodeDecodeError) as error:
-      raise UserError(f'{self._path}: no file of addresses ({error}). Give http://host:port,...') from None
+      raise UserError(f'{path}: not a file of addresses ({error}). Give http://host:port,...') from None
 
 
-def _parsed(text: str, where: object) -> tuple[str, ...]:
+def _parse(text: str, where: object) -> tuple[str, ...]:
   addresses = tuple(dict.fromkeys(line.strip().rstrip('/') for line in text.splitlines() if line.strip()))
   for address in addresses:
     parts = urllib.parse.urlsplit(address)

@@ -1,10 +1,11 @@
-"""What a split index consists of on the disk.
+"""The directories of a split index.
 
     front/                  an index artefact without postings: codebook, boxes and names of all images
-    shard-00000-of-00004/   postings of the first images, `list_sizes.npy` of the whole index; and so on
+    shard-00000-of-00004/   the postings of the first images, and `list_sizes.npy` of the whole index; and so
+    on
 
-Each of them has a `split.json` that says which split it is of. Shards hold consecutive images, so that an
-image's place in the whole index is the first image of its shard plus its place there.
+The `split.json` of each directory names the split that it belongs to. A shard holds consecutive images, so
+the image id in the whole index is the id in the shard plus that of the shard's first image.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ class Split:
   """How an index is split.
 
   Attributes:
-    id: equal for all parts of a split, and of equal splits alone.
-    bounds: shard s holds the images `bounds[s]` to below `bounds[s + 1]`.
-    entries: indexed descriptors of the whole index.
+    id: identifies the split; the same for its front and all its shards.
+    bounds: S + 1 image ids; shard s holds the images from `bounds[s]` to below `bounds[s + 1]`.
+    entries: number of aggregated descriptors in the whole index.
   """
 
   id: str
@@ -40,29 +41,31 @@ class Split:
   entries: int
 
   def __len__(self) -> int:
+    """Returns S, the number of shards."""
     return len(self.bounds) - 1
 
   def images(self, shard: int) -> range:
+    """Returns the image ids of a shard."""
     return range(*self.bounds[shard : shard + 2])
 
   def shard_of(self, image_id: int) -> int:
-    """The shard of an image of the whole index."""
+    """Returns the number of the shard that holds an image."""
     return int(np.searchsorted(self.bounds, image_id, side='right')) - 1
 
 
 def shard_directory(shard: int, of: int) -> str:
-  """The name of a shard's directory."""
+  """Returns the name of the directory of a shard."""
   return f'shard-{shard:05d}-of-{of:05d}'
 
 
 def save_split(split: Split, directory: pathlib.Path, *, shard: int | None = None) -> None:
-  """Writes `split.json`, for the front or for a shard."""
+  """Writes `split.json` for a shard, or for the front if `shard` is None."""
   document = dataclasses.asdict(split) | {'shard': shard}
   files.write_atomically(directory / SPLIT, json.dumps(document) + '\n')
 
 
 def load_split(directory: pathlib.Path) -> tuple[Split, int | None]:
-  """The split that a directory is of, and the number of its shard; None: it is the front.
+  """Returns the split that a directory belongs to, and the number of its shard; None for the front.
 
   Raises:
     ArtefactError: `split.json` is missing or damaged.
@@ -81,13 +84,13 @@ def load_split(directory: pathlib.Path) -> tuple[Split, int | None]:
 
 
 def save_names(names: NameTable, directory: pathlib.Path) -> None:
-  """Writes the names of all images."""
-  for file, array in zip(_NAMES, (names.offsets, names.utf8), strict=True):
-    files.save_array(directory / file, array)
+  """Writes the names of all images of the index."""
+  files.save_array(directory / _NAMES[0], names.offsets)
+  files.save_array(directory / _NAMES[1], names.utf8)
 
 
 def load_names(directory: pathlib.Path) -> NameTable:
-  """Opens what `save_names` wrote, by memory map.
+  """Opens the names that `save_names` wrote, by memory map.
 
   Raises:
     ArtefactError: a file is missing or damaged.

@@ -1,7 +1,8 @@
-"""What front and shards send each other: a query as a record (data.records), an answer as JSON.
+"""The messages between the front of a split index and its shards.
 
-Both sides check all of it: neither a front nor a shard can be made to leave its arrays or to mix up splits.
-JSON gives float32 back bit by bit, since a float64 holds each of them and Python prints enough digits.
+A query travels as a record (data/artefacts/records.py), a response as JSON. Both sides validate every field,
+so that a message can neither make them read outside of their arrays nor mix up splits. JSON preserves every
+bit of a float32, since a float64 represents it exactly and Python prints as many digits as are needed.
 """
 
 import dataclasses
@@ -9,37 +10,40 @@ import json
 
 import numpy as np
 
+from delf_d2r.aggregator import SearchOptions
 from delf_d2r.data.artefacts.records import Record, checked, encode
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index.search import Scoring
 from delf_d2r.structures import AggregatedDescriptor
 
 MAX_RESULTS = 10_000
-MAX_REQUEST_BYTES = 4_000_000  # 3,000 words take 60 kB with binary values and 1.6 MB with float ones
-MAX_ANSWER_BYTES = 16_000_000
-# What travels of `Scoring`; the rest is the shard's own affair.
+MAX_REQUEST_BYTES = 4_000_000  # 3,000 words take 60 kB with binary values and 1.6 MB with float ones.
+MAX_RESPONSE_BYTES = 16_000_000
+# The fields of `Scoring` that travel; the others are decided by the shard.
 _SCORING = ('alpha', 'tau', 'normalize', 'use_idf', 'compat')
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-  """One search.
+class ShardQuery:
+  """A query to a shard.
 
   Attributes:
-    descriptor: the query.
+    descriptor: the aggregated descriptor of the query image.
     top_k: length of the ranking.
     scoring: `alpha`, `tau`, `normalize`, `use_idf`, `compat`; see `index.search.Scoring`.
-    image_id, region: ask for the terms of the score of one image of the shard instead; -1: do not.
+    image_id: asks for the terms of the score of this image, an id in the whole index, instead of a ranking;
+      -1 asks for a ranking.
+    region: with `image_id` and regional search, the region whose score it is; otherwise -1.
   """
 
   descriptor: AggregatedDescriptor
   top_k: int
-  scoring: dict[str, float | bool]
+  scoring: SearchOptions
   image_id: int = -1
   region: int = -1
 
   def encode(self) -> bytes:
-    """The request's body."""
+    """Returns the body of the request."""
     scoring = Scoring(**self.scoring)
     return encode(
       '',
@@ -57,8 +61,12 @@ class Question:
     )
 
   @classmethod
-  def decode(cls, body: bytes) -> 'Question':
-    """The inverse of `encode`; ArtefactError for anything else."""
+  def decode(cls, body: bytes) -> 'ShardQuery':
+    """Parses the body of a request.
+
+    Raises:
+      ArtefactError: it is not what `encode` makes.
+    """
     record = Record(body)
     top_k = record.integer('top_k')
     if not 0 <= top_k <= MAX_RESULTS:
@@ -73,23 +81,31 @@ class Question:
     if values.dtype == np.float32 and not np.isfinite(values).all():
       raise ArtefactError('values: expected finite numbers')
     alpha, tau, *switches = numbers.tolist()
-    scoring = dict(zip(_SCORING, (alpha, tau, *map(bool, switches)), strict=True))
+    normalize, use_idf, compat = map(bool, switches)
+    scoring: SearchOptions = {
+      'alpha': alpha,
+      'tau': tau,
+      'normalize': normalize,
+      'use_idf': use_idf,
+      'compat': compat,
+    }
     descriptor = checked(lambda: AggregatedDescriptor(words, values, dimensions))
     return cls(descriptor, top_k, scoring, record.integer('image_id'), record.integer('region'))
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-  """A shard's part of a ranking, or the terms of one score.
+class ShardResponse:
+  """The ranking of the images of one shard, or the terms of one score.
 
   Attributes:
-    split: the id of the split that the shard is of.
-    shard: its number.
-    image_ids: int64 [k], places in the whole index.
-    names: of these images.
-    scores: float32 [k], descending; equal ones in order of image id.
-    regions: int32 [k], as `Ranking.best_regions`.
-    words, terms: uint32 and float64 [W] where the terms of a score were asked for, else empty.
+    split: the id of the split that the shard belongs to.
+    shard: the number of the shard.
+    image_ids: int64 [k], ids in the whole index.
+    names: k names of these images.
+    scores: float32 [k], descending; equal scores in order of image id.
+    regions: int32 [k], see `Ranking.best_regions`.
+    words: uint32 [W], the words whose terms were asked for; otherwise empty.
+    terms: float64 [W], their terms.
   """
 
   split: str
@@ -102,14 +118,18 @@ class Answer:
   terms: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
   def encode(self) -> bytes:
-    """The answer's body. Names that are no UTF-8 stay as they are, as escapes."""
+    """Returns the body of the response. Names that are not valid UTF-8 are preserved as escapes."""
     document = dataclasses.asdict(self)
     lists = {key: value.tolist() for key, value in document.items() if isinstance(value, np.ndarray)}
     return json.dumps(document | lists).encode()
 
   @classmethod
-  def decode(cls, body: bytes) -> 'Answer':
-    """The inverse of `encode`; ValueError for anything else."""
+  def decode(cls, body: bytes) -> 'ShardResponse':
+    """Parses the body of a response.
+
+    Raises:
+      ValueError: it is not what `encode` makes.
+    """
     try:
       document = json.loads(body)
       split, shard, names = (document[key] for key in ('split', 'shard', 'names'))
@@ -125,9 +145,9 @@ class Answer:
       )
       shapes = {array.shape for array in (image_ids, scores, regions)} | {(len(names),)}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-      raise ValueError(f'no answer of a shard ({error!r})') from None
+      raise ValueError(f'not a response of a shard ({error!r})') from None
     if len(shapes) != 1 or not np.isfinite(scores).all() or words.shape != terms.shape:
-      raise ValueError(f'an answer of a shard contradicts itself: {sorted(shapes)}')
+      raise ValueError(f'a response of a shard contradicts itself: {sorted(shapes)}')
     if type(shard) is not int or type(split) is not str:
-      raise ValueError(f'an answer of shard {shard!r} of split {split!r}')
+      raise ValueError(f'a response of shard {shard!r} of split {split!r}')
     return cls(split, shard, image_ids, names, scores, regions, words, terms)

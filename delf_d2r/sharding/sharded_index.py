@@ -1,33 +1,35 @@
-"""A split index that answers like a whole one: every shard is asked at once, their rankings are merged.
+"""A split index that is searched like a whole one: it queries all shards and merges their rankings.
 
-An image scores in its shard what it scores in the whole index, bit by bit: the scores of an image do not
-depend on its neighbours, and idf, which does, is counted over the whole index when it is split. The first k
-of the whole ranking are therefore among the first k of each shard, and equal scores stand in order of the
-places in the whole index.
+The score of an image in its shard is bit for bit its score in the whole index: it does not depend on the
+other images, except through idf, which is counted over the whole index before it is split. The best k images
+of the whole index are therefore among the best k of the shards. Images of equal score are ordered by their
+ids in the whole index, as in one index.
 """
 
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import NoReturn, Unpack
 
 import numpy as np
 
+from delf_d2r.aggregator import SearchOptions
 from delf_d2r.errors import ArtefactError, UnavailableError
 from delf_d2r.index.images import NameTable
 from delf_d2r.sharding.client import ShardClient
 from delf_d2r.sharding.layout import load_names, load_split
-from delf_d2r.sharding.messages import MAX_RESULTS, Answer, Question
+from delf_d2r.sharding.messages import MAX_RESULTS, ShardQuery, ShardResponse
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
 DEFAULT_TIMEOUT = 5.0
 
 
 class ShardedIndex:
-  """What `InvertedIndex` is to a search, with its postings on other servers. Threads may share it.
+  """Replaces an `InvertedIndex` in a search; the postings are on other servers. Threads may share it.
 
   Attributes:
     split: how the index is split.
     image_names: the names of all images by image id.
-    checksum: None, as this index has no postings of its own.
+    checksum: None, since this index has no postings of its own.
   """
 
   checksum = None
@@ -39,15 +41,15 @@ class ShardedIndex:
     *,
     timeout: float = DEFAULT_TIMEOUT,
   ):
-    """For the front of a split index.
+    """Opens the front of a split index; it asks no shard yet.
 
     Args:
-      directory: `front` of what split_index made.
-      addresses: gives the addresses of the shards, in any order, as they are now (`Addresses`).
-      timeout: seconds that a search waits for shards; what has not answered then counts as missing.
+      directory: the directory `front` that split_index made.
+      addresses: returns the current addresses of the shards, in any order (`Addresses`).
+      timeout: seconds that a search waits for shards; those that have not responded then count as missing.
 
     Raises:
-      ArtefactError: the directory is no such front, or damaged.
+      ArtefactError: the directory is not the front of a split index, or damaged.
     """
     directory = pathlib.Path(directory)
     self.split, shard = load_split(directory)
@@ -63,76 +65,91 @@ class ShardedIndex:
     self._client = ShardClient(timeout)
 
   def __len__(self) -> int:
+    """Returns the number of images of the whole index."""
     return len(self.image_names)
 
   def __repr__(self) -> str:
     return f'ShardedIndex({len(self)} images, {len(self.split)} shards)'
 
   def search(
-    self, query: AggregatedDescriptor, *, top_k: int | None = 100, name: str = '', **scoring
+    self,
+    query: AggregatedDescriptor,
+    *,
+    top_k: int | None = 100,
+    name: str = '',
+    **scoring: Unpack[SearchOptions],
   ) -> Ranking:
-    """As `InvertedIndex.search`; the ranking says in `missing_shards` whose images it lacks.
+    """Returns the best index images for one query; see `InvertedIndex.search`.
+
+    `Ranking.missing_shards` names the shards whose images the ranking lacks.
 
     Raises:
-      ValueError: `top_k` is 0, None or more than shards give.
+      ValueError: `top_k` is 0, None or more than a shard returns.
       UserError: the query does not fit the index.
     """
     if not top_k or not 0 < top_k <= MAX_RESULTS:
       raise ValueError(f'top_k: expected 1 to {MAX_RESULTS} with a split index, found {top_k}')
-    answers = self._ask(Question(query, top_k, scoring))
-    missing = tuple(shard for shard in range(len(self.split)) if shard not in answers)
-    parts = [*answers.values()]
-    ids = np.concatenate([np.zeros(0, np.int64), *(answer.image_ids for answer in parts)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(answer.scores for answer in parts)])
-    regions = np.concatenate([np.zeros(0, np.int32), *(answer.regions for answer in parts)])
+    responses = self._ask(ShardQuery(query, top_k, scoring))
+    missing = tuple(shard for shard in range(len(self.split)) if shard not in responses)
+    parts = [*responses.values()]
+    ids = np.concatenate([np.zeros(0, np.int64), *(part.image_ids for part in parts)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
+    regions = np.concatenate([np.zeros(0, np.int32), *(part.regions for part in parts)])
     best = np.lexsort((ids, -scores))[:top_k]
     return Ranking(name, ids[best], scores[best], regions[best], missing_shards=missing)
 
   def word_scores(
-    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1, **scoring
+    self,
+    query: AggregatedDescriptor,
+    image_id: int,
+    *,
+    region: int = -1,
+    **scoring: Unpack[SearchOptions],
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `InvertedIndex.word_scores`.
+    """Returns what each visual word adds to the score of one image; see `InvertedIndex.word_scores`.
 
     Raises:
-      UnavailableError: the shard of the image does not answer.
+      IndexError: there is no such image.
+      UnavailableError: the shard of the image does not respond.
     """
     if not 0 <= image_id < len(self):
       raise IndexError(f'expected an image id below {len(self)}, found {image_id}')
     shard = self.split.shard_of(image_id)
-    answer = self._ask(Question(query, 0, scoring, image_id, region)).get(shard)
-    if answer is None:
+    response = self._ask(ShardQuery(query, 0, scoring, image_id, region)).get(shard)
+    if response is None:
       raise UnavailableError(f'shard {shard}, which has image {image_id}, does not answer')
-    return answer.words, answer.terms
+    return response.words, response.terms
 
-  def warm(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Nothing to read: shards warm themselves."""
+  def preload(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Reads nothing and returns 0: shards preload their own postings."""
     del report
     return 0
 
-  def fork(self):
-    """Raises ValueError: a split index does not change."""
+  def copy_on_write(self) -> NoReturn:
+    """Raises ValueError: a split index cannot be changed."""
     raise ValueError('it is split. Change the whole index and run split_index again')
 
   def close(self) -> None:
-    """Gives up the connections."""
+    """Closes the connections."""
     self._client.close()
 
-  def _ask(self, question: Question) -> dict[int, Answer]:
-    """The answers by shard; of replicas, which answer alike, either."""
-    answers = self._client.ask(
-      self._addresses(), question.encode(), accept=self._check, are_all=self._are_all
+  def _ask(self, query: ShardQuery) -> dict[int, ShardResponse]:
+    """Returns the responses by shard; of replicas, whose responses are equal, any one."""
+    responses = self._client.ask(
+      self._addresses(), query.encode(), accept=self._check, is_complete=self._is_complete
     )
-    return {answer.shard: answer for answer in answers}
+    return {response.shard: response for response in responses}
 
-  def _are_all(self, answers: Sequence[Answer]) -> bool:
-    return len({answer.shard for answer in answers}) == len(self.split)
+  def _is_complete(self, responses: Sequence[ShardResponse]) -> bool:
+    return len({response.shard for response in responses}) == len(self.split)
 
-  def _check(self, answer: Answer) -> None:
-    if answer.split != self.split.id:
-      raise ValueError(f'a shard of split {answer.split}, expected one of {self.split.id}')
-    if not 0 <= answer.shard < len(self.split):
-      raise ValueError(f'shard {answer.shard} of {len(self.split)}')
-    images = self.split.images(answer.shard)
-    ids = answer.image_ids
+  def _check(self, response: ShardResponse) -> None:
+    """Raises ValueError unless the response is of a shard of this split and names images of that shard."""
+    if response.split != self.split.id:
+      raise ValueError(f'a shard of split {response.split}, expected one of {self.split.id}')
+    if not 0 <= response.shard < len(self.split):
+      raise ValueError(f'shard {response.shard} of {len(self.split)}')
+    images = self.split.images(response.shard)
+    ids = response.image_ids
     if len(ids) and not (ids.min() >= images.start and ids.max() < images.stop):
-      raise ValueError(f'shard {answer.shard} names images beyond its own, {images}')
+      raise ValueError(f'shard {response.shard} names images beyond its own, {images}')

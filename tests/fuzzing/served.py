@@ -87,18 +87,18 @@ def _between_shards() -> list[Reader]:
   rng = np.random.default_rng(0)
   query = AggregatedDescriptor(np.arange(4, dtype=np.uint32), rng.random((4, 8), np.float32), 8)
   scoring = {'alpha': 3.0, 'tau': 0.0, 'normalize': True, 'use_idf': False, 'compat': False}
-  question = messages.Question(query, 10, scoring)
+  question = messages.ShardQuery(query, 10, scoring)
   ids, scores = np.arange(3), np.array([3, 2, 1], np.float32)
-  found = messages.Answer('x', 0, ids, ['a', 'b', 'c'], scores, np.zeros(3, np.int32))
+  found = messages.ShardResponse('x', 0, ids, ['a', 'b', 'c'], scores, np.zeros(3, np.int32))
   split = json.dumps({'id': 'x', 'bounds': [0, 3, 5], 'entries': 5, 'shard': 1}).encode()
   keys = ('split', 'shard', 'image_ids', 'names', 'scores', 'regions', 'words', 'terms')
   layouts = ('id', 'bounds', 'entries', 'shard')
 
   def read_answer(path):
-    assert np.isfinite(messages.Answer.decode(path.read_bytes()).scores).all()
+    assert np.isfinite(messages.ShardResponse.decode(path.read_bytes()).scores).all()
 
   def read_question(path):
-    messages.Question.decode(path.read_bytes())
+    messages.ShardQuery.decode(path.read_bytes())
 
   def read_split(path):
     layout.load_split(path.parent)

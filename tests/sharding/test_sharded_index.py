@@ -22,7 +22,7 @@ from delf_d2r.serving.shard_app import create_shard_app
 from delf_d2r.sharding import layout
 from delf_d2r.sharding.addresses import Addresses
 from delf_d2r.sharding.layout import Split
-from delf_d2r.sharding.messages import MAX_REQUEST_BYTES, Answer, Question
+from delf_d2r.sharding.messages import MAX_REQUEST_BYTES, ShardQuery, ShardResponse
 from delf_d2r.sharding.shard import Shard
 from delf_d2r.sharding.sharded_index import ShardedIndex
 
@@ -43,7 +43,7 @@ def split(index: InvertedIndex, folder: pathlib.Path, bounds=BOUNDS, name='a spl
   for number in range(len(whole)):
     directory = folder / layout.shard_directory(number, len(whole))
     directory.mkdir()
-    index.part(whole.images(number), directory=directory / 'inverted')
+    index.subset(whole.images(number), directory=directory / 'inverted')
     files.save_array(directory / layout.LIST_SIZES, index.list_sizes())
     layout.save_split(whole, directory, shard=number)
     shards.append(Shard(directory))
@@ -189,12 +189,12 @@ def test_a_query_that_does_not_fit_is_refused(tmp_path, parts):
 
 def question(**changes):
   descriptor = random_descriptor(np.random.default_rng(0), **DRAWN, kernel=Kernel.ASMK, present=3)
-  return Question(**({'descriptor': descriptor, 'top_k': 5, 'scoring': {}} | changes))
+  return ShardQuery(**({'descriptor': descriptor, 'top_k': 5, 'scoring': {}} | changes))
 
 
 def test_a_question_arrives_as_it_was_asked():
   asked = question(scoring={'alpha': 2.5, 'use_idf': True}, image_id=7, region=1)
-  found = Question.decode(asked.encode())
+  found = ShardQuery.decode(asked.encode())
   np.testing.assert_array_equal(found.descriptor.visual_words, asked.descriptor.visual_words)
   np.testing.assert_array_equal(found.descriptor.values, asked.descriptor.values)
   assert found.scoring == {'alpha': 2.5, 'tau': 0.0, 'normalize': True, 'use_idf': True, 'compat': False}
@@ -213,21 +213,21 @@ def test_a_question_arrives_as_it_was_asked():
 )
 def test_a_damaged_question_is_refused(body, message):
   with pytest.raises(ArtefactError, match=message):
-    Question.decode(body)
+    ShardQuery.decode(body)
 
 
 @pytest.mark.parametrize('body', [b'', b'[]', b'{"split": "s"}', b'[' * 100_000])
 def test_a_damaged_answer_is_refused(body):
-  with pytest.raises(ValueError, match='no answer of a shard'):
-    Answer.decode(body)
+  with pytest.raises(ValueError, match='not a response of a shard'):
+    ShardResponse.decode(body)
 
 
 @pytest.mark.parametrize(
   'change, message',
   [
-    ({'names': 7}, 'no answer'),
-    ({'image_ids': [1, 'x']}, 'no answer'),
-    ({'image_ids': [1 << 70, 2]}, 'no answer'),
+    ({'names': 7}, 'not a response'),
+    ({'image_ids': [1, 'x']}, 'not a response'),
+    ({'image_ids': [1 << 70, 2]}, 'not a response'),
     ({'scores': [float('nan'), 1.0]}, 'contradicts'),
     ({'scores': [1.0]}, 'contradicts'),
     ({'words': [3]}, 'contradicts'),
@@ -235,16 +235,16 @@ def test_a_damaged_answer_is_refused(body):
   ],
 )
 def test_an_answer_that_contradicts_itself_is_refused(change, message):
-  sent = json.loads(Answer('s', 1, np.arange(2), ['a', 'b'], np.ones(2), np.zeros(2)).encode())
+  sent = json.loads(ShardResponse('s', 1, np.arange(2), ['a', 'b'], np.ones(2), np.zeros(2)).encode())
   with pytest.raises(ValueError, match=message):
-    Answer.decode(json.dumps(sent | change).encode())
+    ShardResponse.decode(json.dumps(sent | change).encode())
 
 
 def test_an_answer_keeps_every_bit_of_the_scores():
   scores = np.sort(np.random.default_rng(0).standard_normal(100).astype(np.float32))[::-1]
   ids = np.arange(100)
-  sent = Answer('s', 1, ids, ['n\udcff'] * 100, scores, ids.astype(np.int32))
-  found = Answer.decode(sent.encode())
+  sent = ShardResponse('s', 1, ids, ['n\udcff'] * 100, scores, ids.astype(np.int32))
+  found = ShardResponse.decode(sent.encode())
   np.testing.assert_array_equal(found.scores, scores)
   assert found.names == sent.names
 
@@ -269,14 +269,14 @@ def test_what_is_no_address_is_refused(given):
 def test_a_part_has_the_bytes_of_a_fresh_build(tmp_path):
   index = make_index(Kernel.ASMK_STAR)
   drawn = random_descriptors(0, IMAGES, **DRAWN, kernel=Kernel.ASMK_STAR, coarse=True)
-  index.part(range(5, 21), directory=tmp_path / 'part')
+  index.subset(range(5, 21), directory=tmp_path / 'part')
   InvertedIndex.build(
     drawn[5:21], index.image_names[5:21], **DRAWN, kernel=Kernel.ASMK_STAR, directory=tmp_path / 'built'
   )
   part, built = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ('part', 'built'))
   assert part == built
   with pytest.raises(ValueError, match='images: expected consecutive ones of 0 to 40, found'):
-    index.part(range(5, 41))
+    index.subset(range(5, 41))
 
 
 def test_what_is_no_split_is_refused(tmp_path):
