@@ -97,7 +97,7 @@ def _config(codebook: Artefact, extension: str) -> experiment_pb2.ExperimentConf
   config = configs.default('aggregation')
   config.extraction.CopyFrom(codebook.config.extraction)
   config.codebook.CopyFrom(codebook.config.codebook)
-  config.aggregation.kernel = Aggregation.Kernel.Value(kernel.name)
+  config.aggregation.MergeFrom(Aggregation(kernel=kernel.name))
   if is_regional:
     config.aggregation.regions = Aggregation.REGIONAL_AGGREGATION
   return config

@@ -1,7 +1,7 @@
 """Conversion of features and verified matches to files that hloc and other programs read."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -74,6 +74,7 @@ def write_pairs(rankings: Artefact, output: pathlib.Path, *, redo: bool = False)
     UserError: a name has a space, there is a file of other contents, or it cannot be written.
   """
   stored = ranking_files.load(rankings.path)
+  chosen: Iterator[tuple[str, Sequence[int] | np.ndarray]]
   if rankings.manifest.shards:
     verified = match_records.read(rankings)
     chosen = ((found.query, [match.image_id for match in found.matches]) for found in verified)
@@ -115,6 +116,8 @@ def _pairs(rankings: Artefact, what: str) -> Iterator[tuple[str, str, np.ndarray
 
 def _behind(rankings: Artefact, role: str) -> Artefact:
   expected = rankings.input(role)
+  if expected is None:
+    raise ArtefactError(f'{rankings.path}: the manifest names no {role}. Run rerank_results again')
   found = Artefact.open(expected.path, 'features')
   if found.manifest.fingerprint != expected.fingerprint:
     raise ArtefactError(

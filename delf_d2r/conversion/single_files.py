@@ -35,7 +35,7 @@ def _npy_to_tensor(path: pathlib.Path) -> bytes:
 def npz(arrays: dict[str, np.ndarray]) -> bytes:
   """Returns the bytes of an `.npz` file; the same arrays give the same bytes."""
   data = io.BytesIO()
-  np.savez(data, **arrays)
+  np.savez(data, **arrays)  # type: ignore[arg-type]  # The stub takes ** for its option allow_pickle.
   return data.getvalue()
 
 

@@ -63,12 +63,12 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
   for shard in manifest.shards:
     yield from _shard(path / shard.file, shard, again)
   damaged = []
-  for file in manifest.side_files:
+  for side_file in manifest.side_files:
     try:
-      side_files.check(path, file)
+      side_files.check(path, side_file)
     except ArtefactError as problem:
-      damaged.append(file.file)
-      yield stopped(path / file.file, problem, remedy=again)
+      damaged.append(side_file.file)
+      yield stopped(path / side_file.file, problem, remedy=again)
   named = {shard.file for shard in manifest.shards}
   strangers = sorted(file.name for file in path.glob('*.tfrecord') if file.name not in named)
   if strangers:
@@ -97,8 +97,7 @@ def planned_fingerprint(artefact: Artefact) -> str:
 
   It differs from that in the manifest if the artefact was changed since.
   """
-  inputs = tuple(artefact.input(item.role) for item in artefact.manifest.inputs)
-  return Plan(artefact.manifest.kind, artefact.config, inputs).fingerprint
+  return Plan(artefact.manifest.kind, artefact.config, artefact.inputs).fingerprint
 
 
 def _shard(path: pathlib.Path, shard, again: str) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from delf_d2r.doctor.artefact_files import blocks
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
 from delf_d2r.index import stored_index
+from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 
 # K sum p_k^2 with p_k the share of word k: 1 for equal shares. Indexes of real photos have less than 10.
@@ -49,14 +50,16 @@ class IndexCheck:
     empty, first, broken = FindingCounter(), 0, FindingCounter()
     for segment in contents.segments:
       arrays = segment.load()
-      lists += np.diff(arrays.offsets.astype(np.int64))
+      offsets = arrays.offsets.astype(np.int64)
+      lists += offsets[1:] - offsets[:-1]
       for entry in np.flatnonzero(arrays.word_counts == 0).tolist():
         empty.add(_name_of(contents.images, first + entry))
       if not contents.kernel.is_binary:
         for rows in blocks(arrays.values):
           broken.add('values', int(np.count_nonzero(~_sound(rows, contents.kernel))))
       first += segment.num_entries
-      segment.unload()
+      if isinstance(segment, StoredSegment):
+        segment.unload()
     if broken:
       yield error(
         self._directory,

@@ -51,10 +51,9 @@ def stale(
     names: the names of its images, if it was made from photos.
     gone: missing inputs, which missing.py reports.
   """
-  for item in artefact.manifest.inputs:
-    if item.role in _NO_FILES:
+  for was in artefact.inputs:
+    if was.role in _NOT_COMPARED:
       continue
-    was = artefact.input(item.role)
     place = missing.place_of(artefact, was, siblings)
     if place in gone:
       continue
@@ -62,11 +61,11 @@ def stale(
       yield from _artefact_input(artefact, was, place)
     elif not place.exists():
       yield note(artefact.path, f'its input {was.role}, {was.path}, is missing and not compared', 'Nothing')
-    elif item.role == 'images' and artefact.manifest.kind in ('boxes', 'features'):
+    elif was.role == 'images' and artefact.manifest.kind in ('boxes', 'features'):
       yield from _photos(artefact, was, names)
-    elif item.role == 'queries':
+    elif was.role == 'queries':
       yield from _queries(artefact, was, siblings)
-    elif item.role in _BY_BYTES:
+    elif was.role in _BY_BYTES:
       yield from _files(artefact, was)
 
 
@@ -156,7 +155,7 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
 
 
 # Roles of inputs that are not compared: the part of a whole that an artefact is, and the distractors' folder.
-_NO_FILES = frozenset(('number', 'part', 'split', 'distractor_images'))
+_NOT_COMPARED = frozenset(('number', 'part', 'split', 'distractor_images'))
 
 # Roles whose fingerprint is that of the bytes of a file or folder.
 _BY_BYTES = frozenset(
@@ -212,17 +211,18 @@ def _mismatch(
 
 def changed_copies(artefacts: Sequence[Artefact]) -> Iterator[Finding]:
   """Yields findings on artefacts of one run that were made from different states of the same photos."""
-  seen: dict[tuple[str, bool], Artefact] = {}
+  seen: dict[tuple[str, bool], tuple[Artefact, Input]] = {}
   for artefact in artefacts:
     images = artefact.input('images')
     if images is None:
       continue
     # Names of distractors are relative to the parent of their folder, which may be that of the other photos.
-    other = seen.setdefault((str(images.path), missing.are_distractors(artefact)), artefact)
-    if other.input('images').fingerprint != images.fingerprint:
+    key = (str(images.path), missing.are_distractors(artefact))
+    other, other_images = seen.setdefault(key, (artefact, images))
+    if other_images.fingerprint != images.fingerprint:
       yield warning(
         artefact.path,
-        f'made from photos {images.fingerprint}, {other.path} from {other.input("images").fingerprint} of the'
+        f'made from photos {images.fingerprint}, {other.path} from {other_images.fingerprint} of the'
         f' same folder {images.path}',
         'Run the same command again with --redo',
       )

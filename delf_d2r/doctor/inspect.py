@@ -4,9 +4,10 @@ Records, arrays and posting lists are read in blocks and never changed. The memo
 8 bytes for each image and a count for each visual word.
 """
 
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
 import numpy as np
 from absl import logging
@@ -28,7 +29,7 @@ from delf_d2r.doctor.inputs import ArtefactFacts
 from delf_d2r.doctor.places import State
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
-from delf_d2r.index import manifest
+from delf_d2r.index import directory
 from delf_d2r.sharding import layout
 
 
@@ -58,7 +59,7 @@ def diagnose(path: str | pathlib.Path) -> Diagnosis:
         path, 'no artefact, run or index found', 'Give the --output of a command, or a directory of several'
       )
     )
-  facts = {}
+  facts: dict[pathlib.Path, ArtefactFacts] = {}
   for artefact in artefacts:
     before = len(found)
     found += _guarded(artefact.path, artefact_files.finished(artefact))
@@ -126,7 +127,11 @@ def _image_names(artefact: Artefact) -> list[str]:
   return [records.Record(data).name for data in artefact.records()]
 
 
-def _records(artefact: Artefact) -> Iterator[Finding]:
+# Yields findings and returns the facts of an artefact.
+_Check = Generator[Finding, None, ArtefactFacts]
+
+
+def _records(artefact: Artefact) -> _Check:
   check = RecordCheck(artefact)
   yield from check.run()
   # Boxes may be of photos that cannot be read and have no features, so that their names are not compared.
@@ -134,47 +139,48 @@ def _records(artefact: Artefact) -> Iterator[Finding]:
   return ArtefactFacts(names, len(check.names), check.dimensions)
 
 
-def _codebook(artefact: Artefact) -> Iterator[Finding]:
+def _codebook(artefact: Artefact) -> _Check:
   yield from result_checks.codebook(artefact)
-  return ArtefactFacts(**_centroids(artefact.path))
+  return _centroid_facts(artefact.path)
 
 
-def _centroids(path: pathlib.Path) -> dict:
+def _centroid_facts(path: pathlib.Path) -> ArtefactFacts:
   found = codebook_files.load_centroids(path)
-  digest = hashlib.sha256(np.ascontiguousarray(found)).hexdigest()
-  return {'num_words': len(found), 'dimensions': found.shape[1], 'centroids': digest}
+  digest = hashlib.sha256(np.ascontiguousarray(found).data).hexdigest()
+  return ArtefactFacts(num_words=len(found), dimensions=found.shape[1], centroids=digest)
 
 
-def _index(artefact: Artefact) -> Iterator[Finding]:
+def _index(artefact: Artefact) -> _Check:
   if (artefact.path / layout.SPLIT).is_file():
     return (yield from _front(artefact))
   inverted = artefact.path / index_files.INVERTED
   check = index_checks.IndexCheck(inverted)
   yield from check.run()
-  yield from index_checks.boxes(artefact, len(check.names), manifest.read_manifest(inverted)[1])
-  own = _centroids(artefact.path)
+  yield from index_checks.boxes(artefact, len(check.names), directory.read_manifest(inverted)[1])
+  own = _centroid_facts(artefact.path)
   for field in ('num_words', 'dimensions'):
-    if own[field] != getattr(check, field):
+    if getattr(own, field) != getattr(check, field):
       yield error(
         artefact.path,
-        f'the codebook has {field} {own[field]}, the postings {getattr(check, field)}',
+        f'the codebook has {field} {getattr(own, field)}, the postings {getattr(check, field)}',
         f'Delete {artefact.path} and run build_index again',
       )
   is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
-  return ArtefactFacts(check.names.digest if is_as_built else '', len(check.names), **own)
+  names = check.names.digest if is_as_built else ''
+  return dataclasses.replace(own, names=names, num_images=len(check.names))
 
 
-def _front(artefact: Artefact) -> Iterator[Finding]:
+def _front(artefact: Artefact) -> _Check:
   """Checks an index whose postings are in shards."""
   layout.load_split(artefact.path)
   names = Names()
   for name in layout.load_names(artefact.path):
     names.add(name)
   yield from index_checks.boxes(artefact, len(names), checksum=0)
-  return ArtefactFacts(names.digest, len(names), **_centroids(artefact.path))
+  return dataclasses.replace(_centroid_facts(artefact.path), names=names.digest, num_images=len(names))
 
 
-def _shard(artefact: Artefact) -> Iterator[Finding]:
+def _shard(artefact: Artefact) -> _Check:
   check = index_checks.IndexCheck(artefact.path / index_files.INVERTED)
   yield from check.run()
   split, number = layout.load_split(artefact.path)
@@ -188,7 +194,7 @@ def _shard(artefact: Artefact) -> Iterator[Finding]:
   return ArtefactFacts(num_images=len(check.names), num_words=check.num_words, dimensions=check.dimensions)
 
 
-def _rankings(artefact: Artefact) -> Iterator[Finding]:
+def _rankings(artefact: Artefact) -> _Check:
   yield from result_checks.rankings(artefact)
   names = Names()
   for name in ranking_files.load(artefact.path).image_names:
@@ -196,12 +202,12 @@ def _rankings(artefact: Artefact) -> Iterator[Finding]:
   return ArtefactFacts(names.digest, len(names))
 
 
-def _metrics(artefact: Artefact) -> Iterator[Finding]:
+def _metrics(artefact: Artefact) -> _Check:
   yield from result_checks.metrics(artefact)
   return ArtefactFacts()
 
 
-_CHECKS: dict[str, Callable[[Artefact], Iterator[Finding]]] = {
+_CHECKS: dict[str, Callable[[Artefact], _Check]] = {
   'boxes': _records,
   'features': _records,
   'codebook': _codebook,

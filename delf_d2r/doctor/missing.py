@@ -93,8 +93,8 @@ def inputs(artefacts: Sequence[Artefact]) -> dict[pathlib.Path, list[str]]:
     run = run_of(artefact)
     if company[run] < 2 and not os.path.isfile(run / RUN_CONFIG):
       continue
-    for item in artefact.manifest.inputs:
-      place = place_of(artefact, artefact.input(item.role), artefacts)
+    for item in artefact.inputs:
+      place = place_of(artefact, item, artefacts)
       if item.role in _ARTEFACTS and _lies_in_run(artefact, place) and _is_gone(place):
         gone.setdefault(place, []).append(artefact.path.name)
   return gone

@@ -12,7 +12,7 @@ from delf_d2r.data.artefacts import codebook_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.doctor.findings import Finding, FindingCounter, error
-from delf_d2r.index import manifest
+from delf_d2r.index import directory
 from delf_d2r.sharding import layout
 
 # Depth of the folders that are inspected: a run with distractors has artefacts three levels below, and the
@@ -55,7 +55,8 @@ def find(path: pathlib.Path) -> Places:
   """
   found, runs, unreadable = [], set(), FindingCounter()
   seen: set[tuple[int, int]] = set()
-  folders, links = collections.deque([(path, 0)]), collections.deque()
+  folders = collections.deque([(path, 0)])
+  links: collections.deque[tuple[pathlib.Path, int]] = collections.deque()
   while folders or links:
     folder, depth = (folders or links).popleft()
     try:
@@ -94,7 +95,7 @@ def _state(names: Collection[str]) -> State | None:
   for name, state in (
     (MANIFEST, State.FINISHED),
     (PARTIAL_MANIFEST, State.UNFINISHED),
-    (manifest.MANIFEST, State.INDEX),
+    (directory.MANIFEST, State.INDEX),
   ):
     if name in names:
       return state

@@ -173,17 +173,17 @@ class RecordCheck:
 
 
 def _not_unit(rows: np.ndarray) -> np.ndarray:
-  return np.abs(np.linalg.norm(rows, axis=1) - 1) > UNIT_TOLERANCE
+  return np.asarray(np.abs(np.linalg.norm(rows, axis=1) - 1) > UNIT_TOLERANCE)
 
 
 def _bad_boxes(boxes: np.ndarray) -> np.ndarray:
   # Written so that NaN counts as an error.
   low, high = boxes[:, :2], boxes[:, 2:]
-  return ~((low >= 0) & (low < high) & (high <= 1)).all(axis=1)
+  return np.asarray(~((low >= 0) & (low < high) & (high <= 1)).all(axis=1))
 
 
 def _outside(image: ImageFeatures) -> np.ndarray:
   # Rounding may put the centre of a patch at the edge slightly outside.
   size = np.array([image.height, image.width]) + 1
   locations = image.features.locations
-  return ((locations < -1) | (locations > size)).any(axis=1)
+  return np.asarray(((locations < -1) | (locations > size)).any(axis=1))

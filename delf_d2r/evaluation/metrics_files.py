@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,18 +25,7 @@ T = TypeVar('T')
 VERSION = 1
 AFTER_VERIFICATION = '_after_gv'
 
-# The defaults of NumPy, whatever the caller has set; lines are never wrapped.
-_PRINT_OPTIONS = {
-  'precision': 8,
-  'threshold': 10**6,
-  'linewidth': 10**6,
-  'suppress': False,
-  'sign': '-',
-  'floatmode': 'maxprec',
-  'nanstr': 'nan',
-  'formatter': None,
-  'legacy': False,
-}
+
 _SECTION = re.compile(
   r'(\S+)\n  mAP=(\S+)\n  mP@k\[([^\]]*)\] \[([^\]]*)\]\n  mR@k\[([^\]]*)\] \[([^\]]*)\]\n'
 )
@@ -133,7 +122,7 @@ def write_per_query(path: str | os.PathLike, metrics: Metrics) -> None:
   """Writes the values of each query; `read_per_query` returns the same metrics."""
   queries = []
   for i, name in enumerate(metrics.query_names):
-    entry = {'query': name}
+    entry: dict[str, Any] = {'query': name}
     for protocol, values in metrics.protocols.items():
       query = values.queries[i]
       entry[protocol] = {
@@ -241,7 +230,18 @@ def write_metrics_txt(
 
 def format_metrics_txt(sections: Mapping[str, Summary]) -> str:
   """Returns the text of `metrics.txt`, with the sections sorted by key."""
-  with np.printoptions(**_PRINT_OPTIONS):
+  # The defaults of NumPy, whatever the caller has set; lines are never wrapped.
+  with np.printoptions(
+    precision=8,
+    threshold=10**6,
+    linewidth=10**6,
+    suppress=False,
+    sign='-',
+    floatmode='maxprec',
+    nanstr='nan',
+    formatter=None,
+    legacy=False,
+  ):
     return ''.join(
       f'{key}\n'
       f'  mAP={_percent(summary.mean_average_precision)}\n'
@@ -288,7 +288,7 @@ def _parse_section(
       f'{key}: expected the same ks and one value for each, found {ks.split()} with {len(values[0])} and'
       f' {recall_ks.split()} with {len(values[1])}'
     )
-  return key, Summary(ranks, float(mean_ap) / 100, *values)
+  return key, Summary(ranks, float(mean_ap) / 100, values[0], values[1])
 
 
 def _percent(fractions: float | Sequence[float]) -> np.ndarray | np.float64:

@@ -110,7 +110,7 @@ def run(
     outcomes.append(outcome)
   rows = tuple(map(row_of, outcomes))
   *others, last = (
-    metrics_files.read_per_query(outcome.reported.metrics.path / evaluate_retrieval.PER_QUERY)
+    metrics_files.read_per_query(_metrics(outcome).path / evaluate_retrieval.PER_QUERY)
     for outcome in outcomes
   )
   gains = {
@@ -127,10 +127,10 @@ def takes_boxes_file(regions: RegionsConfig) -> bool:
 
 def row_of(outcome: experiment.Outcome) -> Row:
   """Returns the row of an experiment with queries."""
-  made = outcome.artefacts
-  metrics = metrics_files.read_metrics_json(outcome.reported.metrics.path / evaluate_retrieval.METRICS)
-  timing = ranking_files.load(made['rankings'].path).timing
-  counts = made['index'].counts
+  artefacts = outcome.artefacts
+  metrics = metrics_files.read_metrics_json(_metrics(outcome).path / evaluate_retrieval.METRICS)
+  timing = ranking_files.load(artefacts['rankings'].path).timing
+  counts = artefacts['index'].counts
   return Row(
     name=outcome.reported.name,
     mean_average_precision={name: metrics[name].mean_average_precision for name in PROTOCOLS},
@@ -139,6 +139,12 @@ def row_of(outcome: experiment.Outcome) -> Row:
     describe_ms=float(np.median(timing.describe)),
     search_ms=float(np.median(timing.search)),
   )
+
+
+def _metrics(outcome: experiment.Outcome) -> Artefact:
+  if outcome.reported.metrics is None:
+    raise ValueError(f'expected an experiment with queries, found {outcome.reported.name} without metrics')
+  return outcome.reported.metrics
 
 
 _GAINS_CAPTION = 'Points of mAP, mean of the paired differences of queries with its 95 % bootstrap interval'

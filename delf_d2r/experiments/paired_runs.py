@@ -15,7 +15,7 @@ from delf_d2r.data.artefacts import ranking_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG, Artefact, Input, read_manifest
 from delf_d2r.data.ground_truth import ground_truth as ground_truths
 from delf_d2r.data.ground_truth import resolved
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import Metrics
@@ -86,11 +86,14 @@ def _last_metrics(run: pathlib.Path) -> str:
 
 
 def _of_metrics(name: str, metrics: Artefact, run: pathlib.Path | None) -> ScoredRun:
+  ground_truth = metrics.input('ground_truth')
+  if ground_truth is None:
+    raise ArtefactError(f'{metrics.path}: the manifest names no ground truth. Run evaluate_retrieval again')
   page = run / 'report' / make_report.PAGE if run else None
   return ScoredRun(
     name,
     metrics_files.read_per_query(metrics.path / evaluate_retrieval.PER_QUERY),
-    metrics.input('ground_truth'),
+    ground_truth,
     page if page and page.is_file() else None,
   )
 

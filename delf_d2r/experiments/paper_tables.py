@@ -114,7 +114,7 @@ def row_config(
 
 def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
   """Returns the files that an experiment names and the package does not ship: models, PCA, detectors."""
-  places = []
+  places: list[pathlib.Path] = []
   for extraction in (config.extraction, config.verification.extraction, config.fusion.extraction):
     places += registry.model_files(extraction).values()
   if config.regions.source == RegionsConfig.DETECTOR and config.regions.detector.model_path:

@@ -129,12 +129,10 @@ class _Runner:
 
   def require_own_output(self, rows: Iterable[table_pb2.TableRow]) -> None:
     """Raises UserError if stages would refuse the artefacts that the folders of some rows hold."""
-    photos = self._choices.distractors
-    inputs = (
-      self._dataset.images.as_input(),
-      self._dataset.queries.as_input(),
-      resolved.ground_truth_input(self._benchmark.ground_truth),
-    )
+    photos, queries, truth = self._choices.distractors, self._dataset.queries, self._benchmark.ground_truth
+    if queries is None or truth is None:
+      raise ValueError(f'expected a data set with ground truth, found {self._benchmark.images} without')
+    inputs = (self._dataset.images.as_input(), queries.as_input(), resolved.ground_truth_input(truth))
     refused, made = [], set()
     for row in rows:
       try:
@@ -155,7 +153,7 @@ class _Runner:
         given=given | ({'codebook'} if self._benchmark.codebook else set()),
       )
       if found:
-        refused.append(f'row {row.name}: {place} is of another run: {"; ".join(found)}')
+        refused.append(f'row {row.name}: {place} was made by another run: {"; ".join(found)}')
     if refused:
       raise UserError(
         '\n'.join(
@@ -179,7 +177,7 @@ class _Runner:
     place = self._output / paper_tables.folder_name(row.name)
     given = self._shared.given(config)
     if 'codebook' not in given and benchmark.codebook:
-      given |= self._other_codebook(config)
+      given |= self._other_codebook(config, benchmark.codebook)
     outcome = experiment.run(
       config,
       self._dataset,
@@ -212,7 +210,9 @@ class _Runner:
     self._shared.keep(config, {**joined.artefacts, 'index': outcome.artefacts['index']})
     return dataclasses.replace(result, among=comparison.row_of(joined))
 
-  def _other_codebook(self, config: experiment_pb2.ExperimentConfig) -> dict[str, Artefact]:
+  def _other_codebook(
+    self, config: experiment_pb2.ExperimentConfig, photos: Benchmark
+  ) -> dict[str, Artefact]:
     """Returns `codebook`, trained on other photos; nothing for descriptors without visual words."""
     if config.codebook.source == codebook_pb2.CodebookConfig.ORIGIN:
       return {}
@@ -222,7 +222,7 @@ class _Runner:
     place = self._output / 'codebooks' / fingerprint(config.extraction)
     features = experiment.extract_index_features(
       whole,
-      self._benchmark.codebook.dataset(),
+      photos.dataset(),
       place,
       boxes_path=None,
       given={},

@@ -166,9 +166,9 @@ def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
 
 def _subtitle(found: Reproduction) -> str:
   name, queries = found.benchmark.name, found.dataset.queries
-  own_name = queries.ground_truth.name
+  own_name = queries.ground_truth.name if queries else name
   shown = name if name == own_name else f'{name} ({own_name})'
-  return f'{shown}: {len(found.dataset.images):,} images, {len(queries)} queries'
+  return f'{shown}: {len(found.dataset.images):,} images, {len(queries or ())} queries'
 
 
 def _notes(found: Reproduction) -> list[str]:

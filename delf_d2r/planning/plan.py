@@ -93,8 +93,9 @@ def make_plan(
     more, shards = _fitting(stages, images, memory)
     remarks += more
     if shards:
-      options = {'workers': workers, 'sorting': sorting, 'descriptors': descriptors}
-      commands.append(run_command(config_flags, config.regions, **options))
+      commands.append(
+        run_command(config_flags, config.regions, workers=workers, sorting=sorting, descriptors=descriptors)
+      )
     if shards > 1:
       commands.append(split_command(shards))
   verification = rates.verification
@@ -233,7 +234,7 @@ def to_text(plan: RunPlan) -> str:
     f'Not planned: {", ".join(plan.unplanned)}.',
     *plan.remarks,
   ]
-  if plan.commands:
+  if plan.commands and plan.memory is not None:
     lines += ['', f'Within {_gigabytes(plan.memory)}:', *(f'  {command}' for command in plan.commands)]
   return '\n'.join(lines)
 

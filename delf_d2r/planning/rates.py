@@ -101,7 +101,7 @@ def measure_rates(
   for problem in runs.problems(config):
     raise ConfigError(problem.text)
   workers = workers or worker_pool.available_cores()
-  stages = {}
+  stages: dict[str, Rate] = {}
   if photos is None:
     source = synthetic_artefacts.images(features=features, boxes=boxes or 0, dimensions=dimensions)
   else:
@@ -170,8 +170,10 @@ def _of_photos(
     )
     extraction.append((len(names), measure(SilencedStage(extracting)), bytes_of(features)))
   measured = {'detection': detection, 'extraction': extraction}
-  pool = {'workers': workers, 'cores': min(workers, worker_pool.available_cores())}
-  return {stage: rate_of(*points, **pool) for stage, points in measured.items() if points}
+  cores = min(workers, worker_pool.available_cores())
+  return {
+    stage: rate_of(*points, workers=workers, cores=cores) for stage, points in measured.items() if points
+  }
 
 
 def _file_of_boxes(names: Sequence[str], count: int, path: pathlib.Path) -> experiment_pb2.ExperimentConfig:

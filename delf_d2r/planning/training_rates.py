@@ -15,6 +15,7 @@ from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.planning.costs import Cost
 from delf_d2r.protos import codebook_pb2
 from delf_d2r.runtime import worker_pool
+from delf_d2r.structures import ImageFeatures
 
 _IMAGES = 64
 _WORDS = 4096  # Upper limit.
@@ -65,7 +66,7 @@ def measure_training(options: codebook_pb2.CodebookConfig, features: Artefact) -
     options: of the codebook to train.
     features: of some images, with at least one descriptor.
   """
-  images = []
+  images: list[ImageFeatures] = []
   reading = _timed(
     lambda: images.extend(itertools.islice(feature_files.read(features), _IMAGES)),
     1 / min(features.counts['images'], _IMAGES),

@@ -112,14 +112,14 @@ def _part(box: list[float]) -> list[float] | None:
 
 def _ordering_protocol(protocols: tuple[str, ...]) -> str | None:
   known = [protocol for protocol in _ORDERING_PROTOCOLS if protocol in protocols]
-  return (known or list(protocols) or [None])[0]
+  return next(iter((*known, *protocols)), None)
 
 
 def _worst_first(queries: tuple[QueryView, ...], protocols: tuple[str, ...]) -> list[int]:
   protocol = _ordering_protocol(protocols)
 
   def key(position: int) -> tuple[bool, float]:
-    value = queries[position].average_precision.get(protocol)
+    value = queries[position].average_precision.get(protocol) if protocol else None
     return (value is None, value or 0.0)
 
   return sorted(range(len(queries)), key=key)

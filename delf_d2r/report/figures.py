@@ -1,6 +1,6 @@
 """Photos with boxes drawn on them, each photo embedded once in a page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ class PhotoSheet:
   scripts and in print.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._photos: dict[tuple[Path, int], tuple[str, Thumbnail] | str] = {}
 
   def draw(
@@ -28,7 +28,7 @@ class PhotoSheet:
     *,
     alt: str,
     boxes: Iterable = (),
-    best_box: np.ndarray | None = None,
+    best_box: np.ndarray | Sequence[float] | None = None,
     long_side: int = LONG_SIDE,
   ) -> Markup:
     """Returns an `<svg>` of the photo with `boxes` in thin and `best_box` in thick lines.

@@ -9,6 +9,7 @@ import numpy as np
 import delf_d2r.config as configs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
 from delf_d2r.data.photos import images
 from delf_d2r.engine import SearchEngine
@@ -51,7 +52,7 @@ def run(
   view = ExperimentView(
     title=run.name,
     subtitle=f'{run.index.counts["images"]:,} index images, {len(run.dataset.queries or ())} queries',
-    tables=(metrics_table(_metrics(run)),) if run.metrics else (),
+    tables=(metrics_table(_metrics(run.metrics)),) if run.metrics else (),
     queries=tuple(query_views(run, results_per_query=results_per_query, max_queries=max_queries)),
     config_text=configs.to_text((run.metrics or run.index).config),
     facts=facts(run),
@@ -61,8 +62,8 @@ def run(
   return write(experiment_page.render(view), output)
 
 
-def _metrics(run: Run) -> Metrics:
-  return metrics_files.read_per_query(run.metrics.path / evaluate_retrieval.PER_QUERY)
+def _metrics(metrics: Artefact) -> Metrics:
+  return metrics_files.read_per_query(metrics.path / evaluate_retrieval.PER_QUERY)
 
 
 def write(page: str, output: pathlib.Path) -> pathlib.Path:
@@ -110,9 +111,9 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
   Raises:
     UserError: an artefact is damaged.
   """
-  if run.metrics is None:
+  if run.metrics is None or run.rankings is None:
     return []
-  metrics = _metrics(run)
+  metrics = _metrics(run.metrics)
   engine = SearchEngine.load(run.index.path, one_photo=True)  # It only gives the names and boxes of results.
   timing = ranking_files.load(run.rankings.path).timing
   ranked = ranked_queries(run)
@@ -120,8 +121,9 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
   for position in _worst(metrics, max_queries):
     query = ranked[position]
     aps = {name: values.queries[position].average_precision for name, values in metrics.protocols.items()}
-    results, seconds = (), None
-    if query.ranking is not None:
+    results: tuple[ResultView, ...] = ()
+    seconds = None
+    if query.ranking is not None and query.row is not None:
       results = _result_views(run, engine, _head(query.ranking, results_per_query), query.labels)
       seconds = (timing.describe[query.row] + timing.search[query.row]) / 1e3
     views.append(

@@ -75,20 +75,24 @@ def of_run(run: Run, count: int) -> Matches:
     verification=config.verification if config.HasField('verification') else None,
   )
   engine.photos = run.photo_folders
-  queries = [query for query in ranked_queries(run) if query.ranking is not None]
+  queries = [
+    (query, query.ranking, query.row)
+    for query in ranked_queries(run)
+    if query.ranking is not None and query.row is not None
+  ]
   choice = choose(
-    [query.labels(query.ranking.image_ids) for query in queries],
-    [query.ranking.scores for query in queries],
+    [query.labels(ranking.image_ids) for query, ranking, _ in queries],
+    [ranking.scores for _, ranking, _ in queries],
     count=count,
   )
   explainer = _Explainer(engine)
 
   def view(pair: Pair) -> MatchView | None:
-    query = queries[pair.query]
-    ranking = _only(query.ranking, pair.place)
-    features = store.read(query.query.name, position=query.row)
+    query, whole_ranking, row = queries[pair.query]
+    ranking = _only(whole_ranking, pair.place)
+    features = store.read(query.query.name, position=row)
     document = explainer(features, int(ranking.image_ids[0]), int(ranking.best_regions[0]))
-    return document and _view(run, engine, query, ranking, pair.place, document)
+    return _view(run, engine, query, ranking, pair.place, document) if document else None
 
   groups = []
   for reason, (title, explanation) in _TITLES.items():

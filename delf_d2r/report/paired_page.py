@@ -9,7 +9,7 @@ from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.report import parts
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
-from delf_d2r.report.views import TableView
+from delf_d2r.report.views import Cell, TableView
 
 # Number of largest gains and of largest losses that are shown; all queries are listed by name below.
 _EXTREMES = 10
@@ -68,20 +68,23 @@ def render(view: PairedView) -> str:
 
 
 def _summary(view: PairedView) -> TableView:
-  rows = tuple(
+  rows: list[tuple[Cell, ...]] = [
     (
       run.name,
       protocol,
       len(found.queries),
-      *(_mean(values) for values in (found.baseline, found.other)),
+      _mean(found.baseline),
+      _mean(found.other),
       *interval_texts(found),
-      *map(len, (found.won, found.lost, found.tied)),
+      len(found.won),
+      len(found.lost),
+      len(found.tied),
     )
     for run in view.runs
     for protocol, found in run.comparisons.items()
-  )
+  ]
   columns = ('run', 'protocol', 'queries', 'mAP baseline', 'mAP', 'difference', 'interval')
-  return TableView((*columns, 'won', 'lost', 'tied'), rows, 'Per cent; compared with the baseline.')
+  return TableView((*columns, 'won', 'lost', 'tied'), tuple(rows), 'Per cent; compared with the baseline.')
 
 
 def interval_texts(found: PairedComparison) -> tuple[str, str]:

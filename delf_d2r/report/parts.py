@@ -77,7 +77,7 @@ def page(
       photos.symbols(),
       '\n',
       *body,
-      matches.data() if has_matches else None,
+      matches.data() if matches else None,
       tag('script', code) if code else None,
     ),
     '\n',
@@ -177,9 +177,9 @@ def _is_numeric(value: Cell) -> bool:
 def _cell_text(value: Cell) -> str:
   if value is None:
     return DASH
-  if isinstance(value, numbers.Integral):
-    return f'{value:,}'
-  return f'{value:#.4g}'.removesuffix('.') if isinstance(value, numbers.Real) else value
+  if isinstance(value, str):
+    return value
+  return f'{value:,}' if isinstance(value, numbers.Integral) else f'{value:#.4g}'.removesuffix('.')
 
 
 def facts(values: Mapping[str, str]) -> Markup:

@@ -71,9 +71,9 @@ class RankedQuery:
 
 def ranked_queries(run: Run) -> list[RankedQuery]:
   """Returns the queries of a run in the order of its ground truth; an empty list without rankings."""
-  if run.rankings is None:
-    return []
   queries = run.dataset.queries
+  if run.rankings is None or queries is None:
+    return []
   stored = ranking_files.load(run.rankings.path)
   truth = resolved.resolved_queries(run.rankings, stored, queries.ground_truth)
   rows = {ranking.query: row for row, ranking in enumerate(stored.rankings)}

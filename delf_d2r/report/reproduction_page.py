@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from delf_d2r.report import parts
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, fragment, tag
-from delf_d2r.report.views import TableView
+from delf_d2r.report.views import Cell, TableView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,7 @@ class ReproductionView:
 
 def render(view: ReproductionView) -> str:
   """Returns one self-contained HTML file without scripts; the same view gives the same text."""
-  rows = tuple(
-    (_whole(tag('a', name, href=view.pages[name]) if name in view.pages else name), *cells, _whole(status))
-    for name, *cells, status in view.table.rows
-  )
+  rows = tuple(_row(cells, view.pages) for cells in view.table.rows)
   row_notes = tuple((_whole(name), note) for name, note in view.row_notes.items())
   body = tag(
     'main',
@@ -51,6 +48,14 @@ def render(view: ReproductionView) -> str:
 
 def _section(title: str, table: TableView) -> Markup | None:
   return fragment(tag('h2', title), parts.table(table)) if table.rows else None
+
+
+def _row(cells: tuple[Cell, ...], pages: Mapping[str, str]) -> tuple[Cell, ...]:
+  """Returns a row with a link to its report, its name and status never broken into lines."""
+  name, *measured, status = cells
+  row = str(name)
+  linked = tag('a', row, href=pages[row]) if row in pages else row
+  return (_whole(linked), *measured, _whole(str(status)))
 
 
 def _whole(cell: str) -> Markup:

@@ -82,7 +82,7 @@ def test_files_are_refused_with_their_name(there):
   make(there / 'files', '.asmk')
   make(there / 'more', '.vlad')
   (there / 'more' / 'a.vlad').rename(there / 'files' / 'a.vlad')
-  with pytest.raises(UserError, match=r'files of \.vlad and of \.asmk; leave those of one kind'):
+  with pytest.raises(UserError, match=r'has \.vlad files and \.asmk files; keep those of one'):
     run.run(there / 'files', there / 'out', options(there))
   (there / 'files' / 'a.vlad').unlink()
   (there / 'files' / 'b.asmk').write_bytes(foreign.pair(np.ones(D, np.float32), np.array([K])))

@@ -11,12 +11,13 @@ from support import stored_features as local
 from delf_d2r import config as configs
 from delf_d2r.conversion import codebook, features, run
 from delf_d2r.conversion.run import Options
+from delf_d2r.data.artefacts import feature_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.legacy import config_files, delf_files
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.models import codebook_checkpoint
-from delf_d2r.stages import aggregate_features, build_index, extract_features, search_index
+from delf_d2r.stages import aggregate_features, build_index, search_index
 
 SIZES = {'a.jpg': (100, 200), 'sub/b.png': (80, 60), 'c.jpg': (50, 50)}
 # Two above the threshold of 0.4, and one between them in the file that is not.
@@ -52,7 +53,7 @@ def with_regions(there, **more):
 
 
 def read(path):
-  return list(extract_features.read(Artefact.open(path, 'features')))
+  return list(feature_files.read(Artefact.open(path, 'features')))
 
 
 def test_whole_images_and_boxes(there):
@@ -226,7 +227,7 @@ def test_other_files_at_the_same_place_are_refused(there):
   run.run(there / 'out', there / 'back')
   (there / 'back' / 'a.delf').write_bytes(b'other')
   with pytest.raises(
-    UserError, match=r'a\.delf: stands there with other contents \(5 bytes there, \d+ here\)'
+    UserError, match=r'a\.delf: exists with other contents \(5 bytes there, \d+ here\)'
   ):
     run.run(there / 'out', there / 'back')
   run.run(there / 'out', there / 'back', Options(redo=True))
@@ -311,7 +312,7 @@ def test_codebook_there_and_back(there):
     assert (there / 'new' / f'words{suffix}').read_bytes() == (there / f'words{suffix}').read_bytes()
   run.run(there / 'codebook', there / 'tf2' / 'words')
   assert_array_equal(codebook_checkpoint.read(there / 'tf2' / 'words'), words)
-  with pytest.raises(UserError, match=r'words\.index: stands there already'):
+  with pytest.raises(UserError, match=r'words\.index: exists already'):
     run.run(there / 'codebook', there / 'tf2' / 'words')
   codebook_checkpoint.write(there / 'words', 2 * words, name_based=True)
   with pytest.raises(ArtefactError, match='input checkpoint is'):

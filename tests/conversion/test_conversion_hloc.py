@@ -40,7 +40,7 @@ def test_features_in_hdf5(verified, tmp_path):
     assert_array_equal(given['descriptors'], whole.descriptors.T)
     assert_array_equal(given['scores'], whole.attention)
   before = path.read_bytes()
-  with pytest.raises(UserError, match=r'features\.h5: stands there already'):
+  with pytest.raises(UserError, match=r'features\.h5: exists already'):
     run.run(tmp_path / 'features', path, Options(to='hdf5'))
   run.run(tmp_path / 'features', path, Options(to='hdf5', redo=True))
   assert path.read_bytes() == before
@@ -124,7 +124,7 @@ def test_pairs_of_rankings_that_are_not_verified(verified, tmp_path):
 
 def test_names_that_hloc_cannot_tell_apart(tmp_path):
   assert hloc_files.format_pairs([]) == ''
-  with pytest.raises(UserError, match=r"'a b\.jpg': hloc takes no spaces"):
+  with pytest.raises(UserError, match=r"'a b\.jpg': hloc does not support spaces"):
     hloc_files.format_pairs([('q', 'a b.jpg')])
   pairs = [('q', 'db/a.jpg', np.array([0])), ('q', 'db-a.jpg', np.array([0]))]
   with pytest.raises(UserError, match=r'q and db-a\.jpg: another pair is q/db-a\.jpg'):

@@ -90,7 +90,7 @@ def test_folders_of_tensors(tmp_path):
     ('x.datum', foreign.datum(np.ones(3, np.float32))[:-1], r'x\.datum: not readable as a \.datum file'),
     ('x.datum', foreign.datum(np.full(3, np.nan, np.float32)), r'x\.datum: .*not finite'),
     ('x.datum', foreign.boxes([(0, 0, 1, 1, 0.5)]), r'x\.datum: not readable'),
-    ('x.npy', b'this is none', r'x\.npy: cannot become a \.datum file'),
+    ('x.npy', b'this is none', r'x\.npy: cannot be converted to a \.datum file'),
   ],
 )
 def test_bad_tensors_are_named(tmp_path, name, data, message):
@@ -102,7 +102,7 @@ def test_bad_tensors_are_named(tmp_path, name, data, message):
 
 def test_tensors_that_a_datum_cannot_hold(tmp_path):
   np.save(tmp_path / 'x.npy', np.arange(3))
-  with pytest.raises(UserError, match=r'x\.npy: cannot become .* found int64'):
+  with pytest.raises(UserError, match=r'x\.npy: cannot be converted .* found int64'):
     run.run(tmp_path / 'x.npy', tmp_path / 'x.datum')
 
 
@@ -118,7 +118,7 @@ def test_boxes_there_and_back(tmp_path):
   run.run(tmp_path / 'out', tmp_path / 'back')
   for name in ('a.boxes', 'b.boxes'):
     assert (tmp_path / 'back' / name).read_bytes() == (tmp_path / 'boxes' / name).read_bytes()
-  with pytest.raises(UserError, match=r"holds boxes, which does not become 'npz'; possible: --to=research$"):
+  with pytest.raises(UserError, match=r"holds boxes, which cannot be converted to 'npz'; possible: --to=research$"):
     run.run(tmp_path / 'out', tmp_path / 'npz', Options(to='npz'))
 
 
@@ -126,7 +126,7 @@ def test_what_is_not_known(tmp_path):
   (tmp_path / 'folder').mkdir()
   (tmp_path / 'a.xyz').write_text('a')
   for source, message in (
-    ('absent', 'no file, folder or checkpoint there'),
+    ('absent', 'no such file, folder or checkpoint'),
     ('folder', r'no artefact, no checkpoint and no \.delf'),
     ('a.xyz', r"no conversion from '\.xyz' to '\.npy' files; known: \.datum to \.npy"),
   ):
@@ -168,8 +168,8 @@ def test_what_is_unfinished_is_no_folder_of_files(tmp_path):
 def test_names_that_only_extensions_tell_apart(tmp_path):
   plan = Plan('boxes', configs.default('regions'), ())
   with artefact_writer.writing(tmp_path / 'boxes', plan) as writer:
-    for shard in writer.missing_shards(3, 3):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(3, 3):
+      with writer.ledger.write(shard) as file:
         for name in ('0.jpg', 'a.JPG', 'a.jpg'):
           file.add(records.encode_boxes(name, Boxes.empty()), images=1)
     writer.finish()
@@ -192,4 +192,4 @@ def test_the_command(tmp_path):
     [*command, f'--output={tmp_path / "m.json"}'], capture_output=True, text=True, check=False
   )
   assert done.returncode == 1
-  assert 'm.json: stands there with other contents (2 bytes there' in done.stderr
+  assert 'm.json: exists with other contents (2 bytes there' in done.stderr

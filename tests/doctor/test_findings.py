@@ -4,7 +4,7 @@ import pytest
 
 from delf_d2r.doctor import findings
 from delf_d2r.errors import ArtefactError
-from delf_d2r.index.array_files import IndexFormatError
+from delf_d2r.index import IndexFormatError
 
 
 @pytest.mark.parametrize(

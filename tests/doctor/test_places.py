@@ -117,6 +117,6 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(nobodys, file):
   (nobodys / 'codebook' / file).chmod(0)
   (finding,) = inspect.diagnose(nobodys).findings
   assert finding.severity is Severity.ERROR
-  assert f'may not be read: 1 ({nobodys / "codebook" / file})' in finding.problem
+  assert f'without read permission: 1 ({nobodys / "codebook" / file})' in finding.problem
   assert 'permissions' in finding.remedy
   assert 'elete' not in finding.remedy

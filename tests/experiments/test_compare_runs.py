@@ -110,7 +110,7 @@ def test_metrics_and_rankings_serve_like_the_run(finished_dir, other_dir, benchm
   for protocol, found in whole.others[0][1].items():
     assert found.interval == parts.others[0][1][protocol].interval
   assert parts.baseline.page == whole.baseline.page
-  with pytest.raises(UserError, match=r'rankings without scores\. Give --ground_truth'):
+  with pytest.raises(UserError, match=r'rankings without metrics\. Give --ground_truth'):
     compared(finished_dir, other_dir / 'rankings')
 
 

@@ -98,7 +98,7 @@ def test_a_folder_without_list_is_taken_whole(folder):
 
 
 @pytest.mark.parametrize(
-  ('text', 'message'), [('a\na\n', 'stands 2 times'), ('\n', 'found none'), ('nowhere\n', "'nowhere'")]
+  ('text', 'message'), [('a\na\n', 'appears 2 times'), ('\n', 'found none'), ('nowhere\n', "'nowhere'")]
 )
 def test_lists_that_do_not_fit(folder, tmp_path, text, message):
   (tmp_path / 'jpg').symlink_to(folder / 'jpg')

@@ -7,7 +7,7 @@ import pytest
 from support.run_files import contents
 
 from delf_d2r.aggregator import Aggregator, normalizes
-from delf_d2r.data.artefacts import codebook_files, ranking_files, records
+from delf_d2r.data.artefacts import codebook_files, feature_files, ranking_files, records
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, UserError
@@ -15,7 +15,6 @@ from delf_d2r.evaluation import metrics_files
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.kernels.similarity import similarity
-from delf_d2r.stages import extract_features
 
 KERNELS = {'VLAD': Kernel.VLAD, 'ASMK': Kernel.ASMK, 'ASMK_STAR': Kernel.ASMK_STAR}
 
@@ -119,7 +118,7 @@ def test_rankings_equal_brute_force(run, finished, kernel, regions):
   options = made['rankings'].config.aggregation
   centroids = np.array(codebook_files.load_centroids(made['codebook'].path))
   aggregator = Aggregator(options, centroids, ExactAssigner(centroids))
-  for query, ranking in zip(extract_features.read(made['query_features']), stored.rankings, strict=True):
+  for query, ranking in zip(feature_files.read(made['query_features']), stored.rankings, strict=True):
     descriptor = aggregator.query(query)
     expected = [
       max(

@@ -11,14 +11,15 @@ import pytest
 from oracles import evaluation_oracle, matching_oracle
 from skimage import measure, transform
 
-from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts import feature_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.ground_truth import resolved
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.doctor import inspect
 from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment, reproduction
-from delf_d2r.stages import evaluate_retrieval, extract_features
+from delf_d2r.stages import evaluate_retrieval
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # With the few features of these runs many a true pair agrees no better than chance may.
@@ -93,9 +94,9 @@ def test_the_research_rule_with_the_junk_of_each_protocol(run, finished, dataset
   given = {kind: finished.artefacts[kind] for kind in kinds}
   made = run(COMPAT, given=given).artefacts
   stored = ranking_files.load(made['rankings'].path)
-  images = [image.region(0) for image in extract_features.read(given['features'])]
-  queries = {query.name: query.region(0) for query in extract_features.read(given['query_features'])}
-  truth = evaluate_retrieval.resolved_queries(made['rankings'], stored, dataset.queries.ground_truth)
+  images = [image.region(0) for image in feature_files.read(given['features'])]
+  queries = {query.name: query.region(0) for query in feature_files.read(given['query_features'])}
+  truth = resolved.resolved_queries(made['rankings'], stored, dataset.queries.ground_truth)
   found = metrics_files.read_metrics_json(made['reranked_metrics'].path / 'metrics.json')
   values = {}
   for protocol in ('medium', 'hard'):
@@ -146,7 +147,7 @@ def test_a_run_that_verifies_twice_goes_on_and_is_whole(run, load, finished, dat
   run(text, given=given, output=tmp_path)
   assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob('rerank*/*')}
   assert not inspect.diagnose(tmp_path).exit_code
-  inputs = (evaluate_retrieval.ground_truth_input(benchmark.ground_truth_path),)
+  inputs = (resolved.ground_truth_input(benchmark.ground_truth_path),)
   assert not reproduction.output_conflicts(load(text), inputs, tmp_path)
   found = reproduction.output_conflicts(load(text.replace('EACH', 'HARD')), inputs, tmp_path)
   assert found == ['verification.junk is SKIP_EACH there, SKIP_HARD here']

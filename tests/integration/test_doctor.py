@@ -192,7 +192,7 @@ DEFECTS = {
     lambda run: rewrite(run / 'features', lambda data: [data[0], data[0], *data[2:]]),
     Severity.ERROR,
     'features',
-    'images that are there twice: 1 (scene_00000.jpg)',
+    'images that occur twice: 1 (scene_00000.jpg)',
   ),
   'record that is missing': (
     lambda run: rewrite(run / 'descriptors', lambda data: data[1:]),
@@ -241,7 +241,7 @@ DEFECTS = {
     lambda run: cut(next((run / 'index' / 'inverted').glob('segment-*-entry_ids-*'))),
     Severity.ERROR,
     'index',
-    'some are gone or cut short',
+    'some are missing or truncated',
   ),
   'array cut by a byte': (
     lambda run: cut(run / 'rankings' / 'scores.npy'),
@@ -275,7 +275,7 @@ DEFECTS = {
     ),
     Severity.ERROR,
     'rankings',
-    'does not descend: 1 (astronaut)',
+    'not in descending order: 1 (astronaut)',
   ),
   'image twice in a ranking': (
     lambda run: change_array(
@@ -283,24 +283,24 @@ DEFECTS = {
     ),
     Severity.ERROR,
     'rankings',
-    'names an image twice: 1 (astronaut)',
+    'has an image twice: 1 (astronaut)',
   ),
   'query that finds nothing': (
     lambda run: change_array(run / 'rankings' / 'scores.npy', lambda array: array.__setitem__(0, 0)),
     Severity.WARNING,
     'rankings',
-    'all scores 0: 1 (astronaut)',
+    'all scores are 0: 1 (astronaut)',
   ),
   'damaged metrics': (
     damaged_metrics,
     Severity.ERROR,
     'metrics/metrics.json',
-    'not the metrics that were written',
+    'not metrics as they were written',
   ),
   'codebook of another run': (other_codebook, Severity.ERROR, 'index', 'its codebook is not that of'),
   'words that are copies': (copied_words, Severity.ERROR, 'codebook', '1 of 256 visual words are copies'),
   'words without descriptors': (empty_words, Severity.WARNING, 'codebook', '200 of 256 visual words'),
-  'edited manifest': (foreign_fingerprint, Severity.ERROR, 'features/manifest.pbtxt', 'was edited'),
+  'edited manifest': (foreign_fingerprint, Severity.ERROR, 'features/manifest.pbtxt', 'edited: its fingerprint'),
   'damaged manifest': (
     lambda run: (run / 'codebook' / MANIFEST).write_text('kind: "code'),
     Severity.ERROR,
@@ -438,13 +438,13 @@ def test_photos_that_were_not_touched_are_not_stale(own_photos):
   ('change', 'severity', 'problem'),
   [
     (lambda folder: flip_bit(folder / 'scene_00000.jpg'), Severity.ERROR, 'have changed since'),
-    (lambda folder: (folder / 'scene_00001.jpg').unlink(), Severity.ERROR, '1 of its photos are gone'),
+    (lambda folder: (folder / 'scene_00001.jpg').unlink(), Severity.ERROR, '1 of its photos are missing'),
     (
       lambda folder: shutil.copy(folder / 'scene_00001.jpg', folder / 'z.jpg'),
       Severity.NOTE,
       '1 photos of',
     ),
-    (shutil.rmtree, Severity.NOTE, 'is not there to be compared'),
+    (shutil.rmtree, Severity.NOTE, 'is missing and not compared'),
   ],
 )
 def test_changed_photos_are_stale(own_photos, change, severity, problem):
@@ -530,7 +530,7 @@ def test_work_in_progress_is_no_warning(run_dir):
   handle = os.open(run_dir / 'rankings', os.O_RDONLY)
   try:
     fcntl.flock(handle, fcntl.LOCK_EX)
-    problems = [f for f in found(run_dir) if 'right now' in f.problem]
+    problems = [f for f in found(run_dir) if 'another process is writing' in f.problem]
   finally:
     os.close(handle)
   assert [problem.severity for problem in problems] == [Severity.NOTE]

@@ -61,7 +61,7 @@ def test_what_artefacts_of_a_run_were_made_from_is_gone(run_dir, kind, empties):
   shutil.rmtree(run_dir / kind)
   if empties:
     (run_dir / kind).mkdir()
-  assert told(run_dir) == [(severity, kind, f'gone, but {users} in this run came of it')]
+  assert told(run_dir) == [(severity, kind, f'missing, but {users} in this run was made from it')]
 
 
 def test_places_are_called_as_the_run_is(run_dir, monkeypatch):
@@ -84,7 +84,7 @@ def test_nothing_is_gone_from_a_place_that_nobody_knows(run_dir):
 def test_results_of_a_finished_run_are_gone(run_dir):
   for kind in ('index', 'rankings', 'metrics'):
     shutil.rmtree(run_dir / kind)
-  problem = 'gone, but config.pbtxt says that the run was finished'
+  problem = 'missing, but config.pbtxt says that the run was finished'
   assert told(run_dir, Severity.WARNING) == [
     (Severity.ERROR, 'index', problem),
     (Severity.WARNING, 'rankings', problem),
@@ -95,7 +95,7 @@ def test_results_of_a_finished_run_are_gone(run_dir):
       shutil.rmtree(path)
   ((severity, place, problem),) = told(run_dir)
   assert (severity, place) == (Severity.ERROR, '.')
-  assert 'there is no artefact of it' in problem
+  assert 'has no artefacts' in problem
 
 
 def test_an_artefact_that_was_copied_alone_misses_nothing(finished_dir, tmp_path):
@@ -154,11 +154,11 @@ def split_dir(finished, tmp_path) -> pathlib.Path:
 def test_missing_shards_of_a_split(split_dir, tmp_path):
   shutil.move(split_dir / 'shard-00001-of-00003', tmp_path / 'machine')
   assert told(split_dir, Severity.WARNING) == [
-    (Severity.ERROR, '.', '1 of the 4 parts of a split index are gone: shard-00001-of-00003')
+    (Severity.ERROR, '.', '1 of the 4 parts of a split index are missing: shard-00001-of-00003')
   ]
   # Parts may be moved, each to a machine of its own.
   shutil.move(split_dir / 'front', tmp_path / 'front')
-  problem = '2 of the 4 parts of a split index are gone: front, shard-00001-of-00003'
+  problem = '2 of the 4 parts of a split index are missing: front, shard-00001-of-00003'
   assert (Severity.NOTE, '.', problem) in told(split_dir)
   for alone in ('machine', 'front'):
     assert 'of a split index' not in str(found(tmp_path / alone))
@@ -189,7 +189,7 @@ def test_distractors_are_looked_for_in_their_own_folder(load, benchmark, finishe
   (folder / 'new.jpg').unlink()
   next(folder.glob('*.jpg')).unlink()
   assert {f.severity for f in found(run_dir)} == {Severity.ERROR}
-  assert all('1 of its photos are gone' in problem for _, _, problem in told(run_dir))
+  assert all('1 of its photos are missing' in problem for _, _, problem in told(run_dir))
 
 
 def test_findings_say_place_and_remedy_once(run_dir):

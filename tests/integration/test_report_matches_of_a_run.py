@@ -97,7 +97,7 @@ def test_query_features_that_are_gone_are_told(finished, finished_dir, tmp_path)
   rankings = moved(finished.artefacts['rankings'], tmp_path / 'rankings', finished_dir / 'query_features')
   found = match_views.of_run(dataclasses.replace(finished.reported, rankings=rankings), 3)
   assert found.groups == ()
-  assert 'the features of the queries are not at hand' in found.notes[0]
+  assert 'features of the queries are missing' in found.notes[0]
 
 
 def test_index_features_that_are_gone_are_made_anew_or_told(finished, finished_dir, tmp_path):

@@ -1,7 +1,7 @@
-"""Artefact directories: what is in them, what made them, and when they may be used.
+"""Artefact directories: their contents, their origin, and when they may be used.
 
-A directory with `manifest.pbtxt` is finished: the manifest is written last. `Artefact.open` reads one;
-artefact_writer.py makes one.
+A directory with `manifest.pbtxt` is finished, since the manifest is written last. `Artefact.open` opens such
+a directory; artefact_writer.py makes one.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ MANIFEST = 'manifest.pbtxt'
 # The config of a run, in the folder that its artefacts lie in.
 RUN_CONFIG = 'config.pbtxt'
 
-# Fields that say how descriptors are compared, not what they are: changing them makes no artefact of these
+# Fields that say how descriptors are compared, not how they are made. Changing them makes no artefact of these
 # kinds stale.
 COMPARISON_FIELDS = (
   'alpha',
@@ -39,9 +39,13 @@ _COMPARISON_FREE_KINDS = ('descriptors', 'index')
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """Something that an artefact is made from: its role, fingerprint and place.
+  """Something that an artefact is made from.
 
-  The fingerprint is empty where the input is a part of another one and stands here for its place alone.
+  Attributes:
+    role: what it is to the artefact; each role occurs once.
+    fingerprint: of its contents. It is empty where the input is a part of another one and is listed for its
+      place alone.
+    path: where it is.
   """
 
   role: str
@@ -51,7 +55,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What an artefact will be: known before any work is done.
+  """The kind, config and inputs of an artefact, which are known before any work is done.
 
   Attributes:
     kind: boxes, features, codebook, descriptors, index, rankings, metrics or report.
@@ -65,7 +69,7 @@ class Plan:
 
   @property
   def fingerprint(self) -> str:
-    """Equal exactly if kind, layout, config and inputs are."""
+    """Two plans have the same fingerprint exactly if kind, layout, config and inputs are the same."""
     parts = [self.kind, str(FORMAT_VERSION), configs.to_text(self._decisive_config())]
     parts += [f'{item.role}={item.fingerprint}' for item in self.inputs if item.fingerprint]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
@@ -83,7 +87,7 @@ class Plan:
     return config
 
   def to_manifest(self, place: pathlib.Path = pathlib.Path()) -> manifest_pb2.Manifest:
-    """The manifest in the directory `place` of this plan, without what only the finished work tells."""
+    """Returns the manifest of this plan in the directory `place`, without the results of the work."""
     manifest = manifest_pb2.Manifest(
       kind=self.kind, format_version=FORMAT_VERSION, fingerprint=self.fingerprint, config=self.config
     )
@@ -94,7 +98,7 @@ class Plan:
     return manifest
 
   def differences(self, manifest: manifest_pb2.Manifest) -> list[str]:
-    """Why an artefact with `manifest` is not the one planned: a line for each difference."""
+    """Returns why an artefact with `manifest` is not the one planned: a line for each difference."""
     if manifest.kind != self.kind:
       return [f'it is an artefact of kind {manifest.kind}, not {self.kind}']
     if manifest.fingerprint == self.fingerprint:
@@ -116,9 +120,10 @@ class Plan:
 
 
 def _recorded(path: pathlib.Path, place: pathlib.Path) -> pathlib.Path:
-  """How the manifest in `place` calls an input.
+  """Returns the path of an input as it is written to the manifest in `place`.
 
-  What lies beside it is called from there, so that a run may be moved, or asked from another folder.
+  The path of an input beside the artefact is relative to it, so that a run can be moved as a whole, and used
+  from another working folder.
   """
   place, path = (pathlib.Path(os.path.abspath(each)) for each in (place, path))
   return pathlib.Path(os.path.relpath(path, place)) if path.is_relative_to(place.parent) else path
@@ -132,18 +137,23 @@ def _utf8(path: pathlib.Path) -> str:
 def with_comparison(
   config: experiment_pb2.ExperimentConfig, aggregation: aggregation_pb2.AggregationConfig | None
 ) -> experiment_pb2.ExperimentConfig:
-  """A copy of `config` that compares descriptors as `aggregation` says, where that says anything."""
+  """Returns a copy of `config` with those comparison fields that are set in `aggregation`."""
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(config)
-  for field in COMPARISON_FIELDS if aggregation else ():
-    if aggregation.HasField(field):
+  for field in COMPARISON_FIELDS:
+    if aggregation is not None and aggregation.HasField(field):
       setattr(merged.aggregation, field, getattr(aggregation, field))
   return merged
 
 
 @dataclasses.dataclass(frozen=True)
 class Artefact:
-  """A finished artefact directory."""
+  """A finished artefact directory.
+
+  Attributes:
+    path: the directory.
+    manifest: its manifest.
+  """
 
   path: pathlib.Path
   manifest: manifest_pb2.Manifest
@@ -179,24 +189,39 @@ class Artefact:
 
   @property
   def counts(self) -> Mapping[str, int]:
-    """What the artefact holds, by name."""
+    """The numbers of things in the artefact, by name."""
     return {count.name: count.value for count in self.manifest.counts}
 
+  @property
+  def inputs(self) -> tuple[Input, ...]:
+    """All inputs, as they were when the artefact was made."""
+    return tuple(
+      Input(item.role, item.fingerprint, self._place_of(pathlib.Path(item.path)))
+      for item in self.manifest.inputs
+    )
+
   def input(self, role: str) -> Input | None:
-    """The input of that role, as it was when the artefact was made."""
-    for item in self.manifest.inputs:
-      if item.role == role:
-        return Input(role, item.fingerprint, self._place_of(pathlib.Path(item.path)))
-    return None
+    """Returns the input of that role as it was when the artefact was made, or None if there is none."""
+    return next((item for item in self.inputs if item.role == role), None)
+
+  def require_input(self, role: str) -> Input:
+    """Returns the input of that role; raises ArtefactError if there is none."""
+    found = self.input(role)
+    if found is None:
+      raise ArtefactError(
+        f'{self.path}: the manifest names no input {role}, but {[item.role for item in self.inputs]}. Make'
+        ' the artefact again by its stage'
+      )
+    return found
 
   def _place_of(self, recorded: pathlib.Path) -> pathlib.Path:
-    """Where an input of the manifest lies, the other way round than `_recorded`."""
+    """Returns where an input of the manifest is: the inverse of `_recorded`."""
     place = pathlib.Path(os.path.normpath(self.path / recorded))
-    # Manifests of 2026-11-24 and before call it from the folder that the command ran in.
+    # In manifests of 2026-11-24 and before, paths are relative to the folder that the command ran in.
     return recorded if recorded.exists() and not place.exists() else place
 
   def as_input(self, role: str) -> Input:
-    """This artefact as the input of another."""
+    """Returns this artefact as the input of another."""
     return Input(role, self.manifest.fingerprint, self.path)
 
   def records(self) -> Iterator[bytes]:
@@ -206,7 +231,15 @@ class Artefact:
 
 
 def read_manifest(path: pathlib.Path, *, any_version: bool = False) -> manifest_pb2.Manifest:
-  """Reads a manifest; ArtefactError if it is missing, damaged or, unless `any_version`, of another one."""
+  """Reads a manifest.
+
+  Args:
+    path: the file.
+    any_version: accept a manifest of another format version.
+
+  Raises:
+    ArtefactError: it is missing, damaged or of another version.
+  """
   if not path.is_file():
     raise ArtefactError(
       f'{path.parent}: no finished artefact there ({path.name} is missing). Run the stage that makes it, or'
