@@ -30,7 +30,7 @@ def main(_):
 
   shard = Shard(FLAGS.index)
   if FLAGS.warm:
-    shard.index.warm(progress.callback('shard into memory'))
+    shard.index.preload(progress.callback('shard into memory'))
   options = Options(max_upload_bytes=MAX_REQUEST_BYTES, allowed_hosts=server.allowed_hosts(FLAGS.host))
   server.run(create_shard_app(shard, options), host=FLAGS.host, port=FLAGS.port)
 

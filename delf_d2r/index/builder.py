@@ -1,15 +1,16 @@
-"""Streams descriptors into segments within a memory budget.
+"""Sorts a stream of descriptors into segments within a memory budget.
 
-Descriptors gather until the segment is full, or the budget is; then their postings are sorted, once, into
-the place they stay in. A sorted part of a segment that does not fit is a *run* and waits outside memory;
-the runs of a segment are merged by the same counting sort. Whatever the budget and the order of calls,
-the same entries give the same segments.
+Descriptors are collected until the segment is full or the budget is used up; then their postings are sorted,
+once, into their final place. The sorted part of a segment that does not fit into memory is a *run*, which is
+stored outside memory; the runs of a segment are merged by the same counting sort. Whatever the budget and
+the order of calls, the same entries give the same segments.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.index import segments
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Postings, Segment
@@ -20,19 +21,19 @@ DEFAULT_MEMORY_BUDGET = 2 << 30
 # Descriptors whose arrays are joined at a time: one by one would take twice as long, all at once would
 # write and read their postings once more, in memory that is touched for the first time.
 BATCH = 64
-_DESCRIPTOR_BYTES = 512  # of a descriptor's three Python objects
+_DESCRIPTOR_BYTES = 512  # of the three Python objects of a descriptor
 
 
 class SegmentBuilder:
-  """Collects entries, in order, and hands every full segment to `keep`.
+  """Collects entries, in order, and passes every full segment to `keep`.
 
   Args:
     layout: sizes of the index.
     keep: called with each finished segment, in order.
-    scratch: makes arrays for what exceeds the budget; in memory by default.
-    memory_budget: bytes for the descriptors at hand, which are kept until their segment is sorted, and
-      their sorted form together, beside about 64 MB of working space. 65,536 images of 600 words at 128
-      bits take 1.6 GB; with less, runs are written.
+    scratch: makes the arrays that exceed the budget; in memory by default.
+    memory_budget: bytes for the collected descriptors, which are kept until their segment is sorted, and
+      their sorted form together, in addition to about 64 MB of working space. 65,536 images of 600 words at
+      128 bits take 1.6 GB; with a smaller budget, runs are written.
   """
 
   def __init__(
@@ -42,7 +43,7 @@ class SegmentBuilder:
     *,
     scratch: Allocate = in_memory,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-  ):
+  ) -> None:
     self._layout = layout
     self._keep = keep
     self._scratch = scratch
@@ -51,15 +52,17 @@ class SegmentBuilder:
 
   def _start_segment(self) -> None:
     self._word_counts: list[int] = []
-    self._sizes = np.zeros(self._layout.num_words, np.int64)  # postings of each word, of sources and at hand
-    self._sources: list[Callable[[], Iterator[Postings]]] = []  # runs and parts of older segments
+    self._sizes = np.zeros(
+      self._layout.num_words, np.int64
+    )  # postings of each word, of sources and collected
+    self._sources: list[Callable[[], Iterator[Postings]]] = []  # runs and older segments
     self._source_sizes = np.zeros_like(self._sizes)
     self._clear_descriptors()
 
   def _clear_descriptors(self) -> None:
     self._descriptors: list[AggregatedDescriptor] = []  # the entries after those of the sources
     self._num_counted = 0  # of these descriptors: checked, and counted in `_sizes`
-    self._bytes_at_hand = 0  # of the counted descriptors and of their sorted postings
+    self._collected_bytes = 0  # of the counted descriptors and of their sorted postings
 
   def add(self, descriptor: AggregatedDescriptor) -> None:
     """Adds one entry.
@@ -74,7 +77,7 @@ class SegmentBuilder:
     is_full = len(self._word_counts) == SEGMENT_ENTRIES
     if is_full or len(self._descriptors) - self._num_counted == BATCH:
       self._count()
-      if self._bytes_at_hand > max(self._budget, segments.BLOCK_BYTES):
+      if self._collected_bytes > max(self._budget, segments.BLOCK_BYTES):
         self._spill()
     if is_full:
       self._finish_segment()
@@ -89,19 +92,19 @@ class SegmentBuilder:
     if not count_ascending(words, np.cumsum(counts), self._sizes):
       for descriptor in new:
         check_words(descriptor, self._layout)
-    self._bytes_at_hand += len(words) * self._layout.posting_bytes + sum(
+    self._collected_bytes += len(words) * self._layout.posting_bytes + sum(
       descriptor.visual_words.nbytes + descriptor.values.nbytes + _DESCRIPTOR_BYTES for descriptor in new
     )
     self._num_counted = len(self._descriptors)
 
-  def add_segment(self, segment: Segment, kept: np.ndarray | None = None) -> None:
-    """Adds the entries of an older segment, all or those where `kept`, bool [n], is true."""
+  def add_segment(self, segment: Segment, kept: npt.NDArray[np.bool_] | None = None) -> None:
+    """Adds the entries of an older segment: those where `kept`, bool [n], is true, or all."""
     self._count()
     self._spill()
     remaining = np.arange(segment.num_entries) if kept is None else np.flatnonzero(kept)
     while len(remaining):
-      room = SEGMENT_ENTRIES - len(self._word_counts)
-      chosen, remaining = remaining[:room], remaining[room:]
+      free = SEGMENT_ENTRIES - len(self._word_counts)
+      chosen, remaining = remaining[:free], remaining[free:]
       new_ids = np.full(SEGMENT_ENTRIES, -1, np.int32)
       new_ids[chosen] = len(self._word_counts) + np.arange(len(chosen))
       for block in segment.postings(self._layout, new_ids):
@@ -112,34 +115,36 @@ class SegmentBuilder:
         self._finish_segment()
 
   def finish(self) -> None:
-    """Hands over the last, incomplete segment, if there is one."""
+    """Passes on the last, incomplete segment, if there is one."""
     self._count()
     if self._word_counts:
       self._finish_segment()
 
-  def _add_source(self, segment: Segment, new_ids: np.ndarray | None = None) -> None:
+  def _add_source(self, segment: Segment, new_ids: npt.NDArray[np.int32] | None = None) -> None:
     self._sources.append(lambda: segment.postings(self._layout, new_ids))
     self._source_sizes = self._sizes.copy()
 
   def _finish_segment(self) -> None:
-    parts = [*(source() for source in self._sources), self._postings_at_hand()]
+    parts = [*(source() for source in self._sources), self._collected_postings()]
     self._keep(self._sort(itertools.chain.from_iterable(parts), self._sizes))
     self._start_segment()
 
   def _spill(self) -> None:
-    """Turns the descriptors at hand into a run."""
+    """Turns the collected descriptors into a run."""
     if self._descriptors:
       sizes = self._sizes - self._source_sizes
-      self._add_source(self._sort(self._postings_at_hand(), sizes, self._scratch))
+      self._add_source(self._sort(self._collected_postings(), sizes, self._scratch))
       self._clear_descriptors()
 
-  def _sort(self, blocks, sizes: np.ndarray, allocate: Allocate | None = None) -> Segment:
+  def _sort(
+    self, blocks: Iterable[Postings], sizes: npt.NDArray[np.int64], allocate: Allocate | None = None
+  ) -> Segment:
     if allocate is None:
       fits = self._layout.posting_bytes * int(sizes.sum()) <= self._budget // 2
       allocate = in_memory if fits else self._scratch
     return sort_postings(blocks, sizes, np.array(self._word_counts, '<u4'), self._layout, allocate=allocate)
 
-  def _postings_at_hand(self) -> Iterator[Postings]:
+  def _collected_postings(self) -> Iterator[Postings]:
     first = len(self._word_counts) - len(self._descriptors)
     for start in range(0, len(self._descriptors), BATCH):
       batch = self._descriptors[start : start + BATCH]

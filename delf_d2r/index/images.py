@@ -1,19 +1,18 @@
-"""What the index knows of its images: their names, and which entries are theirs.
+"""The images of an index: their names, and which entries belong to each.
 
 Names are two arrays, so that a million of them are opened without being read.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
-
-# File names that are not UTF-8 come from the file system as surrogates; they go back as they came.
-_ENCODING = {'encoding': 'utf-8', 'errors': 'surrogateescape'}
+import numpy.typing as npt
 
 
-class NameTable(Sequence):
+class NameTable(Sequence[str]):
   """An immutable sequence of names, decoded when asked for.
 
   Attributes:
@@ -21,13 +20,14 @@ class NameTable(Sequence):
     utf8: uint8 [bytes].
   """
 
-  def __init__(self, offsets: np.ndarray, utf8: np.ndarray):
+  def __init__(self, offsets: npt.NDArray[np.uint64], utf8: npt.NDArray[np.uint8]) -> None:
     self.offsets = offsets
     self.utf8 = utf8
 
   @classmethod
   def from_names(cls, names: Iterable[str]) -> 'NameTable':
-    encoded = [name.encode(**_ENCODING) for name in names]
+    """Encodes names."""
+    encoded = [_encoded(name) for name in names]
     offsets = np.zeros(len(encoded) + 1, '<u8')
     np.cumsum([len(name) for name in encoded], out=offsets[1:])
     return cls(offsets, np.frombuffer(b''.join(encoded), np.uint8))
@@ -35,16 +35,20 @@ class NameTable(Sequence):
   def __len__(self) -> int:
     return len(self.offsets) - 1
 
-  def __getitem__(self, item):
+  @overload
+  def __getitem__(self, item: int) -> str: ...
+  @overload
+  def __getitem__(self, item: slice) -> list[str]: ...
+  def __getitem__(self, item: int | slice) -> str | list[str]:
     if isinstance(item, slice):
       return [self[m] for m in range(*item.indices(len(self)))]
     m = range(len(self))[item]
-    return self.utf8[int(self.offsets[m]) : int(self.offsets[m + 1])].tobytes().decode(**_ENCODING)
+    return _decoded(self.utf8[int(self.offsets[m]) : int(self.offsets[m + 1])].tobytes())
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[str]:
     utf8, bounds = self.utf8.tobytes(), self.offsets.tolist()
     for start, stop in itertools.pairwise(bounds):
-      yield utf8[start:stop].decode(**_ENCODING)
+      yield _decoded(utf8[start:stop])
 
   def __add__(self, other: 'NameTable') -> 'NameTable':
     return NameTable(_chain(self.offsets, other.offsets), np.concatenate([self.utf8, other.utf8]))
@@ -57,6 +61,17 @@ class NameTable(Sequence):
     return self.offsets.nbytes + self.utf8.nbytes
 
 
+# File names that are not UTF-8 come from the file system as surrogates, which are encoded to the same bytes.
+
+
+def _encoded(name: str) -> bytes:
+  return name.encode('utf-8', 'surrogateescape')
+
+
+def _decoded(name: bytes) -> str:
+  return name.decode('utf-8', 'surrogateescape')
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageTable:
   """Images and their entries.
@@ -65,12 +80,12 @@ class ImageTable:
     names: of the M images, distinct.
     entry_offsets: uint64 [M + 1], image m owns entries `entry_offsets[m]:entry_offsets[m + 1]`; None
       where entry e is image e.
-    entry_regions: int32 [E], the region that an entry describes; None likewise.
+    entry_regions: int32 [E], the region that an entry describes; None where `entry_offsets` is None.
   """
 
   names: NameTable
-  entry_offsets: np.ndarray | None = None
-  entry_regions: np.ndarray | None = None
+  entry_offsets: npt.NDArray[np.uint64] | None = None
+  entry_regions: npt.NDArray[np.int32] | None = None
 
   @property
   def is_regional(self) -> bool:
@@ -81,10 +96,10 @@ class ImageTable:
     return len(self.names) if self.entry_regions is None else len(self.entry_regions)
 
   @property
-  def arrays(self) -> dict[str, np.ndarray]:
-    """What is saved, by name."""
-    arrays = {'names_offsets': self.names.offsets, 'names_utf8': self.names.utf8}
-    if self.is_regional:
+  def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    """The arrays to save, by name."""
+    arrays: dict[str, npt.NDArray[Any]] = {'names_offsets': self.names.offsets, 'names_utf8': self.names.utf8}
+    if self.entry_offsets is not None and self.entry_regions is not None:
       arrays |= {'entry_offsets': self.entry_offsets, 'entry_regions': self.entry_regions}
     return arrays
 
@@ -95,9 +110,9 @@ class ImageTable:
   @staticmethod
   def array_types(
     images: int, names_bytes: int, entries: int, is_regional: bool
-  ) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Names, dtypes and shapes of `arrays`."""
-    types = {
+  ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Returns names, dtypes and shapes of `arrays`."""
+    types: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
       'names_offsets': (np.dtype('<u8'), (images + 1,)),
       'names_utf8': (np.dtype('|u1'), (names_bytes,)),
     }
@@ -109,12 +124,14 @@ class ImageTable:
     return types
 
   @classmethod
-  def from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'ImageTable':
+  def from_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> 'ImageTable':
+    """Returns the table that has these `arrays`."""
     names = NameTable(arrays['names_offsets'], arrays['names_utf8'])
     return cls(names, arrays.get('entry_offsets'), arrays.get('entry_regions'))
 
   @classmethod
   def empty(cls, *, is_regional: bool) -> 'ImageTable':
+    """Returns the table of no images."""
     return cls.from_entries([], [] if is_regional else None)
 
   @classmethod
@@ -124,7 +141,7 @@ class ImageTable:
     entry_images: Sequence[int] | None = None,
     entry_regions: Sequence[int] | None = None,
   ) -> 'ImageTable':
-    """The table of images whose entries belong to `entry_images`; see `InvertedIndex.build`.
+    """Returns the table of images whose entries belong to `entry_images`; see `InvertedIndex.build`.
 
     Raises:
       ValueError: entries are out of order or of no image.
@@ -132,7 +149,7 @@ class ImageTable:
     table = NameTable.from_names(names)
     if entry_images is None:
       if entry_regions is not None:
-        raise ValueError('entry_regions need entry_images, which say whose regions they are')
+        raise ValueError('entry_regions need entry_images, which say whose regions they are; give both')
       return cls(table)
     owners = np.asarray(entry_images, np.int64).reshape(-1)
     if len(owners) and (owners[0] < 0 or owners[-1] >= len(names) or np.any(owners[1:] < owners[:-1])):
@@ -147,13 +164,21 @@ class ImageTable:
     else:
       regions = np.asarray(entry_regions)
       if regions.shape != owners.shape:
-        raise ValueError(f'entry_regions: expected {len(owners)}, one for each entry, found {regions.shape}')
+        raise ValueError(
+          f'entry_regions: expected {len(owners)}, one for each entry, found shape {regions.shape};'
+          ' give the region of each entry'
+        )
     return cls(table, offsets, regions.astype('<i4'))
 
   def __add__(self, other: 'ImageTable') -> 'ImageTable':
-    """The images of both, `other`'s after these; both regional or neither."""
+    """Returns the images of both, those of `other` last; both tables are regional or neither is."""
     names = self.names + other.names
-    if not self.is_regional:
+    if (
+      self.entry_offsets is None
+      or self.entry_regions is None
+      or other.entry_offsets is None
+      or other.entry_regions is None
+    ):
       return ImageTable(names)
     return ImageTable(
       names,
@@ -161,14 +186,17 @@ class ImageTable:
       np.concatenate([self.entry_regions, other.entry_regions]),
     )
 
-  def kept_entries(self, kept: np.ndarray) -> np.ndarray:
-    """Bool [E]: which entries belong to images where `kept`, bool [M], is true."""
-    return np.repeat(kept, np.diff(self.entry_offsets.astype(np.int64))) if self.is_regional else kept
+  def kept_entries(self, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Returns bool [E]: which entries belong to images where `kept`, bool [M], is true."""
+    if self.entry_offsets is None:
+      return kept
+    offsets = self.entry_offsets.astype(np.int64)
+    return np.repeat(kept, offsets[1:] - offsets[:-1])
 
-  def keep(self, kept: np.ndarray) -> 'ImageTable':
-    """The images where `kept`, bool [M], is true."""
+  def keep(self, kept: npt.NDArray[np.bool_]) -> 'ImageTable':
+    """Returns the table of the images where `kept`, bool [M], is true."""
     names = NameTable.from_names(name for name, keep in zip(self.names, kept, strict=True) if keep)
-    if not self.is_regional:
+    if self.entry_offsets is None or self.entry_regions is None:
       return ImageTable(names)
     offsets = np.zeros(len(names) + 1, '<u8')
     np.cumsum(np.diff(self.entry_offsets)[kept], out=offsets[1:])
@@ -184,6 +212,6 @@ def check_distinct(names: Iterable[str]) -> None:
     seen.add(name)
 
 
-def _chain(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """Offsets of two tables, one after the other."""
+def _chain(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+  """Returns the offsets of two tables, one after the other."""
   return np.concatenate([first, first[-1] + second[1:]])

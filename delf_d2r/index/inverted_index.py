@@ -1,7 +1,8 @@
 """The inverted index: for each visual word, the images that have it and their codes.
 
-`InvertedIndex` is what other rooms see of this one: an index that is built, changed (updates.py), saved
-(home.py) and searched (searchable_index.py). See segments.py for the arrays, directory.py for the files.
+`InvertedIndex` is the interface of this package: an index that is built, changed (updates.py), saved and
+searched (search.py). Its images and postings are a value, `IndexState`, that never changes. `IndexStorage` is
+its place on the disk. See segments.py for the arrays and directory.py for the files.
 """
 
 import contextlib
@@ -9,28 +10,56 @@ import copy
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
-from delf_d2r.index import updates
-from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
-from delf_d2r.index.contents import Contents
-from delf_d2r.index.home import Home
+import numpy as np
+import numpy.typing as npt
+
+from delf_d2r.index import stored_index, updates
+from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder
+from delf_d2r.index.directory import Directory
 from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.searchable_index import SearchableIndex
+from delf_d2r.index.index_state import AnySegment, IndexState
+from delf_d2r.index.search import CorpusStatistics, QueryExecutor, Scoring
 from delf_d2r.index.segments import Layout
+from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.structures import AggregatedDescriptor
+from delf_d2r.structures import AggregatedDescriptor, Ranking
 
 
-class InvertedIndex(SearchableIndex):
+class InvertedIndex:
   """Index images and their aggregated descriptors, sorted by visual word.
 
   Each image has one entry, its descriptor; or, for regional search, one entry for each of its regions,
   and the score of its best one.
 
-  Searches may run in several threads at once; `add`, `remove` and `save` may not run beside them: where
-  they have to, change a `fork`.
+  Searches may run in several threads at once; `add`, `remove` and `save` may not run at the same time as
+  searches: change a `copy_on_write` then.
+
+  Attributes:
+    kernel: of the descriptors.
+    num_words: K.
+    dimensions: D.
+    image_names: the names of the images by image id.
+    is_regional: whether an image has an entry for each region.
+    checksum: of the manifest as it was loaded or last saved; None if it was neither.
+    num_entries: E.
+    num_postings: the sum of the words of all entries.
+    nbytes: bytes of all arrays, in memory or on the disk, without headers and manifest.
+    imbalance: K sum n_w^2 / (sum n_w)^2 with n_w the length of the list of word w; 1 for lists of equal
+      length; the factor by which search is slower.
   """
+
+  def __init__(self, state: IndexState, storage: 'IndexStorage') -> None:
+    """Takes images and postings, and their place; `load`, `build` and `merge` make an index."""
+    self._state = state
+    self._storage = storage
+    self._corpus: CorpusStatistics | None = None  # what idf counts; None: the index itself
+    self._drop_derived()
+
+  # Building and changing -----------------------------------------------------------------------------
 
   @classmethod
   def build(
@@ -43,21 +72,21 @@ class InvertedIndex(SearchableIndex):
     dimensions: int | None = None,
     entry_images: Sequence[int] | None = None,
     entry_regions: Sequence[int] | None = None,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-  ) -> 'InvertedIndex':
+  ) -> Self:
     """Builds an index, in memory or straight into a directory.
 
     Args:
       descriptors: one for each entry, read once.
       image_names: distinct names of the M images, in order of image id.
       num_words: K.
-      kernel: what the descriptors are.
+      kernel: of the descriptors.
       dimensions: D; taken from the first descriptor by default.
       entry_images: integer [E], ascending, for regional search: the image of each entry. None: entry e
         is image e.
-      entry_regions: integer [E], what `Ranking.best_regions` names an entry; by default its position
-        among the entries of its image.
+      entry_regions: integer [E], the number by which `Ranking.best_regions` names an entry; by default its
+        position among the entries of its image.
       directory: where to save the index while it is built; it need not fit into memory.
       memory_budget: bytes for sorting; see `SegmentBuilder`.
 
@@ -72,11 +101,16 @@ class InvertedIndex(SearchableIndex):
         raise ValueError('without any descriptor, the dimensions are unknown; pass dimensions=D')
       dimensions = first.dimensions
       descriptors = itertools.chain([first], descriptors)
-    layout = Layout(num_words, dimensions, kernel is Kernel.ASMK_STAR)
-    index = cls(Contents.empty(kernel, layout, is_regional=entry_images is not None), Home(directory))
-    entries = {'entry_images': entry_images, 'entry_regions': entry_regions}
+    layout = Layout(num_words, dimensions, kernel.is_binary)
+    index = cls._empty(kernel, layout, is_regional=entry_images is not None, directory=directory)
     with index._being_built():
-      index.add(descriptors, image_names, **entries, memory_budget=memory_budget)
+      index.add(
+        descriptors,
+        image_names,
+        entry_images=entry_images,
+        entry_regions=entry_regions,
+        memory_budget=memory_budget,
+      )
     return index
 
   def add(
@@ -88,11 +122,11 @@ class InvertedIndex(SearchableIndex):
     entry_regions: Sequence[int] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
   ) -> None:
-    """Adds images after those present. Arguments and errors as for `build`.
+    """Adds images after those present. Arguments and errors are those of `build`.
 
-    `entry_images` counts from 0 at the first new image. The last segment, up to 65,536 entries, is
-    sorted anew, so that the index is the same in whatever chunks images are added. The index on the
-    disk changes when `save` is called.
+    `entry_images` counts from 0 at the first new image. The last segment, up to 65,536 entries, is sorted
+    again, so that the index is the same whatever chunks the images are added in. The index on the disk
+    changes when `save` is called.
     """
     if (entry_images is not None) != self.is_regional:
       raise ValueError(
@@ -101,29 +135,28 @@ class InvertedIndex(SearchableIndex):
       )
     new_images = ImageTable.from_entries(image_names, entry_images, entry_regions)
     check_distinct(itertools.chain(self.image_names, new_images.names))
-    new_builder = self._new_builder(memory_budget)
-    self._replace(updates.add(self._contents, descriptors, new_images, new_builder))
+    self._replace(updates.add(self._state, descriptors, new_images, self._new_builder(memory_budget)))
 
   def remove(self, image_names: Iterable[str], *, memory_budget: int = DEFAULT_MEMORY_BUDGET) -> None:
     """Removes images; those after them move up, as if the removed ones had never been added.
 
-    All segments from the first change on are sorted anew.
+    All segments from the first change on are sorted again.
 
     Raises:
       KeyError: a name is not in the index; nothing is removed.
     """
     self._check_entry_offsets()
-    self._replace(updates.remove(self._contents, image_names, self._new_builder(memory_budget)))
+    self._replace(updates.remove(self._state, image_names, self._new_builder(memory_budget)))
 
   @classmethod
   def merge(
     cls,
     indexes: Sequence['InvertedIndex'],
     *,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-  ) -> 'InvertedIndex':
-    """The index of all images of `indexes`, in order, as `build` would give it; those stay as they are.
+  ) -> Self:
+    """Returns the index of all images of `indexes`, in order, equal to that of `build`; those do not change.
 
     Raises:
       ValueError: no index, indexes of different kinds, or images of one name.
@@ -141,22 +174,21 @@ class InvertedIndex(SearchableIndex):
     check_distinct(name for index in indexes for name in index.image_names)
     for index in indexes:
       index._check_entry_offsets()
-    merged = cls(
-      Contents.empty(first.kernel, first._contents.layout, is_regional=first.is_regional), Home(directory)
-    )
+    layout = first._state.layout
+    merged = cls._empty(first.kernel, layout, is_regional=first.is_regional, directory=directory)
     with merged._being_built():
-      parts = [index._contents for index in indexes]
-      merged._replace(updates.merge(parts, merged._new_builder(memory_budget)))
+      states = [index._state for index in indexes]
+      merged._replace(updates.merge(states, merged._new_builder(memory_budget)))
     return merged
 
-  def part(
+  def subset(
     self,
     images: range,
     *,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-  ) -> 'InvertedIndex':
-    """The index of consecutive images alone, as `build` would give it; this one stays as it is.
+  ) -> Self:
+    """Returns the index of consecutive images alone, equal to that of `build`; this one does not change.
 
     Raises:
       ValueError: there are no such images.
@@ -164,53 +196,342 @@ class InvertedIndex(SearchableIndex):
     if images.step != 1 or not 0 <= images.start <= images.stop <= len(self):
       raise ValueError(f'images: expected consecutive ones of 0 to {len(self)}, found {images}')
     self._check_entry_offsets()
-    part = type(self)(
-      Contents.empty(self.kernel, self._contents.layout, is_regional=self.is_regional), Home(directory)
-    )
-    with part._being_built():
-      part._replace(updates.part(self._contents, images, part._new_builder(memory_budget)))
-    return part
+    subset = self._empty(self.kernel, self._state.layout, is_regional=self.is_regional, directory=directory)
+    with subset._being_built():
+      subset._replace(updates.subset(self._state, images, subset._new_builder(memory_budget)))
+    return subset
 
-  def fork(self) -> 'InvertedIndex':
-    """A copy to change and save while searches go on in this one, which must not be changed any more.
+  def copy_on_write(self) -> Self:
+    """Returns a copy to change and save while searches go on in this index, which must not change any more.
 
     Both share the segments, which never change, and the update of the directory that is not saved yet.
     """
-    for segment in self._contents.segments:
-      segment.load()  # Mapped from now on: saving the copy unlinks files.
+    for segment in self._state.segments:
+      segment.load()  # mapped from now on, since saving the copy unlinks files
     twin = copy.copy(self)
-    twin._home = copy.copy(self._home)
-    twin._forget()
+    twin._storage = copy.copy(self._storage)
+    twin._drop_derived()
     return twin
 
-  def save(self, directory: str | os.PathLike | None = None, *, overwrite: bool = False) -> None:
+  # Storing -------------------------------------------------------------------------------------------
+
+  @classmethod
+  def load(cls, directory: str | os.PathLike[str], *, verify: bool = False) -> Self:
+    """Opens an index by memory map, in a time that does not grow with its postings.
+
+    Sizes of files are checked at once, headers and offsets when an array is first used. Whatever a file
+    holds, a search stays within its arrays.
+
+    Args:
+      directory: of the index.
+      verify: whether to read and check every byte, as the method `verify` does.
+
+    Raises:
+      IndexFormatError: a file is missing, damaged or of another version.
+    """
+    directory = os.path.realpath(directory)
+    if verify:
+      stored_index.verify(directory)
+    state, checksum = stored_index.read(directory)
+    return cls(state, IndexStorage(directory, checksum))
+
+  def save(self, directory: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
     """Saves the index, by default where it came from; afterwards it is memory-mapped from there.
 
-    A kill at any moment leaves the old index or the new one. Segments that have not changed are not
-    written again.
+    If the process is killed at any moment, the directory holds the old index or the new one. Segments that
+    have not changed are not written again.
 
     Raises:
       ValueError: the directory holds another index, or this one as another process has changed it, and
         `overwrite` is false; or there is no directory.
       BlockingIOError: another process is updating the index.
     """
-    self._replace(self._home.save(self._contents, directory, overwrite=overwrite))
+    self._replace(self._storage.save(self._state, directory, overwrite=overwrite))
 
-  def _new_builder(self, memory_budget: int) -> updates.NewBuilder:
-    return functools.partial(self._home.builder, self._contents.layout, memory_budget=memory_budget)
+  def verify(self) -> None:
+    """Reads every byte of the index on the disk: checksums, and arrays against one another.
 
-  def _replace(self, contents: Contents) -> None:
-    self._contents = contents
-    self._forget()
+    Raises:
+      IndexFormatError: naming the file that is damaged.
+    """
+    if self._storage.directory is not None:
+      stored_index.verify(self._storage.directory)
+
+  def preload(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Reads the whole index on the disk sequentially, so that the first searches find it in memory.
+
+    This is worth its time where the index fits into memory. An index that is in memory anyway is not read.
+
+    Args:
+      report: called with the bytes read so far and in total.
+
+    Returns:
+      The bytes read.
+
+    Raises:
+      IndexFormatError: a file is missing or cannot be read.
+    """
+    directory = self._storage.directory
+    return 0 if directory is None else stored_index.preload(directory, report)
+
+  def close(self) -> None:
+    """Drops memory maps and abandons changes that were not saved; then, load the index again to use it."""
+    for segment in self._state.segments:
+      if isinstance(segment, StoredSegment):
+        segment.unload()
+    self._storage.close()
+    self._drop_derived()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  # Searching -----------------------------------------------------------------------------------------
+
+  def search(
+    self,
+    query: AggregatedDescriptor,
+    *,
+    top_k: int | None = 100,
+    name: str = '',
+    **scoring: Any,
+  ) -> Ranking:
+    """Returns the best index images for one query, found by reading the lists of the query's words alone.
+
+    Args:
+      query: descriptor of the query image, or of a box of it.
+      top_k: length of the ranking; None or 0 ranks all images. A shorter ranking is the beginning of the
+        full one: images without common words score 0 and have their place in it.
+      name: the query's name, for the ranking.
+      **scoring: fields of `search.Scoring`: alpha=3.0, tau=0.0, normalize=True, use_idf=False,
+        compat=False.
+
+    Raises:
+      ValueError: the query does not fit the index.
+      IndexFormatError: a file of the index is damaged.
+    """
+    options = Scoring(**scoring)
+    return self._get_executor().search(query, top_k=top_k or len(self), name=name, options=options)
+
+  def search_batch(
+    self,
+    queries: Sequence[AggregatedDescriptor],
+    *,
+    names: Sequence[str] | None = None,
+    threads: int | None = None,
+    **options: Any,
+  ) -> list[Ranking]:
+    """Searches for each query as `search` does.
+
+    Args:
+      queries: descriptors.
+      names: of the queries; none by default.
+      threads: as many as there are cores by default.
+      **options: other arguments of `search`.
+
+    Raises:
+      ValueError: there are more or fewer names than queries, or a query does not fit the index.
+    """
+    names = [''] * len(queries) if names is None else names
+    if len(names) != len(queries):
+      raise ValueError(f'expected a name for each of {len(queries)} queries, found {len(names)}')
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+      return list(pool.map(lambda query, name: self.search(query, name=name, **options), queries, names))
+
+  def word_scores(
+    self, query: AggregatedDescriptor, image_id: int, *, region: int = -1, **scoring: Any
+  ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
+    """Returns what each visual word adds to the score of one image: the terms of the sum that is its score.
+
+    Args:
+      query: as for `search`.
+      image_id: the image.
+      region: with regional search the region whose score it is (`Ranking.best_regions`).
+      **scoring: as for `search`.
+
+    Returns:
+      The common words uint32 [W], ascending, and their terms float64 [W].
+
+    Raises:
+      IndexError: there is no such image or region.
+    """
+    return self._get_executor().word_scores(query, image_id, region=region, options=Scoring(**scoring))
+
+  def set_corpus_statistics(self, corpus: CorpusStatistics) -> None:
+    """Makes `use_idf` weigh words as in a larger collection, of which this index is a part."""
+    self._corpus = corpus
+    self._drop_derived()
+
+  # Inspection ----------------------------------------------------------------------------------------
+
+  def __len__(self) -> int:
+    return len(self._state.images.names)
+
+  def __repr__(self) -> str:
+    return (
+      f'{type(self).__name__}({self.kernel.name}, {len(self)} images, {self.num_entries} entries,'
+      f' {self.num_postings} postings, K={self.num_words}, D={self.dimensions}, {self.nbytes / 1e6:.1f} MB)'
+    )
+
+  @property
+  def kernel(self) -> Kernel:
+    return self._state.kernel
+
+  @property
+  def image_names(self) -> Sequence[str]:
+    return self._state.images.names
+
+  @property
+  def checksum(self) -> int | None:
+    return self._storage.checksum
+
+  @property
+  def is_regional(self) -> bool:
+    return self._state.images.is_regional
+
+  @property
+  def num_words(self) -> int:
+    return self._state.layout.num_words
+
+  @property
+  def dimensions(self) -> int:
+    return self._state.layout.dimensions
+
+  @property
+  def num_entries(self) -> int:
+    return self._state.num_entries
+
+  @property
+  def num_postings(self) -> int:
+    return self._state.num_postings
+
+  @property
+  def nbytes(self) -> int:
+    return self._state.nbytes
+
+  def list_sizes(self) -> npt.NDArray[np.int64]:
+    """Returns the lengths of the posting lists: int64 [K]."""
+    return self._get_executor().list_sizes()
+
+  @property
+  def imbalance(self) -> float:
+    sizes = self.list_sizes().astype(np.float64)
+    return float(self.num_words * (sizes**2).sum() / max(sizes.sum() ** 2, 1))
+
+  # Inside --------------------------------------------------------------------------------------------
+
+  @classmethod
+  def _empty(
+    cls, kernel: Kernel, layout: Layout, *, is_regional: bool, directory: str | os.PathLike[str] | None
+  ) -> Self:
+    return cls(IndexState.empty(kernel, layout, is_regional=is_regional), IndexStorage(directory))
 
   @contextlib.contextmanager
   def _being_built(self) -> Iterator[None]:
-    """Puts what is added inside into the index's directory, if it has one, and saves it at the end."""
+    """Writes segments that are made inside into the directory, if there is one, and saves at the end."""
     try:
-      self._home.begin()
+      self._storage.begin()
       yield
-      if self._home.directory is not None:
+      if self._storage.directory is not None:
         self.save()
     except BaseException:
       self.close()
       raise
+
+  def _new_builder(self, memory_budget: int) -> updates.NewBuilder:
+    return functools.partial(self._storage.builder, self._state.layout, memory_budget=memory_budget)
+
+  def _replace(self, state: IndexState) -> None:
+    self._state = state
+    self._drop_derived()
+
+  def _drop_derived(self) -> None:
+    """Drops all that was derived from the postings."""
+    self._executor: QueryExecutor | None = None
+    self._entry_offsets_are_checked = False
+
+  def _get_executor(self) -> QueryExecutor:
+    executor = self._executor
+    if executor is None:
+      executor = self._executor = QueryExecutor(self._state, self._check_entry_offsets, self._corpus)
+    return executor
+
+  def _check_entry_offsets(self) -> None:
+    if self._storage.directory is not None and not self._entry_offsets_are_checked:
+      stored_index.check_entry_offsets(self._state.images, self._storage.directory)
+      self._entry_offsets_are_checked = True
+
+
+class IndexStorage:
+  """The place of one index on the disk, and the update of it that is not saved yet.
+
+  Attributes:
+    directory: where the index was loaded from, saved to, or is being built; None if it is in memory alone.
+    checksum: of the manifest as it was loaded or last saved; None if it was neither.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str] | None = None, checksum: int | None = None) -> None:
+    self.directory = None if directory is None else os.path.realpath(directory)
+    self.checksum = checksum
+    self._writer: Directory | None = None  # open while there are changes to save there
+
+  def begin(self) -> None:
+    """Opens the directory, if there is one, for an update, which shuts out any other.
+
+    Raises:
+      ValueError: the directory holds another index than the one with `checksum`.
+      BlockingIOError: another process is updating it.
+    """
+    if self.directory is not None and self._writer is None:
+      self._writer = Directory(self.directory, expected=self.checksum)
+
+  def builder(self, layout: Layout, segments: list[AnySegment], *, memory_budget: int) -> SegmentBuilder:
+    """Returns a builder that appends to `segments`, stored ones if there is a directory.
+
+    Raises:
+      ValueError, BlockingIOError: for the reasons of `begin`.
+    """
+    self.begin()
+    writer = self._writer
+    if writer is None:
+      return SegmentBuilder(layout, segments.append, memory_budget=memory_budget)
+    return SegmentBuilder(
+      layout,
+      lambda segment: segments.append(stored_index.store(writer, len(segments), layout, segment)),
+      scratch=writer.scratch,
+      memory_budget=memory_budget,
+    )
+
+  def save(
+    self, state: IndexState, directory: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+  ) -> IndexState:
+    """Saves a state, by default in this directory, and moves to another one if it is given.
+
+    Returns:
+      The state with its segments as they are stored.
+
+    Raises:
+      ValueError, BlockingIOError: for the reasons of `InvertedIndex.save`.
+    """
+    directory = self.directory if directory is None else os.path.realpath(directory)
+    if directory is None:
+      raise ValueError('the index has no directory yet; pass one to save')
+    own = directory == self.directory
+    writer = self._writer if own else None
+    if writer is None:
+      writer = Directory(directory, expected=self.checksum if own else None, overwrite=overwrite)
+    try:
+      stored, checksum = stored_index.write(writer, state)
+    finally:
+      writer.close()
+      self._writer = None
+    self.directory, self.checksum = directory, checksum
+    return stored
+
+  def close(self) -> None:
+    """Abandons an update that was not saved."""
+    if self._writer is not None:
+      self._writer.close()
+      self._writer = None

@@ -1,7 +1,8 @@
 """An index of segments that several processes have built, each for itself.
 
-A part is an index of its own with a single segment; where its directory stands, it is whole. Its files become
-those of the large index by a new name: they are what one process would have written there.
+A part is an index of its own with a single segment. Its directory gets its name when the part is complete.
+The files of the parts are renamed to files of the large index: they have the bytes that one process would
+have written there.
 """
 
 import os
@@ -11,12 +12,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 
 from delf_d2r.index import stored_index
-from delf_d2r.index.array_files import IndexFormatError, array_path
-from delf_d2r.index.contents import Contents
-from delf_d2r.index.home import Home
+from delf_d2r.index.directory import IndexFormatError, array_path, segment_stem
 from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.inverted_index import InvertedIndex
-from delf_d2r.index.manifest import segment_stem
+from delf_d2r.index.index_state import AnySegment, IndexState
+from delf_d2r.index.inverted_index import IndexStorage, InvertedIndex
 from delf_d2r.index.segments import Layout
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -33,15 +32,15 @@ def build_part(
   kernel: Kernel,
   memory_budget: int,
 ) -> None:
-  """Builds one segment; where another process has been faster, that one's stays.
+  """Builds one segment; where another process has built it meanwhile, that one stays.
 
   Args:
-    descriptors: of the entries.
-    num_entries: how many they are, 65,536 in every segment but the last.
+    descriptors: one for each entry.
+    num_entries: the number of entries, 65,536 in every segment but the last.
     part: its directory, made when the segment is finished.
     num_words: K.
     dimensions: D.
-    kernel: what the descriptors are.
+    kernel: of the descriptors.
     memory_budget: bytes for sorting; see `SegmentBuilder`.
 
   Raises:
@@ -60,7 +59,7 @@ def build_part(
     ).close()
     os.rename(unfinished, part)
   except OSError:
-    # A worker that was given up for dead may have lived on.
+    # A worker that was taken for dead may have gone on and finished the part.
     if not is_built(part):
       raise
   finally:
@@ -68,7 +67,7 @@ def build_part(
 
 
 def is_built(part: pathlib.Path) -> bool:
-  """Whether the part is there with all its files."""
+  """Returns whether the part exists with all its files."""
   try:
     stored_index.read(os.fspath(part))
   except IndexFormatError:
@@ -86,11 +85,11 @@ def join(
   directory: pathlib.Path,
   entry_images: Sequence[int] | None = None,
 ) -> InvertedIndex:
-  """The index of all parts, as `InvertedIndex.build` would give it; the parts are used up.
+  """Returns the index of all parts, equal to that of `InvertedIndex.build`; the files of the parts are moved.
 
   Args:
-    parts: in order.
-    image_names, entry_images: as for `InvertedIndex.build`.
+    parts: their directories, in order.
+    image_names, entry_images: those of `InvertedIndex.build`.
     num_words, dimensions, kernel: those of the parts.
     directory: of the index.
 
@@ -100,23 +99,27 @@ def join(
   """
   images = ImageTable.from_entries(image_names, entry_images)
   check_distinct(images.names)
-  layout = Layout(num_words, dimensions, kernel is Kernel.ASMK_STAR)
+  layout = Layout(num_words, dimensions, kernel.is_binary)
   segments = [segment for part in parts for segment in stored_index.read(os.fspath(part))[0].segments]
   found = sum(segment.num_entries for segment in segments)
   if found != images.num_entries:
-    raise ValueError(f'expected {images.num_entries} entries in {len(parts)} parts, found {found}')
-  home = Home(directory)
+    raise ValueError(
+      f'expected {images.num_entries} entries in {len(parts)} parts, found {found}; build the parts again'
+    )
+  storage = IndexStorage(directory)
   try:
-    home.begin()
-    moved = tuple(_moved(segment, home.directory, number, layout) for number, segment in enumerate(segments))
-    home.save(Contents(kernel, layout, images, moved))
+    storage.begin()
+    own = os.path.realpath(directory)
+    moved = tuple(_moved(segment, own, number, layout) for number, segment in enumerate(segments))
+    storage.save(IndexState(kernel, layout, images, moved))
   finally:
-    home.close()
+    storage.close()
   return InvertedIndex.load(directory)
 
 
-def _moved(segment: StoredSegment, directory: str, number: int, layout: Layout) -> StoredSegment:
-  """The segment as number `number` of another directory."""
+def _moved(segment: AnySegment, directory: str, number: int, layout: Layout) -> StoredSegment:
+  """Moves the files of a segment to another directory, as those of its segment `number`."""
+  assert isinstance(segment, StoredSegment)  # as all segments that are read from a directory
   for name, checksum in segment.checksums.items():
     here, there = (
       array_path(place, segment_stem(place_number, name), checksum)

@@ -1,15 +1,20 @@
-"""From scores to the first k images: best image of several entries, selection without a full sort."""
+"""From scores to the first k images: the best entry of each image, and selection without a full sort."""
+
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
-def top_k(scores: np.ndarray, k: int) -> np.ndarray:
-  """Positions of the k largest scores, int64 [min(k, n)]; equal scores stand in order of position.
+def top_k(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+  """Returns the positions of the k largest scores, int64 [min(k, n)], equal scores in order of position.
 
-  The result is the beginning of the full ranking for any k: position decides at the cut, too.
+  The result is the beginning of the full ranking for any k: of equal scores at the cut, too, the first
+  positions are taken.
 
   The k-th largest of 4 k maxima over disjoint parts of the scores is a lower bound of the k-th largest
-  score, and a close one: what exceeds it is little to sort. Ten times faster than a partition.
+  score, and a close one, so that few scores exceed it and have to be sorted. This is ten times faster than a
+  partition.
   """
   columns = 4 * k
   rows = len(scores) // columns if k else 0
@@ -24,8 +29,10 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
   return candidates[np.lexsort((candidates, -scores[candidates]))[:k]]
 
 
-def best_scores(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """The score of each image's best entry.
+def best_scores(
+  scores: npt.NDArray[np.float32], offsets: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float32]:
+  """Returns the score of the best entry of each image.
 
   Args:
     scores: float32 [E].
@@ -41,16 +48,21 @@ def best_scores(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
   return best
 
 
-def best_entries(images: np.ndarray, best: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """Which entries gave the best scores.
+def best_entries(
+  images: npt.NDArray[np.int64],
+  best: npt.NDArray[np.float32],
+  scores: npt.NDArray[np.float32],
+  offsets: npt.NDArray[np.integer[Any]],
+) -> npt.NDArray[np.int64]:
+  """Finds the entries that have the best scores.
 
   Args:
-    images: int64 [k], the images that are asked for.
+    images: int64 [k], ids of images.
     best: float32 [k], their `best_scores`.
-    scores, offsets: as for `best_scores`.
+    scores, offsets: those of `best_scores`.
 
   Returns:
-    int64 [k], the first of equal entries, -1 for an image without entries.
+    int64 [k], the first entry of equal ones, -1 for an image without entries.
   """
   starts = offsets[images].astype(np.int64)
   counts = offsets[images + 1].astype(np.int64) - starts

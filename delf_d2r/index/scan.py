@@ -2,30 +2,47 @@
 
     score(e) += weight_w * sigma(u),  u = 1 - 2 hamming / T (binary) or <a, b> (float)
 
-Binary similarities come from a table by Hamming distance. No content of a file can make the scan leave
-its arrays: the scores have 65,536 places, as many as 16-bit ids can address, and the table has a place
-for every distance that the stored bits can show, padding included.
+Binary similarities come from a table by Hamming distance. Whatever a damaged file holds, the scan stays
+within its arrays: the scores have 65,536 places, as many as 16-bit ids can address, and the table has a place
+for every distance that the stored bits can give, padding included.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.index.segments import Segment
-from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+from delf_d2r.kernels.compiled import HAVE_NUMBA, intrinsic, njit
 
-GROUP_POSTINGS = 1 << 16  # that the NumPy path scans at once
+GROUP_POSTINGS = 1 << 16  # postings that the NumPy path scans at once
+
+Floats = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint32]
+Ids = npt.NDArray[np.uint16]
+Codes = npt.NDArray[np.uint64]
 
 
-def scan_binary(segment: Segment, words, codes, weights, table, scores, *, compiled: bool = HAVE_NUMBA):
+def scan_binary(
+  segment: Segment,
+  words: Words,
+  codes: npt.NDArray[np.uint64],
+  weights: Floats,
+  table: Floats,
+  scores: Floats,
+  *,
+  compiled: bool = HAVE_NUMBA,
+) -> None:
   """Adds the similarities of a binary query to `scores`.
 
   Args:
-    segment: what to scan.
+    segment: the segment to scan.
     words: uint32 [W], ascending, each below K.
-    codes: uint64 [W, ceil(D / 64)], the query's codes, padded as the segment's.
+    codes: uint64 [W, ceil(D / 64)], the codes of the query, padded as those of the segment.
     weights: float32 [W], a factor for each word.
     table: float32 [64 ceil(D / 64) + 1], sigma by Hamming distance.
     scores: float32 [65536], changed in place.
-    compiled: take numba's path; both add the same numbers in the same order.
+    compiled: take the path that numba compiles; both add the same numbers in the same order.
   """
   if not compiled:
     _scan_binary_numpy(segment, words, codes, weights, table, scores)
@@ -34,11 +51,21 @@ def scan_binary(segment: Segment, words, codes, weights, table, scores, *, compi
   scan(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
 
 
-def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, compiled: bool = HAVE_NUMBA):
-  """Adds the similarities of a float query to `scores`; as `scan_binary` but for
+def scan_float(
+  segment: Segment,
+  words: Words,
+  values: Floats,
+  weights: Floats,
+  alpha: float | None,
+  tau: float,
+  scores: Floats,
+  *,
+  compiled: bool = HAVE_NUMBA,
+) -> None:
+  """Adds the similarities of a float query to `scores`.
 
   Args:
-    segment, words, weights, scores, compiled: as there.
+    segment, words, weights, scores, compiled: those of `scan_binary`.
     values: float32 [W, D].
     alpha, tau: selectivity sign(u) |u|^alpha if u > tau, else 0; alpha = None takes u itself (VLAD).
   """
@@ -61,22 +88,76 @@ def scan_float(segment: Segment, words, values, weights, alpha, tau, scores, *, 
   )
 
 
-if HAVE_NUMBA:
-  from delf_d2r.index.intrinsics import popcount, prefetch
+def add_word_weights(
+  segment: Segment,
+  weights: npt.NDArray[np.float64],
+  sums: npt.NDArray[np.float64],
+  *,
+  compiled: bool = HAVE_NUMBA,
+) -> None:
+  """Adds to `sums` float64 [65536] of each entry the `weights` float64 [K] of the words it has."""
+  if compiled:
+    _add_word_weights(segment.offsets, segment.entry_ids, weights, sums)
+    return
+  for word in np.flatnonzero(np.diff(segment.offsets)):
+    sums[segment.entry_ids[segment.offsets[word] : segment.offsets[word + 1]]] += weights[word]
+
+
+# Two machine instructions that numba has no function for ---------------------------------------------
+
+
+@intrinsic
+def popcount(typing_context: Any, value: Any) -> Any:
+  """Returns the number of bits that are 1: uint64 -> uint64."""
+  from numba import types
+
+  del typing_context, value
+
+  def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    del context, signature
+    return builder.ctpop(arguments[0])
+
+  return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+  """Requests the cache line of `array[index]`, array [n]; any index is harmless, none is read."""
+  from llvmlite import ir
+  from numba import types
+
+  del typing_context
+
+  def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    byte_pointer = ir.IntType(8).as_pointer()
+    int32 = ir.IntType(32)
+    function = builder.module.declare_intrinsic(
+      'llvm.prefetch', (byte_pointer,), ir.FunctionType(ir.VoidType(), [byte_pointer, int32, int32, int32])
+    )
+    address = builder.bitcast(builder.gep(data, [arguments[1]]), byte_pointer)
+    read, keep_in_all_caches, is_data = (ir.Constant(int32, flag) for flag in (0, 3, 1))
+    builder.call(function, [address, read, keep_in_all_caches, is_data])
+    return context.get_dummy_value()
+
+  return types.void(array, index), generate
+
+
+# Compiled loops --------------------------------------------------------------------------------------
 
 
 @njit
-def _bounds(offsets, word, postings):
-  """First and last posting of a word. Clipped, in case the file changed since it was checked.
+def _bounds(offsets: Words, word: Any, postings: int) -> tuple[np.uint64, np.uint64]:
+  """Returns first posting and end of the list of a word, clipped in case the file changed since its check.
 
-  Unsigned, since signed indices cost a test for negative ones at every access.
+  They are unsigned, since signed indices cost a test for negative ones at every access.
   """
   return np.uint64(offsets[word]), np.uint64(min(offsets[word + 1], np.uint64(postings)))
 
 
 @njit
-def _prefetch_lists(offsets, entry_ids, stored, words, i):
-  """Asks for what words i + 2 and i + 8 will need first: short lists cost more latency than work."""
+def _prefetch_lists(offsets: Words, entry_ids: Ids, stored: Codes, words: Words, i: int) -> None:
+  """Requests the first cache lines of words i + 2 and i + 8: short lists cost more latency than work."""
   if i + 8 < words.size:
     prefetch(offsets, words[i + 8])
   if i + 2 < words.size:
@@ -88,8 +169,20 @@ def _prefetch_lists(offsets, entry_ids, stored, words, i):
 
 
 @njit
-def _scan_128(offsets, entry_ids, stored, words, codes, weights, table, scores):
-  """Two columns; with prefetching inside lists, too, whose pages and ends stop the hardware's."""
+def _scan_128(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of two columns.
+
+  It prefetches inside lists, too, since their pages and ends stop the prefetching of the hardware.
+  """
   first, second = stored[0], stored[1]
   step, distance = np.uint64(16), np.uint64(64)
   scaled, weight = table.copy(), np.float32(1)
@@ -115,7 +208,17 @@ def _scan_128(offsets, entry_ids, stored, words, codes, weights, table, scores):
 
 
 @njit
-def _scan_codes(offsets, entry_ids, stored, words, codes, weights, table, scores):
+def _scan_codes(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of any number of columns."""
   scaled, weight = table.copy(), np.float32(1)
   for i in range(words.size):
     _prefetch_lists(offsets, entry_ids, stored, words, i)
@@ -132,7 +235,7 @@ def _scan_codes(offsets, entry_ids, stored, words, codes, weights, table, scores
 
 
 @njit(fastmath={'reassoc', 'contract'})
-def _dot(a, b):
+def _dot(a: Floats, b: Floats) -> np.float32:
   total = np.float32(0)
   for d in range(a.size):
     total += a[d] * b[d]
@@ -141,8 +244,18 @@ def _dot(a, b):
 
 @njit
 def _scan_floats(
-  offsets, entry_ids, stored, words, values, weights, identity, alpha, integer_power, tau, scores
-):
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Floats,
+  words: Words,
+  values: Floats,
+  weights: Floats,
+  identity: bool,
+  alpha: np.float32,
+  integer_power: int,
+  tau: np.float32,
+  scores: Floats,
+) -> None:
   for i in range(words.size):
     start, stop = _bounds(offsets, words[i], entry_ids.size)
     for j in range(start, stop):
@@ -160,19 +273,34 @@ def _scan_floats(
       scores[entry_ids[j]] += weights[i] * similarity
 
 
-def _lists(segment: Segment, words):
-  """Starts and lengths int64 [W] of the words' posting lists."""
+@njit
+def _add_word_weights(
+  offsets: Words, entry_ids: Ids, weights: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]
+) -> None:
+  for word in range(weights.size):
+    start, stop = _bounds(offsets, word, entry_ids.size)
+    for j in range(start, stop):
+      sums[entry_ids[j]] += weights[word]
+
+
+# The same in NumPy -----------------------------------------------------------------------------------
+
+
+def _lists(segment: Segment, words: Words) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+  """Returns starts and lengths int64 [W] of the posting lists of words."""
   starts = segment.offsets[words].astype(np.int64)
   stops = np.minimum(segment.offsets[words.astype(np.int64) + 1].astype(np.int64), segment.num_postings)
   return starts, np.maximum(stops - starts, 0)
 
 
-def _scan_binary_numpy(segment: Segment, words, codes, weights, table, scores) -> None:
+def _scan_binary_numpy(
+  segment: Segment, words: Words, codes: Codes, weights: Floats, table: Floats, scores: Floats
+) -> None:
   starts, lengths = _lists(segment, words)
   stops, totals = starts + lengths, np.cumsum(lengths)
   first = 0
   while first < len(words):
-    # As many lists as together stay in the cache: one at a time costs calls, all at once memory.
+    # As many lists as fit into the cache together: one at a time costs calls, all at once memory.
     done = totals[first - 1] if first else 0
     last = max(first + 1, int(np.searchsorted(totals, done + GROUP_POSTINGS)))
     group = slice(first, last)
@@ -191,7 +319,15 @@ def _scan_binary_numpy(segment: Segment, words, codes, weights, table, scores) -
     first = last
 
 
-def _scan_float_numpy(segment: Segment, words, values, weights, alpha, tau, scores) -> None:
+def _scan_float_numpy(
+  segment: Segment,
+  words: Words,
+  values: Floats,
+  weights: Floats,
+  alpha: float | None,
+  tau: float,
+  scores: Floats,
+) -> None:
   starts, lengths = _lists(segment, words)
   for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
     own = slice(start, start + length)
@@ -201,20 +337,3 @@ def _scan_float_numpy(segment: Segment, words, values, weights, alpha, tau, scor
     if alpha is not None:
       u = np.where(u > tau, np.sign(u) * np.abs(u) ** np.float32(alpha), np.float32(0))
     scores[segment.entry_ids[own]] += weights[i] * u
-
-
-def add_word_weights(segment: Segment, weights, sums, *, compiled: bool = HAVE_NUMBA) -> None:
-  """Adds to `sums` float64 [65536] of each entry the `weights` float64 [K] of the words it has."""
-  if compiled:
-    _add_word_weights(segment.offsets, segment.entry_ids, weights, sums)
-    return
-  for word in np.flatnonzero(np.diff(segment.offsets)):
-    sums[segment.entry_ids[segment.offsets[word] : segment.offsets[word + 1]]] += weights[word]
-
-
-@njit
-def _add_word_weights(offsets, entry_ids, weights, sums):
-  for word in range(weights.size):
-    start, stop = _bounds(offsets, word, entry_ids.size)
-    for j in range(start, stop):
-      sums[entry_ids[j]] += weights[word]

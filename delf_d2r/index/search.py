@@ -1,31 +1,40 @@
-"""Scores of all entries for one query: the scan over segments, idf weights and normalisation.
+"""Answers to queries: scores of all entries, with idf and normalisation, rankings, contributions of words.
 
     score(q, e) = sum over common words w of idf_w sigma(u_w) / sqrt(norm(q) norm(e))
 
 norm(x) is the number of words of x, or the sum of their idf with idf, so that an image scores 1 against
-itself (ASMK family; VLAD carries its norm in its values). Without idf all idf_w are 1.
+itself (ASMK family; VLAD carries its norm in its values). Without idf all idf_w are 1. The scores are those
+of a comparison of the query with every entry (kernels/similarity.py), to rounding.
 
 idf_w = log(E / n_w)^2 for a word present in n_w of E entries, 1 for a word that no entry has: the form of
-the PyPI package `asmk` (inverted_file.py), where each of the two sides brings one factor log(E / n_w).
+the PyPI package `asmk` (inverted_file.py), where each of the two sides contributes one factor log(E / n_w).
 It is computed from the final counts, so it does not depend on the order or chunks of insertion, which
 in `asmk` it does. A word that every entry has weighs 0.
 
-Burstiness needs no option here: the aggregation leaves one vector per word and image, which is ASMK's own
-answer to it (Tolias et al., ICCV 2013, section 5.2). Multiple assignment of a query shows as more words.
+Burstiness needs no option here: the aggregation leaves one vector for each word and image, which is how ASMK
+itself handles bursts (Tolias et al., ICCV 2013, section 5.2). Multiple assignment of a query adds words.
 """
 
 import dataclasses
 import functools
 import math
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from delf_d2r.index.builder import check_descriptor
+from delf_d2r.index.index_state import IndexState
+from delf_d2r.index.ranking import best_entries, best_scores
+from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.scan import add_word_weights, scan_binary, scan_float
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
-from delf_d2r.kernels.similarity import selectivity_table
-from delf_d2r.structures import AggregatedDescriptor
+from delf_d2r.kernels.similarity import selectivity, selectivity_table
+from delf_d2r.structures import AggregatedDescriptor, Ranking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +45,10 @@ class Scoring:
     alpha, tau: selectivity sign(u) |u|^alpha if u > tau, else 0 (ASMK family).
     normalize: divide by sqrt(norm(q) norm(e)) (ASMK family).
     use_idf: weigh words by idf.
-    compat: the research code's oddities (ASMK family): bits of padding count as agreeing, and an empty
-      descriptor on either side scores -1, below the 0 of no common words.
-    compiled: numba's path, or NumPy's.
+    compat: two peculiarities of the tensorflow/models DELF code (ASMK family; docs/reference.md 2.10): bits
+      of padding count as agreeing, and an empty descriptor on either side scores -1, below the 0 of no
+      common words.
+    compiled: take the path that numba compiles, or that of NumPy.
   """
 
   alpha: float = 3.0
@@ -50,40 +60,179 @@ class Scoring:
 
 
 @dataclasses.dataclass(frozen=True)
-class Corpus:
-  """What idf counts: the lengths of the posting lists, int64 [K], of `num_entries` entries."""
+class CorpusStatistics:
+  """The counts that idf is computed from.
 
-  list_sizes: np.ndarray
+  Attributes:
+    list_sizes: int64 [K], the lengths of the posting lists.
+    num_entries: E.
+  """
+
+  list_sizes: npt.NDArray[np.int64]
   num_entries: int
 
 
-def inverse_document_frequencies(list_sizes: np.ndarray, num_entries: int) -> np.ndarray:
-  """idf_w = log(E / n_w)^2, 1 where n_w = 0: float64 [K] from the lengths of the posting lists [K]."""
+class QueryExecutor:
+  """Answers queries over segments that do not change, and keeps what it derives from them.
+
+  An index makes another one after every change. Threads may search at the same time; if two of them derive
+  the same values at the same time, the results are equal.
+  """
+
+  def __init__(
+    self,
+    state: IndexState,
+    check_entry_offsets: Callable[[], None],
+    corpus: CorpusStatistics | None = None,
+  ) -> None:
+    """Takes what an index consists of.
+
+    Args:
+      state: of the index.
+      check_entry_offsets: raises if the offsets of a regional index are damaged; called before their use.
+      corpus: what idf counts; None: the segments of the index.
+    """
+    self._layout = state.layout
+    self._kernel = state.kernel
+    self._images = state.images
+    self._segments = state.segments
+    self._check_entry_offsets = check_entry_offsets
+    self._corpus = corpus
+    self._derived: dict[str, npt.NDArray[Any]] = {}
+    self._buffers = threading.local()
+
+  def search(self, query: AggregatedDescriptor, *, top_k: int, name: str, options: Scoring) -> Ranking:
+    """Returns the best `top_k` images; see `InvertedIndex.search`."""
+    check_descriptor(query, self._layout)
+    segments = [segment.load() for segment in self._segments]
+    idf = self._idf() if options.use_idf else None
+    scores = score_entries(
+      query,
+      segments,
+      self._layout,
+      self._kernel,
+      options,
+      idf,
+      self._norms(options),
+      self._buffer(len(segments)),
+    )
+    offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
+    if offsets is None or region_of_entry is None:
+      ids = select_top_k(scores, top_k)
+      return Ranking(name, ids, scores[ids], np.full(len(ids), -1, np.int32))
+    self._check_entry_offsets()
+    best = best_scores(scores, offsets)
+    ids = select_top_k(best, top_k)
+    entries = best_entries(ids, best[ids], scores, offsets)
+    regions = np.full(len(ids), -1, np.int32)
+    regions[entries >= 0] = region_of_entry[entries[entries >= 0]]
+    return Ranking(name, ids, best[ids], regions)
+
+  def word_scores(
+    self, query: AggregatedDescriptor, image: int, *, region: int, options: Scoring
+  ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
+    """Returns what each word adds to the score of one image; see `InvertedIndex.word_scores`."""
+    check_descriptor(query, self._layout)
+    entry = self._entry(image, region)
+    norms = self._norms(options)
+    return word_scores(
+      query,
+      self._segments[entry // SEGMENT_ENTRIES].load(),
+      entry % SEGMENT_ENTRIES,
+      self._layout,
+      self._kernel,
+      options,
+      self._idf() if options.use_idf else None,
+      None if norms is None else float(norms[entry]),
+    )
+
+  def _entry(self, image: int, region: int) -> int:
+    """Returns the entry of an image, or of one of its regions."""
+    if not 0 <= image < len(self._images.names):
+      raise IndexError(f'expected an image id below {len(self._images.names)}, found {image}')
+    offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
+    if offsets is None or region_of_entry is None:
+      return image
+    self._check_entry_offsets()
+    start, stop = (int(offset) for offset in offsets[image : image + 2])
+    entries = start + np.flatnonzero(region_of_entry[start:stop] == region)
+    if not len(entries):
+      raise IndexError(f'image {image} has no region {region} among its {stop - start} entries')
+    return int(entries[0])
+
+  def list_sizes(self) -> npt.NDArray[np.int64]:
+    """Returns the lengths of the posting lists: int64 [K]."""
+    sizes = np.zeros(self._layout.num_words, np.int64)
+    for segment in self._segments:
+      offsets = segment.load().offsets.astype(np.int64)
+      sizes += offsets[1:] - offsets[:-1]
+    return sizes
+
+  def _derive(self, name: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if name not in self._derived:
+      self._derived[name] = compute()
+    return self._derived[name]
+
+  def _idf(self) -> npt.NDArray[np.float64]:
+    def compute() -> npt.NDArray[np.float64]:
+      entries = sum(segment.num_entries for segment in self._segments)
+      corpus = self._corpus or CorpusStatistics(self.list_sizes(), entries)
+      return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
+
+    return self._derive('idf', compute)
+
+  def _norms(self, options: Scoring) -> npt.NDArray[np.float32] | None:
+    """Returns the `inverse_norms` of all entries, None where scores are not divided by them."""
+    if not (options.normalize and self._kernel.is_selective):
+      return None
+    segments = (segment.load() for segment in self._segments)
+    if options.use_idf:
+      return self._derive('idf norms', lambda: inverse_norms(segments, self._idf()))
+    return self._derive('norms', lambda: inverse_norms(segments, None))
+
+  def _buffer(self, segments: int) -> npt.NDArray[np.float32]:
+    """Returns the scores of the thread, float32 [segments, 65536], to be overwritten."""
+    buffer: npt.NDArray[np.float32] | None = getattr(self._buffers, 'scores', None)
+    if buffer is None:
+      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES), np.float32)
+    return buffer
+
+
+# Weights and norms -----------------------------------------------------------------------------------
+
+
+def inverse_document_frequencies(
+  list_sizes: npt.NDArray[np.int64], num_entries: int
+) -> npt.NDArray[np.float64]:
+  """Returns idf_w = log(E / n_w)^2, 1 where n_w = 0: float64 [K] from the lengths n_w of the lists [K]."""
   present = list_sizes > 0
   idf = np.ones(len(list_sizes))
   idf[present] = np.log(num_entries / list_sizes[present]) ** 2
   return idf
 
 
-def inverse_norms(segments: list[Segment], idf: np.ndarray | None) -> np.ndarray:
-  """1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E]."""
-  if idf is None:
-    norms = [segment.word_counts for segment in segments]
-  else:
-    norms = []
-    for segment in segments:
+def inverse_norms(
+  segments: Iterable[Segment], idf: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float32]:
+  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E]."""
+  parts: list[npt.NDArray[Any]] = [np.zeros(0)]
+  for segment in segments:
+    if idf is None:
+      parts.append(segment.word_counts)
+    else:
       sums = np.zeros(SEGMENT_ENTRIES)
       add_word_weights(segment, idf, sums)
-      norms.append(sums[: segment.num_entries])
-  norms = np.concatenate([np.zeros(0), *norms])
-  return np.where(norms > 0, 1 / np.sqrt(np.where(norms > 0, norms, 1)), 0).astype(np.float32)
+      parts.append(sums[: segment.num_entries])
+  norms = np.concatenate(parts)
+  inverse: npt.NDArray[np.float64] = 1 / np.sqrt(np.where(norms > 0, norms, 1))
+  return np.where(norms > 0, inverse, 0).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
-def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> np.ndarray:
-  """sigma by Hamming distance, float32 [64 ceil(D / 64) + 1].
+def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> npt.NDArray[np.float32]:
+  """Returns sigma by Hamming distance, float32 [64 ceil(D / 64) + 1].
 
-  Distances above the number of bits compared occur only in damaged files; they read as the largest.
+  Distances above the number of bits compared occur only in damaged files; their sigma is that of the largest.
   """
   bits = layout.dimensions
   if compat and bits > 8:
@@ -95,24 +244,28 @@ def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> np
   return table
 
 
+# Scores ----------------------------------------------------------------------------------------------
+
+
 def score_entries(
   query: AggregatedDescriptor,
   segments: list[Segment],
   layout: Layout,
   kernel: Kernel,
   scoring: Scoring,
-  idf: np.ndarray | None,
-  norms: np.ndarray | None,
-  buffer: np.ndarray,
-) -> np.ndarray:
-  """Scores of all entries.
+  idf: npt.NDArray[np.float64] | None,
+  norms: npt.NDArray[np.float32] | None,
+  buffer: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+  """Returns the scores of all entries.
 
   Args:
-    query: a descriptor that `builder.check_descriptor` admits.
+    query: a descriptor that `builder.check_descriptor` accepts.
     segments: of the index, in order.
-    layout, kernel, scoring: what is compared and how.
+    layout, kernel: of the index.
+    scoring: how to compare.
     idf: float64 [K] or None.
-    norms: the entries' `inverse_norms`, or None if they are not to be used.
+    norms: the `inverse_norms` of the entries, or None if scores are not divided by them.
     buffer: float32 [len(segments), 65536], overwritten; one for each thread.
 
   Returns:
@@ -127,7 +280,7 @@ def score_entries(
       table = distance_table(layout, scoring.alpha, scoring.tau, scoring.compat)
       scan_binary(segment, words, values, weights, table, scores, compiled=scoring.compiled)
     else:
-      alpha = None if kernel is Kernel.VLAD else scoring.alpha
+      alpha = scoring.alpha if kernel.is_selective else None
       scan_float(segment, words, values, weights, alpha, scoring.tau, scores, compiled=scoring.compiled)
   entries = sum(segment.num_entries for segment in segments)
   scores = buffer.reshape(-1)[:entries]
@@ -135,7 +288,63 @@ def score_entries(
     scores *= norms
     query_norm = len(words) if idf is None else float(idf[words].sum())
     scores *= np.float32(1 / math.sqrt(query_norm) if query_norm > 0 else 0)
-  if scoring.compat and kernel is not Kernel.VLAD:
+  if scoring.compat and kernel.is_selective:
     empty = np.concatenate([np.zeros(0, bool), *(segment.word_counts == 0 for segment in segments)])
     scores[empty | (len(words) == 0)] = -1
   return scores
+
+
+def word_scores(
+  query: AggregatedDescriptor,
+  segment: Segment,
+  entry: int,
+  layout: Layout,
+  kernel: Kernel,
+  scoring: Scoring,
+  idf: npt.NDArray[np.float64] | None,
+  inverse_norm: float | None,
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
+  """Returns what each visual word adds to the score of one entry.
+
+  The score is a sum over words, so its terms account for it exactly; nothing is estimated.
+
+  Args:
+    query: a descriptor that `builder.check_descriptor` accepts.
+    segment: the segment of the entry.
+    entry: its number within the segment.
+    layout, kernel: of the index.
+    scoring: how to compare.
+    idf: float64 [K] or None.
+    inverse_norm: 1 / sqrt(norm(e)), or None if scores are not normalised.
+
+  Returns:
+    The common words uint32 [W], ascending, and their terms float64 [W]. Their sum is the score; under
+    `compat` the -1 of an empty descriptor has no terms.
+  """
+  words = np.ascontiguousarray(query.visual_words, np.uint32)
+  places = np.array([_posting(segment, word, entry) for word in words.tolist()], np.int64).reshape(-1)
+  common = np.flatnonzero(places >= 0)
+  places = places[common]
+  values = layout.pack([query.values])[common]
+  if layout.is_binary:
+    distances = np.bitwise_count(values ^ segment.values[:, places].T).sum(axis=1, dtype=np.int64)
+    similarities = distance_table(layout, scoring.alpha, scoring.tau, scoring.compat)[distances]
+  else:
+    similarities = np.einsum('wd,wd->w', values, segment.values[places])
+    if kernel.is_selective:
+      similarities = selectivity(similarities, alpha=scoring.alpha, tau=scoring.tau)
+  terms = similarities.astype(np.float64)
+  if idf is not None:
+    terms *= idf[words[common]]
+  if inverse_norm is not None:
+    query_norm = len(words) if idf is None else float(idf[words].sum())
+    terms *= inverse_norm / math.sqrt(query_norm) if query_norm > 0 else 0
+  return words[common], terms
+
+
+def _posting(segment: Segment, word: int, entry: int) -> int:
+  """Returns the position of the posting of `entry` in the list of `word`, -1 if there is none."""
+  # Clipped as in the scan, in case the file changed since it was checked.
+  start, stop = (min(int(offset), segment.num_postings) for offset in segment.offsets[word : word + 2])
+  place = start + int(np.searchsorted(segment.entry_ids[start:stop], np.uint16(entry)))
+  return place if place < stop and segment.entry_ids[place] == entry else -1

@@ -1,14 +1,16 @@
 """One segment of the index: the postings of up to 65,536 entries, sorted by visual word.
 
 An entry is one indexed descriptor: an image, or one region of an image in regional search. Entries are
-numbered from 0 within their segment, so a posting costs two bytes of id beside its code. sorting.py makes
-segments of postings.
+numbered from 0 within their segment, so a posting takes two bytes for its id and those of its code.
+sorting.py makes segments of postings.
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 SEGMENT_ENTRIES = 1 << 16
 BLOCK_BYTES = 1 << 24  # postings are moved in blocks of about this size
@@ -24,32 +26,34 @@ class Layout:
 
   @property
   def columns(self) -> int:
-    """Columns of the values of a posting: 64-bit words of a code, or float components."""
+    """The number of columns of the values of a posting: 64-bit words of a code, or float components."""
     return -(-self.dimensions // 64) if self.is_binary else self.dimensions
 
   @property
-  def dtype(self) -> np.dtype:
+  def dtype(self) -> np.dtype[Any]:
+    """The dtype of the values of a posting."""
     return np.dtype('<u8' if self.is_binary else '<f4')
 
   @property
   def posting_bytes(self) -> int:
-    """Bytes of one posting in a segment: its entry's id and its values."""
+    """The bytes of one posting in a segment: the id of its entry and its values."""
     return 2 + self.columns * self.dtype.itemsize
 
   @property
   def block_postings(self) -> int:
+    """The number of postings of a block."""
     return max(1, BLOCK_BYTES // self.posting_bytes)
 
   def values_shape(self, postings: int) -> tuple[int, int]:
-    """Codes are stored one 64-bit column after the other, float values one posting after the other.
+    """Returns the shape of the values: codes by 64-bit columns, float values by postings.
 
-    Scanning columns that are contiguous each is 1.15 times faster than codes side by side, and the
-    NumPy path needs them so anyway.
+    To scan contiguous columns is 1.15 times faster than to scan codes side by side, and the NumPy path
+    needs columns anyway.
     """
     return (self.columns, postings) if self.is_binary else (postings, self.columns)
 
-  def arrays(self, entries: int, postings: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Names, dtypes and shapes of the arrays of a segment."""
+  def arrays(self, entries: int, postings: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Returns names, dtypes and shapes of the arrays of a segment."""
     return {
       'offsets': (np.dtype('<u4'), (self.num_words + 1,)),
       'entry_ids': (np.dtype('<u2'), (postings,)),
@@ -57,10 +61,10 @@ class Layout:
       'word_counts': (np.dtype('<u4'), (entries,)),
     }
 
-  def pack(self, values: Sequence[np.ndarray]) -> np.ndarray:
-    """Values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0."""
+  def pack(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Returns the values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0."""
     rows = np.empty((sum(map(len, values)), self.columns), self.dtype)
-    target = rows.view(np.uint8) if self.is_binary else rows
+    target: npt.NDArray[Any] = rows.view(np.uint8) if self.is_binary else rows
     used = values[0].shape[1]  # bytes or components
     np.concatenate(values, out=target[:, :used])
     target[:, used:] = 0
@@ -69,11 +73,17 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Postings:
-  """Postings in any order, for sorting: words uint32 [n], entry_ids uint16 [n], rows [n, columns]."""
+  """Postings in any order, for sorting.
 
-  words: np.ndarray
-  entry_ids: np.ndarray
-  rows: np.ndarray
+  Attributes:
+    words: uint32 [n].
+    entry_ids: uint16 [n].
+    rows: [n, columns], values as of `Layout.pack`.
+  """
+
+  words: npt.NDArray[np.uint32]
+  entry_ids: npt.NDArray[np.uint16]
+  rows: npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +97,10 @@ class Segment:
     word_counts: uint32 [n], the number of words W of each entry.
   """
 
-  offsets: np.ndarray
-  entry_ids: np.ndarray
-  values: np.ndarray
-  word_counts: np.ndarray
+  offsets: npt.NDArray[np.uint32]
+  entry_ids: npt.NDArray[np.uint16]
+  values: npt.NDArray[Any]
+  word_counts: npt.NDArray[np.uint32]
 
   @property
   def num_entries(self) -> int:
@@ -101,7 +111,8 @@ class Segment:
     return len(self.entry_ids)
 
   @property
-  def arrays(self) -> dict[str, np.ndarray]:
+  def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    """The arrays to save, by name."""
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   @property
@@ -109,26 +120,29 @@ class Segment:
     return sum(array.nbytes for array in self.arrays.values())
 
   def load(self) -> 'Segment':
-    """This segment; the counterpart of `StoredSegment.load`."""
+    """Returns this segment, the counterpart of `StoredSegment.load`."""
     return self
 
-  def postings(self, layout: Layout, new_ids: np.ndarray | None = None) -> Iterator[Postings]:
-    """All postings in blocks, by word and entry.
+  def postings(self, layout: Layout, new_ids: npt.NDArray[np.int32] | None = None) -> Iterator[Postings]:
+    """Yields all postings in blocks, by word and entry.
 
     Args:
       layout: sizes of the index.
-      new_ids: int32 [65536], the id that each entry takes, -1 for an entry to leave out; None for as is.
+      new_ids: int32 [65536], the id that each entry gets, -1 for an entry to leave out; None keeps all ids.
     """
     rows = self.values.T if layout.is_binary else self.values
     offsets = self.offsets.astype(np.int64)
     all_words = np.arange(layout.num_words, dtype=np.uint32)
     for start in range(0, self.num_postings, layout.block_postings):
       block = slice(start, min(start + layout.block_postings, self.num_postings))
-      words = np.repeat(all_words, np.diff(np.clip(offsets, block.start, block.stop)))
+      bounds = np.clip(offsets, block.start, block.stop)
+      words = np.repeat(all_words, bounds[1:] - bounds[:-1])
       ids = self.entry_ids[block]
       if new_ids is None:
         yield Postings(words, ids, np.ascontiguousarray(rows[block]))
       else:
-        ids = new_ids[ids]
-        kept = ids >= 0
-        yield Postings(words[kept], ids[kept].astype(np.uint16), np.ascontiguousarray(rows[block][kept]))
+        renumbered = new_ids[ids]
+        kept = renumbered >= 0
+        yield Postings(
+          words[kept], renumbered[kept].astype(np.uint16), np.ascontiguousarray(rows[block][kept])
+        )

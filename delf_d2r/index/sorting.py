@@ -1,42 +1,45 @@
-"""The counting sort that makes a segment of postings in any order of words.
+"""The counting sort that makes a segment of postings whose words are in any order.
 
 The same sort builds segments from descriptors and rebuilds them when images are added, removed or merged.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.index.segments import Layout, Postings, Segment
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 
 MAX_POSTINGS = (1 << 32) - 1  # of one segment, since offsets are uint32
 
-Allocate = Callable[[str, np.dtype, tuple[int, ...]], np.ndarray]
+# Makes an array of a name, a dtype and a shape.
+Allocate = Callable[[str, np.dtype[Any], tuple[int, ...]], npt.NDArray[Any]]
 
 
-def in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-  """The default `allocate` of `sort_postings`."""
+def in_memory(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+  """Makes an array in memory: the default `allocate` of `sort_postings`."""
   del name
   return np.empty(shape, dtype)
 
 
 def sort_postings(
   blocks: Iterable[Postings],
-  sizes: np.ndarray,
-  word_counts: np.ndarray,
+  sizes: npt.NDArray[np.int64],
+  word_counts: npt.NDArray[np.unsignedinteger],
   layout: Layout,
   *,
   allocate: Allocate = in_memory,
 ) -> Segment:
-  """Counting sort of postings by word, stable, so that entries keep their order within a word.
+  """Sorts postings by word with a stable counting sort, so that entries keep their order within a word.
 
   Args:
     blocks: the postings, those of an entry before those of later entries.
     sizes: int64 [K], the number of postings of each word in `blocks`.
-    word_counts: uint32 [n], words of each entry.
+    word_counts: uint32 [n], the number of words of each entry.
     layout: sizes of the index.
-    allocate: makes the arrays `entry_ids` and `values`, which can be too large for memory.
+    allocate: makes the arrays `entry_ids` and `values`, which may be too large for memory.
 
   Raises:
     ValueError: more than 2^32 - 1 postings.
@@ -44,7 +47,9 @@ def sort_postings(
   bounds = np.concatenate([[0], np.cumsum(sizes)])
   postings = int(bounds[-1])
   if postings > MAX_POSTINGS:
-    raise ValueError(f'a segment holds at most {MAX_POSTINGS} postings, found {postings}')
+    raise ValueError(
+      f'a segment holds at most {MAX_POSTINGS} postings, found {postings}; aggregate to fewer words an image'
+    )
   arrays = layout.arrays(len(word_counts), postings)
   entry_ids, values = (allocate(name, *arrays[name]) for name in ('entry_ids', 'values'))
   cursors = bounds[:-1].copy()
@@ -61,16 +66,18 @@ def freeze(segment: Segment) -> Segment:
   return segment
 
 
-def count_ascending(words: np.ndarray, stops: np.ndarray, sizes: np.ndarray) -> bool:
+def count_ascending(
+  words: npt.NDArray[np.integer], stops: npt.NDArray[np.integer], sizes: npt.NDArray[np.int64]
+) -> bool:
   """Adds the words of some descriptors to the histogram `sizes`, int64 [K].
 
   Args:
-    words: int32 [n], the words of one descriptor after those of the other.
-    stops: integer, where the words of each descriptor end.
-    sizes: what to add to; of no use any more if the answer is false.
+    words: int32 [n], the words of each descriptor after those of the one before.
+    stops: integer [descriptors], the ends of the words of each descriptor.
+    sizes: the histogram, changed in place; its content is undefined if the result is false.
 
   Returns:
-    Whether the words of each descriptor ascend, from 0 or above to below K.
+    Whether the words of each descriptor ascend and are in [0, K).
   """
   if HAVE_NUMBA:
     return _count_ascending(words, stops, sizes)
@@ -83,7 +90,9 @@ def count_ascending(words: np.ndarray, stops: np.ndarray, sizes: np.ndarray) -> 
 
 
 @njit
-def _count_ascending(words, stops, sizes):
+def _count_ascending(
+  words: npt.NDArray[np.integer], stops: npt.NDArray[np.integer], sizes: npt.NDArray[np.int64]
+) -> bool:
   start = 0
   for stop in stops:
     previous = -1
@@ -98,7 +107,15 @@ def _count_ascending(words, stops, sizes):
 
 
 @njit
-def _scatter(words, ids, rows, is_binary, cursors, entry_ids, values):
+def _scatter(
+  words: npt.NDArray[np.uint32],
+  ids: npt.NDArray[np.uint16],
+  rows: npt.NDArray[Any],
+  is_binary: bool,
+  cursors: npt.NDArray[np.int64],
+  entry_ids: npt.NDArray[np.uint16],
+  values: npt.NDArray[Any],
+) -> None:
   """Moves each posting to the cursor of its word, which advances."""
   columns = rows.shape[1]
   for i in range(words.size):
@@ -113,8 +130,16 @@ def _scatter(words, ids, rows, is_binary, cursors, entry_ids, values):
         values[to, c] = rows[i, c]
 
 
-def scatter_numpy(words, ids, rows, is_binary, cursors, entry_ids, values) -> None:
-  """`_scatter` without numba."""
+def scatter_numpy(
+  words: npt.NDArray[np.uint32],
+  ids: npt.NDArray[np.uint16],
+  rows: npt.NDArray[Any],
+  is_binary: bool,
+  cursors: npt.NDArray[np.int64],
+  entry_ids: npt.NDArray[np.uint16],
+  values: npt.NDArray[Any],
+) -> None:
+  """Does without numba what `_scatter` does."""
   # NumPy sorts 16-bit keys by radix, which is several times faster than sorting wider ones.
   keys = words.astype(np.uint16) if len(cursors) <= 1 << 16 else words
   order = np.argsort(keys, kind='stable')

@@ -1,43 +1,54 @@
-"""All of an index on the disk: from `index.json` to the contents of an `InvertedIndex`, and back."""
+"""A whole index on the disk: from `index.json` to the state of an `InvertedIndex`, and back."""
 
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
-from delf_d2r.index.array_files import (
+from delf_d2r.index.directory import (
+  FORMAT,
+  MANIFEST,
+  VERSION,
+  Directory,
   IndexFormatError,
   array_path,
   check_checksum,
   check_offsets,
   map_array,
-  read_through,
+  read_manifest,
+  read_sequentially,
+  stems,
 )
-from delf_d2r.index.contents import Contents
-from delf_d2r.index.directory import Directory
 from delf_d2r.index.images import ImageTable
-from delf_d2r.index.manifest import FORMAT, MANIFEST, VERSION, read_manifest, stems
-from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
+from delf_d2r.index.index_state import AnySegment, IndexState
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 
 
-def read(directory: str) -> tuple[Contents, int]:
+def read(directory: str) -> tuple[IndexState, int]:
   """Opens an index: reads the manifest, checks the sizes of all files and maps the table of images.
 
   Returns:
-    What it consists of, and the checksum of its manifest.
+    The state of the index, and the checksum of its manifest.
 
   Raises:
     IndexFormatError: a file is missing, not of its size, or of another version.
   """
+  state, segments, checksum = _read(directory)
+  return dataclasses.replace(state, segments=segments), checksum
+
+
+def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
+  """Returns the state of an index without its segments, the segments, and the checksum of the manifest."""
   manifest, checksum = read_manifest(directory)
   try:
     kernel = Kernel[manifest['kernel']]
     num_words, dimensions, num_images, names_bytes = (
       _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
     )
-    layout = Layout(num_words, dimensions, kernel is Kernel.ASMK_STAR)
-    segments = [
+    layout = Layout(num_words, dimensions, kernel.is_binary)
+    segments = tuple(
       StoredSegment(
         directory,
         number,
@@ -47,7 +58,7 @@ def read(directory: str) -> tuple[Contents, int]:
         {name: _count(segment['arrays'], name) for name in layout.arrays(0, 0)},
       )
       for number, segment in enumerate(manifest['segments'])
-    ]
+    )
     num_entries = sum(segment.num_entries for segment in segments)
     types = ImageTable.array_types(num_images, names_bytes, num_entries, manifest['regional'])
     paths = {name: array_path(directory, name, _count(manifest['arrays'], name)) for name in types}
@@ -62,19 +73,23 @@ def read(directory: str) -> tuple[Contents, int]:
   for segment in segments:
     segment.check_sizes()
   images = ImageTable.from_arrays({name: map_array(paths[name], *types[name]) for name in types})
-  return Contents(kernel, layout, images, tuple(segments)), checksum
+  return IndexState(kernel, layout, images), segments, checksum
 
 
-def write(directory: Directory, contents: Contents) -> tuple[Contents, int]:
-  """Writes what is not yet in the directory, then makes it the index there; returns that as `read` does."""
-  layout, images = contents.layout, contents.images
-  stored = [store(directory, number, layout, segment) for number, segment in enumerate(contents.segments)]
+def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
+  """Writes the files that the directory lacks and makes the state that of the index there.
+
+  Returns:
+    The state with stored segments, and the checksum of the manifest.
+  """
+  layout, images = state.layout, state.images
+  stored = [store(directory, number, layout, segment) for number, segment in enumerate(state.segments)]
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
   checksum = directory.commit(
     {
       'format': FORMAT,
       'version': VERSION,
-      'kernel': contents.kernel.name,
+      'kernel': state.kernel.name,
       'num_words': layout.num_words,
       'dimensions': layout.dimensions,
       'num_images': len(images.names),
@@ -84,13 +99,11 @@ def write(directory: Directory, contents: Contents) -> tuple[Contents, int]:
       'segments': [segment.manifest() for segment in stored],
     }
   )
-  return dataclasses.replace(contents, segments=tuple(stored)), checksum
+  return dataclasses.replace(state, segments=tuple(stored)), checksum
 
 
-def store(
-  directory: Directory, number: int, layout: Layout, segment: Segment | StoredSegment
-) -> StoredSegment:
-  """The segment as number `number` in the directory, written unless it is that already."""
+def store(directory: Directory, number: int, layout: Layout, segment: AnySegment) -> StoredSegment:
+  """Returns the segment as number `number` of the directory, written unless it is stored there already."""
   if isinstance(segment, StoredSegment) and (segment.directory, segment.number) == (directory.path, number):
     segment.check_sizes()
     return segment
@@ -98,23 +111,23 @@ def store(
 
 
 def verify(directory: str) -> None:
-  """Reads every byte: checksums, and arrays against one another.
+  """Reads every byte of an index: checksums, and arrays against one another.
 
   Raises:
     IndexFormatError: naming the damaged file.
   """
-  contents, _ = read(directory)
+  state, segments, _ = _read(directory)
   manifest, _ = read_manifest(directory)
   for name, checksum in manifest['arrays'].items():
     check_checksum(array_path(directory, name, checksum), checksum)
-  for segment in contents.segments:
+  for segment in segments:
     segment.verify()
-  images = contents.images
-  check_offsets(images.names.offsets, len(images.names.utf8), f'{directory}: names_offsets')
-  check_entry_offsets(images, directory)
+  names = state.images.names
+  check_offsets(names.offsets, len(names.utf8), f'{directory}: names_offsets')
+  check_entry_offsets(state.images, directory)
 
 
-def warm(directory: str, report: Callable[[int, int], None]) -> int:
+def preload(directory: str, report: Callable[[int, int], None]) -> int:
   """Reads every file once, so that it is in memory; returns the bytes.
 
   Args:
@@ -124,23 +137,24 @@ def warm(directory: str, report: Callable[[int, int], None]) -> int:
   Raises:
     IndexFormatError: a file is missing or cannot be read.
   """
-  read(directory)  # It says so if a file is missing.
+  read(directory)  # raises if a file is missing
   manifest, _ = read_manifest(directory)
   paths = [array_path(directory, stem, checksum) for stem, checksum in stems(manifest)]
   total, done = sum(map(os.path.getsize, paths)), 0
-  for count in read_through(paths):
+  for count in read_sequentially(paths):
     done += count
     report(done, total)
   return done
 
 
 def check_entry_offsets(images: ImageTable, directory: str) -> None:
-  """Raises IndexFormatError unless the images' entries are ranges of the entries there are."""
-  if images.is_regional:
+  """Raises IndexFormatError unless the offsets of a regional index assign every entry to an image."""
+  if images.entry_offsets is not None:
     check_offsets(images.entry_offsets, images.num_entries, f'{directory}: entry_offsets')
 
 
-def _count(fields: dict, name: str, most: int = 1 << 48) -> int:
+def _count(fields: dict[str, Any], name: str, most: int = 1 << 48) -> int:
+  """Returns the integer of a field; raises ValueError unless it is from 0 to `most`."""
   value = fields[name]
   if type(value) is not int or not 0 <= value <= most:
     raise ValueError(f'{name}: expected an integer from 0 to {most}, found {value!r}')

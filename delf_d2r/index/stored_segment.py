@@ -1,22 +1,24 @@
-"""A segment on the disk: mapped when it is first needed, checked before anything in it is followed."""
+"""A segment on the disk: mapped when it is first needed, checked before its offsets are followed."""
+
+from typing import Any
 
 import numpy as np
 
-from delf_d2r.index.array_files import (
+from delf_d2r.index.directory import (
+  Directory,
   IndexFormatError,
   array_path,
   check_checksum,
   check_offsets,
   check_size,
   map_array,
+  segment_stem,
 )
-from delf_d2r.index.directory import Directory
-from delf_d2r.index.manifest import segment_stem
 from delf_d2r.index.segments import Layout, Segment
 
 
 class StoredSegment:
-  """Where a segment lies; `load` maps it.
+  """The place of a segment on the disk; `load` maps it.
 
   Attributes:
     directory, number: place in the index.
@@ -26,7 +28,7 @@ class StoredSegment:
 
   def __init__(
     self, directory: str, number: int, layout: Layout, entries: int, postings: int, checksums: dict[str, int]
-  ):
+  ) -> None:
     self.directory = directory
     self.number = number
     self.num_entries = entries
@@ -37,6 +39,7 @@ class StoredSegment:
 
   @classmethod
   def write(cls, directory: Directory, number: int, layout: Layout, segment: Segment) -> 'StoredSegment':
+    """Writes a segment into the directory of an index, as its segment `number`."""
     checksums = {
       name: directory.write(segment_stem(number, name), array) for name, array in segment.arrays.items()
     }
@@ -48,7 +51,8 @@ class StoredSegment:
       dtype.itemsize * int(np.prod(shape, dtype=object)) for _, dtype, shape in self._files().values()
     )
 
-  def manifest(self) -> dict:
+  def manifest(self) -> dict[str, Any]:
+    """Returns what the manifest of the index says of the segment."""
     return {'entries': self.num_entries, 'postings': self.num_postings, 'arrays': self.checksums}
 
   def check_sizes(self) -> None:
@@ -57,10 +61,10 @@ class StoredSegment:
       check_size(path, dtype, shape)
 
   def load(self) -> Segment:
-    """The memory-mapped segment.
+    """Returns the memory-mapped segment.
 
     Raises:
-      IndexFormatError: a file is missing, or is not what the manifest says.
+      IndexFormatError: a file is missing, or contradicts the manifest.
     """
     if self._segment is None:
       files = self._files()
@@ -70,14 +74,14 @@ class StoredSegment:
     return self._segment
 
   def unload(self) -> None:
-    """Forgets the map; the next `load` makes it anew."""
+    """Drops the memory map; the next `load` maps the segment again."""
     self._segment = None
 
   def verify(self) -> None:
     """Reads everything.
 
     Raises:
-      IndexFormatError: a checksum, or an array that contradicts the others.
+      IndexFormatError: a file does not have its checksum, or an array contradicts the others.
     """
     for name, (path, _, _) in self._files().items():
       check_checksum(path, self.checksums[name])
@@ -85,16 +89,21 @@ class StoredSegment:
     path = self._files()['entry_ids'][0]
     ids = segment.entry_ids
     if len(ids) and ids.max() >= self.num_entries:
-      raise IndexFormatError(f'{path}: expected ids below {self.num_entries}, found {ids.max()}')
+      raise IndexFormatError(
+        f'{path}: expected ids below {self.num_entries}, found {ids.max()}; build the index again'
+      )
     ascending = np.ones(len(ids) + 1, bool)
     ascending[1:-1] = ids[1:] > ids[:-1]
     ascending[segment.offsets] = True  # the first of a list has no predecessor
     if not ascending.all():
-      raise IndexFormatError(f'{path}: ids do not ascend within the list of a word')
+      raise IndexFormatError(f'{path}: ids do not ascend within the list of a word; build the index again')
     if not np.array_equal(np.bincount(ids, minlength=self.num_entries), segment.word_counts):
-      raise IndexFormatError(f'{self._files()["word_counts"][0]}: word counts differ from the postings')
+      raise IndexFormatError(
+        f'{self._files()["word_counts"][0]}: word counts differ from the postings; build the index again'
+      )
 
-  def _files(self) -> dict[str, tuple[str, np.dtype, tuple[int, ...]]]:
+  def _files(self) -> dict[str, tuple[str, np.dtype[Any], tuple[int, ...]]]:
+    """Returns path, dtype and shape of each array by its name."""
     return {
       name: (array_path(self.directory, segment_stem(self.number, name), self.checksums[name]), dtype, shape)
       for name, (dtype, shape) in self._layout.arrays(self.num_entries, self.num_postings).items()

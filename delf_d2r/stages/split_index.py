@@ -77,7 +77,7 @@ def _make_shard(
     if writer.finished:
       return Artefact.open(output, 'shard')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
-    part = whole.index.part(split.images(shard), directory=output / index_files.INVERTED)
+    part = whole.index.subset(split.images(shard), directory=output / index_files.INVERTED)
     files.save_array(output / layout.LIST_SIZES, whole.index.list_sizes())
     layout.save_split(split, output, shard=shard)
     counts = {'images': len(part), 'entries': part.num_entries, 'postings': part.num_postings}

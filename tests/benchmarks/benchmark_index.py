@@ -73,7 +73,7 @@ class Asmk:
   """The package's binary inverted file over the postings of an index."""
 
   def __init__(self, index: InvertedIndex):
-    segments = [segment.load() for segment in index._contents.segments]
+    segments = [segment.load() for segment in index._state.segments]
     bounds = [segment.offsets.tolist() for segment in segments]
     self.ivf = IVF.initialize_empty(codebook_size=NUM_WORDS, use_idf=False)
     self.ivf.n_images = len(index)

@@ -11,7 +11,7 @@ from fuzzing.watching import MEBIBYTE, Misdeed, watched
 from hypothesis import strategies as st
 
 from delf_d2r.errors import UserError
-from delf_d2r.index.array_files import IndexFormatError
+from delf_d2r.index import IndexFormatError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,13 @@ import pytest
 from oracles.index_inputs import random_descriptors
 
 from delf_d2r.index import IndexFormatError, InvertedIndex
-from delf_d2r.index.array_files import array_header, array_path, check_checksum, check_offsets, read_through
+from delf_d2r.index.directory import (
+  array_header,
+  array_path,
+  check_checksum,
+  check_offsets,
+  read_sequentially,
+)
 from delf_d2r.index.images import NameTable
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
@@ -139,7 +145,7 @@ def test_offsets_rise_from_0_to_the_end(offsets, message):
 
 
 def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path):
-  for read in (lambda path: check_checksum(path, 0), lambda path: list(read_through([path]))):
+  for read in (lambda path: check_checksum(path, 0), lambda path: list(read_sequentially([path]))):
     with pytest.raises(IndexFormatError, match='nowhere: No such file'):
       read(str(tmp_path / 'nowhere'))
 
@@ -177,7 +183,7 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
     if stem == 'entry_offsets':
       with pytest.raises(IndexFormatError, match=message):
         index.search(query, compiled=compiled)
-      for change in (lambda: InvertedIndex.merge([index]), lambda: index.part(range(2))):
+      for change in (lambda: InvertedIndex.merge([index]), lambda: index.subset(range(2))):
         with pytest.raises(IndexFormatError, match=message):
           change()
     else:
@@ -347,21 +353,21 @@ def test_names_are_decoded_when_asked_for():
   assert list(NameTable.from_names([])) == []
 
 
-def test_warming_reads_every_byte_and_tells_how_far_it_is(tmp_path):
+def test_preloading_reads_every_byte_and_reports_its_progress(tmp_path):
   save_index(tmp_path / 'index')
   size = sum(path.stat().st_size for path in (tmp_path / 'index').glob('*.npy'))
   seen = []
   with InvertedIndex.load(tmp_path / 'index') as index:
-    assert index.warm(lambda done, total: seen.append((done, total))) == size
+    assert index.preload(lambda done, total: seen.append((done, total))) == size
   assert seen[-1] == (size, size)
   assert [done for done, _ in seen] == sorted(done for done, _ in seen)
   only(tmp_path / 'index', 'segment-00000-values-*').unlink()
   with pytest.raises(IndexFormatError, match='segment-00000-values'):
-    index.warm()
+    index.preload()
 
 
-def test_an_index_in_memory_has_nothing_to_warm_or_verify():
+def test_an_index_in_memory_has_nothing_to_preload_or_verify():
   descriptors = random_descriptors(1, 3, **OPTIONS)
   with InvertedIndex.build(descriptors, ['a', 'b', 'c'], num_words=9, kernel=OPTIONS['kernel']) as index:
-    assert index.warm() == 0
+    assert index.preload() == 0
     index.verify()

@@ -101,7 +101,7 @@ def test_memory_budget_changes_nothing_but_memory(small_segments, tmp_path, monk
   names = [str(m) for m in range(21)]
   roomy = InvertedIndex.build(descriptors, names, num_words=12, kernel=kernel)
   roomy.save(tmp_path / 'roomy')
-  layout = roomy._contents.layout
+  layout = roomy._state.layout
   monkeypatch.setattr('delf_d2r.index.segments.BLOCK_BYTES', 10 * layout.posting_bytes)
   monkeypatch.setattr('delf_d2r.index.builder.BATCH', 2)
   monkeypatch.setattr('delf_d2r.index.builder._DESCRIPTOR_BYTES', 0)
@@ -173,7 +173,7 @@ def test_numpy_and_compiled_sort_agree(monkeypatch):
   segments = []
   for compiled in (False, True):
     monkeypatch.setattr('delf_d2r.index.sorting.HAVE_NUMBA', compiled)
-    segments.append(InvertedIndex.build(descriptors, names, **BUILD)._contents.segments[0])
+    segments.append(InvertedIndex.build(descriptors, names, **BUILD)._state.segments[0])
   for name, array in segments[0].arrays.items():
     np.testing.assert_array_equal(array, segments[1].arrays[name])
 
@@ -289,12 +289,12 @@ def test_of_too_many_descriptors_a_single_one_is_read():
 
 @pytest.mark.parametrize('is_regional', [False, True])
 @pytest.mark.parametrize('images', [range(0), range(3), range(2, 21), range(9, 30), range(30)])
-def test_a_part_has_the_bytes_of_a_fresh_build(small_segments, tmp_path, is_regional, images):
+def test_a_subset_has_the_bytes_of_a_fresh_build(small_segments, tmp_path, is_regional, images):
   counts = np.random.default_rng(0).integers(0, 3, 30) if is_regional else np.ones(30, int)
   descriptors = random_descriptors(9, counts.sum(), **OPTIONS)
   names = [str(m) for m in range(30)]
   index = InvertedIndex.build(descriptors, names, **BUILD, **regional(counts, is_regional))
-  part = index.part(images, directory=tmp_path / 'part')
+  subset = index.subset(images, directory=tmp_path / 'subset')
   chosen = slice(images.start, images.stop)
   owned = np.repeat(np.arange(30), counts)
   InvertedIndex.build(
@@ -304,27 +304,27 @@ def test_a_part_has_the_bytes_of_a_fresh_build(small_segments, tmp_path, is_regi
     **regional(counts[chosen], is_regional),
     directory=tmp_path / 'built',
   )
-  assert directory_bytes(tmp_path / 'part') == directory_bytes(tmp_path / 'built')
-  InvertedIndex.merge([part], directory=tmp_path / 'merged')
+  assert directory_bytes(tmp_path / 'subset') == directory_bytes(tmp_path / 'built')
+  InvertedIndex.merge([subset], directory=tmp_path / 'merged')
   assert directory_bytes(tmp_path / 'merged') == directory_bytes(tmp_path / 'built')
 
 
 @pytest.mark.parametrize('images', [range(2, 4), range(0, 3, 2), range(-1, 2), range(2, 1)])
-def test_there_is_no_part_of_images_that_there_are_not(images):
+def test_a_subset_is_one_of_images_of_the_index(images):
   index = InvertedIndex.build(random_descriptors(9, 3, **OPTIONS), list('abc'), **BUILD)
   with pytest.raises(ValueError, match='images: expected consecutive ones of 0 to 3, found range'):
-    index.part(images)
+    index.subset(images)
 
 
-def test_searches_go_on_while_a_fork_is_changed_and_saved(tmp_path):
+def test_searches_go_on_while_a_copy_is_changed_and_saved(tmp_path):
   descriptors = random_descriptors(9, 4, **OPTIONS)
   InvertedIndex.build(descriptors, list('abcd'), **BUILD, directory=tmp_path / 'x')
   index = InvertedIndex.load(tmp_path / 'x')
-  fork = index.fork()
-  fork.remove(['a'])
-  fork.save()
+  changed = index.copy_on_write()
+  changed.remove(['a'])
+  changed.save()
   assert index.search(descriptors[0], top_k=1).image_ids.tolist() == [0]
-  assert (len(index), len(fork), len(InvertedIndex.load(tmp_path / 'x'))) == (4, 3, 3)
+  assert (len(index), len(changed), len(InvertedIndex.load(tmp_path / 'x'))) == (4, 3, 3)
 
 
 def test_files_are_readable_to_whom_other_files_are(tmp_path):

@@ -1,4 +1,4 @@
-"""What an index consists of, as a value: a change of an index gives it other contents (updates.py)."""
+"""The state of an index as an immutable value: every change of an index gives another one (updates.py)."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ AnySegment = Segment | StoredSegment
 
 
 @dataclasses.dataclass(frozen=True)
-class Contents:
+class IndexState:
   """Images and the postings of their entries.
 
   Attributes:
-    kernel: what the descriptors are.
+    kernel: of the descriptors.
     layout: sizes that all arrays share.
-    images: names, and whose the entries are.
+    images: names of the images, and which entries belong to each.
     segments: the entries in order, 65,536 in each segment but the last.
   """
 
@@ -27,7 +27,8 @@ class Contents:
   segments: tuple[AnySegment, ...] = ()
 
   @classmethod
-  def empty(cls, kernel: Kernel, layout: Layout, *, is_regional: bool) -> 'Contents':
+  def empty(cls, kernel: Kernel, layout: Layout, *, is_regional: bool) -> 'IndexState':
+    """Returns the state of an index without images."""
     return cls(kernel, layout, ImageTable.empty(is_regional=is_regional))
 
   @property
