@@ -62,7 +62,7 @@ def test_nothing_fits(read):
 
 
 def test_ambiguous_name(read):
-  with pytest.raises(UserError, match=r"my boxes\.csv: '1\.jpg' fits 2 photos"):
+  with pytest.raises(UserError, match=r"my boxes\.csv: '1\.jpg' matches 2 photos"):
     read(f'{HEADER}\n1.jpg,0,0,1,1\n')
 
 

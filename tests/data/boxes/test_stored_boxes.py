@@ -43,7 +43,7 @@ def test_what_is_no_boxes(tmp_path):
   with pytest.raises(UserError, match=r'nowhere: cannot be read as a UTF-8 CSV file'):
     stored_boxes.read(tmp_path / 'nowhere', list(BOXES))
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(UserError, match=r'empty: no \.boxes files in it'):
+  with pytest.raises(UserError, match=r'empty: contains no \.boxes files'):
     stored_boxes.read(tmp_path / 'empty', list(BOXES))
 
 

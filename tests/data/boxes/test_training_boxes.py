@@ -140,7 +140,7 @@ def test_csv_without_rows_has_photos_without_boxes(photos, write):
   [
     ('a,b\n', 'boxes.csv:1: the header lacks image'),
     ('', 'boxes.csv:1: the header lacks image'),
-    ('id,box\nzz,0 0 1 1\n', r"none of its 1 boxes is of one of the 3 photos \(it names 'zz'"),
+    ('id,box\nzz,0 0 1 1\n', r"none of its 1 boxes belongs to one of the 3 photos \(it names 'zz'"),
     ('image,ymin,xmin,ymax,xmax\nzz,0,0,1,1\n', 'none of its 1 boxes'),
   ],
 )
@@ -190,8 +190,8 @@ def test_coco_boxes_are_x_y_width_height_in_pixels(photos, write):
     (annotation(bbox=(10, 5, 31, 10)), 'must satisfy'),
     (annotation(bbox=(10, 5, 0, 10)), 'must satisfy'),
     (annotation(bbox=(10, 5, -4, 10)), 'must satisfy'),
-    (annotation(bbox=(10, 5)), 'no four numbers'),
-    (annotation(bbox=None), 'no four numbers'),
+    (annotation(bbox=(10, 5)), 'is not four numbers'),
+    (annotation(bbox=None), 'is not four numbers'),
     (annotation(category_id=4), 'its category_id 4 is not among the categories'),
     (annotation(iscrowd=1), 'a crowd'),
   ],
@@ -211,7 +211,7 @@ def test_coco_annotation_of_no_image(photos, write):
 
 def test_coco_image_without_size(photos, write):
   found = by_name(training_boxes.read(write(coco([annotation()], width=0), 'x.json'), photos))
-  assert 'size is missing' in found['c.png'].problems[0]
+  assert 'the size of its image is missing' in found['c.png'].problems[0]
 
 
 @pytest.mark.parametrize(

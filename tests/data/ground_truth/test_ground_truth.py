@@ -111,9 +111,9 @@ def test_a_name_that_is_not_unicode_is_refused(tmp_path):
     ({**DOCUMENT, 'queries': []}, 'queries: expected at least one, found none'),
     ({**DOCUMENT, 'queries': {}}, 'queries: expected a list, found dict'),
     ({**DOCUMENT, 'queries': [3]}, r'queries\[0\]: expected a JSON object, found int'),
-    ({**DOCUMENT, 'queries': DOCUMENT['queries'] * 2}, "query 'clock' stands 2 times"),
+    ({**DOCUMENT, 'queries': DOCUMENT['queries'] * 2}, "query 'clock' appears 2 times"),
     ({**DOCUMENT, 'index_images': 'a.jpg'}, 'index_images: expected a list, found str'),
-    ({**DOCUMENT, 'index_images': ['a.jpg', 'a.jpg']}, "index_images: 'a.jpg' stands 2 times"),
+    ({**DOCUMENT, 'index_images': ['a.jpg', 'a.jpg']}, "index_images: 'a.jpg' appears 2 times"),
     (
       {**DOCUMENT, 'index_images': ['a.jpg', 'b.jpg']},
       "query 'clock': junk names 'c.jpg', which is not among the 2",
@@ -124,7 +124,7 @@ def test_a_name_that_is_not_unicode_is_refused(tmp_path):
     (changed(name=7), 'query 7: name: expected a text'),
     (changed(easy='a.jpg'), "query 'clock': easy: expected a list, found str"),
     (changed(easy=[3]), "query 'clock': easy: expected a text that is not empty, found 3"),
-    (changed(easy=['a.jpg', 'a.jpg']), "query 'clock': easy: 'a.jpg' stands 2 times"),
+    (changed(easy=['a.jpg', 'a.jpg']), "query 'clock': easy: 'a.jpg' appears 2 times"),
     (changed(hard=['a.jpg']), "query 'clock': 'a.jpg' is both easy and hard"),
     (changed(junk=['b.jpg']), "query 'clock': 'b.jpg' is both hard and junk"),
     (changed(box=[0.1, 0.2, 0.9]), r"query 'clock': box: expected \[ymin, .* four finite numbers"),
@@ -161,7 +161,7 @@ def test_null_is_no_list(tmp_path, label):
   [
     ('', 'not valid JSON, the file may be cut short'),
     (json.dumps(DOCUMENT)[:-20], 'not valid JSON, the file may be cut short'),
-    ('{"version": 1, "version": 1, "queries": []}', "the key 'version' stands twice"),
+    ('{"version": 1, "version": 1, "queries": []}', "the key 'version' appears twice"),
     (
       '{"version": 1, "queries": [{"image": "q", "box": [0, 0, NaN, 1]}]}',
       'expected finite numbers, found NaN',
@@ -247,7 +247,7 @@ def test_photos_of_one_name_in_two_folders_are_kept_apart():
   (found,) = ground_truth.resolve(GroundTruth('m', (), (query,)), ['two/a.jpg', 'one/a.jpg'])
   assert_resolved(found, [1], [0], [])
   loose = GroundTruth('m', (), (QueryGroundTruth('q', 'q', easy=('a',)),))
-  with pytest.raises(UserError, match=r"'a' fits 2 photos \('two/a.jpg', 'one/a.jpg'\); write the path"):
+  with pytest.raises(UserError, match=r"'a' matches 2 photos \('two/a.jpg', 'one/a.jpg'\); write the path"):
     ground_truth.resolve(loose, ['two/a.jpg', 'one/a.jpg'])
 
 

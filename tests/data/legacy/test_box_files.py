@@ -81,17 +81,17 @@ def test_the_research_codes_flat_directory_fits_photos_in_folders(tmp_path):
 
 
 def test_files_that_do_not_fit(tmp_path):
-  with pytest.raises(UserError, match=r'no \.boxes files in it'):
+  with pytest.raises(UserError, match=r'contains no \.boxes files'):
     box_files.read_directory(tmp_path, ['a.jpg'])
   box_files.write(tmp_path / '1.boxes', ONE)
   with pytest.raises(UserError, match=r"none of its 1 images is among the 1 photos \(it names '1'"):
     box_files.read_directory(tmp_path, ['2.jpg'])
-  with pytest.raises(UserError, match="'1' fits 2 photos"):
+  with pytest.raises(UserError, match="'1' matches 2 photos"):
     box_files.read_directory(tmp_path, ['a/1.jpg', 'b/1.jpg'])
 
 
 def test_photos_that_differ_in_their_extension_alone(tmp_path):
-  with pytest.raises(UserError, match=r"1\.boxes: would be that of '1\.jpg' and of '1\.png'"):
+  with pytest.raises(UserError, match=r"1\.boxes: would be the file of both '1\.jpg' and '1\.png'"):
     box_files.write_directory(tmp_path, [('1.jpg', ONE), ('1.png', ONE)])
 
 

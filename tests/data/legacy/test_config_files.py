@@ -103,15 +103,15 @@ def test_whitening_takes_its_variances_along():
   ('change', 'message'),
   [
     ('use_local_features: false use_global_features: false', 'nothing to extract'),
-    ('use_local_features: false delf_global_config { use_pca: true }', 'every scale is reduced before'),
+    ('use_local_features: false delf_global_config { use_pca: true }', 'descriptor of every scale before'),
     (
       'use_local_features: false delf_global_config { image_scales_ind: 1 }',
-      r'\[1\]: there are 1 image_scales',
+      r'\[1\], .*: there are 1 image_scales',
     ),
-    ('use_square_images: true', 'keep their shape'),
-    ('delf_local_config { use_resized_coordinates: true }', 'those of the photo'),
+    ('use_square_images: true', 'keep their aspect ratio'),
+    ('delf_local_config { use_resized_coordinates: true }', 'refer to the original photo'),
     ('delf_local_config { use_pca: true }', 'needs pca_parameters'),
-    ('max_image_size: 0', 'nothing of a photo'),
+    ('max_image_size: 0', 'no pixel would be left'),
   ],
 )
 def test_what_has_no_counterpart_is_refused(change, message):

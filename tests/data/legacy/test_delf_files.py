@@ -69,7 +69,7 @@ NAN = float('nan')
     (foreign.datum(np.ones((2, 3), np.float32)), 'x.delf'),
     (foreign.pair(np.ones(4, np.float32), np.arange(2)), 'x.delf'),
     (b'ymin,xmin\n', 'x.delf'),
-    (foreign.delf([(0, 0), (1, 1)], [(1, 2), (1, 2, 3)]), 'feature 1 has 3 dimensions, those before 2'),
+    (foreign.delf([(0, 0), (1, 1)], [(1, 2), (1, 2, 3)]), 'feature 1 has 3 dimensions, the first has 2'),
     (foreign.delf([(0, 0)], [(1, NAN)]), 'not finite'),
     (foreign.delf([(0, NAN)], [(1, 1)]), 'not finite'),
     (foreign.delf([(0, 0)], [(1, 1)], scale=float('inf')), 'not finite'),

@@ -32,7 +32,7 @@ def test_rows_and_ids_in_any_order(tmp_path):
     ('name,index_image_id,box_id\na,0\n', r'csv:2: index_image_id and box_id must be whole numbers'),
     ('name,index_image_id,box_id\n,0,-1\n', r'csv:2: expected the name'),
     ('name,index_image_id,box_id\na,0,-1\nb,0,-1\n', r"csv:3: box -1 of image 0 is 'a' already"),
-    ('name,index_image_id,box_id\na,0,-1\na,1,-1\n', r"csv:3: 'a' stands there twice"),
+    ('name,index_image_id,box_id\na,0,-1\na,1,-1\n', r"csv:3: 'a' appears twice"),
     ('name,index_image_id,box_id\na_0,0,0\n', r'image 0 must have the boxes .* found \[0\]'),
     ('name,index_image_id,box_id\na,0,-1\na_1,0,1\n', r'image 0 must have .* found \[-1, 1\]'),
   ],

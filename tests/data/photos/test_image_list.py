@@ -139,7 +139,7 @@ def test_select_refuses_what_is_missing_or_ambiguous(folder):
   images = ImageList.from_folder(folder('a/1.jpg', 'b/1.jpg'))
   with pytest.raises(UserError, match=r"^list: 1 named images are not among the 2 photos: 'x\.jpg'"):
     images.select(['x.jpg'], source='list')
-  with pytest.raises(UserError, match=r"^list: '1\.jpg' fits 2 photos"):
+  with pytest.raises(UserError, match=r"^list: '1\.jpg' matches 2 photos"):
     images.select(['1.jpg'], source='list')
 
 

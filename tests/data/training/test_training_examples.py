@@ -51,7 +51,7 @@ def test_photos_without_folders_have_no_labels(folder):
 
 def test_loose_photo_beside_class_folders_is_named(folder):
   (folder / 'arch/0.png').rename(folder / 'loose.png')
-  with pytest.raises(UserError, match=r'loose\.png lies in no class folder'):
+  with pytest.raises(UserError, match=r'loose\.png is in no class folder'):
     training_examples.load(folder)
   assert set(training_examples.load(folder, needs_labels=False).labels) == {UNLABELLED}
 
@@ -101,7 +101,7 @@ def test_csv(folder):
     ('a,b\n1,2\n', r"must name the columns path and label, found \['a', 'b'\]"),
     ('path,label\n', 'lists no photos'),
     ('path,label\narch/0.png,\n', 'labels.csv:2: path or label is missing'),
-    ('path,label\narch/0.png,a\narch/0.png,b\n', r'arch/0\.png stands there twice'),
+    ('path,label\narch/0.png,a\narch/0.png,b\n', r'arch/0\.png appears twice'),
     ('path,label\nnowhere.png,a\n', r'1 of 1 photos do not exist, for example nowhere\.png'),
   ],
 )
