@@ -18,7 +18,7 @@ from absl import flags
 from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.stages import make_detection_scenes
-from delf_d2r.stages.shared.detection_writing import Options
+from delf_d2r.stages.shared.sharded import Options
 
 common_flags.define_config('detection_scenes', default='')
 flags.DEFINE_string('objects', None, 'Folder of photos of objects, subfolders included.', required=True)

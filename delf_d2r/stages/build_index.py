@@ -1,32 +1,41 @@
 """build_index: aggregated descriptors to an inverted index that answers photos by itself.
 
 The artefact holds all that a search needs: `inverted/` (delf_d2r.index), the codebook, the configs (in the
-manifest) and the boxes of every image, for people to look at.
+manifest) and the boxes of every image, which are shown with the results.
 
-Workers make its segments, which are put together at the end (index.joining): the index has the same bytes
-however many they are, and wherever. A run that is killed keeps its finished segments.
+An index is cut into segments at every 65,536th entry, wherever that is in the artefacts of descriptors:
+within a shard and, in regional search, within an image. Workers build the segments, which are joined at the
+end (index.joining), so that the bytes of the index do not depend on the number of workers, nor on their
+machines. A run that is killed keeps its finished segments.
 """
 
+import dataclasses
+import itertools
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypedDict, TypeVar
 
 import numpy as np
 from absl import logging
 
 from delf_d2r import aggregator
-from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files
-from delf_d2r.data.artefacts.artefact import Artefact, Plan, with_comparison
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files, records, tfrecord
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan, with_comparison
 from delf_d2r.data.photos import photo_folders
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import joining
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.index.inverted_index import InvertedIndex
+from delf_d2r.index.segments import SEGMENT_ENTRIES
+from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime import progress, worker_pool
-from delf_d2r.stages import index_segments
 from delf_d2r.stages.shared.compatibility import require_same_making
+from delf_d2r.structures import AggregatedDescriptor
+
+T = TypeVar('T')
 
 
 def run(
@@ -47,18 +56,25 @@ def run(
     descriptors: what aggregate_features made.
     codebook: the codebook that it used.
     output: the artefact directory.
-    distractors: aggregated descriptors of photos that no ground truth names; they follow the others.
+    distractors: aggregated descriptors of photos that are in no ground truth; they follow the others.
     workers: processes (None: one for each segment, at most one for each core), or those of a cluster.
-    memory_budget: bytes for sorting, without effect on the result: of all processes of this machine together,
-      of each worker of a cluster; see index.builder.SegmentBuilder.
+    memory_budget: bytes for sorting, without effect on the result: for all processes of this machine
+      together, or for each worker of a cluster; see index.builder.SegmentBuilder.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: the distractors were aggregated differently, a shard is damaged, workers died, or the output
       cannot be written.
   """
   merged = with_comparison(descriptors.config, config.aggregation)
-  inputs = (descriptors.as_input('descriptors'), codebook.as_input('codebook'), descriptors.input('images'))
+  inputs: tuple[Input, ...] = (
+    descriptors.as_input('descriptors'),
+    codebook.as_input('codebook'),
+    descriptors.require_input('images'),
+  )
   artefacts = [descriptors]
   if distractors:
     require_same_making(descriptors, distractors)
@@ -67,8 +83,7 @@ def run(
   plan = Plan('index', merged, inputs)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('index: %s is up to date, skipped', output)
-      return Artefact.open(output, 'index')
+      return writer.reuse('index')
     shutil.rmtree(output / index_files.INVERTED, ignore_errors=True)
     index = _build(artefacts, codebook, merged.aggregation, output, workers, memory_budget)
     codebook_files.copy(codebook.path, output)
@@ -83,6 +98,14 @@ def run(
     return writer.finish(counts, upstream=descriptors)
 
 
+class IndexSizes(TypedDict):
+  """The sizes of an index that all of its segments share."""
+
+  num_words: int
+  dimensions: int
+  kernel: Kernel
+
+
 def _build(
   artefacts: Sequence[Artefact],
   codebook: Artefact,
@@ -91,19 +114,23 @@ def _build(
   workers: worker_pool.Workers,
   memory_budget: int,
 ) -> InvertedIndex:
-  # One pass for what is small, a second one for the postings: descriptors need not fit into memory.
-  survey = index_segments.Survey.of(artefacts)
-  index_files.save_boxes(survey.boxes, output)
+  # The first pass reads what is small, the second one the postings: descriptors need not fit into memory.
+  catalog = DescriptorCatalog.of(artefacts)
+  index_files.save_boxes(catalog.boxes, output)
   num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
-  sizes = {'num_words': num_words, 'dimensions': dimensions, 'kernel': aggregator.kernel(config)}
+  sizes: IndexSizes = {
+    'num_words': num_words,
+    'dimensions': dimensions,
+    'kernel': aggregator.kernel(config),
+  }
   parts = output / index_files.PARTS
-  jobs = index_segments.jobs(survey, parts)
+  jobs = segment_jobs(catalog, parts)
   _make_segments(jobs, parts, sizes, workers, memory_budget)
   is_regional = config.regions == aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
   index = joining.join(
     [job.part for job in jobs],
-    survey.names,
-    entry_images=np.repeat(np.arange(len(survey.names)), survey.entries) if is_regional else None,
+    catalog.names,
+    entry_images=np.repeat(np.arange(len(catalog.names)), catalog.entries) if is_regional else None,
     directory=output / index_files.INVERTED,
     **sizes,
   )
@@ -112,9 +139,9 @@ def _build(
 
 
 def _make_segments(
-  jobs: Sequence[index_segments.Job],
+  jobs: Sequence['SegmentJob'],
   parts: pathlib.Path,
-  sizes: Mapping[str, Any],
+  sizes: IndexSizes,
   workers: worker_pool.Workers,
   memory_budget: int,
 ) -> None:
@@ -127,7 +154,7 @@ def _make_segments(
     workers = max(min(workers or worker_pool.available_cores(), len(missing)), 1)
     memory_budget //= workers
   made = worker_pool.map_groups(
-    index_segments.Maker(memory_budget=memory_budget, **sizes),
+    SegmentWorkerFactory(sizes, memory_budget),
     [[job] for job in missing],
     num_groups=len(missing),
     workers=workers,
@@ -139,8 +166,136 @@ def _make_segments(
       bar.update(job.entries)
 
 
-def _lost(job: index_segments.Job, reason: str) -> NoReturn:
+def _lost(job: 'SegmentJob', reason: str) -> NoReturn:
   raise UserError(
     f'segment {job.number} of the index, {job.entries} entries, {reason}. Give each worker more of a machine'
     ' by --cpus_per_worker, or have it sort in less by --sorting_gb; finished segments are kept'
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class DescriptorCatalog:
+  """The contents of artefacts of aggregated descriptors, without the descriptors.
+
+  Attributes:
+    files: their shards, in order.
+    records: int64 [len(files)], how many images each holds.
+    names: of the M images.
+    boxes: float32 [R, 4] of each image.
+    entries: int64 [M], how many descriptors each image has.
+  """
+
+  files: tuple[pathlib.Path, ...]
+  records: np.ndarray
+  names: list[str]
+  boxes: list[np.ndarray]
+  entries: np.ndarray
+
+  @classmethod
+  def of(cls, artefacts: Sequence[Artefact]) -> 'DescriptorCatalog':
+    """Reads everything once; raises ArtefactError, which names the shard, where something is damaged."""
+    shards = tuple(artefact.path / shard.file for artefact in artefacts for shard in artefact.manifest.shards)
+    names: list[str] = []
+    boxes: list[np.ndarray] = []
+    counts, entries = [], []
+    for shard in shards:
+      before = len(names)
+      for outline in _read(shard, records.outline_descriptors):
+        names.append(outline.name)
+        boxes.append(outline.boxes)
+        entries.append(outline.num_descriptors)
+      counts.append(len(names) - before)
+    return cls(shards, np.array(counts, np.int64), names, boxes, np.array(entries, np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentJob:
+  """One segment that is to be made, and where its entries are.
+
+  Attributes:
+    number: of the segment.
+    part: the folder to make it in.
+    files: the shards, from that of its first image to that of its last.
+    images: how many images of the first shard precede its first one.
+    regions: how many entries of its first image belong to the segment before.
+    entries: how many entries it has.
+  """
+
+  number: int
+  part: pathlib.Path
+  files: tuple[pathlib.Path, ...]
+  images: int
+  regions: int
+  entries: int
+
+  def descriptors(self) -> Iterator[AggregatedDescriptor]:
+    """Yields the entries; raises ArtefactError like `DescriptorCatalog.of`."""
+    skips = itertools.chain([self.images], itertools.repeat(0))
+    images = itertools.chain.from_iterable(
+      _read(shard, records.decode_descriptors, skip=skip)
+      for shard, skip in zip(self.files, skips, strict=False)
+    )
+    every = itertools.chain.from_iterable(image.descriptors for image in images)
+    return itertools.islice(every, self.regions, self.regions + self.entries)
+
+
+def segment_jobs(catalog: DescriptorCatalog, parts: pathlib.Path) -> list[SegmentJob]:
+  """Returns the segments of all descriptors of a catalog, which are to be made in the folder `parts`."""
+  ends, file_ends = np.cumsum(catalog.entries), np.cumsum(catalog.records)
+  total = int(ends[-1]) if len(ends) else 0
+  found = []
+  for number, first in enumerate(range(0, total, SEGMENT_ENTRIES)):
+    stop = min(first + SEGMENT_ENTRIES, total)
+    # The images, and then the shards, of the first and of the last entry.
+    images = np.searchsorted(ends, [first, stop - 1], 'right')
+    shards = np.searchsorted(file_ends, images, 'right')
+    found.append(
+      SegmentJob(
+        number,
+        parts / f'{number:05d}',
+        catalog.files[shards[0] : shards[1] + 1],
+        int(images[0] - (file_ends - catalog.records)[shards[0]]),
+        int(first - (ends - catalog.entries)[images[0]]),
+        stop - first,
+      )
+    )
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentWorkerFactory:
+  """Makes the function of a worker, from the jobs of segments to None for each; picklable.
+
+  Attributes:
+    sizes: of the index.
+    memory_budget: bytes for sorting, of each worker.
+  """
+
+  sizes: IndexSizes
+  memory_budget: int
+
+  def __call__(self) -> Callable[[Sequence[SegmentJob]], list[None]]:
+    def make_all(jobs: Sequence[SegmentJob]) -> list[None]:
+      for job in jobs:
+        self.make(job)
+      return [None] * len(jobs)
+
+    return make_all
+
+  def make(self, job: SegmentJob) -> None:
+    """Makes one segment."""
+    with files.user_errors('cannot write', job.part):
+      joining.build_part(
+        job.descriptors(), job.entries, job.part, memory_budget=self.memory_budget, **self.sizes
+      )
+
+
+def _read(shard: pathlib.Path, decode: Callable[[bytes], T], *, skip: int = 0) -> Iterator[T]:
+  for data in tfrecord.read_file(shard, skip=skip):
+    try:
+      value = decode(data)
+    except ArtefactError as error:
+      raise ArtefactError(
+        f'{shard}: {error}. Delete {shard.parent} and run aggregate_features again'
+      ) from None
+    yield value

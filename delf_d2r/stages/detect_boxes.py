@@ -1,28 +1,40 @@
-"""detect_boxes: photos to the boxes of every index image."""
+"""detect_boxes: photos to the boxes of every index image, from a detector or another source.
 
-import itertools
+The sources: a detector, a uniform grid, a file, random places with the sizes of other boxes, or no boxes at
+all. The limits of the config hold for the boxes of each.
+"""
+
+import dataclasses
+import functools
+import hashlib
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from absl import logging
 
+from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, records
-from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, ArtefactWriter
-from delf_d2r.data.artefacts.shard_ledger import ShardRange, ShardWriter
+from delf_d2r.data.boxes import stored_boxes
+from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.image_list import ImageList
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ImageError, UserError
+from delf_d2r.extractors import photo_boxes
+from delf_d2r.extractors.photo_boxes import BoxDetector, limits
+from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2, regions_pb2
-from delf_d2r.runtime import progress, worker_pool
-from delf_d2r.stages import box_sources
-from delf_d2r.stages.box_sources import Found, Photo
-from delf_d2r.stages.shared import unreadable
+from delf_d2r.runtime.worker_pool import WorkerFactory, Workers
+from delf_d2r.stages.shared import sharded
+from delf_d2r.stages.shared.sharded import JobBatch, Options
+from delf_d2r.structures import Boxes
 
 Regions = regions_pb2.RegionsConfig
 
-# Counts of boxes and of scores are kept in ten classes, the last one open.
+# The counts of the manifest divide numbers of boxes, and scores, into ten classes; the last one is open.
 _CLASSES = 10
 
 
@@ -32,14 +44,14 @@ def run(
   output: pathlib.Path,
   *,
   boxes_path: str | pathlib.Path | None = None,
-  workers: worker_pool.Workers = None,
+  workers: Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
   """Writes the boxes of every index image.
 
-  A photo that the detector cannot be given because it cannot be decoded is named in `errors.jsonl` and left
-  out of the artefact; other sources look at no photo.
+  A photo that must be decoded for the detector but cannot be is named in `errors.jsonl` and left out of the
+  artefact. The other sources do not open the photos.
 
   Args:
     config: its part `regions` says where boxes come from.
@@ -50,6 +62,9 @@ def run(
     strict: stop at the first photo that cannot be decoded.
     redo: replace what another config made.
 
+  Returns:
+    The artefact.
+
   Raises:
     UserError: the boxes' file or the detector is missing or wrong, the limits of the config leave no box on
       any photo, no photo could be decoded, or the output cannot be written.
@@ -57,72 +72,96 @@ def run(
   """
   regions = config.regions
   photos = dataset.images
-  source = box_sources.build(regions, photos, boxes_path=boxes_path)
-  own_part = experiment_pb2.ExperimentConfig(regions=regions)
-  plan = Plan('boxes', own_part, (photos.as_input(), *source.inputs))
+  source = build_source(regions, photos, boxes_path=boxes_path)
+  plan = Plan('boxes', experiment_pb2.ExperimentConfig(regions=regions), (photos.as_input(), *source.inputs))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('boxes: %s is up to date, skipped', output)
-      return Artefact.open(output, 'boxes')
-    shards = list(writer.ledger.missing(len(photos), source.images_per_shard))
-    left = sum(len(shard.items) for shard in shards)
-    done = len(photos) - left
-    if writer.resumed:
-      logging.info('boxes: going on, %d of %d photos are done', done, len(photos))
-    at_once = source.photos_at_once
-    results = worker_pool.map_groups(
-      source.make,
-      _groups(photos, shards, at_once),
-      num_groups=sum(-(-len(shard.items) // at_once) for shard in shards),
-      workers=workers if source.uses_network else 1,
-      lost=lambda photo, reason: Found(photo.name, error=f'{photo.path}: {reason}'),
+      return writer.reuse('boxes')
+    batch = JobBatch(
+      jobs=(Photo(name, photos.path(name)) for name in photos.names),
+      total=len(photos),
+      make_function=source.make_function,
+      lost=lambda photo, reason: DetectedBoxes(photo.name, errors=(f'{photo.path}: {reason}',)),
+      at_once=source.photos_at_once,
       uses_network=source.uses_network,
     )
     remarks = _Remarks()
-    with progress.bar(total=len(photos), what='boxes', unit='images', done=done) as bar:
-      for shard in shards:
-        with writer.ledger.write(shard) as file:
-          for found in itertools.islice(results, len(shard.items)):
-            _keep(found, file, strict)
-            remarks.add(found)
-            bar.update()
-    unreadable.require_some(writer, 'index images')
+    sharded.write_records(
+      writer,
+      batch,
+      what='boxes',
+      per_shard=source.images_per_shard,
+      options=Options(workers if source.uses_network else 1, strict=strict),
+      observe=remarks.add,
+    )
+    sharded.require_some(writer, 'index images')
     _require_boxes(writer, regions, remarks)
     artefact = writer.finish()
-  _tell(artefact, remarks)
+  _log_counts(artefact, remarks)
   return artefact
 
 
-def _groups(photos: ImageList, shards: Sequence[ShardRange], size: int) -> Iterator[list[Photo]]:
-  for shard in shards:
-    for first in shard.items[::size]:
-      names = photos.names[first : min(first + size, shard.items.stop)]
-      yield [Photo(name, photos.path(name)) for name in names]
+@dataclasses.dataclass(frozen=True)
+class Photo:
+  """An index image: its name and where it is."""
+
+  name: str
+  path: pathlib.Path
 
 
-def _keep(found: Found, file: ShardWriter, strict: bool) -> None:
-  if found.error:
-    unreadable.leave_out(file, found.name, found.error, strict=strict)
-    return
-  number = len(found.boxes)
-  counts = Counter(images=1, boxes=number, candidates=found.candidates, without_boxes=not number)
-  if number:
-    more = '_or_more' if number >= _CLASSES else ''
-    counts[f'images_with_{min(number, _CLASSES):02d}{more}_boxes'] = 1
-  tenths = (found.boxes.scores.clip(0, 1) * _CLASSES).astype(int).clip(max=_CLASSES - 1).tolist()
-  for tenth in tenths:
-    counts[f'scores_from_0.{tenth}'] += 1
-  file.add(records.encode_boxes(found.name, found.boxes), **counts)
+@dataclasses.dataclass(frozen=True)
+class DetectedBoxes:
+  """The boxes of one photo, or the reason why there are none: a `sharded.Result`.
+
+  Attributes:
+    name: of the photo.
+    boxes: those within the limits of the config, best first.
+    candidates: how many there were before the limits.
+    best_score: of the candidates.
+    errors: why the photo could not be decoded; empty if it could.
+    note: what to tell the user if no photo has any box.
+  """
+
+  name: str
+  boxes: Boxes = dataclasses.field(default_factory=Boxes.empty)
+  candidates: int = 0
+  best_score: float = -np.inf
+  errors: tuple[str, ...] = ()
+  note: str = ''
+
+  @property
+  def record(self) -> bytes:
+    """The record of the photo; b'' if it could not be decoded."""
+    return b'' if self.errors else records.encode_boxes(self.name, self.boxes)
+
+  @property
+  def counts(self) -> Mapping[str, int]:
+    """What the photo adds to the counts of the artefact, among them a class for each box's score."""
+    if self.errors:
+      return {}
+    number = len(self.boxes)
+    counts = Counter(images=1, boxes=number, candidates=self.candidates, without_boxes=int(not number))
+    if number:
+      more = '_or_more' if number >= _CLASSES else ''
+      counts[f'images_with_{min(number, _CLASSES):02d}{more}_boxes'] = 1
+    tenths = (self.boxes.scores.clip(0, 1) * _CLASSES).astype(int).clip(max=_CLASSES - 1).tolist()
+    counts.update(f'scores_from_0.{tenth}' for tenth in tenths)
+    return counts
 
 
 class _Remarks:
-  """What this run saw of photos that the limits leave no box on; earlier parts of it are forgotten."""
+  """What this run, earlier parts of it excepted, saw of photos on which the limits leave no box.
+
+  Attributes:
+    best: the photo without boxes that had the best one before the limits.
+    note: the first note of a photo; see DetectedBoxes.
+  """
 
   def __init__(self):
-    self.best: Found | None = None
+    self.best: DetectedBoxes | None = None
     self.note = ''
 
-  def add(self, found: Found) -> None:
+  def add(self, found: DetectedBoxes) -> None:
     self.note = self.note or found.note
     lost = found.candidates and not len(found.boxes)
     if lost and (self.best is None or found.best_score > self.best.best_score):
@@ -135,13 +174,13 @@ class _Remarks:
 
 
 def _require_boxes(writer: ArtefactWriter, regions: Regions, remarks: _Remarks) -> None:
-  """Refuses to finish an artefact whose boxes were all lost to the config."""
+  """Raises UserError, and removes what was written, if the config removed every single box."""
   counts = writer.ledger.counts
   if counts['boxes'] or not (counts['candidates'] or remarks.note):
     return
-  limits = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'
+  within = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'
   why = remarks.note or (
-    f'the limits of regions ({limits}) leave none of the {counts["candidates"]} boxes on'
+    f'the limits of regions ({within}) leave none of the {counts["candidates"]} boxes on'
     f' {counts["images"]} photos; {remarks.best_text() or "their scores are not known any more"}. Lower the'
     ' limits'
   )
@@ -149,7 +188,7 @@ def _require_boxes(writer: ArtefactWriter, regions: Regions, remarks: _Remarks) 
   raise UserError(f'no boxes at all: {why}')
 
 
-def _tell(artefact: Artefact, remarks: _Remarks) -> None:
+def _log_counts(artefact: Artefact, remarks: _Remarks) -> None:
   counts = artefact.counts
   logging.info(
     'boxes: %d of %d on %d photos, %d photos without any; %d could not be read',
@@ -162,3 +201,130 @@ def _tell(artefact: Artefact, remarks: _Remarks) -> None:
   source = artefact.config.regions.source
   if not counts['boxes'] and source == Regions.DETECTOR:
     logging.warning('boxes: the detector finds nothing on any of the %d photos', counts['images'])
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxSource:
+  """Where boxes come from.
+
+  Attributes:
+    make_function: makes the function from photos to their boxes; picklable if the source uses a network.
+    inputs: what the boxes depend on beside config and photos.
+    images_per_shard: records in one shard.
+    photos_at_once: the most photos to give to the function at a time.
+    uses_network: whether a network finds the boxes, so that worker processes pay.
+  """
+
+  make_function: WorkerFactory[Photo, DetectedBoxes]
+  inputs: tuple[Input, ...]
+  images_per_shard: int
+  photos_at_once: int = 1
+  uses_network: bool = False
+
+
+def build_source(
+  regions: Regions, photos: ImageList, *, boxes_path: str | pathlib.Path | None = None
+) -> BoxSource:
+  """Returns the source that a config asks for. Imports only what that one needs.
+
+  Args:
+    regions: the config.
+    photos: the index images.
+    boxes_path: takes the place of `regions.file_path` or `regions.random.like`.
+
+  Raises:
+    UserError: the boxes' file is missing or wrong, or is given but not asked for.
+  """
+  path = _boxes_path(regions, boxes_path)
+  if regions.source == Regions.DETECTOR:
+    place = pathlib.Path(photo_boxes.model_path(regions.detector))
+    return BoxSource(
+      functools.partial(_make_detection, regions),
+      (Input('detector', files.fingerprint(place), place),),
+      regions.detector.images_per_shard,
+      photos_at_once=regions.detector.batch_size,
+      uses_network=True,
+    )
+  stored = stored_boxes.read(path, photos.names) if path else {}
+  inputs = (Input('boxes_file', stored_boxes.fingerprint(path), path.resolve()),) if path else ()
+  find = _finder(regions, stored)
+  return BoxSource(
+    lambda: lambda some: [find(photo.name) for photo in some], inputs, regions.images_per_shard
+  )
+
+
+def _boxes_path(regions: Regions, flag: str | pathlib.Path | None) -> pathlib.Path | None:
+  fields = {
+    Regions.FILE: ('regions.file_path', regions.file_path),
+    Regions.RANDOM: ('regions.random.like', regions.random.like),
+  }
+  source = Regions.Source.Name(regions.source)
+  if regions.source not in fields:
+    if flag:
+      raise UserError(
+        f'--boxes_file is given but regions.source is {source}; set it to FILE, or drop the flag'
+      )
+    return None
+  field, value = fields[regions.source]
+  if not (flag or value):
+    raise UserError(f'regions.source is {source} but there is no file: give --boxes_file or {field}')
+  return pathlib.Path(flag or value)
+
+
+def _within_limits(name: str, candidates: Boxes, regions: Regions, *, note: str = '') -> DetectedBoxes:
+  """Applies the limits of the config to the boxes of one photo."""
+  boxes = box_geometry.select(candidates, **limits(regions))
+  best = float(np.max(candidates.scores, initial=-np.inf))
+  return DetectedBoxes(name, boxes, len(candidates), best, note=note)
+
+
+def _finder(regions: Regions, stored: Mapping[str, Boxes]) -> Callable[[str], DetectedBoxes]:
+  """Returns the function from the name of a photo to its boxes, for sources that do not open the photo.
+
+  Args:
+    regions: the config.
+    stored: the boxes of a file by name; {} for sources without a file.
+  """
+  if regions.source == Regions.RANDOM:
+    return functools.partial(_place_randomly, regions, stored)
+  if regions.source == Regions.UNIFORM:
+    grid = photo_boxes.uniform_grid(regions)
+    return lambda name: _within_limits(name, grid, regions)
+  return lambda name: _within_limits(name, stored.get(name, Boxes.empty()), regions)
+
+
+def _place_randomly(regions: Regions, imitated: Mapping[str, Boxes], name: str) -> DetectedBoxes:
+  # The limits come first, so that number and sizes are those of the boxes that the imitated source gives.
+  found = _within_limits(name, imitated.get(name, Boxes.empty()), regions)
+  digest = hashlib.sha256(f'{regions.random.seed}\0{name}'.encode()).digest()
+  generator = np.random.default_rng(int.from_bytes(digest[:8], 'little'))
+  return dataclasses.replace(found, boxes=box_geometry.scattered(found.boxes, generator))
+
+
+def _make_detection(regions: Regions) -> Callable[[Sequence[Photo]], list[DetectedBoxes]]:
+  """Loads the detector of a config and returns the function of a worker."""
+  return functools.partial(_detect, photo_boxes.load_detector(regions.detector), regions)
+
+
+def _detect(detector: BoxDetector, regions: Regions, photos: Sequence[Photo]) -> list[DetectedBoxes]:
+  """Returns the boxes of each photo; all photos go to the detector at once."""
+  decoded: dict[str, np.ndarray] = {}
+  failed: dict[str, str] = {}
+  for photo in photos:
+    try:
+      pixels = images.load_image(
+        photo.path,
+        apply_exif_orientation=regions.detector.apply_exif_orientation,
+        max_megapixels=regions.detector.max_megapixels,
+      )
+    except ImageError as error:
+      failed[photo.name] = str(error)
+    else:
+      decoded[photo.name] = detector.reduce(pixels)
+  boxes = dict(zip(decoded, detector.batch(list(decoded.values())), strict=True))
+  return [
+    DetectedBoxes(photo.name, errors=(failed[photo.name],))
+    if photo.name in failed
+    else _within_limits(photo.name, boxes[photo.name], regions, note=detector.note)
+    for photo in photos
+  ]

@@ -69,8 +69,7 @@ def run(
   plan = Plan('metrics', merged, tuple(inputs))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('metrics: %s is up to date, skipped', output)
-      return Artefact.open(output, 'metrics')
+      return writer.reuse('metrics')
     ks = tuple(config.evaluation.ks) or protocol.KS
     metrics = score(stored, queries, ks)
     if hard:

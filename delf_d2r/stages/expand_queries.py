@@ -67,8 +67,7 @@ def run(
   inputs = tuple(artefact.as_input(role) for role, artefact in {'reranked': reranked, **made_from}.items())
   with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
     if writer.finished:
-      logging.info('expanded queries: %s is up to date, skipped', output)
-      return Artefact.open(output, 'rankings')
+      return writer.reuse('expanded queries')
     stored = ranking_files.load(reranked.path)
     engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
     images = FeatureStore(features, distractors) if distractors else FeatureStore(features)

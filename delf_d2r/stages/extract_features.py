@@ -1,22 +1,26 @@
 """extract_features: photos and boxes to local features of every region, and query crops to theirs."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import logging
 
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import artefact_writer, records, shard_ledger
+from delf_d2r.data.artefacts import artefact_writer, feature_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
-from delf_d2r.data.artefacts.artefact_writer import ERRORS
+from delf_d2r.data.artefacts.artefact_writer import ERRORS, ArtefactWriter
+from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
+from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import registry
+from delf_d2r.extractors import region_extractor, registry
+from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import experiment_pb2, extraction_pb2
-from delf_d2r.runtime import progress, worker_pool
-from delf_d2r.stages.extraction_jobs import Job, Maker, Outcome
-from delf_d2r.stages.shared import unreadable
+from delf_d2r.runtime.worker_pool import Workers
+from delf_d2r.stages.shared import sharded
+from delf_d2r.stages.shared.sharded import JobBatch, Options, Outcome
 from delf_d2r.structures import Boxes
 
 
@@ -26,7 +30,7 @@ def run(
   output: pathlib.Path,
   *,
   boxes: Artefact | None,
-  workers: worker_pool.Workers = None,
+  workers: Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
@@ -43,6 +47,9 @@ def run(
     strict: stop at the first photo that cannot be decoded.
     redo: replace what another config made.
 
+  Returns:
+    The artefact.
+
   Raises:
     UserError: no photo could be decoded, or the output cannot be written.
     ImageError: with `strict`, for the first photo that cannot be decoded.
@@ -57,8 +64,9 @@ def run(
     Job(name, photos.path(name), boxes=found)
     for name, found in zip(photos.names, _boxes_of(photos.names, boxes), strict=True)
   )
-  options = _Options('index images', workers=workers, strict=strict, redo=redo)
-  return _extract(merged, inputs, jobs, len(photos), output, options)
+  return _extract(
+    merged, inputs, jobs, len(photos), output, what='index images', options=Options(workers, strict, redo)
+  )
 
 
 def run_queries(
@@ -66,25 +74,43 @@ def run_queries(
   queries: Queries,
   output: pathlib.Path,
   *,
-  workers: worker_pool.Workers = None,
+  workers: Workers = None,
   strict: bool = False,
   redo: bool = False,
 ) -> Artefact:
   """Extracts the query images, each cut to its box first; records carry the queries' names.
 
-  Arguments and errors as of `run`.
+  Arguments and errors are those of `run`.
   """
   merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
   jobs = [Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
   inputs = [queries.as_input()]
-  options = _Options('query images', workers=workers, strict=strict, redo=redo)
-  return _extract(merged, inputs, jobs, len(jobs), output, options)
+  return _extract(
+    merged, inputs, jobs, len(jobs), output, what='query images', options=Options(workers, strict, redo)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One photo to extract.
+
+  Attributes:
+    name: of the photo or the query.
+    path: the photo.
+    boxes: those of an index image; None for a query.
+    query: the query; None for an index image.
+  """
+
+  name: str
+  path: pathlib.Path
+  boxes: Boxes | None = None
+  query: QueryGroundTruth | None = None
 
 
 def _boxes_of(names: Sequence[str], artefact: Artefact | None) -> Iterator[Boxes]:
   """Yields the boxes of every name.
 
-  They come in the order of the names, most likely; boxes of other names are kept until these are asked for.
+  They are most likely stored in the order of the names; boxes of other names are kept until they are needed.
   """
   stored = map(records.decode_boxes, artefact.records() if artefact else ())
   failed = {error['name'] for error in artefact_writer.read_errors(artefact)}
@@ -95,91 +121,102 @@ def _boxes_of(names: Sequence[str], artefact: Artefact | None) -> Iterator[Boxes
     yield kept.pop(name, Boxes.empty())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-  what: str
-  workers: worker_pool.Workers
-  strict: bool
-  redo: bool
-
-
 def _extract(
   config: experiment_pb2.ExperimentConfig,
   inputs: Sequence[Input],
   jobs: Iterable[Job],
   total: int,
   output: pathlib.Path,
-  options: _Options,
+  *,
+  what: str,
+  options: Options,
 ) -> Artefact:
-  what = options.what
-  plan = Plan('features', config, (*inputs, *_models(config.extraction)))
+  extraction = config.extraction
+  plan = Plan('features', config, (*inputs, *_model_inputs(extraction)))
   with artefact_writer.writing(output, plan, redo=options.redo) as writer:
     if writer.finished:
-      logging.info('features of %s: %s is up to date, skipped', what, output)
-      return Artefact.open(output, 'features')
-    shards = list(writer.ledger.missing(total, config.extraction.images_per_shard))
-    left = sum(len(shard.items) for shard in shards)
-    done = total - left
-    if writer.resumed:
-      logging.info('features of %s: going on, %d of %d are done', what, done, total)
-    note = ''
-    outcomes = worker_pool.map_groups(
-      Maker(config.extraction),
-      ([job] for job in shard_ledger.items_of(shards, jobs)),
-      num_groups=left,
-      workers=options.workers,
-      lost=lambda job, reason: Outcome(job.name, error=f'{job.path}: {reason}'),
-      uses_network=registry.record(config.extraction.extractor).uses_network,
+      return writer.reuse(f'features of {what}')
+    batch = JobBatch(
+      jobs,
+      total,
+      make_function=functools.partial(_make_extraction, extraction),
+      lost=lambda job, reason: Outcome(job.name, errors=(f'{job.path}: {reason}',)),
+      uses_network=registry.record(extraction.extractor).uses_network,
     )
-    with progress.bar(total=total, what=f'features of {what}', unit='images', done=done) as bar:
-      for shard in shards:
-        with writer.ledger.write(shard) as file:
-          for _ in shard.items:
-            outcome = next(outcomes)
-            _keep(outcome, file, options.strict)
-            if outcome.note and not note:
-              logging.warning('%s: %s', outcome.name, outcome.note)
-              note = outcome.note
-            bar.update()
-    _require_features(writer, what, note)
+    remarks = _Remarks()
+    sharded.write_records(
+      writer,
+      batch,
+      what=f'features of {what}',
+      per_shard=extraction.images_per_shard,
+      options=options,
+      observe=remarks.add,
+    )
+    _require_features(writer, what, remarks.note)
     artefact = writer.finish()
-  _tell(artefact, what)
+  _log_counts(artefact, what)
   return artefact
 
 
-def _models(config: extraction_pb2.ExtractionConfig) -> list[Input]:
-  """The files of a network and its PCA: other weights at the same place make features stale."""
+def _model_inputs(config: extraction_pb2.ExtractionConfig) -> list[Input]:
+  """Returns the files of a network and its PCA: other weights at the same place make features stale."""
   return [Input(role, files.fingerprint(path), path) for role, path in registry.model_files(config).items()]
 
 
-def _keep(outcome: Outcome, file: shard_ledger.ShardWriter, strict: bool) -> None:
-  if outcome.error:
-    unreadable.leave_out(file, outcome.name, outcome.error, strict=strict)
-    return
-  file.add(
-    outcome.record,
-    images=1,
-    features=outcome.features,
-    whole_features=outcome.whole_features,
-    regions=outcome.regions,
-    without_features=not outcome.features,
-  )
+def _make_extraction(config: extraction_pb2.ExtractionConfig) -> Callable[[Sequence[Job]], list[Outcome]]:
+  """Builds the extractor of a config and returns the function of a worker."""
+  extractor = region_extractor.build(config)
+  return lambda jobs: [_extract_one(extractor, config, job) for job in jobs]
 
 
-def _require_features(writer: artefact_writer.ArtefactWriter, what: str, note: str) -> None:
-  """Refuses to finish an artefact that nothing can be found with."""
-  unreadable.require_some(writer, what)
-  if not writer.ledger.counts['features']:
-    images = writer.ledger.counts['images']
+def _extract_one(extractor: RegionExtractor, config: extraction_pb2.ExtractionConfig, job: Job) -> Outcome:
+  """Decodes one photo and extracts its features."""
+  try:
+    pixels = images.load_image(
+      job.path,
+      apply_exif_orientation=config.apply_exif_orientation,
+      max_megapixels=config.max_megapixels,
+    )
+    if job.query:
+      found = extractor.extract_query(job.name, pixels, job.query.box_for(*pixels.shape[:2]))
+    else:
+      found = extractor.extract(job.name, pixels, job.boxes)
+  except UserError as error:
+    return Outcome(job.name, errors=(str(error),))
+  note = '' if len(found.features) else extractor.note
+  return Outcome(job.name, records.encode_features(found), feature_files.counts(found), note=note)
+
+
+class _Remarks:
+  """The first note of a photo in this run, which is logged at once.
+
+  Attributes:
+    note: why an image has no features; '' so far.
+  """
+
+  def __init__(self):
+    self.note = ''
+
+  def add(self, outcome: Outcome) -> None:
+    if outcome.note and not self.note:
+      logging.warning('%s: %s', outcome.name, outcome.note)
+      self.note = outcome.note
+
+
+def _require_features(writer: ArtefactWriter, what: str, note: str) -> None:
+  """Raises UserError, and removes what was written, if nothing can be found with the artefact."""
+  sharded.require_some(writer, what)
+  counts = writer.ledger.counts
+  if not counts['features']:
     writer.discard()
     remedy = note or (
       'Lower extraction.min_attention or root_sift.contrast_threshold, or let small photos be enlarged by'
       ' extraction.min_image_size'
     )
-    raise UserError(f'no features at all in {images} {what}. {remedy}')
+    raise UserError(f'no features at all in {counts["images"]} {what}. {remedy}')
 
 
-def _tell(artefact: Artefact, what: str) -> None:
+def _log_counts(artefact: Artefact, what: str) -> None:
   names = ('features', 'regions', 'images', 'without_features', 'failed')
   logging.info(
     'features of %s: %d features in %d regions of %d photos; %d without features, %d could not be read',

@@ -60,8 +60,7 @@ def run(
   )
   with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
     if writer.finished:
-      logging.info('fused rankings: %s is up to date, skipped', output)
-      return Artefact.open(output, 'rankings')
+      return writer.reuse('fused rankings')
     places = {name: position for position, name in enumerate(stored[0].image_names)}
     to_first = np.array([places[name] for name in stored[1].image_names], np.int64)
     fused = [

@@ -1,16 +1,21 @@
-"""Features of fewer boxes: what extract_features gives under other limits, without extracting again."""
+"""limit_regions: features of fewer boxes, as extract_features gives them under stricter limits.
+
+It has no command of its own: threshold_curve uses it in place of one extraction for each limit.
+"""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
-from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, feature_files, records
+from delf_d2r.data.artefacts import artefact_writer, feature_files, records, shard_ledger
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import ArtefactError
 from delf_d2r.extractors.photo_boxes import limits
 from delf_d2r.geometry import boxes as box_geometry
-from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos import experiment_pb2, regions_pb2
+from delf_d2r.stages.shared import sharded
+from delf_d2r.stages.shared.sharded import Outcome
 from delf_d2r.structures import Boxes
 
 _IMAGES_PER_SHARD = 1024
@@ -24,7 +29,7 @@ def run(
   *,
   redo: bool = False,
 ) -> Artefact:
-  """Keeps the whole of every image and those of its boxes that the limits of `config.regions` leave.
+  """Keeps the whole of every image and those of its boxes that are within the limits of `config.regions`.
 
   Args:
     config: its part `regions` has limits at least as strict as those of `boxes`.
@@ -32,6 +37,9 @@ def run(
     boxes: what detect_boxes made.
     output: the artefact directory.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     ArtefactError: the features are those of other boxes.
@@ -44,19 +52,26 @@ def run(
       f' {boxes.path} are {boxes.manifest.fingerprint}. Give the boxes that belong to the features'
     )
   merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction, regions=config.regions)
-  inputs = (features.input('images'), boxes.as_input('boxes'), features.as_input('features'))
+  inputs = (features.require_input('images'), boxes.as_input('boxes'), features.as_input('features'))
   with artefact_writer.writing(output, Plan('features', merged, inputs), redo=redo) as writer:
     if writer.finished:
-      logging.info('features of fewer boxes: %s is up to date, skipped', output)
-      return Artefact.open(output, 'features')
+      return writer.reuse('features of fewer boxes')
     boxes_of = dict(map(records.decode_boxes, boxes.records()))
-    stream = enumerate(features.records())
-    for shard in writer.ledger.missing(features.counts['images'], _IMAGES_PER_SHARD):
-      with writer.ledger.write(shard) as file:
-        for item in shard.items:
-          # Records of shards that an earlier run finished are passed over without being parsed.
-          image = records.decode_features(next(data for position, data in stream if position == item))
-          kept = box_geometry.selected(boxes_of.get(image.name, Boxes.empty()), **limits(config.regions))
-          fewer = image.take_regions([0, *(1 + np.array(kept, int))])
-          feature_files.add(file, fewer)
+    sharded.write_results(
+      writer,
+      lambda shards: (
+        _limit(data, boxes_of, config.regions) for data in shard_ledger.items_of(shards, features.records())
+      ),
+      total=features.counts['images'],
+      per_shard=_IMAGES_PER_SHARD,
+      what='features of fewer boxes',
+    )
     return writer.finish(upstream=features)
+
+
+def _limit(data: bytes, boxes_of: Mapping[str, Boxes], regions: regions_pb2.RegionsConfig) -> Outcome:
+  """Returns the record of one image with the regions within the limits."""
+  image = records.decode_features(data)
+  kept = box_geometry.selected(boxes_of.get(image.name, Boxes.empty()), **limits(regions))
+  fewer = image.take_regions([0, *(1 + np.array(kept, int))])
+  return Outcome(fewer.name, records.encode_features(fewer), feature_files.counts(fewer))

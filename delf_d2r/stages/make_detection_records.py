@@ -20,7 +20,8 @@ from delf_d2r.errors import ImageError, UserError
 from delf_d2r.extractors import resize
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
 from delf_d2r.stages.shared import detection_writing
-from delf_d2r.stages.shared.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+from delf_d2r.stages.shared.detection_writing import KIND, PARTS
+from delf_d2r.stages.shared.sharded import DEFAULTS, JobBatch, Options, Outcome
 
 Config = detection_data_pb2.DetectionRecordsConfig
 
@@ -95,7 +96,7 @@ def run(
       made[part] = detection_writing.write(
         output / part,
         Plan(KIND, merged, (*inputs, Input('part', part, pathlib.Path(part)))),
-        functools.partial(Work, jobs[part], _Maker(settings, classes)),
+        functools.partial(_batch, jobs[part], settings, classes),
         what=f'detection records ({part})',
         classes=classes,
         per_shard=settings.images_per_shard,
@@ -142,15 +143,18 @@ def _require_disjoint(train, validation, boxes_path, validation_boxes_path) -> N
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Maker:
-  """Makes the function that a worker runs."""
+def _batch(jobs: Sequence[_Job], settings: Config, classes: Sequence[str]) -> JobBatch[_Job, Outcome]:
+  return JobBatch(
+    jobs,
+    total=len(jobs),
+    make_function=functools.partial(_make_function, settings, classes),
+    lost=lambda job, reason: Outcome(job.photo.name, errors=(f'{job.photo.name}: {reason}',)),
+  )
 
-  settings: Config
-  classes: Sequence[str]
 
-  def __call__(self) -> Callable[[_Job], Outcome]:
-    return lambda job: _outcome(job, self.settings, self.classes)
+def _make_function(settings: Config, classes: Sequence[str]) -> Callable[[Sequence[_Job]], list[Outcome]]:
+  """Returns the function of a worker."""
+  return lambda jobs: [_outcome(job, settings, classes) for job in jobs]
 
 
 def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
@@ -180,7 +184,7 @@ def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
     groups=photo.groups,
   )
   counts |= {'boxes': len(photo), 'without_boxes': int(is_negative)}
-  return Outcome(photo.name, detection_examples.encode(example), counts, tuple(errors))
+  return Outcome(photo.name, detection_examples.encode(example), {'images': 1, **counts}, tuple(errors))
 
 
 def _encoded(path: pathlib.Path, settings: Config) -> tuple[bytes, str, tuple[int, int]]:

@@ -20,17 +20,14 @@ from delf_d2r.errors import ImageError, UserError
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
 from delf_d2r.runtime import worker_pool
 from delf_d2r.stages.shared import detection_writing
-from delf_d2r.stages.shared.detection_writing import DEFAULTS, KIND, PARTS, Options, Outcome, Work
+from delf_d2r.stages.shared.detection_writing import KIND, PARTS
+from delf_d2r.stages.shared.sharded import DEFAULTS, JobBatch, Options, Outcome
 
 Config = detection_data_pb2.DetectionScenesConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class _Unusable:
-  """A photo of which something, or all, cannot be used."""
-
-  name: str
-  errors: tuple[str, ...]
+# The number of a scene to compose, or the outcome of a photo that cannot be used.
+_SceneJob = int | Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def run(
     part: detection_writing.write(
       output / part,
       Plan(KIND, merged, (*inputs, Input('part', part, pathlib.Path(part)))),
-      functools.partial(_work, part, parts[part], settings, options),
+      functools.partial(_prepare, part, parts[part], settings, options),
       what=f'detection scenes ({part})',
       classes=(DEFAULT_CLASS,),
       per_shard=settings.scenes_per_shard,
@@ -137,31 +134,44 @@ def _require_sources(part: str, objects: Sequence, backgrounds: Sequence) -> Non
     )
 
 
-def _work(name: str, part: _Part, settings: Config, options: Options) -> Work:
-  """Looks at every photo once: what cannot be decoded is not composed of."""
-  paths = [photo.path for photo in part.objects if len(photo)] + [path for _, path in part.backgrounds]
-  workers = min(options.workers or worker_pool.available_cores(), max(len(paths), 1))
-  errors = dict(zip(paths, worker_pool.map_ordered(_make_check, paths, workers=workers), strict=True))
+def _prepare(name: str, part: _Part, settings: Config, options: Options) -> JobBatch[_SceneJob, Outcome]:
+  """Decodes every photo of a part once, and returns its scenes, composed of those that can be decoded."""
+  paths = [photo.path for photo in part.objects if photo.path is not None and len(photo)]
+  paths += [path for _, path in part.backgrounds]
+  found = worker_pool.map_groups(
+    _make_check,
+    ([path] for path in paths),
+    num_groups=len(paths),
+    workers=options.workers,
+    lost=lambda path, reason: f'{path}: {reason}',
+  )
+  errors: dict[pathlib.Path | None, str] = dict(zip(paths, found, strict=True))
   unusable = []
   for photo in part.objects:
     problems = (*photo.problems, *filter(None, (errors.get(photo.path),)))
     if problems:
-      unusable.append(_Unusable(photo.name, problems))
-  unusable += [_Unusable(name, (errors[path],)) for name, path in part.backgrounds if errors[path]]
+      unusable.append(Outcome(photo.name, errors=problems))
+  unusable += [Outcome(name, errors=(errors[path],)) for name, path in part.backgrounds if errors[path]]
   sources = SceneSources(
     tuple(photo for photo in part.objects if len(photo) and not errors[photo.path]),
     tuple(path for _, path in part.backgrounds if not errors[path]),
   )
   _require_sources(name, sources.objects, sources.backgrounds)
-  return Work([*unusable, *part.scenes], _Maker(settings, sources))
+  jobs: list[_SceneJob] = [*unusable, *part.scenes]
+  return JobBatch(
+    jobs,
+    total=len(jobs),
+    make_function=functools.partial(_make_function, settings, sources),
+    lost=lambda job, reason: Outcome(f'scene {job}', errors=(f'scene {job}: {reason}',)),
+  )
 
 
-def _make_check() -> Callable[[pathlib.Path], str]:
-  return _check
+def _make_check() -> Callable[[Sequence[pathlib.Path]], list[str]]:
+  return lambda paths: list(map(_check, paths))
 
 
 def _check(path: pathlib.Path) -> str:
-  """Why a photo cannot be decoded; '' if it can."""
+  """Returns why a photo cannot be decoded; '' if it can."""
   try:
     images.load_image(path)
   except ImageError as error:
@@ -169,20 +179,14 @@ def _check(path: pathlib.Path) -> str:
   return ''
 
 
-@dataclasses.dataclass(frozen=True)
-class _Maker:
-  """Makes the function that a worker runs."""
-
-  settings: Config
-  sources: SceneSources
-
-  def __call__(self) -> Callable[[_Unusable | int], Outcome]:
-    return lambda job: _outcome(job, self.settings, self.sources)
+def _make_function(settings: Config, sources: SceneSources) -> Callable[[Sequence[_SceneJob]], list[Outcome]]:
+  """Returns the function of a worker."""
+  return lambda jobs: [_outcome(job, settings, sources) for job in jobs]
 
 
-def _outcome(job: _Unusable | int, settings: Config, sources: SceneSources) -> Outcome:
-  if isinstance(job, _Unusable):
-    return Outcome(job.name, errors=job.errors)
+def _outcome(job: _SceneJob, settings: Config, sources: SceneSources) -> Outcome:
+  if isinstance(job, Outcome):
+    return job
   scene = composed_scenes.compose(sources, settings, job)
   height, width = scene.pixels.shape[:2]
   example = DetectionExample(
@@ -197,5 +201,10 @@ def _outcome(job: _Unusable | int, settings: Config, sources: SceneSources) -> O
     texts=(DEFAULT_CLASS,) * len(scene.boxes),
     groups=scene.groups,
   )
-  counts = {'boxes': len(scene.boxes), 'without_boxes': int(not len(scene.boxes)), f'{scene.kind}_scenes': 1}
+  counts = {
+    'images': 1,
+    'boxes': len(scene.boxes),
+    'without_boxes': int(not len(scene.boxes)),
+    f'{scene.kind}_scenes': 1,
+  }
   return Outcome(example.name, detection_examples.encode(example), counts)

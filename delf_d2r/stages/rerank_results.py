@@ -1,25 +1,34 @@
-"""rerank_results: the head of each ranking in the order of what spatial verification finds."""
+"""rerank_results: spatial verification of the head of each ranking, and the order that it gives.
+
+Images that a protocol calls junk may be left out of the head: `verification.junk`. The tensorflow/models DELF
+code verifies the first images that are not junk, once for Medium and once for Hard, and takes the numbers of
+each protocol from its own order (docs/reference.md 4.7).
+"""
 
 import concurrent.futures
 import functools
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 from threadpoolctl import threadpool_limits
 
 from delf_d2r.data.artefacts import artefact_writer, match_records, ranking_files
-from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.artefacts.match_records import QueryMatches
 from delf_d2r.data.artefacts.ranking_files import StoredRankings
+from delf_d2r.data.ground_truth import ground_truth, resolved
 from delf_d2r.errors import UserError
+from delf_d2r.evaluation import protocol as protocols
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.runtime import progress, worker_pool
-from delf_d2r.stages import skipped_junk
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages.shared import sharded
 from delf_d2r.stages.shared.compatibility import is_same_extractor, require_same_extractor
+from delf_d2r.stages.shared.sharded import Outcome
 from delf_d2r.structures import LocalFeatures, Match, Ranking
 from delf_d2r.verifier import Verifier, features_to_match, reordered, unmatchable
 
@@ -42,9 +51,9 @@ def run(
 ) -> Artefact:
   """Verifies the head of every ranking.
 
-  Verified images come first, those with most inliers ahead and ties as they stood; all others follow as they
-  stood. The artefact holds rankings and, in its shards, the inliers and the model of each pair of images
-  (match_records.py).
+  Verified images come first, those with most inliers ahead and ties in their order before; all others follow
+  in their order before. The artefact holds rankings and, in its shards, the inliers and the model of each
+  pair of images (match_records.py).
 
   Args:
     config: its part `verification` says how.
@@ -54,10 +63,13 @@ def run(
       extractor, as global descriptors need, of the same images and queries.
     output: the artefact directory.
     distractors: what extract_features made of the distractors in the rankings.
-    ground_truth_path: where `verification.junk` has junk skipped: what is junk.
-    protocol: with junk SKIP_EACH: `medium` or `hard`, whose junk is skipped.
-    workers: threads, which share out the images of a ranking; None: one for each core.
+    ground_truth_path: says which images are junk; needed only if `verification.junk` skips junk.
+    protocol: the protocol whose junk is skipped, `medium` or `hard`; needed only with junk SKIP_EACH.
+    workers: threads, which share the images of a ranking; None: one for each core.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: the estimator is not installed, features and rankings do not belong together, or the output
@@ -65,8 +77,8 @@ def run(
   """
   options = config.verification
   verifier = Verifier(options)
-  protocol = skipped_junk.protocol_of(options, each=protocol)
-  _require_belonging(rankings, features, query_features)
+  skipped = _skipped_protocol(options, each=protocol)
+  _require_origin(rankings, features, query_features)
   problem = unmatchable(features.config.extraction.extractor, options)
   if problem:
     raise UserError(f'{features.path}: {problem}')
@@ -75,16 +87,25 @@ def run(
     rankings.as_input('rankings'),
     features.as_input('features'),
     query_features.as_input('query_features'),
-    rankings.input('index'),
+    rankings.require_input('index'),
   ]
-  stores = [features]
+  index_features = [features]
   if distractors:
     inputs.append(distractors.as_input('distractor_features'))
-    stores.append(distractors)
-  junk = {}
-  if protocol:
-    inputs += skipped_junk.inputs(options, ground_truth_path, protocol)
-    junk = skipped_junk.of_queries(ground_truth_path, protocol, rankings, stored)
+    index_features.append(distractors)
+  junk: dict[str, np.ndarray] = {}
+  if skipped:
+    if ground_truth_path is None:
+      raise UserError(
+        'verification.junk has junk skipped, but without --ground_truth nothing is known to be junk. Give it,'
+        ' or set verification.junk: LIKE_OTHERS'
+      )
+    inputs.append(resolved.ground_truth_input(ground_truth_path))
+    if options.junk == VerificationConfig.SKIP_EACH:
+      # Two artefacts, one for each protocol, have this config.
+      inputs.append(Input('part', skipped, pathlib.Path(skipped)))
+    queries = resolved.resolved_queries(rankings, stored, ground_truth.load(ground_truth_path))
+    junk = {query.name: protocols.positives_and_junk(query, skipped)[1] for query in queries}
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(rankings.config)
   merged.verification.CopyFrom(options)
@@ -92,37 +113,26 @@ def run(
     merged.verification.extraction.CopyFrom(features.config.extraction)
   with artefact_writer.writing(output, Plan('rankings', merged, tuple(inputs)), redo=redo) as writer:
     if writer.finished:
-      logging.info('verified rankings: %s is up to date, skipped', output)
-      return Artefact.open(output, 'rankings')
-    stage = _Stage(
+      return writer.reuse('verified rankings')
+    verification = _QueryVerification(
       options,
       verifier,
       stored,
-      FeatureStore(*stores),
-      FeatureStore(query_features),
-      junk,
-      workers or worker_pool.available_cores(),
+      images=FeatureStore(*index_features),
+      queries=FeatureStore(query_features),
+      junk=junk,
+      threads=workers or worker_pool.available_cores(),
     )
-    shards = list(writer.ledger.missing(len(stored.rankings), options.queries_per_shard))
-    done = len(stored.rankings) - sum(len(shard.items) for shard in shards)
-    with (
-      stage,
-      progress.bar(total=len(stored.rankings), what='verify', unit='queries', done=done) as bar,
-    ):
-      for shard in shards:
-        with writer.ledger.write(shard) as file:
-          for item in shard.items:
-            found = stage.verify(item)
-            verified = sum(len(match) > 0 for match in found.matches)
-            file.add(
-              match_records.encode(found),
-              queries=1,
-              pairs=len(found.matches),
-              verified=verified,
-              inliers=sum(map(len, found.matches)),
-            )
-            bar.update()
-    _save(writer, stored, stage.milliseconds)
+    with verification:
+      sharded.write_results(
+        writer,
+        lambda shards: (verification.outcome(item) for shard in shards for item in shard.items),
+        total=len(stored.rankings),
+        per_shard=options.queries_per_shard,
+        what='verify',
+        unit='queries',
+      )
+    _save(writer, stored, verification.milliseconds)
     sizes = {'images': len(stored.image_names), 'distractors': rankings.counts.get('distractors', 0)}
     artefact = writer.finish(sizes, upstream=rankings)
   counts = artefact.counts
@@ -130,24 +140,62 @@ def run(
     'verified rankings: %d of %d pairs of images verified; a query took %.1f ms (median)',
     counts.get('verified', 0),
     counts.get('pairs', 0),
-    np.median(stage.milliseconds) if stage.milliseconds else 0,
+    np.median(verification.milliseconds) if verification.milliseconds else 0,
   )
   return artefact
 
 
-class _Stage:
-  """Verifies one query after the other, the images of each on several threads."""
+def _skipped_protocol(options: VerificationConfig, *, each: str | None) -> str | None:
+  """Returns the protocol whose junk is skipped, or None if none is skipped; for SKIP_EACH it is `each`.
+
+  Raises:
+    UserError: SKIP_EACH without `each`.
+  """
+  if options.junk == VerificationConfig.SKIP_EACH:
+    if each is None:
+      raise UserError(
+        'verification.junk: SKIP_EACH makes two rankings, as run_experiment does. Verify with SKIP_MEDIUM and'
+        ' with SKIP_HARD, each into an --output of its own, and give both to evaluate_retrieval'
+      )
+    return each
+  if options.junk == VerificationConfig.LIKE_OTHERS and options.compat:
+    logging.warning(
+      'verification.compat: junk takes up places among the first %d images; the tensorflow/models DELF code'
+      ' leaves out the junk of the protocol that it scores. For its numbers set verification.junk: SKIP_EACH',
+      options.num_images,
+    )
+  return {VerificationConfig.SKIP_MEDIUM: 'medium', VerificationConfig.SKIP_HARD: 'hard'}.get(options.junk)
+
+
+class _QueryVerification:
+  """Verifies one query after another, the images of each on several threads; a context manager.
+
+  Attributes:
+    milliseconds: of each query that was verified.
+  """
 
   def __init__(
     self,
     options: VerificationConfig,
     verifier: Verifier,
     stored: StoredRankings,
+    *,
     images: FeatureStore,
     queries: FeatureStore,
-    junk: dict[str, np.ndarray],
+    junk: Mapping[str, np.ndarray],
     threads: int,
   ):
+    """Takes what to verify.
+
+    Args:
+      options: the config.
+      verifier: of that config.
+      stored: the rankings.
+      images: the features of the index images.
+      queries: the features of the queries.
+      junk: int64 [J] by query: the image ids to skip.
+      threads: how many.
+    """
     self.milliseconds: list[float] = []
     self._options = options
     self._stored = stored
@@ -158,9 +206,9 @@ class _Stage:
     self._threads = threads
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(self._read_features)
 
-  def __enter__(self):
-    # Threads share out the images; those of the matrix product within would only fight them for the cores,
-    # and its sums would depend on how many there are.
+  def __enter__(self) -> '_QueryVerification':
+    # The threads share the images. Threads of the matrix products within would only compete with them for the
+    # cores, and the sums would depend on their number.
     self._limits = threadpool_limits(1, user_api='blas')
     self._pool = concurrent.futures.ThreadPoolExecutor(self._threads)
     return self
@@ -169,8 +217,19 @@ class _Stage:
     self._pool.shutdown(cancel_futures=True)
     self._limits.restore_original_limits()
 
-  def verify(self, number: int) -> QueryMatches:
-    """The matches of query `number` with the images at the head of its ranking."""
+  def outcome(self, number: int) -> Outcome:
+    """Returns the matches of query `number` as a record."""
+    found = self._verify(number)
+    counts = {
+      'queries': 1,
+      'pairs': len(found.matches),
+      'verified': sum(len(match) > 0 for match in found.matches),
+      'inliers': sum(map(len, found.matches)),
+    }
+    return Outcome(found.query, match_records.encode(found), counts)
+
+  def _verify(self, number: int) -> QueryMatches:
+    """Returns the matches of query `number` with the images at the head of its ranking."""
     ranking = self._stored.rankings[number]
     started = time.perf_counter()
     query = self._queries.read(ranking.query, position=number).features
@@ -193,7 +252,8 @@ class _Stage:
     return features_to_match(found, self._options)
 
 
-def _require_belonging(rankings: Artefact, features: Artefact, query_features: Artefact) -> None:
+def _require_origin(rankings: Artefact, features: Artefact, query_features: Artefact) -> None:
+  """Raises UserError unless the rankings can be verified with these features."""
   require_same_extractor(
     features.config.extraction,
     features.path,
@@ -203,8 +263,9 @@ def _require_belonging(rankings: Artefact, features: Artefact, query_features: A
   )
   if rankings.input('rankings'):
     raise UserError(f'{rankings.path}: these rankings are verified already. Give what search_index made')
-  expected, found = rankings.input('query_features'), query_features.as_input('query_features')
-  # Features of another extractor are told by the names of images and queries alone.
+  expected = rankings.require_input('query_features')
+  found = query_features.as_input('query_features')
+  # Features of another extractor can be compared by the names of their images and queries only.
   if (
     is_same_extractor(query_features.config.extraction, rankings.config.extraction)
     and expected.fingerprint != found.fingerprint
@@ -215,8 +276,10 @@ def _require_belonging(rankings: Artefact, features: Artefact, query_features: A
     )
 
 
-def _save(writer: artefact_writer.ArtefactWriter, stored: StoredRankings, milliseconds: list[float]) -> None:
-  # From the shards, so that queries of an earlier, killed run are here too.
+def _save(
+  writer: artefact_writer.ArtefactWriter, stored: StoredRankings, milliseconds: Sequence[float]
+) -> None:
+  # The matches are read from the shards, which include the queries of an earlier run that was killed.
   found = map(match_records.decode, writer.ledger.records())
   rankings = [
     reordered(ranking, query.matches) for ranking, query in zip(stored.rankings, found, strict=True)

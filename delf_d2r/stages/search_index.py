@@ -48,8 +48,7 @@ def run(
   plan = Plan('rankings', merged, (index.as_input('index'), query_features.as_input('query_features')))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('rankings: %s is up to date, skipped', output)
-      return Artefact.open(output, 'rankings')
+      return writer.reuse('rankings')
     engine = SearchEngine.load(index.path, aggregation=merged.aggregation)
     if warm:
       engine.preload(progress.callback('index into memory'))

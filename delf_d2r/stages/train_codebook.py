@@ -41,8 +41,7 @@ def run(
   _require_enough(min(available, most_descriptors(options) or available), options.num_words, features)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('codebook: %s is up to date, skipped', output)
-      return Artefact.open(output, 'codebook')
+      return writer.reuse('codebook')
     if options.source == codebook_pb2.CodebookConfig.ORIGIN:
       dimensions = next(feature_files.read(features)).features.dimensions
       codebook_files.save_centroids(np.zeros((1, dimensions)), output)

@@ -3,8 +3,6 @@
 import pathlib
 from collections.abc import Callable
 
-from absl import logging
-
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
@@ -64,8 +62,7 @@ def run(
     inputs.append(validation.as_input('validation photos'))
   with artefact_writer.writing(output, Plan(KIND, config, tuple(inputs)), redo=redo) as writer:
     if writer.finished:
-      logging.info('delf: %s is up to date, skipped', output)
-      return Artefact.open(output, KIND)
+      return writer.reuse('delf')
     if examples.classes:
       files.write_atomically(output / CLASSES, ''.join(f'{name}\n' for name in examples.classes))
     _train(config.training, examples, validation, output, strategy, writes=True)
@@ -105,7 +102,7 @@ def _prepare(config, photos, validation_photos, classes):
 
 def _train(config: Config, examples: Examples, validation: Examples | None, output, strategy, *, writes):
   """One process of a training."""
-  from delf_d2r.models.delf import encoder_start, training, training_data, training_summaries
+  from delf_d2r.models.delf import encoder_init, training, training_data, training_summaries
   from delf_d2r.models.training import checkpoints
 
   trainer = training.Trainer(config, strategy)
@@ -114,7 +111,7 @@ def _train(config: Config, examples: Examples, validation: Examples | None, outp
 
   def begin() -> None:
     if config.encoder_start == Config.WHITENING:
-      encoder_start.whiten(trainer.model, config, data)
+      encoder_init.whiten(trainer.model, config, data)
 
   def picture(batch, done: int) -> None:
     summaries.attention(trainer.model, trainer.local_part(batch)['images'], done)
@@ -159,7 +156,7 @@ def _validator(config: Config, trainer, validation: Examples) -> Callable[[], di
   from delf_d2r.models.delf import current_features
 
   measure = RetrievalValidation(options, validation, seed=config.seed)
-  describe = current_features.describer(
+  describe = current_features.make_descriptor_fn(
     trainer.model, scales=options.scales, max_features=options.max_features
   )
   return lambda: {'retrieval_map': measure(describe)}

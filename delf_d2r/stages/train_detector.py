@@ -65,8 +65,7 @@ def run(
     inputs.append(validation.as_input('validation records'))
   with artefact_writer.writing(output, Plan(KIND, merged, tuple(inputs)), redo=redo) as writer:
     if writer.finished:
-      logging.info('detector: %s is up to date, skipped', output)
-      return Artefact.open(output, KIND)
+      return writer.reuse('detector')
     _train(training, examples, validation, output, strategy, writes=True)
     return writer.finish({'steps': training.steps, 'photos': len(examples)})
 

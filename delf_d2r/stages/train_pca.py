@@ -35,8 +35,7 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
   plan = Plan(KIND, merged, (features.as_input('features'),))
   with artefact_writer.writing(output, plan, redo=redo) as writer:
     if writer.finished:
-      logging.info('pca: %s is up to date, skipped', output)
-      return Artefact.open(output, KIND)
+      return writer.reuse('pca')
     covariance = _covariance(features)
     pca = covariance.pca()
     pca_files.save(pca, output)

@@ -44,8 +44,7 @@ def run(
   inputs = (features.as_input('features'), _as_input(groups, labels_path or features.path))
   with artefact_writer.writing(output, Plan(train_pca.KIND, merged, inputs), redo=redo) as writer:
     if writer.finished:
-      logging.info('whitening: %s is up to date, skipped', output)
-      return Artefact.open(output, train_pca.KIND)
+      return writer.reuse('whitening')
     # Photos of nothing known say nothing of how objects differ.
     labelled = np.unique(np.concatenate(groups))
     groups = [np.searchsorted(labelled, group) for group in groups]

@@ -10,7 +10,7 @@ from support.run_files import contents
 
 from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UserError
-from delf_d2r.stages import build_index, index_segments
+from delf_d2r.stages import build_index
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +96,14 @@ def test_segment_that_kills_every_worker_stops_the_build_and_keeps_the_others(po
 
 def test_shard_damaged_under_way_is_named(pool, folder, build, tmp_path, monkeypatch):
   [shard] = folder.glob('descriptors/descriptors-00002-of-*.tfrecord')
-  whole, jobs = shard.read_bytes(), index_segments.jobs
+  whole, jobs = shard.read_bytes(), build_index.segment_jobs
 
   def damaging(*arguments):
     shard.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
     return jobs(*arguments)
 
   with monkeypatch.context() as context:
-    context.setattr(index_segments, 'jobs', damaging)
+    context.setattr(build_index, 'segment_jobs', damaging)
     with pytest.raises(ArtefactError, match=rf'{shard}: damaged at byte'):
       build(pool)
   shard.write_bytes(whole)

@@ -19,7 +19,7 @@ from delf_d2r.data.artefacts import artefact_writer, records
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.stages import aggregate_features, detect_boxes, extract_features
-from delf_d2r.stages.box_sources import BoxSource
+from delf_d2r.stages.detect_boxes import BoxSource
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEADLY = '13.png'
@@ -48,7 +48,7 @@ def test_stages_make_the_bytes_of_one_process(pool, settings, extracted, undistu
 
 def test_detection_makes_the_bytes_of_one_process(pool, dataset, monkeypatch, tmp_path):
   source = BoxSource(lambda: clusters.detecting, (), images_per_shard=8, photos_at_once=3, uses_network=True)
-  monkeypatch.setattr(detect_boxes.box_sources, 'build', lambda *arguments, **options: source)
+  monkeypatch.setattr(detect_boxes, 'build_source', lambda *arguments, **options: source)
   regions = config.default('regions')
   for name, workers in (('here', 1), ('there', pool)):
     made = detect_boxes.run(regions, dataset, tmp_path / name, workers=workers)

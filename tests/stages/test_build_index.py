@@ -15,7 +15,7 @@ from support.run_files import contents
 from delf_d2r.data.artefacts import index_files, tfrecord
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import InvertedIndex
-from delf_d2r.stages import build_index, index_segments
+from delf_d2r.stages import build_index
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 
@@ -126,19 +126,19 @@ def test_killed_and_resumed(tmp_path):
 def test_process_that_is_killed(tmp_path, monkeypatch):
   case = Case(tmp_path)
   with monkeypatch.context() as context:
-    context.setattr(index_segments, 'Maker', Deadly)
+    context.setattr(build_index, 'SegmentWorkerFactory', Deadly)
     with pytest.raises(UserError, match=r'one of 2 worker processes died.*Run the same command again'):
       case.build(workers=2)
   assert inverted(case.build(workers=1)) == case.expected()
 
 
-class Deadly(index_segments.Maker):
+class Deadly(build_index.SegmentWorkerFactory):
   """Of two processes the one that gets the third segment is killed."""
 
-  def _make(self, job):
+  def make(self, job):
     if job.number == 2:
       os.kill(os.getpid(), signal.SIGKILL)
-    super()._make(job)
+    super().make(job)
 
 
 def flip(path, position):
@@ -157,14 +157,14 @@ def test_damaged_shard_is_named(tmp_path):
 
 def test_shard_damaged_under_way_is_named_by_the_worker(tmp_path, monkeypatch):
   case = Case(tmp_path)
-  jobs = index_segments.jobs
+  jobs = build_index.segment_jobs
 
   def damaging(*arguments):
     flip(shard, -20)
     return jobs(*arguments)
 
   [shard] = tmp_path.glob('descriptors/descriptors-00002-of-*.tfrecord')
-  monkeypatch.setattr(index_segments, 'jobs', damaging)
+  monkeypatch.setattr(build_index, 'segment_jobs', damaging)
   with pytest.raises(ArtefactError, match=rf'{shard}: damaged at byte'):
     case.build(workers=2)
 
@@ -180,8 +180,8 @@ def test_record_of_something_else_is_named_with_its_shard(tmp_path):
 @pytest.mark.parametrize('regional', [False, True])
 def test_jobs_share_out_all_entries(tmp_path, regional):
   case = Case(tmp_path, regional=regional)
-  survey = index_segments.Survey.of([case.descriptors])
-  jobs = index_segments.jobs(survey, tmp_path)
+  catalog = build_index.DescriptorCatalog.of([case.descriptors])
+  jobs = build_index.segment_jobs(catalog, tmp_path)
   assert [job.entries for job in jobs[:-1]] == [material.SEGMENT] * (len(jobs) - 1)
   found = [descriptor for job in jobs for descriptor in job.descriptors()]
   expected = [descriptor for image in case.images for descriptor in image.descriptors]

@@ -17,7 +17,8 @@ from delf_d2r.data.scenes import composed_scenes
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.errors import ArtefactError, ConfigError, ImageError, UserError
 from delf_d2r.stages import make_detection_records, make_detection_scenes
-from delf_d2r.stages.shared.detection_writing import CONTACT_SHEET, KIND, LABEL_MAP, Options
+from delf_d2r.stages.shared.detection_writing import CONTACT_SHEET, KIND, LABEL_MAP
+from delf_d2r.stages.shared.sharded import Options
 
 ONE = Options(workers=1)
 HEADER = 'image,ymin,xmin,ymax,xmax,class,group\n'

@@ -14,7 +14,7 @@ from support.processes import wait_until
 
 from delf_d2r.errors import ImageError
 from delf_d2r.runtime import worker_pool
-from delf_d2r.stages.box_sources import Found
+from delf_d2r.stages.detect_boxes import DetectedBoxes
 from delf_d2r.structures import Boxes
 
 NODE = {'num_cpus': 1, 'object_store_memory': 80 << 20, 'node_ip_address': '127.0.0.1'}
@@ -45,7 +45,7 @@ def detecting(photos):
     number = int(photo.path.stem) % 5
     low, high = np.full((number, 2), 0.25), np.linspace(0.5, 1, 2 * number).reshape(number, 2)
     boxes = np.concatenate([low, high], axis=1).astype(np.float32)
-    found.append(Found(photo.name, Boxes(boxes, np.linspace(1, 0.5, number, dtype=np.float32)), number))
+    found.append(DetectedBoxes(photo.name, Boxes(boxes, np.linspace(1, 0.5, number, dtype=np.float32)), number))
   return found
 
 

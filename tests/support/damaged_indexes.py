@@ -11,7 +11,7 @@ from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.index import InvertedIndex, builder, joining, search, stored_index, updates
-from delf_d2r.stages import index_segments
+from delf_d2r.stages import build_index
 from delf_d2r.structures import AggregatedDescriptor
 
 WORDS, DIMENSIONS = 32, 20
@@ -20,7 +20,7 @@ SEGMENT = 8
 
 def small_segments(monkeypatch) -> None:
   """Segments of 8 entries, so that small tests have several."""
-  for module in (builder, index_segments, search, stored_index, updates):
+  for module in (builder, build_index, search, stored_index, updates):
     monkeypatch.setattr(module, 'SEGMENT_ENTRIES', SEGMENT)
 
 

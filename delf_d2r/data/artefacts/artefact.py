@@ -23,8 +23,8 @@ MANIFEST = 'manifest.pbtxt'
 # The config of a run, in the folder that its artefacts lie in.
 RUN_CONFIG = 'config.pbtxt'
 
-# Fields that say how descriptors are compared, not how they are made. Changing them makes no artefact of these
-# kinds stale.
+# Fields that say how descriptors are compared, not how they are made. Changing them makes no artefact of
+# these kinds stale.
 COMPARISON_FIELDS = (
   'alpha',
   'tau',

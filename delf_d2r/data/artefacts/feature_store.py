@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from delf_d2r.data.artefacts import records, tfrecord
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.record_shards import RecordShards
@@ -22,7 +24,9 @@ class FeatureStore:
     self._artefacts = artefacts
     self._source = ', '.join(str(artefact.path) for artefact in artefacts)
     paths = tuple(artefact.path / shard.file for artefact in artefacts for shard in artefact.manifest.shards)
-    self._shards = RecordShards(self._source, paths, tuple(map(tfrecord.record_offsets, paths)))
+    self._shards = RecordShards(
+      self._source, paths, tuple(np.array(tfrecord.record_offsets(path), np.int64) for path in paths)
+    )
     self._numbers: dict[str, int] | None = None
 
   def __len__(self) -> int:

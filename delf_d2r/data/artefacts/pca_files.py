@@ -1,6 +1,7 @@
 """PCA on disk: `mean.npy`, `components.npy`, `variances.npy`, or the research code's `.datum` files."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,11 +53,15 @@ def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
   return kept
 
 
-def _checked(arrays, place) -> Pca:
+def _checked(arrays: Sequence[np.ndarray | None], place: object) -> Pca:
+  """Makes a PCA of mean, components and variances, the last of which may be missing.
+
+  Raises:
+    UserError: they have other shapes, or are not finite.
+  """
   try:
-    mean, components, variances = (
-      None if array is None else np.asarray(array, np.float32) for array in arrays
-    )
+    mean, components = (np.asarray(array, np.float32) for array in arrays[:2])
+    variances = None if arrays[2] is None else np.asarray(arrays[2], np.float32)
     if mean.ndim != 1 or not np.isfinite(mean).all() or not np.isfinite(components).all():
       raise ValueError(
         f'expected a finite mean [D] and components [d, D], found a mean of shape {mean.shape}'
