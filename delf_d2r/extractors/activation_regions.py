@@ -49,7 +49,7 @@ class ActivationRegionExtractor:
     field = self._activations.receptive_field
     # Only on multiples of the stride do all cells lie where the receptive field says.
     cells = np.maximum(np.round(np.array(image.shape[:2]) / field.stride), 1)
-    size = np.maximum(cells * field.stride, self._activations.least_size).astype(np.int32)
+    size = np.maximum(cells * field.stride, self._activations.min_side).astype(np.int32)
     found = activation_regions.find(
       self._activations(image, size), threshold=self._threshold, most=self._most
     )

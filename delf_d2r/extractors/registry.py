@@ -3,8 +3,8 @@
 An extractor is one module of this package that ends in a constant `RECORD`. Adding one takes that file, a
 value of `ExtractionConfig.Extractor` and its fields in protos/extraction.proto. Everything else asks the
 record: `region_extractor.build` makes the extractor, its rules check the configs, artefacts are compared by
-the fields that it names, verification and doctor go by its kind of descriptors. A record that leaves something
-out is an error when it is made, and an incomplete set of records is one when the registry is first used.
+the fields that it names, verification and doctor go by its kind of descriptors. A record that leaves out a
+field is an error when it is made, and an incomplete set of records is one when the registry is first used.
 
 Layers: configs are checked far below the extractors, which need networks and artefacts; yet the rules of an
 extractor belong into its file. So the dependency is inverted. This module holds the interface, is below
@@ -164,7 +164,7 @@ def records() -> tuple[ExtractorRecord, ...]:
 
 @contextlib.contextmanager
 def replaced(substitute: ExtractorRecord) -> Iterator[None]:
-  """Within, `substitute` is the record of its extractor, in this process: for tests of a new extractor."""
+  """Replaces the record of an extractor within a `with` block, in this process; for tests."""
   global _replaced
   before, others = _replaced, [item for item in records() if item.extractor != substitute.extractor]
   _replaced = _checked([*others, substitute])

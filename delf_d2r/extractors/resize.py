@@ -1,11 +1,11 @@
-"""Bringing photos to a size that an extractor works well on."""
+"""Resizing of photos to a size that an extractor works well on."""
 
 import numpy as np
 from PIL import Image
 
 
 def target_size(height: int, width: int, *, max_size: int, min_size: int) -> tuple[int, int]:
-  """(height, width) after resizing, as in docs/reference.md 3.1: the aspect ratio is kept up to rounding.
+  """Returns (height, width) after resizing (docs/reference.md 3.1): the aspect ratio is kept up to rounding.
 
   Args:
     height, width: of the photo, in pixels.
@@ -23,7 +23,7 @@ def target_size(height: int, width: int, *, max_size: int, min_size: int) -> tup
 
 
 def resize(image: np.ndarray, *, max_size: int, min_size: int) -> np.ndarray:
-  """uint8 [H, W, 3] to uint8 [H', W', 3] of `target_size`, by Pillow's antialiased bilinear filter."""
+  """Returns uint8 [H, W, 3] resized to `target_size`, by Pillow's antialiased bilinear filter."""
   height, width = image.shape[:2]
   wanted = target_size(height, width, max_size=max_size, min_size=min_size)
   if wanted == (height, width):

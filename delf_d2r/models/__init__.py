@@ -1,8 +1,8 @@
-"""Networks: the only room that imports TensorFlow."""
+"""Networks: the only package that imports TensorFlow at module level."""
 
 import glob
 import os
 
 # Read when TensorFlow is imported. Its notices of how it was compiled help nobody, and without a GPU it
-# reports as an error that there is none.
+# reports the missing GPU as an error.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if glob.glob('/dev/nvidia[0-9]*') else '3')

@@ -1,4 +1,5 @@
-"""Codebooks of the research code: TensorFlow checkpoints of one variable [K, D] (docs/reference.md 2.1).
+"""Codebooks of the tensorflow/models DELF code: TensorFlow checkpoints of one variable [K, D]
+(docs/reference.md 2.1).
 
 Two forms exist. The name-based one of TensorFlow 1 and its Estimators has the words as `clusters`; the
 object-based one of TensorFlow 2 as attribute `codebook` of a tf.train.Checkpoint.
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
-from delf_d2r.models.saved_models import quiet
+from delf_d2r.models.saved_models import log_suppression
 
 _OBJECT_KEY = 'codebook/.ATTRIBUTES/VARIABLE_VALUE'
 _NAME = 'clusters'
@@ -20,7 +21,7 @@ _INDEX = '.index'
 
 
 def find(path: str | pathlib.Path) -> pathlib.Path:
-  """The prefix of the checkpoint at `path`: itself, its `.index` file, or the latest or only one of a folder.
+  """Returns the prefix of the checkpoint at `path`: a prefix, an `.index` file, or a folder with one of them.
 
   Raises:
     UserError: there is none, or a folder has several and does not say which is the latest.
@@ -43,7 +44,7 @@ def find(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def read(path: str | pathlib.Path) -> np.ndarray:
-  """float32 [K, D]: the visual words of a checkpoint of either form.
+  """Returns the visual words float32 [K, D] of a checkpoint of either form.
 
   Args:
     path: as `find` takes it.
@@ -55,11 +56,11 @@ def read(path: str | pathlib.Path) -> np.ndarray:
   try:
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()
-    key = next((key for key in (_OBJECT_KEY, _NAME) if key in shapes), None)
-    words = None if key is None else np.asarray(reader.get_tensor(key))
+    key = next((key for key in (_OBJECT_KEY, _NAME) if key in shapes), '')
+    words = np.asarray(reader.get_tensor(key) if key else ())
   except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
     raise UserError(f'{prefix}: not readable as a checkpoint ({str(error).splitlines()[0]})') from None
-  if key is None:
+  if not key:
     raise UserError(
       f'{prefix}: no codebook in it: expected {_NAME!r} (TensorFlow 1) or {_OBJECT_KEY!r} (TensorFlow 2),'
       f' found {", ".join(sorted(shapes)[:8]) or "no variables"}'
@@ -76,7 +77,7 @@ def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) ->
   """Writes `<prefix>.data-00000-of-00001` and then `<prefix>.index`.
 
   Args:
-    prefix: of the files; what stands there is replaced.
+    prefix: of the files; files of that name are replaced.
     words: float32 [K, D].
     name_based: the form of TensorFlow 1, instead of that of TensorFlow 2.
   """
@@ -88,7 +89,7 @@ def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) ->
     if name_based:
       tf.raw_ops.SaveV2(prefix=temporary, tensor_names=[_NAME], shape_and_slices=[''], tensors=[words])
     else:
-      with quiet.warnings_only():
+      with log_suppression.warnings_only():
         tf.train.Checkpoint(codebook=tf.Variable(words, name=_NAME)).write(temporary)
     for suffix in ('.data-00000-of-00001', _INDEX):
       pathlib.Path(temporary + suffix).replace(_with_suffix(prefix, suffix))

@@ -1,4 +1,4 @@
-"""An endpoint of a backbone as it is on images of any size."""
+"""The feature map of a backbone's endpoint on images of any size."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ class Activations:
   Attributes:
     name: of the backbone, for messages.
     channels: C.
-    receptive_field: what a cell sees on images whose sides are multiples of its stride.
+    receptive_field: the pixels that a cell sees, on images whose sides are multiples of its stride.
   """
 
   name: str
@@ -39,21 +39,21 @@ class Activations:
     )
 
   def at(self, image, size):
-    """The map float32 [H', W', C] of tensors uint8 [H, W, 3] and int32 [2], the size to resize to."""
+    """Returns the map float32 [H', W', C] of tensors uint8 [H, W, 3] and int32 [2], the size to resize to."""
     pixels = self._backbone.normalize(tf.cast(image, tf.float32))[None]
     resized = tf.image.resize(pixels, size, antialias=True)
     return self._network(resized, training=False)[self._endpoint][0]
 
   def __call__(self, image: np.ndarray, size) -> np.ndarray:
-    """The same in NumPy."""
+    """Returns the map of an array uint8 [H, W, 3] resized to `size` [2] as an array float32 [H', W', C]."""
     return self._run(image, np.asarray(size, np.int32)).numpy()
 
   def scaled_size(self, size, scale):
-    """int32 [2]: `size` [2] times `scale`, rounded, at least a cell: of less there is nothing to pool."""
+    """Returns int32 [2]: `size` [2] times `scale`, rounded, at least a cell, so that there is one to pool."""
     wanted = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
-    return tf.maximum(wanted, self.least_size)
+    return tf.maximum(wanted, self.min_side)
 
   @property
-  def least_size(self) -> int:
-    """Pixels of the shortest side that is sure to have a cell."""
-    return max(self.receptive_field.stride, self._backbone.least_size)
+  def min_side(self) -> int:
+    """The shortest side, in pixels, that is sure to have a cell."""
+    return max(self.receptive_field.stride, self._backbone.min_side)

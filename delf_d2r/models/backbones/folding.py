@@ -10,7 +10,7 @@ from keras import layers
 
 
 def fold(model: keras.Model, outputs: dict) -> keras.Model:
-  """A functional model for inference that shares no convolution with `model`.
+  """Returns a functional model for inference that shares no convolution with `model`.
 
   Args:
     model: with one input.
@@ -29,7 +29,7 @@ def _source(tensor):
 
 
 def _count_consumers(tensors: list) -> dict[int, int]:
-  """How many layers read each tensor that leads to `tensors`; these themselves are read once more."""
+  """Returns how many layers read each tensor that leads to `tensors`; these count as read once more."""
   counts: dict[int, int] = {}
   waiting = list(tensors)
   while waiting:

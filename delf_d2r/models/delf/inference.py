@@ -1,4 +1,4 @@
-"""A trained network as it is used: batch normalisation folded, heads that only training needs left out."""
+"""A trained network for inference: batch normalisation folded, heads that only training needs left out."""
 
 import tensorflow as tf
 
@@ -13,7 +13,7 @@ class InferenceNetwork:
   """
 
   def __init__(self, model: Delf, *, half_weights: bool = False):
-    """`half_weights` keeps the backbone's weights as half the bytes; computation stays in full precision."""
+    """Takes the trained model; `half_weights` stores the backbone in float16 and computes in float32."""
     self.config = model.config
     self.dimensions = model.dimensions
     self.receptive_field = model.receptive_field
@@ -31,7 +31,7 @@ class InferenceNetwork:
 
   @property
   def variables(self) -> list:
-    """All that `__call__` reads, as TensorFlow's variables."""
+    """The variables of TensorFlow that `__call__` reads."""
     heads = (getattr(self._model, name, None) for name in ('encoder', 'decoder', 'attention', 'embedding'))
     parts = [head for head in heads if head is not None]
     backbone = [v.value for v in self._backbone.variables]
@@ -40,11 +40,11 @@ class InferenceNetwork:
     return [*backbone, *(variable.value for part in parts for variable in part.variables)]
 
   def normalize(self, images):
-    """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""
+    """Returns RGB in [0, 255], float [B, H, W, 3], as input of this network."""
     return self._model.normalize(images)
 
   def __call__(self, images, *, training: bool = False) -> dict:
-    """Endpoints of normalised float [B, H, W, 3].
+    """Returns the endpoints of normalised float [B, H, W, 3], by name.
 
     Raises:
       ValueError: in training, which needs what was folded away.

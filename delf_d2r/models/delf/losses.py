@@ -1,4 +1,4 @@
-"""What training minimises. Every loss is per example, float32 [B]: the trainer divides by the global batch.
+"""Losses of training. Every loss is per example, float32 [B]: the trainer divides by the global batch.
 
 B examples, C classes, D dimensions, H x W cells of a feature map, P pairs of cells.
 """
@@ -10,7 +10,7 @@ _FAR = -1e9
 
 
 def classification(logits: tf.Tensor, labels: tf.Tensor, *, smoothing: float = 0.0) -> tf.Tensor:
-  """Softmax cross-entropy with label smoothing.
+  """Computes the softmax cross-entropy with label smoothing.
 
     L = -sum_c q_c log softmax(z)_c,   q_c = (1 - e) [c = y] + e / C
 
@@ -28,7 +28,7 @@ def classification(logits: tf.Tensor, labels: tf.Tensor, *, smoothing: float = 0
 
 
 def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor, *, relative: bool = False) -> tf.Tensor:
-  """Mean squared difference of two feature maps (DELG: Cao et al., ECCV 2020).
+  """Computes the mean squared difference of two feature maps (DELG: Cao et al., ECCV 2020).
 
   Args:
     features: [B, H, W, C].
@@ -47,17 +47,17 @@ def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor, *, relative: b
 
 
 def weight_decay(model: keras.Model) -> tf.Tensor:
-  """Half the sum of squares of all trained kernels: a float32 scalar.
+  """Returns half the sum of squares of all trained kernels: a float32 scalar.
 
-  Biases and batch normalisation are left free, and so are kernels with a regulariser of their own, which is
-  in `model.losses`.
+  Biases and batch normalisation are left out, and so are kernels with a regulariser of their own, which is in
+  `model.losses`.
   """
   kernels = [variable for variable in model.trainable_variables if is_decayed(variable)]
   return tf.add_n([tf.nn.l2_loss(tf.cast(kernel.value, tf.float32)) for kernel in kernels] or [tf.zeros(())])
 
 
 def is_decayed(variable: keras.Variable) -> bool:
-  """Whether `weight_decay` pulls on a variable."""
+  """Returns whether `weight_decay` includes a variable."""
   return variable.name in ('kernel', 'depthwise_kernel', 'centers') and variable.regularizer is None
 
 
@@ -71,7 +71,7 @@ def contrastive_pairs(
   temperature: float,
   min_distance: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """InfoNCE over all pairs of the batch, both ways (van den Oord et al., 2018, equation 4).
+  """Computes InfoNCE over all pairs of the batch, both ways (van den Oord et al., 2018, equation 4).
 
     L_p = 1/2 (-log softmax_q(<a_p, b_q> / T)_p - log softmax_q(<a_q, b_p> / T)_p)
 
@@ -81,7 +81,7 @@ def contrastive_pairs(
     first: float [P, D], unit descriptors a of cells in the first views.
     second: float [P, D], those of the same surface points in the second views.
     points: float [P, 2], `(y, x)` of the pairs in the first view, pixels.
-    images: int [P], which image of the batch a pair is of.
+    images: int [P], the image of the batch that a pair is of.
     valid: bool [P], pairs that exist.
     temperature: T.
     min_distance: pixels.
@@ -103,7 +103,7 @@ def contrastive_pairs(
 
 
 def precision(attention: tf.Tensor, errors: tf.Tensor) -> tf.Tensor:
-  """How badly attention predicts errors: least where attention is the inverse of the expected error.
+  """Computes how badly attention predicts errors: least where it is the inverse of the expected error.
 
     L = a e - log a      (Kendall and Gal, NeurIPS 2017, equation 8, with a = exp(-s))
 

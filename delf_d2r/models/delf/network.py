@@ -16,7 +16,7 @@ from delf_d2r.models.delf import heads
 from delf_d2r.protos import delf_model_pb2
 
 Config = delf_model_pb2.DelfModelConfig
-# What may differ between the training of weights and their use.
+# Fields that may differ between the training of weights and their use.
 _TRAINING_FIELDS = (
   'backbone_weights',
   'heads_train_backbone',
@@ -29,14 +29,14 @@ _CONFIG_ATTRIBUTE = 'delf_model_config'
 
 
 def local_endpoints(config: Config) -> list[str]:
-  """The backbone's endpoints that local features need."""
+  """Returns the backbone's endpoints that local features need."""
   return [config.endpoint, *([config.attention_endpoint] if config.attention_endpoint else [])]
 
 
 class Delf(keras.Model):
   """Images to named endpoints.
 
-  `call` gives whatever the config asks for:
+  `call` returns what the config asks for:
     features: [B, H', W', C], the backbone's endpoint, smoothed if so configured.
     attention: float32 [B, H', W', 1], at least 0.
     descriptors: [B, H', W', D], the local descriptors, not normalised: `reduced`, or the features.
@@ -61,7 +61,7 @@ class Delf(keras.Model):
       weights=config.backbone_weights,
       output_stride=config.output_stride,
     )
-    if self.backbone.least_size > 1:
+    if self.backbone.min_side > 1:
       raise UserError(
         f'{self.backbone.name} serves global descriptors alone: it cannot see the smallest scales of an image'
         ' pyramid. Choose another backbone for local features'
@@ -109,11 +109,11 @@ class Delf(keras.Model):
       )
 
   def normalize(self, images):
-    """RGB in [0, 255], float [B, H, W, 3], to the input of this network."""
+    """Returns RGB in [0, 255], float [B, H, W, 3], as input of this network."""
     return self.backbone.normalize(images)
 
   def call(self, images, training: bool = False, labels=None) -> dict:
-    """Endpoints of normalised float [B, H, W, 3].
+    """Returns the endpoints of normalised float [B, H, W, 3], by name.
 
     Args:
       images: see `normalize`; H and W multiples of the stride where geometry matters.
@@ -136,7 +136,7 @@ class Delf(keras.Model):
     return outputs
 
   def local(self, maps, *, training: bool) -> dict:
-    """What `call` gives of local features, from the backbone's endpoints [B, H', W', C] by name."""
+    """Returns the endpoints of `call` for local features, from the backbone's [B, H', W', C] by name."""
     config = self.config
     features = maps[config.endpoint]
     if not config.heads_train_backbone:

@@ -15,7 +15,7 @@ Config = training_pb2.TrainDelfConfig
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a batch gives.
+  """The losses and metrics of a batch.
 
   Attributes:
     losses: float32 [B] by name, not weighted; names as in `weights`.
@@ -27,7 +27,7 @@ class Outcome:
 
 
 def weights(config: Config) -> dict[str, float]:
-  """The factor of each part of the loss."""
+  """Returns the factor of each part of the loss."""
   return {
     'descriptor_loss': config.loss.descriptor_weight,
     'attention_loss': config.loss.attention_weight,
@@ -44,7 +44,7 @@ def evaluate(config: Config, model: Delf, batch: dict[str, tf.Tensor], *, traini
 
 def _classification(config: Config, model: Delf, batch: dict[str, tf.Tensor], training: bool) -> Outcome:
   labels = batch['labels']
-  # The margin of ArcFace belongs to training: a photo to be classified has no label.
+  # The margin of ArcFace belongs to training: a photo that is to be classified has no label.
   outputs = model(model.normalize(batch['images']), training=training, labels=labels if training else None)
   parts, metrics = {}, {}
   for name in ('descriptor', 'attention', 'global'):
@@ -73,14 +73,14 @@ def _warped_pairs(config: Config, model: Delf, batch: dict[str, tf.Tensor], trai
   valid = tf.reduce_all((places >= 0) & (places <= tf.cast(shape[1:3] - 1, tf.float32)), axis=-1)
   attention = tf.reshape(tf.split(outputs['attention'], 2)[0], (shape[0], -1))
   seed = tf.stack([tf.constant(config.seed, tf.int64), batch['positions'][0]])
-  chosen = draw(valid, attention, options.pairs, options.attended_share, seed)
+  chosen = draw_cells(valid, attention, options.pairs, options.attended_share, seed)
 
   def take(values):
     return tf.gather(values, chosen, axis=1, batch_dims=1)
 
   valid = take(valid)
   first = take(tf.reshape(first, (shape[0], -1, shape[3])))
-  second = tf.math.l2_normalize(sample(second, take(places)), axis=-1)
+  second = tf.math.l2_normalize(interpolate(second, take(places)), axis=-1)
   errors, right = losses.contrastive_pairs(
     tf.reshape(first, (-1, shape[3])),
     tf.reshape(second, (-1, shape[3])),
@@ -108,20 +108,20 @@ def _reconstruction(config: Config, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def cell_centers(field: ReceptiveField, height, width) -> tf.Tensor:
-  """float32 [height * width, 2]: where the cells of a feature map look, `(y, x)` in pixels."""
+  """Returns the centres float32 [height * width, 2] of the cells of a feature map, `(y, x)` in pixels."""
   axes = [field.center + field.stride * tf.range(extent, dtype=tf.float32) for extent in (height, width)]
   return tf.reshape(tf.stack(tf.meshgrid(*axes, indexing='ij'), axis=-1), (-1, 2))
 
 
 def project(homographies: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
-  """Points [P, 2] `(y, x)` under homographies [B, 3, 3] on `(x, y, 1)`: float32 [B, P, 2] `(y, x)`."""
+  """Maps points [P, 2] `(y, x)` by homographies [B, 3, 3] of `(x, y, 1)`: float32 [B, P, 2] `(y, x)`."""
   homogeneous = tf.concat([points[:, ::-1], tf.ones_like(points[:, :1])], axis=1)
   mapped = tf.einsum('bij,pj->bpi', homographies, homogeneous)
   return (mapped[..., :2] / mapped[..., 2:])[..., ::-1]
 
 
-def sample(maps: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-  """Bilinear values of maps [B, H, W, D] at places [B, P, 2] `(y, x)` in cells: [B, P, D].
+def interpolate(maps: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+  """Returns the bilinear values [B, P, D] of maps [B, H, W, D] at places [B, P, 2], `(y, x)` in cells.
 
   Places outside take the value of the nearest cell.
   """
@@ -141,14 +141,16 @@ def sample(maps: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
   return (1 - y) * ((1 - x) * value(0, 0) + x * value(0, 1)) + y * ((1 - x) * value(1, 0) + x * value(1, 1))
 
 
-def draw(valid: tf.Tensor, attention: tf.Tensor, count: int, share: float, seed: tf.Tensor) -> tf.Tensor:
-  """Cells of each image by lot: valid ones first, among them those in the attended share.
+def draw_cells(
+  valid: tf.Tensor, attention: tf.Tensor, count: int, share: float, seed: tf.Tensor
+) -> tf.Tensor:
+  """Draws cells of each image at random: valid ones first, among them those in the attended share.
 
   Args:
     valid: bool [B, P].
     attention: float32 [B, P].
-    count: how many for each image.
-    share: of the cells, in (0, 1].
+    count: cells of each image.
+    share: the attended share of the cells, in (0, 1].
     seed: int64 [2].
 
   Returns:
@@ -163,6 +165,6 @@ def draw(valid: tf.Tensor, attention: tf.Tensor, count: int, share: float, seed:
 
 
 def _mean(values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-  """float32 [B]: means over the valid ones of [B, P]; 0 where there are none."""
+  """Returns the means float32 [B] over the valid values of [B, P]; 0 where there are none."""
   valid = tf.cast(valid, tf.float32)
   return tf.reduce_sum(values * valid, axis=1) / tf.maximum(tf.reduce_sum(valid, axis=1), 1)

@@ -13,7 +13,7 @@ Network = Delf | InferenceNetwork
 
 
 def extract(network: Network, images, scales, *, global_scales=None) -> dict:
-  """Features of every cell at every scale, and of the whole image where the model has a global head.
+  """Returns the features of every cell at every scale, and of the whole image if there is a global head.
 
   Args:
     network: a model as it is trained or, faster, as it is exported.
@@ -59,10 +59,10 @@ def extract(network: Network, images, scales, *, global_scales=None) -> dict:
 
 
 def _level(network: Network, pixels, scale) -> dict:
-  """Features at one scale; cells come first, since levels are joined along them."""
+  """Returns the features at one scale; cells come first, since levels are joined along them."""
   stride, center = network.receptive_field.stride, network.receptive_field.center
   size = tf.shape(pixels)[1:3]
-  # tf.round rounds halves to even, as the research code does.
+  # tf.round rounds halves to even, as the tensorflow/models DELF code does.
   wanted = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
   resized = _resize(pixels, wanted, antialias=network.config.antialias)
   # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
@@ -86,7 +86,7 @@ def _level(network: Network, pixels, scale) -> dict:
 
 
 def _resize(pixels, size, *, antialias: bool):
-  """Bilinear. Enlarging is the same with and without antialiasing, but only the latter is cheap."""
+  """Resizes bilinearly. Enlarging is the same with and without antialiasing, but only the latter is cheap."""
   if not antialias:
     return tf.image.resize(pixels, size)
   return tf.cond(
@@ -97,7 +97,7 @@ def _resize(pixels, size, *, antialias: bool):
 
 
 def _boxes(network: Network, rows, columns, pixels_per_pixel):
-  """Receptive fields float32 [rows * columns, 4] in pixels of the image before its resizing."""
+  """Returns receptive fields float32 [rows * columns, 4] in pixels of the image before its resizing."""
   field = network.receptive_field
   cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing='ij'), axis=-1)
   first = tf.cast(tf.reshape(cells, (-1, 2)) * field.stride + field.low, tf.float32)
@@ -105,16 +105,16 @@ def _boxes(network: Network, rows, columns, pixels_per_pixel):
 
 
 def select(found: dict, max_features, min_attention, *, nms_iou: float = 1.0) -> dict:
-  """The best features of one image, most attention first; equal ones in the order of scales and cells.
+  """Returns the best features of one image, most attention first; equal ones by scale, then by cell.
 
   Args:
-    found: what `extract` gives for B = 1.
-    max_features: int32, at most so many.
+    found: the result of `extract` for B = 1.
+    max_features: int32, the greatest number of them.
     min_attention: float32, features with less are dropped.
     nms_iou: a feature is dropped if its receptive field overlaps that of a better one by more; 1 = none is.
 
   Returns:
-    boxes [K, 4], scales [K], scores [K, 1], features [K, D], in the form of the research code's exports.
+    boxes [K, 4], scales [K], scores [K, 1], features [K, D], in the form of the tensorflow/models exports.
   """
   boxes, scores = found['boxes'], found['scores'][0]
   if nms_iou < 1:
@@ -133,7 +133,7 @@ def select(found: dict, max_features, min_attention, *, nms_iou: float = 1.0) ->
 
 
 def select_batch(found: dict, max_features) -> dict:
-  """`select` for B images at once, without threshold and suppression.
+  """Returns the best features of each of B images as `select` does, without threshold and suppression.
 
   Returns:
     boxes [B, K, 4], scales [B, K], scores [B, K, 1], features [B, K, D].

@@ -26,7 +26,7 @@ class _Group:
 
 
 class Trainer(BaseTrainer):
-  """A DELF network in training; `config` is a TrainDelfConfig."""
+  """Trains a DELF network; `config` is a TrainDelfConfig."""
 
   def __init__(self, config: Config, strategy: tf.distribute.Strategy | None = None):
     """Builds the network with weights that `config.seed` decides.
@@ -57,7 +57,7 @@ class Trainer(BaseTrainer):
       group.optimizer.learning_rate.assign(rate * group.factor)
 
   def evaluate(self, data: Batches) -> dict[str, float]:
-    """Means of the loss, its parts and metrics over batches that are not learnt from, on one device."""
+    """Returns means of the loss, its parts and metrics over batches of validation, on one device."""
     sums: Counter[str] = Counter()
     count = 0
     for batch in data.batches():
@@ -85,7 +85,7 @@ class Trainer(BaseTrainer):
     return {**values, 'gradient_norm': norm}
 
   def _losses(self, batch, *, training: bool, replicas: int) -> dict[str, tf.Tensor]:
-    """One replica's share of everything: the sum over replicas is the value of the whole batch."""
+    """Returns one replica's share of each value: the sum over replicas is the value of the whole batch."""
     outcome = objectives.evaluate(self.config, self.model, batch, training=training)
     factors = objectives.weights(self.config)
     values = {
@@ -99,7 +99,7 @@ class Trainer(BaseTrainer):
 
 
 def _freeze(model: Delf, config: Config) -> None:
-  """Takes from training what the config leaves as it is, and heads that no loss reaches."""
+  """Freezes the parts that the config excludes from training, and heads that no loss reaches."""
   if config.freeze_backbone:
     model.backbone_model.trainable = False
   elif config.freeze_batch_norm:

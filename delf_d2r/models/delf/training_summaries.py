@@ -1,4 +1,4 @@
-"""TensorBoard: losses, learning rate, validation, and what the attention looks at."""
+"""Summaries for TensorBoard: losses, learning rate, validation, and maps of the attention."""
 
 import pathlib
 from collections.abc import Mapping
@@ -19,28 +19,28 @@ class Summaries:
     self._writer = tf.summary.create_file_writer(str(path))
 
   def scalars(self, values: Mapping[str, float], step: int, *, group: str) -> None:
-    """One curve for each name: `group/name`."""
+    """Adds a point to the curve `group/name` of each name."""
     with self._writer.as_default(step):
       for name, value in values.items():
         tf.summary.scalar(f'{group}/{name}', value)
-    # What was seen last matters most when a training has died.
+    # The last values matter most when a training has died.
     self._writer.flush()
 
   def attention(self, model: Delf, images, step: int) -> None:
-    """The first photos of a batch float32 [B, H, W, 3], each beside its attention map."""
+    """Writes the first photos of a batch float32 [B, H, W, 3], each beside its attention map."""
     images = tf.convert_to_tensor(images)[:PICTURES]
     outputs = model(model.normalize(images), training=False)
     self.images('attention', attention_pictures(images, outputs['attention']), step)
 
   def images(self, name: str, pictures: np.ndarray, step: int) -> None:
-    """Pictures uint8 [B, H, W, 3] under one name."""
+    """Writes pictures uint8 [B, H, W, 3] under one name."""
     with self._writer.as_default(step):
       tf.summary.image(name, pictures, max_outputs=PICTURES)
     self._writer.flush()
 
 
 def attention_pictures(images, attention) -> np.ndarray:
-  """Photos and attention side by side.
+  """Returns photos and attention side by side.
 
   Args:
     images: float32 [B, H, W, 3], in [0, 255].

@@ -13,7 +13,7 @@ from delf_d2r.protos import training_pb2
 def view_pair(
   image: np.ndarray, seed: tuple[int, ...], config: training_pb2.WarpedPairsConfig, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Cuts two views from a photo.
+  """Returns two views of a photo.
 
   The first is an upright square; the second differs by zoom, rotation, shift and perspective.
 
@@ -46,7 +46,7 @@ def view_pair(
 
 
 def _square() -> np.ndarray:
-  """Corners `(x, y)` of the unit square around the origin, clockwise from the top left."""
+  """Returns the corners `(x, y)` of the unit square around the origin, clockwise from the top left."""
   return np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
 
 
@@ -56,7 +56,7 @@ def _to_square(corners: np.ndarray, size: int) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, homography: np.ndarray, size: int) -> np.ndarray:
-  """The view at `size` x `size`: cut finer first where it would skip pixels of the photo, then averaged."""
+  """Returns the view at `size` x `size`, cut finer and averaged where it would skip pixels of the photo."""
   # Area of a pixel of the view in the photo, at its centre.
   inverse = np.linalg.inv(homography)
   corners = np.array([[[0, 0], [1, 0], [0, 1]]], np.float32) + size / 2

@@ -19,7 +19,7 @@ Losses = detector_pb2.DetectorLossConfig
 
 
 def build(config: Config, losses: Losses, *, synchronized: bool = False):
-  """The network of a config with what surrounds it, weights random.
+  """Returns the network of a config, of random weights, with its targets, losses and detections.
 
   Args:
     config: a resolved DetectorModelConfig.
@@ -34,7 +34,7 @@ def build(config: Config, losses: Losses, *, synchronized: bool = False):
 
 
 class _Architecture:
-  """What both have in common.
+  """The part that both architectures have in common.
 
   Attributes:
     network: the model of tf_keras; its part `backbone` is one too.
@@ -51,15 +51,15 @@ class _Architecture:
     )((side, side))
 
   def detect(self, images: tf.Tensor, shapes: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What the network finds.
+    """Returns the boxes that the network finds.
 
     Args:
       images: float32 [B, S, S, 3], normalised.
       shapes: float32 [B, 2], height and width of the photo in its square, in pixels.
 
     Returns:
-      `boxes` float32 [B, n, 4] within the photo, `scores` float32 [B, n], descending, `counts` int32 [B]: how
-      many of the n are found; the others are zero.
+      `boxes` float32 [B, n, 4] within the photo, `scores` float32 [B, n], descending, `counts` int32 [B]: the
+      number of the n that are found; the others are zero.
     """
     found = self.network(
       images, image_shape=shapes, anchor_boxes=self._tiled_anchors(tf.shape(images)[0]), training=False
@@ -99,7 +99,7 @@ class RetinaNet(_Architecture):
     self._labeler = model_garden.load('ops.anchor').AnchorLabeler()
 
   def targets(self, boxes: tf.Tensor, seed: tf.Tensor) -> dict:
-    """What the losses of one photo need, from its boxes [R, 4]; without chance."""
+    """Returns the targets of the losses of one photo, from its boxes [R, 4]; nothing is random."""
     del seed
     labels = tf.fill((tf.shape(boxes)[0], 1), LANDMARK)
     classes, offsets, _, class_weights, box_weights = self._labeler.label_anchors(self.anchors, boxes, labels)
@@ -111,7 +111,7 @@ class RetinaNet(_Architecture):
     }
 
   def losses(self, batch) -> dict[str, tf.Tensor]:
-    """The `loss` of a batch, and its parts; of a replica's share, those whose mean is the whole batch's."""
+    """Returns the `loss` of a batch and its parts; the mean over the replicas is that of the whole batch."""
     targets = batch['targets']
     outputs = _float32(self.network(batch['images'], training=True))
     _, class_loss, box_loss, loss = self._task.build_losses(outputs, targets)
@@ -127,7 +127,7 @@ class FasterRcnn(_Architecture):
   """Anchors become proposals, which are looked at again (Ren et al., NIPS 2015; Lin et al., CVPR 2017).
 
   The losses see a sample of anchors and of proposals. Here it is drawn with the seed of the photo, so that an
-  interrupted training goes on as it would have; the official samplers draw anew each time.
+  interrupted training continues as it would have; the official samplers draw differently each time.
   """
 
   def __init__(self, config: Config, losses: Losses, *, synchronized: bool):
@@ -163,13 +163,13 @@ class FasterRcnn(_Architecture):
     self.network.roi_sampler[0]._sampler = self._regions
 
   def targets(self, boxes: tf.Tensor, seed: tf.Tensor) -> dict:
-    """What the losses of one photo need, from its boxes [R, 4] and the seed int [2] of its sample."""
+    """Returns the targets of the losses of one photo, from its boxes [R, 4] and its seed int [2]."""
     labels = tf.ones((tf.shape(boxes)[0], 1))
     scores, offsets = sampling.seeded_anchor_labeler()(seed).label_anchors(self.anchors, boxes, labels)
     return {'rpn_score_targets': dict(scores), 'rpn_box_targets': dict(offsets), 'seed': seed}
 
   def losses(self, batch) -> dict[str, tf.Tensor]:
-    """The `loss` of a batch, and its parts; of a replica's share, those whose mean is the whole batch's.
+    """Returns the `loss` of a batch and its parts; the mean over the replicas is that of the whole batch.
 
     The official losses see to that but for 0.01 that each replica adds to the numbers by which it divides the
     losses of boxes: four for each box that is learnt from, some hundreds in all.
@@ -182,7 +182,7 @@ class FasterRcnn(_Architecture):
       batch['images'],
       image_shape=batch['shapes'],
       anchor_boxes=self._tiled_anchors(tf.shape(boxes)[0]),
-      # The official code marks what is no box by -1.
+      # The official code marks the absence of a box by -1.
       gt_boxes=tf.where(is_box[..., None], boxes, -1.0),
       gt_classes=tf.where(is_box, LANDMARK, -1),
       training=True,
@@ -205,7 +205,7 @@ def _shared_parts(config: Config, synchronized: bool) -> dict:
     'input_size': [config.image_size, config.image_size, 3],
     'min_level': config.min_level,
     'max_level': config.max_level,
-    'backbone': detector_backbones.official_config(config),
+    'backbone': detector_backbones.backbone_config(config),
     'decoder': decoders.Decoder(type='fpn', fpn=pyramid),
     'norm_activation': model_garden.load('configs.common').NormActivation(
       use_sync_bn=synchronized, norm_momentum=config.norm_momentum

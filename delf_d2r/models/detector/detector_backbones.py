@@ -1,4 +1,4 @@
-"""Backbones of detectors, all of tf_keras: those of tf-models-official, and our EfficientNet-Lite0."""
+"""Backbones of detectors in tf_keras: those of tf-models-official, and EfficientNet-Lite0 of this package."""
 
 import dataclasses
 import functools
@@ -15,13 +15,13 @@ from delf_d2r.protos import detector_pb2
 
 Config = detector_pb2.DetectorModelConfig
 
-# The levels of the pyramid that our network has, by its endpoints.
+# The endpoint of EfficientNet-Lite0 for each level of the pyramid.
 _LITE_ENDPOINTS = {'2': 'conv2', '3': 'conv3', '4': 'conv4', '5': 'conv5'}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
-  """How tf-models-official knows a backbone.
+  """A backbone in the registry of tf-models-official.
 
   Attributes:
     type: its name in the registry.
@@ -43,27 +43,27 @@ _FAMILIES = {
 }
 
 
-def official_config(config: Config):
-  """The backbone of a detector as tf-models-official's factories want it."""
+def backbone_config(config: Config):
+  """Returns the backbone of a detector as a config of tf-models-official."""
   _register()
   family = _FAMILIES[config.backbone]
   return model_garden.load('configs.backbones').Backbone(type=family.type, **family.options)
 
 
 def normalize(config: Config, images: tf.Tensor) -> tf.Tensor:
-  """RGB in [0, 255], float32 [..., 3], to what the backbone was trained on."""
+  """Returns RGB in [0, 255], float32 [..., 3], as the backbone was trained on it."""
   family = _FAMILIES[config.backbone]
   return (images - np.array(family.mean, np.float32)) / np.array(family.deviation, np.float32)
 
 
 def denormalize(config: Config, images: tf.Tensor) -> tf.Tensor:
-  """The inverse of `normalize`."""
+  """Returns the inverse of `normalize`."""
   family = _FAMILIES[config.backbone]
   return images * np.array(family.deviation, np.float32) + np.array(family.mean, np.float32)
 
 
 def load_weights(backbone, config: Config) -> None:
-  """Fills a backbone as `config.backbone_weights` says; '' leaves it as it is.
+  """Fills a backbone with `config.backbone_weights`; '' leaves it unchanged.
 
   Raises:
     UserError: the weights are not there or of another network.
@@ -92,7 +92,7 @@ def load_weights(backbone, config: Config) -> None:
 
 
 def freeze(backbone, *, levels: int, batch_norm: bool) -> None:
-  """Takes from training what leads to a level of the pyramid, and the batch normalisation of all levels."""
+  """Freezes the layers up to a level of the pyramid, and the batch normalisation of all levels."""
   if levels >= 5:
     backbone.trainable = False
   elif levels:
@@ -106,13 +106,13 @@ def freeze(backbone, *, levels: int, batch_norm: bool) -> None:
 
 @functools.cache
 def _register() -> None:
-  """Makes EfficientNet-Lite0 known to tf-models-official, which it bears only once."""
+  """Registers EfficientNet-Lite0 with tf-models-official, which must happen only once."""
   factory = model_garden.load('modeling.backbones.factory')
   factory.register_backbone_builder(_FAMILIES[Config.EFFICIENTNET_LITE0].type)(_build_lite)
 
 
 def _build_lite(input_specs, backbone_config, norm_activation_config, l2_regularizer=None):
-  """A builder in the form of the registry; the arguments mean nothing to a network of fixed weights."""
+  """Builds EfficientNet-Lite0 for the registry, which asks for arguments that this network does not have."""
   del input_specs, backbone_config, norm_activation_config, l2_regularizer
   keras = model_garden.keras()
   whole = efficientnet_lite.build(framework=keras)

@@ -1,4 +1,4 @@
-"""TensorBoard: photos of a training with their true and their found boxes."""
+"""Summaries for TensorBoard: photos of a training with their true and their found boxes."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ _MIN_SCORE = 0.3
 
 
 def write(summaries: Summaries, detector: Detector, batch, step: int) -> None:
-  """The first photos of a batch (of one replica): true boxes green, found ones red."""
+  """Writes the first photos of a batch (of one replica): true boxes green, found ones red."""
   part = {name: tf.convert_to_tensor(batch[name])[:PICTURES] for name in ('images', 'shapes', 'boxes')}
   found = detector.architecture.detect(part['images'], part['shapes'])
   shown = tf.where(found['scores'][..., None] >= _MIN_SCORE, found['boxes'], 0.0)
@@ -22,7 +22,7 @@ def write(summaries: Summaries, detector: Detector, batch, step: int) -> None:
 
 
 def pictures(images, true, found) -> np.ndarray:
-  """Photos with boxes drawn into them.
+  """Returns photos with boxes drawn into them.
 
   Args:
     images: float32 [B, S, S, 3], in [0, 255].
@@ -35,7 +35,7 @@ def pictures(images, true, found) -> np.ndarray:
   side = tf.cast(tf.shape(images)[1], tf.float32)
   drawn = images / 255
   for boxes, colour in ((true, _GREEN), (found, _RED)):
-    # What is drawn for a box without area is a dot in the corner: moved out of the picture.
+    # A box without area would be drawn as a dot in the corner, so it is moved out of the picture.
     is_box = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1, keepdims=True)
     drawn = tf.image.draw_bounding_boxes(drawn, tf.where(is_box, boxes / side, 2.0), [colour])
   return tf.cast(tf.clip_by_value(255 * drawn, 0, 255), tf.uint8).numpy()

@@ -13,14 +13,14 @@ _KERNELS = ('kernel:0', 'depthwise_kernel:0', 'pointwise_kernel:0')
 
 
 class DetectorTrainer(BaseTrainer):
-  """A detector in training; `config` is a DetectorTrainingConfig."""
+  """Trains a detector; `config` is a DetectorTrainingConfig."""
 
   def __init__(self, config: Config, strategy: tf.distribute.Strategy | None = None):
     """Builds the network with weights that `config.seed` decides.
 
     Raises:
       UserError: tf-models-official is missing, weights to start from are missing or of another network, or
-        several backbone levels are to be frozen that the network has not.
+        more backbone levels are to be frozen than the network has.
     """
     super().__init__(config, strategy)
     model_garden.keras().utils.set_random_seed(config.seed)
@@ -41,7 +41,7 @@ class DetectorTrainer(BaseTrainer):
       ids = {id(variable) for variable in backbone}
       heads = [variable for variable in network.trainable_variables if id(variable) not in ids]
       factor = config.optimizer.backbone_factor
-      # Variables that share an optimiser, and what their learning rate is multiplied by.
+      # Variables that share an optimiser, and the factor of their learning rate.
       self._groups = [(_optimizer(config.optimizer), heads, 1.0)]
       if backbone and factor:
         self._groups.append((_optimizer(config.optimizer), backbone, factor))

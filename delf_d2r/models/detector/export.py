@@ -1,7 +1,7 @@
-"""A trained detector to a SavedModel as TensorFlow 2's Object Detection API has them.
+"""Export of a trained detector to a SavedModel in the form of TensorFlow 2's Object Detection API.
 
-It loads with TensorFlow alone: weights are constants of its graph, so that neither tf_keras nor
-tf-models-official has left anything in it.
+It loads with TensorFlow alone: weights are constants of its graph, which holds nothing of tf_keras or
+tf-models-official.
 """
 
 import pathlib
@@ -14,17 +14,17 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from delf_d2r.models.detector import architectures
 from delf_d2r.models.detector.network import Detector
-from delf_d2r.models.saved_models import directory, quiet
+from delf_d2r.models.saved_models import directory, log_suppression
 
 CONFIG = 'detector_model.pbtxt'
 _INPUT = 'input_tensor'
 _OUTPUTS = ('boxes', 'scores', 'counts')
-# Smaller constants stay as they are.
+# Constants of fewer elements stay unchanged.
 _MIN_HALVED = 256
 
 
 class DetectorModule(tf.Module):
-  """The contract: input_tensor uint8 [1, H, W, 3], RGB, to
+  """A detector with the signature input_tensor uint8 [1, H, W, 3], RGB, to
 
     detection_boxes: float32 [1, n, 4], `[ymin, xmin, ymax, xmax]` normalised to the image and within it.
     detection_scores: float32 [1, n], descending.
@@ -35,7 +35,7 @@ class DetectorModule(tf.Module):
   """
 
   def __init__(self, detector: Detector, *, half_weights: bool = False):
-    """`half_weights` keeps weights as half the bytes; computation stays in full precision."""
+    """Takes the trained detector; `half_weights` stores weights in float16 and computes in float32."""
     super().__init__(name='detector')
     find = _frozen(detector, half_weights)
 
@@ -59,7 +59,7 @@ class DetectorModule(tf.Module):
 def save(
   module: DetectorModule, detector: Detector, output: str | pathlib.Path, *, card: Mapping
 ) -> pathlib.Path:
-  """Writes the SavedModel directory; arguments and errors as of `model_directory.write`."""
+  """Writes the SavedModel directory; arguments and errors are those of `directory.write`."""
   config = type(detector.config)()
   config.CopyFrom(detector.config)
   config.ClearField('backbone_weights')
@@ -74,7 +74,7 @@ def save(
 
 
 def _frozen(detector: Detector, half_weights: bool):
-  """A function of images uint8 [1, H, W, 3] to boxes, scores and counts, its weights constants."""
+  """Returns the function of images uint8 [1, H, W, 3] to boxes, scores and counts, with constant weights."""
   specification = tf.TensorSpec([1, None, None, 3], tf.uint8, name=_INPUT)
 
   def find(images):
@@ -82,21 +82,21 @@ def _frozen(detector: Detector, half_weights: bool):
     return tuple(tf.identity(found[name], name) for name in _OUTPUTS)
 
   traced = tf.function(find).get_concrete_function(specification)
-  # TensorFlow's graph optimiser reports that there is no GPU whatever its log level.
-  with quiet.without_stderr():
+  # TensorFlow's graph optimiser reports a missing GPU whatever its log level.
+  with log_suppression.without_stderr():
     constant = convert_variables_to_constants_v2(traced, lower_control_flow=False)
   graph = constant.graph.as_graph_def()
   if half_weights:
-    graph = halved(graph)
+    graph = with_half_constants(graph)
   inputs, outputs = ([tensor.name for tensor in end] for end in (constant.inputs, constant.outputs))
   imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=''), [])
   return imported.prune(inputs, outputs)
 
 
-def halved(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
-  """The graph with its larger float32 constants stored as float16, and cast where they are used.
+def with_half_constants(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
+  """Returns the graph with its larger float32 constants stored as float16, and cast where they are used.
 
-  Constants beyond the range of float16 stay as they are.
+  Constants beyond the range of float16 stay unchanged.
   """
   result = graph_pb2.GraphDef()
   result.CopyFrom(graph)

@@ -10,7 +10,7 @@ from delf_d2r.structures import Boxes
 
 
 def finder(detector: Detector) -> Callable[[np.ndarray], Boxes]:
-  """A function of images uint8 [H, W, 3] to their boxes, by the weights that the detector has at its call."""
+  """Returns a function from uint8 [H, W, 3] to Boxes, by the weights of the detector when it is called."""
   graph = tf.function(detector.detect, input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)])
 
   def find(image: np.ndarray) -> Boxes:

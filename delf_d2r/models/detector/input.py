@@ -1,7 +1,7 @@
-"""Photos with boxes to batches that a detector learns from.
+"""Batches that a detector is trained on: augmented photos with boxes.
 
-As of training_data.py, a batch is a function of the config, the seed and the step alone; the official input
-pipelines draw their augmentation anew in each run.
+A batch is a function of the config, the seed and the step alone (training/batches.py); the official input
+pipelines draw another augmentation in each run.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from delf_d2r.data.training.detection_records import DetectionRecords
 from delf_d2r.models.delf import augmentation
-from delf_d2r.models.delf.training_data import Batches
 from delf_d2r.models.detector import detector_backbones
-from delf_d2r.models.detector.network import Detector, fitted, pad
+from delf_d2r.models.detector.network import Detector, pad, scaled_length
+from delf_d2r.models.training.batches import BaseBatches
 from delf_d2r.protos import detector_pb2
 
 Config = detector_pb2.DetectorTrainingConfig
@@ -27,22 +27,23 @@ class DecodedExample:
   boxes: np.ndarray
 
 
-class DetectorBatches(Batches):
+class DetectorBatches(BaseBatches[Config, DecodedExample]):
   """Batches of dicts:
 
   images: float32 [b, S, S, 3], normalised.
   shapes: float32 [b, 2], height and width of the photo in its square.
   boxes: float32 [b, max_boxes, 4] in pixels of the square, zeros where there are no more.
-  targets: what the losses of the architecture need.
+  targets: the targets of the losses of the architecture.
   """
 
   def __init__(self, config: Config, records: DetectionRecords, detector: Detector):
     """Takes the records to train `detector` on."""
     super().__init__(config, records)
+    self._records = records
     self._detector = detector
 
   def _decode(self, number: int) -> DecodedExample:
-    example = self._examples.read(number)
+    example = self._records.read(number)
     return DecodedExample(example.image(), example.boxes[: self.config.max_boxes])
 
   def _read_boxed(self, position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +52,7 @@ class DetectorBatches(Batches):
 
   def _load(self, position: tf.Tensor) -> dict:
     image, boxes = tf.numpy_function(
-      self._guarded(self._read_boxed), [position], (tf.uint8, tf.float32), stateful=False
+      self._recording_errors(self._read_boxed), [position], (tf.uint8, tf.float32), stateful=False
     )
     image = tf.cast(tf.ensure_shape(image, (None, None, 3)), tf.float32)
     boxes = tf.ensure_shape(boxes, (None, 4))
@@ -76,7 +77,7 @@ class DetectorBatches(Batches):
 
 
 def placement(image: tf.Tensor, boxes: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
-  """A photo scaled to a long side, without any chance.
+  """Returns a photo scaled to a long side; nothing is random.
 
   Args:
     image: float32 [H, W, 3].
@@ -96,7 +97,7 @@ def random_placement(
   options: detector_pb2.DetectorAugmentationConfig,
   side: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """A photo mirrored, scaled and cut by chance so that it fits into a square.
+  """Returns a photo mirrored, scaled and cut at random so that it fits into a square.
 
   Args:
     image: float32 [H, W, 3].
@@ -131,7 +132,7 @@ def random_placement(
 def _scaled(image: tf.Tensor, boxes: tf.Tensor, long_side: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   shape = tf.shape(image)[:2]
   scale = long_side / tf.cast(tf.reduce_max(shape), tf.float32)
-  shape = fitted(shape, scale)
+  shape = scaled_length(shape, scale)
   boxes *= tf.cast(tf.tile(shape, (2,)), tf.float32)
   return tf.image.resize(image, shape, antialias=True), boxes
 

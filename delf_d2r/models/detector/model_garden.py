@@ -13,7 +13,7 @@ _MISSING = (
 
 
 def load(module: str) -> types.ModuleType:
-  """A module of `official.vision`, by its name in there; about 10 s for the first one.
+  """Returns a module of `official.vision` by its name in there; the first one takes about 10 s.
 
   Raises:
     UserError: tf-models-official is not installed, or does not go with this TensorFlow.
@@ -22,7 +22,7 @@ def load(module: str) -> types.ModuleType:
 
 
 def keras() -> types.ModuleType:
-  """`tf_keras`, the Keras 2 that tf-models-official is written for; errors as of `load`."""
+  """Returns `tf_keras`, the Keras 2 that tf-models-official is written for; errors are those of `load`."""
   return _import('tf_keras')
 
 

@@ -13,7 +13,7 @@ from delf_d2r.config import values
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
 from delf_d2r.models.detector import architectures, detector_backbones, model_garden
-from delf_d2r.models.saved_models import quiet
+from delf_d2r.models.saved_models import log_suppression
 from delf_d2r.protos import detector_pb2
 
 Config = detector_pb2.DetectorModelConfig
@@ -55,15 +55,19 @@ class Detector(tf.Module):
     super().__init__(name='detector')
     self.config = values.resolve(config)
     losses = values.resolve(losses or detector_pb2.DetectorLossConfig())
-    with _precision(mixed_precision), quiet.warnings_only(), tf.variable_creator_scope(_readable_alone):
+    with (
+      _precision(mixed_precision),
+      log_suppression.warnings_only(),
+      tf.variable_creator_scope(_readable_alone),
+    ):
       self.architecture = architectures.build(self.config, losses, synchronized=synchronized)
     self.network = self.architecture.network
-    # Their order changes with what is frozen, and weights are known by it.
+    # Weights are identified by the order of the variables, which freezing would change.
     self._variables = tuple(self.network.variables)
     detector_backbones.load_weights(self.network.backbone, self.config)
 
-  def squares(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Photos scaled to fit the network's square, at its top left, normalised.
+  def letterbox(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns photos scaled to fit the network's square, at its top left, normalised.
 
     Args:
       images: [B, H, W, 3], RGB in [0, 255], any type.
@@ -74,28 +78,28 @@ class Detector(tf.Module):
     side = self.config.image_size
     shape = tf.shape(images)
     scale = side / tf.maximum(shape[1], shape[2])
-    height, width = (fitted(shape[axis], scale) for axis in (1, 2))
+    height, width = (scaled_length(shape[axis], scale) for axis in (1, 2))
     scaled = tf.image.resize(images, tf.stack([height, width]), antialias=True)
     # Normalised before it is padded, so that the padding is the mean colour.
     square = pad(detector_backbones.normalize(self.config, scaled), side)
     return square, tf.cast(tf.stack([height, width]), tf.float32)
 
   def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The landmarks in photos of one size.
+    """Returns the landmarks in photos of one size.
 
     Args:
       images: uint8 [B, H, W, 3], RGB.
 
     Returns:
       `boxes` float32 [B, n, 4], normalised to the photo and within it; `scores` float32 [B, n], descending;
-      `counts` int32 [B]: how many of the n were found, each of some area. The others are zero.
+      `counts` int32 [B]: the number of the n that were found, each of some area. The others are zero.
     """
-    squares, shape = self.squares(images)
+    squares, shape = self.letterbox(images)
     batch = tf.shape(images)[0]
     found = self.architecture.detect(squares, tf.tile(shape[None], (batch, 1)))
     boxes = tf.clip_by_value(found['boxes'] / tf.tile(shape, (2,)), 0.0, 1.0)
     is_found = tf.sequence_mask(found['counts'], tf.shape(boxes)[1])
-    # A box within the padding has no area any more.
+    # A box within the padding has lost its area.
     is_found &= tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
     order = tf.argsort(tf.cast(~is_found, tf.int32), axis=1, stable=True)
     is_found = tf.gather(is_found, order, batch_dims=1)
@@ -108,7 +112,8 @@ class Detector(tf.Module):
     weights = {f'{number:04d}': variable.numpy() for number, variable in enumerate(self._variables)}
     config = np.array(text_format.MessageToString(self.config))
     with files.atomic_replace(pathlib.Path(path)) as temporary, open(temporary, 'wb') as file:
-      np.savez(file, **{_CONFIG_KEY: config}, **weights)
+      arrays = {_CONFIG_KEY: config, **weights}
+      np.savez(file, **arrays)  # type: ignore[arg-type]  # The stub takes ** for its option allow_pickle.
 
   def load(self, path: str | pathlib.Path) -> None:
     """Reads the weights that `save` wrote for a detector of the same config.
@@ -145,13 +150,13 @@ class Detector(tf.Module):
         )
 
 
-def fitted(length: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-  """int32: a length in pixels after scaling, at least 1."""
+def scaled_length(length: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+  """Returns a length in pixels after scaling, int32, at least 1."""
   return tf.maximum(tf.cast(tf.round(tf.cast(length, scale.dtype) * scale), tf.int32), 1)
 
 
 def pad(images: tf.Tensor, side: int) -> tf.Tensor:
-  """[..., H, W, 3] with zeros at the bottom and on the right, to [..., side, side, 3]."""
+  """Returns [..., H, W, 3] with zeros at the bottom and on the right: [..., side, side, 3]."""
   return tf.image.pad_to_bounding_box(images, 0, 0, side, side)
 
 

@@ -1,4 +1,4 @@
-"""Which anchors and regions the two stages of Faster R-CNN learn from: drawn by seeds, so that steps repeat.
+"""The anchors and regions that both stages of Faster R-CNN learn from, drawn by seeds so that steps repeat.
 
 The official samplers draw from the state of TensorFlow's generators, which no checkpoint holds.
 """
@@ -14,12 +14,12 @@ from delf_d2r.models.detector import model_garden
 def balanced_sample(
   positive: tf.Tensor, candidates: tf.Tensor, *, count: int, fraction: float, seed: tf.Tensor
 ) -> tf.Tensor:
-  """A random choice among candidates, filled up with negative ones.
+  """Returns a random choice among candidates, filled up with negative ones.
 
   Args:
     positive: bool [N].
-    candidates: bool [N]: what may be chosen.
-    count: how many are chosen, where there are enough.
+    candidates: bool [N]: those that may be chosen.
+    count: the number to choose, if there are enough.
     fraction: positive ones are at most this share of `count`.
     seed: int [2].
 
@@ -41,7 +41,7 @@ def balanced_sample(
 class RegionSampler(threading.local):
   """Takes the place of the official BoxSampler; `seeds` int [B, 2] are set before each call.
 
-  They are of the thread that sets them: the replicas of a strategy are threads that take turns within a step.
+  They belong to the thread that sets them: the replicas of a strategy are threads that take turns in a step.
   """
 
   def __init__(self, count: int):
@@ -51,7 +51,7 @@ class RegionSampler(threading.local):
   def __call__(self, positive, negative, ignored):
     def sample(arguments):
       photo_positive, photo_candidates, seed = arguments
-      # Another choice than that of the anchors.
+      # Split, so that the choice is independent of that of the anchors.
       seed = tf.random.split(seed, 1)[0]
       return balanced_sample(photo_positive, photo_candidates, count=self._count, fraction=0.25, seed=seed)
 
@@ -62,7 +62,7 @@ class RegionSampler(threading.local):
 
 @functools.cache
 def seeded_anchor_labeler():
-  """The official RpnAnchorLabeler with `balanced_sample` for its choice of anchors; made when it is there."""
+  """Returns a subclass of the official RpnAnchorLabeler that chooses anchors by `balanced_sample`."""
 
   class Labeler(model_garden.load('ops.anchor').RpnAnchorLabeler):
     def __init__(self, seed):

@@ -1,9 +1,9 @@
-"""SavedModels of detectors behind one interface, whoever made them.
+"""SavedModels of detectors of any origin behind one interface.
 
-Three forms exist, told apart by what is in `saved_model.pb`. TensorFlow 1 (d2r_frcnn_20190411 and others of
-the research code, frozen models of the TensorFlow Object Detection API): a placeholder `input_images` or
-`image_tensor` and outputs of fixed names in the graph. TensorFlow 2: a signature `serving_default` of one
-input, or a callable object, with outputs of the same names.
+Three forms exist, distinguished by the content of `saved_model.pb`. TensorFlow 1 (d2r_frcnn_20190411 and
+others of the tensorflow/models DELF code, frozen models of the TensorFlow Object Detection API): a
+placeholder `input_images` or `image_tensor` and outputs of fixed names in the graph. TensorFlow 2: a
+signature `serving_default` of one input, or a callable object, with outputs of the same names.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from delf_d2r.models.saved_models import inspect
 
 _TF1_INPUTS = ('input_images', 'image_tensor')
 _OUTPUTS = ('detection_boxes', 'detection_scores', 'detection_classes')
-# How many rows of the outputs count. The research code does not ask its models for it
+# The number of valid rows of the outputs. The tensorflow/models DELF code does not ask for it
 # (docs/reference.md 3.4), so those of TensorFlow 1 need not have it.
 _COUNT = 'num_detections'
 _RANKS = {'detection_boxes': 3, 'detection_scores': 2, 'detection_classes': 2}
@@ -28,12 +28,12 @@ _LARGEST_COORDINATE = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-  """What a detector finds in one image, in its own order.
+  """The boxes that a detector finds in one image, in its own order.
 
   Attributes:
     boxes: float32 [R, 4], `[ymin, xmin, ymax, xmax]` normalised; may reach beyond [0, 1].
     scores: float32 [R].
-    classes: int64 [R], ids as the model has them.
+    classes: int64 [R], the ids of the model.
   """
 
   boxes: np.ndarray
@@ -45,7 +45,7 @@ class DetectionModel:
   """A loaded SavedModel.
 
   Attributes:
-    path: where it came from.
+    path: the directory or handle that it was loaded from.
     kind: 'TensorFlow 1' or 'TensorFlow 2'.
     takes_batches: whether it takes several images of one size at once.
   """
@@ -57,7 +57,7 @@ class DetectionModel:
     self._owner = owner
 
   def detect(self, images: np.ndarray) -> list[Detections]:
-    """What is in uint8 [B, H, W, 3]; B is 1 unless `takes_batches`.
+    """Returns the detections in each of uint8 [B, H, W, 3]; B is 1 unless `takes_batches`.
 
     Raises:
       UserError: the model fails, or its outputs are not what their names promise.
@@ -67,7 +67,7 @@ class DetectionModel:
     except tf.errors.OpError as error:
       raise UserError(
         f'{self.path}: failed on images of shape {images.shape} ({type(error).__name__}:'
-        f' {error.message.splitlines()[0] if error.message else ""}). If memory is what lacks, lower'
+        f' {error.message.splitlines()[0] if error.message else ""}). If memory is short, lower'
         ' regions.detector.max_image_size or batch_size'
       ) from error
     except Exception as error:  # A damaged graph raises nearly any exception.
@@ -113,7 +113,7 @@ def load(path: str) -> DetectionModel:
     path: a directory, or a handle of TensorFlow Hub.
 
   Raises:
-    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+    UserError: nothing is there, or it is a SavedModel of another kind; the message names its signatures.
   """
   return inspect.load_by_form(path, _load_tf1, _load_tf2)
 
@@ -172,7 +172,7 @@ def _load_tf2(path: str, directory: str, graph) -> DetectionModel:
 
 
 def _callable_input(loaded, outputs: set[str]) -> tf.TensorSpec | None:
-  """What `loaded(images)` takes, if that gives the outputs of a detector."""
+  """Returns the input of `loaded(images)`, if that has the outputs of a detector."""
   if not callable(loaded):
     return None
   for function in loaded.__call__.concrete_functions:
@@ -184,7 +184,7 @@ def _callable_input(loaded, outputs: set[str]) -> tf.TensorSpec | None:
 
 
 def _require_images(path: str, spec: tf.TensorSpec, graph) -> bool:
-  """Raises UserError unless the input takes one image of any size; tells whether it takes several."""
+  """Returns whether the input takes several images; UserError unless it takes one of any size."""
   shape = spec.shape.as_list() if spec.shape.rank is not None else [1, None, None, 3]
   fits = len(shape) == 4 and shape[0] in (None, 1) and shape[1:3] == [None, None] and shape[3] in (None, 3)
   if spec.dtype != tf.uint8 or not fits:

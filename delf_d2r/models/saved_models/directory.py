@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from delf_d2r.errors import UserError
-from delf_d2r.models.saved_models import quiet
+from delf_d2r.models.saved_models import log_suppression
 
 CARD_JSON, CARD_MARKDOWN = 'model_card.json', 'model_card.md'
 
@@ -29,11 +29,11 @@ def write(
 
   Args:
     output: must not exist; appears only when it is complete.
-    module: what to save.
+    module: the module to save.
     signatures: its functions by name.
     config: of the network.
     config_name: file name of the config.
-    card: what a user has to know, by heading: values that JSON can hold.
+    card: the model card, by heading: values that JSON can hold.
 
   Raises:
     UserError: the output exists.
@@ -43,7 +43,7 @@ def write(
   output.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
   try:
-    with quiet.warnings_only():
+    with log_suppression.warnings_only():
       tf.saved_model.save(module, str(temporary), signatures=dict(signatures))
     (temporary / config_name).write_text(text_format.MessageToString(config), encoding='utf-8')
     (temporary / CARD_JSON).write_text(json.dumps(dict(card), indent=1, ensure_ascii=False) + '\n', 'utf-8')
@@ -56,7 +56,7 @@ def write(
 
 
 def require_absent(output: pathlib.Path) -> None:
-  """UserError where something is already."""
+  """Raises UserError if the output exists."""
   if output.exists():
     raise UserError(f'{output}: exists already, and models are not overwritten. Choose another --output')
 

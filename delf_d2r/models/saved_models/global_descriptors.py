@@ -1,8 +1,8 @@
-"""SavedModels of global descriptors: those of DELG and of the research code's global trainer, and plain ones.
+"""SavedModels of global descriptors: of the tensorflow/models DELF code, DELG among them, and plain ones.
 
-The former have the two forms of saved_model.py, with or without local features beside the global descriptor,
-and `input_global_scales_ind` only if they were made late enough (docs/reference.md 3.4). A plain model has
-the signature `serving_default` with one image as input and one descriptor as output.
+The former have the two forms of local_features.py, with or without local features beside the global
+descriptor, and `input_global_scales_ind` only if they were made late enough (docs/reference.md 3.4). A plain
+model has the signature `serving_default` with one image as input and one descriptor as output.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,25 @@ class GlobalModel:
   """A loaded SavedModel.
 
   Attributes:
-    path: where it came from.
+    path: the directory or handle that it was loaded from.
     dimensions: D of its descriptors.
   """
 
-  def __init__(self, path: str, function: Callable[[dict], tf.Tensor]):
+  def __init__(self, path: str, function: Callable[[dict], tf.Tensor], *, owner: object):
+    """Takes the function from inputs by name, and the loaded object that keeps its variables alive."""
     self.path = path
     self._function = function
-    # No form of SavedModel tells D: a grey image is asked.
+    self._owner = owner
+    # No form of SavedModel states D, so a grey image is described.
     self.dimensions = self(np.full((256, 256, 3), 128, np.uint8), np.ones(1, np.float32)).shape[1]
 
   def __call__(self, image: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """The descriptors of uint8 [H, W, 3] at scales float32 [S]: float32 [S, D], not normalised."""
+    """Returns the descriptors of uint8 [H, W, 3] at scales float32 [S]: float32 [S, D], not normalised."""
     inputs = {
       'input_image': tf.constant(image),
       'input_scales': tf.constant(scales, tf.float32),
       'input_global_scales_ind': tf.range(len(scales)),
-      # Local features, where there are any, are of no interest.
+      # Local features, if there are any, are not used.
       'input_max_feature_num': tf.constant(1),
       'input_abs_thres': tf.constant(0.0),
     }
@@ -54,7 +56,7 @@ def load(path: str) -> GlobalModel:
     path: a directory, or a handle of TensorFlow Hub.
 
   Raises:
-    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+    UserError: nothing is there, or it is a SavedModel of another kind; the message names its signatures.
   """
   directory = inspect.directory_of(path)
   graph = inspect.read_graph(directory)
@@ -65,7 +67,7 @@ def load(path: str) -> GlobalModel:
     inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
   found = [name for name in _OUTPUTS if name in outputs]
   if not found and _is_plain(graph):
-    return GlobalModel(path, _plain_function(path, directory))
+    return _load_plain(path, directory)
   if not found or not inputs.issuperset(_REQUIRED_INPUTS):
     raise UserError(
       f'{path}: no model of global descriptors: it needs the inputs {", ".join(_REQUIRED_INPUTS)} and the'
@@ -87,9 +89,7 @@ def load(path: str) -> GlobalModel:
     def function(values: dict) -> tf.Tensor:
       return served(**{name: values[name] for name in feeds})[found[0]]
 
-  # The functions read variables that only `loaded` keeps alive.
-  function.owner = loaded
-  return GlobalModel(path, function)
+  return GlobalModel(path, function, owner=loaded)
 
 
 def _is_plain(graph) -> bool:
@@ -97,8 +97,8 @@ def _is_plain(graph) -> bool:
   return bool(signature) and len(signature.inputs) == len(signature.outputs) == 1
 
 
-def _plain_function(path: str, directory: str) -> Callable[[dict], tf.Tensor]:
-  """The one output for each scale, [S, D]; a model of images of one size has one row, for it sees no scales.
+def _load_plain(path: str, directory: str) -> GlobalModel:
+  """Loads a model of one output, which is asked at each scale; one of a fixed size of image has one row.
 
   Models of uint8 get pixels from 0 to 255, others from 0 to 1, as TensorFlow Hub's image models expect.
   """
@@ -127,5 +127,4 @@ def _plain_function(path: str, directory: str) -> Callable[[dict], tf.Tensor]:
     scales = [1.0] if size.is_fully_defined() else values['input_scales']
     return tf.stack([at(values['input_image'], scale) for scale in scales])
 
-  function.owner = loaded
-  return function
+  return GlobalModel(path, function, owner=loaded)

@@ -1,4 +1,4 @@
-"""What a SavedModel is, read from its `saved_model.pb` without loading it.
+"""The kind of a SavedModel, read from its `saved_model.pb` without loading it.
 
 TensorFlow refuses damaged variables by their checksums. A graph has none: nearly all damage to it is refused
 by some exception, but a graph changed on purpose can end the process. Load models from sources you trust.
@@ -23,7 +23,7 @@ def load_by_form(path: str, load_tf1: Callable, load_tf2: Callable):
     load_tf1, load_tf2: called with `path`, its directory and its graph.
 
   Raises:
-    UserError: nothing is there, it is damaged, or what the function raises.
+    UserError: nothing is there, it is damaged, or the function raises it.
   """
   directory = directory_of(path)
   graph = read_graph(directory)
@@ -39,7 +39,7 @@ def load_by_form(path: str, load_tf1: Callable, load_tf2: Callable):
 
 
 def _reason(error: Exception) -> str:
-  """What TensorFlow says of an error, without the trace of the graph around it."""
+  """Returns the reason in an error of TensorFlow, without the trace of the graph around it."""
   lines = [line for line in str(error).splitlines() if line.strip()]
   # The last line of an error of execution names the graph's function.
   reasons = [line for line in lines if not line.startswith(('Graph execution error', 'Detected at node'))]
@@ -47,7 +47,7 @@ def _reason(error: Exception) -> str:
 
 
 def directory_of(path: str) -> str:
-  """The directory of a SavedModel: `path` itself, or where TensorFlow Hub keeps what it is the handle of.
+  """Returns the directory of a SavedModel: `path` itself, or the copy of TensorFlow Hub if it is a handle.
 
   Raises:
     UserError: there is no SavedModel, or `path` is no handle either.
@@ -57,7 +57,7 @@ def directory_of(path: str) -> str:
   if pathlib.Path(path).exists():
     raise UserError(f'{path}: no SavedModel, for it has no file saved_model.pb')
   try:
-    # It imports pkg_resources, which warns of its own end.
+    # It imports pkg_resources, which warns that it is deprecated.
     with warnings.catch_warnings(action='ignore'):
       import tensorflow_hub
   except ImportError:
@@ -73,7 +73,7 @@ def directory_of(path: str) -> str:
 
 
 def read_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
-  """The graph with the tag `serve`, the one that inference uses.
+  """Returns the graph with the tag `serve`, the one that inference uses.
 
   Raises:
     UserError: the file is damaged or has no such graph.
@@ -91,12 +91,12 @@ def read_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
 
 
 def is_tf1(graph: meta_graph_pb2.MetaGraphDef) -> bool:
-  """Whether TensorFlow 1 wrote it: tensors are found by their names, for there are no objects."""
+  """Returns whether TensorFlow 1 wrote it: it has no objects, only names of tensors."""
   return not graph.HasField('object_graph_def')
 
 
 def signatures_text(graph: meta_graph_pb2.MetaGraphDef) -> str:
-  """A sentence for error messages: what the model can be asked for."""
+  """Returns a sentence for error messages: the signatures of the model."""
   signatures = {
     key: f'{sorted(value.inputs)} -> {sorted(value.outputs)}'
     for key, value in graph.signature_def.items()

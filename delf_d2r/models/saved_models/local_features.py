@@ -1,8 +1,8 @@
-"""SavedModels of local features behind one interface: our exports and those of the research code.
+"""SavedModels of local features behind one interface: of export_delf and of the tensorflow/models DELF code.
 
 Two forms exist (docs/reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in
-its graph; that of TensorFlow 2 has a signature `serving_default` with the same names. Which one a directory
-holds is read from its `saved_model.pb`, not from a config.
+its graph; that of TensorFlow 2 has a signature `serving_default` with the same names. The form of a
+directory is read from its `saved_model.pb`, not from a config.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class RawFeatures:
   features: np.ndarray
 
   @classmethod
-  def of(cls, outputs: dict) -> 'RawFeatures':
+  def from_outputs(cls, outputs: dict) -> 'RawFeatures':
     """Returns the features of a model's outputs by their names."""
     boxes, scales, scores, features = (
       np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
@@ -62,16 +62,30 @@ class LocalFeatureModel:
   """A loaded SavedModel.
 
   Attributes:
-    path: where it came from.
+    path: the directory or handle that it was loaded from.
     kind: 'TensorFlow 1' or 'TensorFlow 2'.
     dimensions: D of its features.
     stride: pixels between neighbouring features at scale 1.
   """
 
-  def __init__(self, path: str, kind: str, function: Callable[..., dict], batch_function=None):
+  def __init__(
+    self,
+    path: str,
+    kind: str,
+    function: Callable[..., dict],
+    batch_function: Callable[..., dict] | None = None,
+    *,
+    owner: object = None,
+  ):
+    """Takes functions of inputs by name, and the loaded object that keeps their variables alive.
+
+    Raises:
+      UserError: it finds no features in an image, so it is no model of local features.
+    """
     self.path, self.kind = path, kind
     self._function, self._batch_function = function, batch_function
-    # No form of SavedModel tells these two: a grey image is asked.
+    self._owner = owner
+    # No form of SavedModel states these two, so a grey image is extracted.
     probe = self.extract(np.full((256, 256, 3), 128, np.uint8), np.ones(1, np.float32), max_features=2**16)
     rows = np.unique(probe.boxes[:, 0])
     if len(rows) < 2:
@@ -81,27 +95,32 @@ class LocalFeatureModel:
 
   @property
   def has_batches(self) -> bool:
+    """Whether `extract_batch` may be called."""
     return self._batch_function is not None
 
   def extract(self, image: np.ndarray, scales: np.ndarray, *, max_features: int) -> RawFeatures:
-    """The features of most attention of uint8 [H, W, 3] at scales float32 [S]; no threshold."""
+    """Returns the features of most attention of uint8 [H, W, 3] at scales float32 [S]; no threshold."""
     outputs = self._function(
       input_image=tf.constant(image),
       input_scales=tf.constant(scales, tf.float32),
       input_max_feature_num=tf.constant(max_features, tf.int32),
       input_abs_thres=tf.constant(0, tf.float32),
     )
-    return RawFeatures.of(outputs)
+    return RawFeatures.from_outputs(outputs)
 
   def extract_batch(self, images: np.ndarray, scales: np.ndarray, *, max_features: int) -> list[RawFeatures]:
-    """The same for uint8 [B, H, W, 3] in one pass; only if `has_batches`."""
+    """Returns those of each of uint8 [B, H, W, 3], from one pass; only if `has_batches`."""
+    if self._batch_function is None:
+      raise ValueError(f'{self.path}: this model has no function of batches; use extract')
     outputs = self._batch_function(
       input_images=tf.constant(images),
       input_scales=tf.constant(scales, tf.float32),
       input_max_feature_num=tf.constant(max_features, tf.int32),
     )
     arrays = {name: np.asarray(value) for name, value in outputs.items()}
-    return [RawFeatures.of({name: arrays[name][b] for name in _OUTPUTS}) for b in range(len(images))]
+    return [
+      RawFeatures.from_outputs({name: arrays[name][b] for name in _OUTPUTS}) for b in range(len(images))
+    ]
 
 
 def of_network(config: delf_model_pb2.DelfModelConfig) -> LocalFeatureModel:
@@ -127,7 +146,7 @@ def load(path: str) -> LocalFeatureModel:
     path: a directory, or a handle of TensorFlow Hub.
 
   Raises:
-    UserError: nothing is there, or it is a SavedModel of another kind; the message says what it has.
+    UserError: nothing is there, or it is a SavedModel of another kind; the message names its signatures.
   """
   return inspect.load_by_form(path, _load_tf1, _load_tf2)
 
@@ -145,9 +164,7 @@ def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
     outputs = pruned(*(inputs[name] for name in feeds))
     return dict(zip(_OUTPUTS, outputs, strict=True))
 
-  # The pruned function reads variables that only `loaded` keeps alive.
-  function.owner = loaded
-  return LocalFeatureModel(path, 'TensorFlow 1', function)
+  return LocalFeatureModel(path, 'TensorFlow 1', function, owner=loaded)
 
 
 def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
@@ -162,8 +179,8 @@ def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
       arguments[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
     return served(**arguments)
 
-  function.owner = loaded
-  return LocalFeatureModel(path, 'TensorFlow 2', function, loaded.signatures.get(BATCH_SIGNATURE))
+  batch_function = loaded.signatures.get(BATCH_SIGNATURE)
+  return LocalFeatureModel(path, 'TensorFlow 2', function, batch_function, owner=loaded)
 
 
 def _require(path: str, where: str, names, found, graph) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from delf_d2r.errors import UserError
 
-# Patches that go through the network together.
+# Patches in one pass through the network.
 _BATCH = 256
 
 
@@ -30,8 +30,11 @@ class PatchNetwork:
     shape: tuple[int | None, ...],
     *,
     patch_size: int,
+    owner: object = None,
   ):
-    """Takes what runs a batch, and the shape of its input, None where it admits any.
+    """Takes the function that runs a batch, and the shape of its input, None where it admits any.
+
+    `patch_size` is S where the network admits any; `owner` keeps the function's variables alive.
 
     Raises:
       UserError: it is not a network of grey patches.
@@ -40,20 +43,20 @@ class PatchNetwork:
       raise UserError(
         f'{path}: expected an input [N, 1, S, S] or [N, S, S, 1] of grey patches, found {list(shape)}'
       )
-    self._run = run
+    self._run, self._owner = run, owner
     self._channel_axis = 1 if shape[1] == 1 else 3
     height, width = (size for axis, size in enumerate(shape) if axis not in (0, self._channel_axis))
     if height != width:
       raise UserError(f'{path}: expected square patches, found {height} x {width}')
     self.patch_size = height or patch_size
-    # No form tells D for certain: a grey patch is asked.
+    # No form states D for certain, so a grey patch is described.
     probe = run(np.full((1, self.patch_size, self.patch_size), 0.5, np.float32)[self._channel])
     if probe.ndim != 2 or len(probe) != 1:
       raise UserError(f'{path}: expected an output [N, D], found {list(probe.shape)} for one patch')
     self.dimensions = probe.shape[1]
 
   def __call__(self, patches: np.ndarray) -> np.ndarray:
-    """Descriptors float32 [N, D] of patches float32 [N, S, S]."""
+    """Returns descriptors float32 [N, D] of patches float32 [N, S, S]."""
     inputs = patches[self._channel]
     parts = [self._run(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
     return np.concatenate([np.zeros((0, self.dimensions), np.float32), *parts]).astype(np.float32)
@@ -67,7 +70,7 @@ def load(path: str, *, patch_size: int) -> PatchNetwork:
   """Loads a network; `patch_size` is S where it admits any.
 
   Raises:
-    UserError: nothing is there, it is of another kind, or what runs it is not installed.
+    UserError: nothing is there, it is of another kind, or the library that runs it is not installed.
   """
   if path.lower().endswith('.onnx'):
     return _load_onnx(path, patch_size)
@@ -122,5 +125,4 @@ def _load_saved_model(path: str, patch_size: int) -> PatchNetwork:
     (descriptors,) = served(**{name: tf.constant(batch)}).values()
     return descriptors.numpy()
 
-  run.owner = loaded
-  return PatchNetwork(path, run, tuple(spec.shape), patch_size=patch_size)
+  return PatchNetwork(path, run, tuple(spec.shape), patch_size=patch_size, owner=loaded)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from delf_d2r.data import files
 from delf_d2r.errors import UserError
-from delf_d2r.models.saved_models import quiet
+from delf_d2r.models.saved_models import log_suppression
 from delf_d2r.models.training.distributed_training import BaseTrainer
 
 LATEST = 'checkpoints'
@@ -32,7 +32,7 @@ class Checkpoints:
     higher_is_better: bool,
     weights: str = WEIGHTS,
   ):
-    """Checkpoints in the folder `path`, the weights to use in the end in its file `weights`."""
+    """Keeps checkpoints in the folder `path`, and the weights to use in the end in its file `weights`."""
     self.path = path
     self._weights = weights
     self._trainer = trainer
@@ -67,7 +67,7 @@ class Checkpoints:
   def save(self, step: int) -> None:
     """Writes a checkpoint after `step` steps and drops the oldest beyond the number to keep."""
     self._step.assign(step)
-    with quiet.warnings_only():
+    with log_suppression.warnings_only():
       self._manager.save(checkpoint_number=step)
 
   def save_if_best(self, step: int, value: float) -> bool:
@@ -85,7 +85,7 @@ class Checkpoints:
     return True
 
   def finish(self) -> pathlib.Path:
-    """Puts the best weights, or else the present ones, in the place where others look for them."""
+    """Saves the best weights, or else the present ones, as the file `weights`."""
     target = self.path / self._weights
     if self.best:
       with files.atomic_replace(target) as temporary:
@@ -95,7 +95,7 @@ class Checkpoints:
     return target
 
   def save_last_good(self) -> pathlib.Path | None:
-    """The weights of the latest checkpoint, in a file to start another training from; None without one."""
+    """Saves the weights of the latest checkpoint to start another training from; None if there is none."""
     if not self.restore():
       return None
     target = self.path / f'last_good{self._suffix}'
@@ -104,7 +104,7 @@ class Checkpoints:
 
   @property
   def _suffix(self) -> str:
-    """Of all files of weights: Keras looks at the end of the name."""
+    """The ending of all files of weights, which Keras looks at."""
     return self._weights[self._weights.index('.') :]
 
   def _is_better(self, value: float, than: float) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from delf_d2r.errors import UserError
-from delf_d2r.models.delf.training_data import Batches
 from delf_d2r.models.training import schedules
+from delf_d2r.models.training.batches import BaseBatches
 from delf_d2r.protos import training_pb2
 
 Strategy = training_pb2.TrainDelfConfig.Strategy
@@ -19,7 +19,7 @@ class NotFinite(UserError):
 
 
 def make_strategy(config) -> tf.distribute.Strategy:
-  """What spreads the steps over devices, from the fields `strategy` and `batch_size` of a config.
+  """Returns the strategy that spreads steps over devices, from `strategy` and `batch_size` of a config.
 
   MULTI_WORKER must be made before anything else of TensorFlow, which is TensorFlow's own demand.
 
@@ -47,7 +47,7 @@ def make_strategy(config) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-  """Whether this process is the one that writes files: the chief, or the first worker where there is none."""
+  """Returns whether this process writes the files: the chief, or the first worker where there is none."""
   resolver = strategy.cluster_resolver
   if resolver is None or not resolver.task_type:
     return True
@@ -56,11 +56,11 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 class BaseTrainer:
-  """A network in training. Subclasses build it and say what a replica does with its share of a batch.
+  """Trains a network. Subclasses build it and define the step of a replica on its share of a batch.
 
   Attributes:
     config: with `steps`, `batch_size` and `optimizer`.
-    strategy: what spreads the steps over devices.
+    strategy: spreads the steps over devices.
     model: the network; a checkpoint can track it, and it can `save` its weights.
     optimizers: their state belongs in a checkpoint.
   """
@@ -73,8 +73,8 @@ class BaseTrainer:
     self.strategy = strategy or tf.distribute.get_strategy()
     self._run_step = tf.function(self._distributed_step)
 
-  def batches(self, data: Batches, first_step: int) -> Iterator:
-    """The batches from a step on, spread over the replicas.
+  def batches(self, data: BaseBatches, first_step: int) -> Iterator:
+    """Yields the batches from a step on, spread over the replicas.
 
     Raises:
       UserError: while iterating: a photo, a label or a shard cannot be used.
@@ -88,7 +88,7 @@ class BaseTrainer:
         replicas=context.num_replicas_in_sync // context.num_input_pipelines,
       )
 
-    return data.explained(self.strategy.distribute_datasets_from_function(dataset))
+    return data.with_reader_errors(self.strategy.distribute_datasets_from_function(dataset))
 
   def step(self, batch, step: int) -> dict[str, float]:
     """Changes the network by one batch.
@@ -101,18 +101,18 @@ class BaseTrainer:
       The loss and its parts, metrics, the norm of the gradient before it was clipped, the learning rate.
 
     Raises:
-      NotFinite: the loss or the gradient is no number. The network is spoilt then.
+      NotFinite: the loss or the gradient is not finite. The network is unusable then.
     """
     rate = schedules.learning_rate(self.config.optimizer, step, self.config.steps)
     self._set_learning_rate(rate)
     values = {name: float(value) for name, value in self._run_step(batch).items()}
     if not (math.isfinite(values['loss']) and math.isfinite(values['gradient_norm'])):
       found = ', '.join(f'{name} {value:g}' for name, value in values.items())
-      raise NotFinite(f'step {step}: the loss is no finite number any more ({found})')
+      raise NotFinite(f'step {step}: the loss is no longer finite ({found})')
     return {**values, 'learning_rate': rate}
 
   def local_part(self, batch) -> dict:
-    """What the first replica of this machine sees of a batch."""
+    """Returns the part of a batch of the first replica of this machine."""
     return self.strategy.experimental_local_results(batch)[0]
 
   def _distributed_step(self, batch) -> dict[str, tf.Tensor]:
@@ -120,7 +120,7 @@ class BaseTrainer:
     return {name: self.strategy.reduce('SUM', value, axis=None) for name, value in values.items()}
 
   def _clipped(self, gradients: list) -> tuple[list, tf.Tensor]:
-    """One replica's gradients, clipped, to be applied as they are added up; and its share of their norm.
+    """Returns one replica's gradients, clipped, which the optimiser adds up, and its share of their norm.
 
     The norm to clip is that of the whole batch's gradient. Keras clips each replica's and then sums, so the
     sum is taken here and shared out again before Keras takes its own.
@@ -136,5 +136,5 @@ class BaseTrainer:
     raise NotImplementedError
 
   def _replica_step(self, batch) -> dict[str, tf.Tensor]:
-    """One step of one replica: its shares of `loss`, `gradient_norm` and what else is worth knowing."""
+    """Runs one step of one replica; returns its shares of `loss`, `gradient_norm` and other values."""
     raise NotImplementedError

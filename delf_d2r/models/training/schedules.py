@@ -8,7 +8,7 @@ Optimizer = training_pb2.OptimizerConfig
 
 
 def learning_rate(config: Optimizer, step: int, num_steps: int) -> float:
-  """The learning rate of a step.
+  """Returns the learning rate of a step.
 
     warm-up:  r (t + 1) / w                          t < w
     LINEAR:   f + (r - f) (1 - u)                    u = (t - w) / (T - w)

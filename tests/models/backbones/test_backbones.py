@@ -131,7 +131,7 @@ def test_alexnet_is_that_of_torchvision(monkeypatch, tmp_path):
     'conv4': 16,
     'conv5': 32,
   }
-  smallest = tf.zeros((1, backbone.least_size, backbone.least_size, 3))
+  smallest = tf.zeros((1, backbone.min_side, backbone.min_side, 3))
   assert min(backbone(smallest)['conv5'].shape[1:3]) == 1
 
 

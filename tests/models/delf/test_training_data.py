@@ -9,6 +9,7 @@ tf = pytest.importorskip('tensorflow')
 from delf_d2r.data.training import training_examples  # noqa: E402
 from delf_d2r.errors import UserError  # noqa: E402
 from delf_d2r.models.delf import training_data  # noqa: E402
+from delf_d2r.models.training.batches import EpochSampler  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -31,15 +32,15 @@ def assert_equal(first, second):
 
 
 def test_every_epoch_is_another_permutation():
-  order = training_data.Order(7, seed=1)
+  order = EpochSampler(7, seed=1)
   epochs = [[order(7 * epoch + place) for place in range(7)] for epoch in range(3)]
   assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
   assert epochs[0] != epochs[1]
-  assert epochs[0] != [training_data.Order(7, seed=2)(place) for place in range(7)]
+  assert epochs[0] != [EpochSampler(7, seed=2)(place) for place in range(7)]
 
 
 def test_order_can_be_asked_anywhere():
-  order = training_data.Order(5, seed=1)
+  order = EpochSampler(5, seed=1)
   forward = [order(position) for position in range(40)]
   assert [order(position) for position in reversed(range(40))] == forward[::-1]
 

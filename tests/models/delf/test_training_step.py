@@ -14,7 +14,7 @@ tf = pytest.importorskip('tensorflow')
 keras = pytest.importorskip('keras')
 
 from delf_d2r.errors import UserError  # noqa: E402
-from delf_d2r.models.delf import encoder_start, losses, training  # noqa: E402
+from delf_d2r.models.delf import encoder_init, losses, training  # noqa: E402
 from delf_d2r.models.training import distributed_training  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
@@ -152,7 +152,7 @@ def test_warped_pairs_learn_without_labels():
 def test_nothing_finite_stops():
   trained = trainer()
   trained.model.encoder.bias.assign(np.full(8, np.nan, np.float32))
-  with pytest.raises(distributed_training.NotFinite, match='step 5: the loss is no finite number any more'):
+  with pytest.raises(distributed_training.NotFinite, match='step 5: the loss is no longer finite'):
     trained.step(batch(), 5)
 
 
@@ -187,17 +187,17 @@ def test_encoder_starts_from_whitened_features():
       assert count == 1  # Of 4 photos each.
       return [{'images': images}]
 
-  encoder_start.whiten(trained.model, trained.config, Data())
+  encoder_init.whiten(trained.model, trained.config, Data())
   reduced = trained.model(trained.model.normalize(images))['reduced'].numpy().reshape(-1, 4)
   np.testing.assert_allclose(np.cov(reduced.T), np.eye(4), atol=1e-2)
   np.testing.assert_allclose(reduced.mean(axis=0), 0, atol=1e-2)
   trained.config.encoder_start_power = 0
-  encoder_start.whiten(trained.model, trained.config, Data())
+  encoder_init.whiten(trained.model, trained.config, Data())
   kernel = trained.model.encoder.kernel.numpy()[0, 0]
   np.testing.assert_allclose(kernel.T @ kernel, np.eye(4), atol=1e-4)  # A rotation, no scaling.
   trained.config.model.reduced_dimensions = 25
   with pytest.raises(UserError, match='25 dimensions are wanted, but the PCA has 24'):
-    encoder_start.whiten(trained.model, trained.config, Data())
+    encoder_init.whiten(trained.model, trained.config, Data())
 
 
 DISTRIBUTED = """

@@ -75,10 +75,10 @@ def test_views_show_the_same_at_corresponding_points(seed):
   mapped = objectives.project(homography[None], points)
   inside = np.all((mapped[0].numpy() > 1) & (mapped[0].numpy() < 63), axis=1)
   assert inside.sum() > 10
-  wanted = objectives.sample(tf.constant(first[None], tf.float32), points[None] - 0.5)[0].numpy()
+  wanted = objectives.interpolate(tf.constant(first[None], tf.float32), points[None] - 0.5)[0].numpy()
 
   def error(*offset):
-    found = objectives.sample(tf.constant(second[None], tf.float32), mapped - 0.5 + offset)[0].numpy()
+    found = objectives.interpolate(tf.constant(second[None], tf.float32), mapped - 0.5 + offset)[0].numpy()
     return np.abs(wanted - found)[inside].mean()
 
   assert error(0, 0) < 0.7 * min(error(0, 0.5), error(0, -0.5), error(0.5, 0), error(-0.5, 0))
@@ -116,16 +116,16 @@ def test_cell_centers_and_projection():
 def test_sample_interpolates_and_stops_at_the_edge():
   maps = tf.constant(np.arange(6).reshape(1, 2, 3, 1), tf.float32)
   places = tf.constant([[[0, 0], [0.5, 1.5], [1, 2], [-3, 0.25], [9, 9]]], tf.float32)
-  assert objectives.sample(maps, places)[0, :, 0].numpy().tolist() == [0, 3, 5, 0.25, 5]
+  assert objectives.interpolate(maps, places)[0, :, 0].numpy().tolist() == [0, 3, 5, 0.25, 5]
 
 
 def test_sample_of_a_single_cell():
-  assert objectives.sample(tf.fill((1, 1, 1, 1), 7.0), tf.constant([[[0.4, 0.6]]])).numpy() == 7
+  assert objectives.interpolate(tf.fill((1, 1, 1, 1), 7.0), tf.constant([[[0.4, 0.6]]])).numpy() == 7
 
 
 def drawn(valid, attention, count, share, seed=0):
   arguments = tf.constant([valid]), tf.constant([attention], tf.float32), count, share
-  return set(objectives.draw(*arguments, tf.constant([seed, 1], tf.int64))[0].numpy().tolist())
+  return set(objectives.draw_cells(*arguments, tf.constant([seed, 1], tf.int64))[0].numpy().tolist())
 
 
 def test_cells_are_drawn_by_lot_from_the_valid_and_attended():

@@ -118,7 +118,7 @@ def test_constants_beyond_half_precision_stay_whole():
       tf.constant(scale * np.linspace(-1, 1, 1000), tf.float32, name=name)
     tf.constant(np.ones(1000), tf.float64, name='double')
     tf.constant([1.0], name='small')
-  halved = export.halved(graph.as_graph_def())
+  halved = export.with_half_constants(graph.as_graph_def())
   assert {node.name: node.op for node in halved.node} == {
     'fits/half': 'Const',
     'fits': 'Cast',

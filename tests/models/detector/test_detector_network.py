@@ -100,7 +100,7 @@ def test_weights_of_another_detector_are_refused(tiny, tmp_path):
 @pytest.mark.parametrize('shape, expected', [((96, 48), (64, 32)), ((20, 40), (32, 64)), ((1, 500), (1, 64))])
 def test_photos_are_fitted_into_the_square(tiny, shape, expected):
   images = np.full((1, *shape, 3), 255, np.uint8)
-  squares, size = tiny.squares(images)
+  squares, size = tiny.letterbox(images)
   assert size.numpy().tolist() == list(expected)
   colours = detector_backbones.denormalize(tiny.config, squares).numpy()
   h, w = expected

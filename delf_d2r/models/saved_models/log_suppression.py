@@ -1,4 +1,4 @@
-"""Saving without TensorFlow's account of every tensor and shard."""
+"""Suppression of TensorFlow's messages, for example about every tensor and shard that it saves."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from absl import logging
 
 @contextlib.contextmanager
 def warnings_only() -> Iterator[None]:
-  """Inside, absl's log, which TensorFlow writes to, keeps to warnings."""
+  """Limits absl's log, which TensorFlow writes to, to warnings within a `with` block."""
   before = logging.get_verbosity()
   logging.set_verbosity(logging.WARNING)
   try:
@@ -20,7 +20,7 @@ def warnings_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-  """Inside, nothing reaches the process's standard error, not even from native code that has no log level."""
+  """Discards the process's standard error within a `with` block, even of native code without a log level."""
   saved = os.dup(2)
   sink = os.open(os.devnull, os.O_WRONLY)
   try:

@@ -1,4 +1,4 @@
-"""A start for the reduction to local descriptors: whitened principal components of the photos' features."""
+"""Initial weights of the reduction to local descriptors: whitened principal components of the features."""
 
 import tensorflow as tf
 
@@ -32,18 +32,22 @@ def whiten(model: Delf, config: training_pb2.TrainDelfConfig, data: Batches) -> 
   def features(images):
     return model(model.normalize(images), training=False)['features']
 
-  covariance = None
+  covariance: Covariance | None = None
   for batch in data.batches(max(config.encoder_start_photos // config.batch_size, 1)):
     values = features(batch['images']).numpy()
     covariance = covariance or Covariance(values.shape[-1])
     covariance.add(values.reshape(-1, values.shape[-1]))
+  # Batches always has a photo, and PCA always has variances.
+  assert covariance is not None
   try:
     pca = covariance.pca().truncated(dimensions)
     matrix, bias = pca.as_affine(whitening=True)
+    variances = pca.variances
+    assert variances is not None
   except ValueError as error:
     raise UserError(
       f'encoder_start WHITENING: {error}. Lower model.reduced_dimensions or raise encoder_start_photos'
     ) from None
-  restored = pca.variances ** ((1 - config.encoder_start_power) / 2)
+  restored = variances ** ((1 - config.encoder_start_power) / 2)
   model.encoder.kernel.assign((matrix * restored)[None, None])
   model.encoder.bias.assign(bias * restored)
