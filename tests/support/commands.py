@@ -20,7 +20,7 @@ IMPORTED = (
   'delf_d2r.experiments.comparison',
   'delf_d2r.engine',
   'delf_d2r.report.answers',
-  'delf_d2r.extractors.delf',
+  'delf_d2r.models.saved_models.local_features',
   'delf_d2r.models.saved_models.detections',
 )
 
