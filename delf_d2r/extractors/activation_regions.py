@@ -9,7 +9,6 @@ from delf_d2r.config.rules.checks import check_part_ranges
 from delf_d2r.errors import Problem
 from delf_d2r.extractors.reduction import network_files
 from delf_d2r.extractors.registry import DescriptorKind, ExtractorRecord
-from delf_d2r.kernels import activation_regions
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
@@ -38,6 +37,10 @@ class ActivationRegionExtractor:
     max_features: int,
     min_attention: float,
   ):
+    # SciPy's image functions take half a second to import, and configs are checked without them.
+    from delf_d2r.kernels import activation_regions
+
+    self._find = activation_regions.find
     self._activations = activations
     self._threshold = config.threshold
     self._most = config.regions_per_channel
@@ -50,9 +53,7 @@ class ActivationRegionExtractor:
     # Only on multiples of the stride do all cells lie where the receptive field says.
     cells = np.maximum(np.round(np.array(image.shape[:2]) / field.stride), 1)
     size = np.maximum(cells * field.stride, self._activations.min_side).astype(np.int32)
-    found = activation_regions.find(
-      self._activations(image, size), threshold=self._threshold, most=self._most
-    )
+    found = self._find(self._activations(image, size), threshold=self._threshold, most=self._most)
     to_image = np.array(image.shape[:2]) / size
     locations = ((found.centers - 0.5) * field.stride + field.center) * to_image
     features = LocalFeatures(

@@ -10,7 +10,7 @@ Layers: configs are checked far below the extractors, which need networks and ar
 extractor belong into its file. So the dependency is inverted. This module holds the interface, is below
 `config` in the layers of tests/test_layers.py and imports no extractor. When a record is first asked for, it
 imports the modules of its own package and collects their records; there is no list of them. Importing an
-extractor must therefore cost little: TensorFlow is imported when an extractor is built, not before.
+extractor must therefore cost little: TensorFlow and the like are imported when an extractor is built.
 `d2r --help` and `import delf_d2r.config` import no extractor.
 """
 
