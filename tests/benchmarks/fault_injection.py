@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from absl import logging  # noqa: E402
-from support.faulty_runs import Laboratory  # noqa: E402
+from support.faulty_runs import FaultInjector  # noqa: E402
 
 
 def main():
@@ -31,17 +31,17 @@ def main():
   logging.set_verbosity(logging.ERROR)
   rng = random.Random(options.seed)
   with tempfile.TemporaryDirectory() as folder:
-    laboratory = Laboratory(pathlib.Path(folder) / 'laboratory')
-    print(f'seed {options.seed}; the undisturbed run leaves {laboratory.num_files} files')
+    injector = FaultInjector(pathlib.Path(folder) / 'injector')
+    print(f'seed {options.seed}; the undisturbed run leaves {injector.num_files} files')
     survived, number = 0, 0
     while survived < options.kills:
       out, started = pathlib.Path(folder) / f'run-{number}', time.monotonic()
       # The features of 8 photos: a shard and its account each.
-      killed = int(laboratory.kill(out, files=rng.randint(6, 18), delay=0))
-      cut = laboratory.cut_unfinished(out)
+      killed = int(injector.kill(out, files=rng.randint(6, 18), delay=0))
+      cut = injector.cut_unfinished(out)
       wanted = min(options.series, options.kills - survived) - killed
-      killed += laboratory.random_kills(out, wanted, rng.getrandbits(32))
-      laboratory.check_ends_undisturbed(out)
+      killed += injector.random_kills(out, wanted, rng.getrandbits(32))
+      injector.check_resumes(out)
       survived, number = survived + killed, number + 1
       what = f'{killed} kills, {"a shard cut, " if cut else ""}then the same bytes'
       print(f'run {number}: {what}; {survived} kills in all ({time.monotonic() - started:.0f} s)', flush=True)

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from absl import logging  # noqa: E402
-from fuzzing import foreign_files, material, model_files, own_files, served  # noqa: E402
+from fuzzing import foreign_files, model_files, own_files, served_requests, valid_files  # noqa: E402
 from fuzzing.campaign import campaign  # noqa: E402
 
 # Of one reader's process, beyond what it has when it starts.
@@ -47,12 +47,12 @@ def main():
   failed = False
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as loops:
     folder = pathlib.Path(folder)
-    made = material.make(folder / 'made')
+    made = valid_files.make_run(folder / 'made')
     readers = [
       *own_files.readers(made),
       *foreign_files.readers(made),
       *model_files.readers(folder / 'models'),
-      *served.readers(made, loops),
+      *served_requests.readers(made, loops),
     ]
     print(f'seed {options.seed}, {options.inputs} inputs for each reader')
     print(f'{"reader":<24}{"inputs":>8}{"refused":>9}{"read":>8}{"failed":>8}{"seconds":>9}', flush=True)

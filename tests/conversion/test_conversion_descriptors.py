@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from support import legacy_files as foreign
+from support import legacy_files
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import descriptors, run
@@ -25,27 +25,27 @@ def make(folder, extension):
   """Files of that extension, by hand."""
   folder.mkdir()
   for seed, (name, words) in enumerate(WORDS.items()):
-    values = foreign.unit(len(words), D, seed=seed)
+    values = legacy_files.unit(len(words), D, seed=seed)
     if extension.endswith('vlad'):
       dense = np.zeros((K, D), np.float32)
       dense[words] = values
-      data = foreign.datum(dense.ravel())
+      data = legacy_files.datum(dense.ravel())
     elif extension.endswith('asmk'):
-      data = foreign.pair(values.ravel(), np.array(words, np.uint32))
+      data = legacy_files.pair(values.ravel(), np.array(words, np.uint32))
     else:
       bits = np.packbits(values > 0, axis=1).ravel()
-      data = foreign.pair(bits, np.array(words, np.uint32))
+      data = legacy_files.pair(bits, np.array(words, np.uint32))
     (folder / f'{name}{extension}').write_bytes(data)
 
 
 @pytest.fixture
 def there(tmp_path):
   """Photos and a codebook of K words."""
-  foreign.photos(tmp_path / 'photos', SIZES)
+  legacy_files.photos(tmp_path / 'photos', SIZES)
   config = configs.default('extraction', 'codebook')
   config.codebook.num_words = K
   with artefact_writer.writing(tmp_path / 'codebook', Plan('codebook', config, ())) as writer:
-    codebook_files.save_centroids(foreign.unit(K, D, seed=7), tmp_path / 'codebook')
+    codebook_files.save_centroids(legacy_files.unit(K, D, seed=7), tmp_path / 'codebook')
     writer.finish({'words': K})
   return tmp_path
 
@@ -85,7 +85,7 @@ def test_files_are_refused_with_their_name(there):
   with pytest.raises(UserError, match=r'has \.vlad files and \.asmk files; keep those of one'):
     run.run(there / 'files', there / 'out', options(there))
   (there / 'files' / 'a.vlad').unlink()
-  (there / 'files' / 'b.asmk').write_bytes(foreign.pair(np.ones(D, np.float32), np.array([K])))
+  (there / 'files' / 'b.asmk').write_bytes(legacy_files.pair(np.ones(D, np.float32), np.array([K])))
   with pytest.raises(UserError, match=r'b\.asmk: .*must ascend below 6, the last is 6'):
     run.run(there / 'files', there / 'out', options(there))
   with pytest.raises(UserError, match='this conversion needs --codebook'):
@@ -112,7 +112,7 @@ def test_regional_search_has_no_such_files(there):
 
 def test_same_words_as_aggregated_here(there):
   """The research code's vector of docs/reference.md 2.9: R-ASMK* of two regions."""
-  data = foreign.pair(np.array([64, 192], np.uint32), np.array([3, 4], np.uint32))
+  data = legacy_files.pair(np.array([64, 192], np.uint32), np.array([3, 4], np.uint32))
   (there / 'files').mkdir()
   (there / 'files' / 'a.rasmk_star').write_bytes(data)
   config = configs.default('extraction', 'codebook')

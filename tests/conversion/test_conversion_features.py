@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from support import legacy_files as foreign
-from support import stored_features as local
+from support import legacy_files, stored_features
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import codebook, features, run
@@ -27,19 +26,19 @@ BOXES = [(0.1, 0.25, 0.9, 1.0, 0.9), (0.0, 0.0, 1.0, 1.0, 0.3), (0.5, 0.505, 1.0
 @pytest.fixture
 def there(tmp_path):
   """The folders of the research code: photos, features, boxes and the mapping."""
-  foreign.photos(tmp_path / 'photos', SIZES)
+  legacy_files.photos(tmp_path / 'photos', SIZES)
   folder = tmp_path / 'delf'
   folder.mkdir()
   for seed, (name, rows) in enumerate({'a': 4, 'a_0': 2, 'a_1': 3, 'b': 5, 'b_0': 0, 'c': 0}.items()):
     locations = np.random.default_rng(seed).integers(0, 200, (rows, 2)) / 4
-    (folder / f'{name}.delf').write_bytes(foreign.delf(locations, foreign.unit(rows, seed=seed)))
+    (folder / f'{name}.delf').write_bytes(legacy_files.delf(locations, legacy_files.unit(rows, seed=seed)))
   (tmp_path / 'boxes').mkdir()
-  (tmp_path / 'boxes' / 'a.boxes').write_bytes(foreign.boxes(BOXES))
-  (tmp_path / 'boxes' / 'b.boxes').write_bytes(foreign.boxes(BOXES[:1]))
+  (tmp_path / 'boxes' / 'a.boxes').write_bytes(legacy_files.boxes(BOXES))
+  (tmp_path / 'boxes' / 'b.boxes').write_bytes(legacy_files.boxes(BOXES[:1]))
   rows = [('a', 0, -1), ('a_0', 0, 0), ('a_1', 0, 1), ('b', 1, -1), ('b_0', 1, 0), ('c', 2, -1)]
   text = ''.join(f'{name},{image},{box}\r\n' for name, image, box in rows)
   (tmp_path / 'mapping.csv').write_bytes(b'name,index_image_id,box_id\r\n' + text.encode())
-  (tmp_path / 'delf_config.pbtxt').write_text(foreign.CONFIG)
+  (tmp_path / 'delf_config.pbtxt').write_text(legacy_files.CONFIG)
   return tmp_path
 
 
@@ -68,7 +67,7 @@ def test_whole_images_and_boxes(there):
   assert_allclose(a.boxes, [(0, 0, 1, 1), BOXES[0][:4], BOXES[2][:4]])
   whole = np.random.default_rng(0).integers(0, 200, (4, 2)) / 4
   assert_array_equal(a.region(0).locations, whole)
-  assert_array_equal(a.region(0).descriptors, foreign.unit(4, seed=0))
+  assert_array_equal(a.region(0).descriptors, legacy_files.unit(4, seed=0))
   assert_array_equal(a.region(0).attention, [120, 119, 118, 117])
   # Crops begin at the floor of 0.1 * 100 and 0.25 * 200, of 0.5 * 100 and 0.505 * 200.
   for region, origin, rows in ((1, (10, 50), 2), (2, (50, 101), 3)):
@@ -100,7 +99,7 @@ def test_bytes_come_back(there):
 
 def test_locations_of_any_float_come_back_closely(there):
   places = np.random.default_rng(0).uniform(0, 50, (2, 2)).astype(np.float32)
-  (there / 'delf' / 'a_0.delf').write_bytes(foreign.delf(places, foreign.unit(2)))
+  (there / 'delf' / 'a_0.delf').write_bytes(legacy_files.delf(places, legacy_files.unit(2)))
   run.run(there / 'delf', there / 'out', with_regions(there))
   run.run(there / 'out', there / 'back')
   found = read(there / 'out')[0].region(1).locations
@@ -125,7 +124,7 @@ def test_queries_are_in_the_frame_of_their_photo(there):
   (there / 'truth.json').write_text(json.dumps(truth))
   (there / 'query').mkdir()
   for name in ('a query', 'c'):
-    (there / 'query' / f'{name}.delf').write_bytes(foreign.delf([(1.5, 2.5)], foreign.unit(1)))
+    (there / 'query' / f'{name}.delf').write_bytes(legacy_files.delf([(1.5, 2.5)], legacy_files.unit(1)))
   given = options(there, queries=True, ground_truth=there / 'truth.json')
   run.run(there / 'query', there / 'out', given)
   cropped, whole = read(there / 'out')
@@ -143,7 +142,7 @@ def test_queries_are_in_the_frame_of_their_photo(there):
 
 def test_later_stages_take_what_was_converted(there):
   config = there / 'delf_config.pbtxt'
-  codebook_checkpoint.write(there / 'words', foreign.unit(4, seed=9), name_based=True)
+  codebook_checkpoint.write(there / 'words', legacy_files.unit(4, seed=9), name_based=True)
   run.run(there / 'words', there / 'codebook', options(there))
   run.run(there / 'delf', there / 'out', with_regions(there))
   made = Artefact.open(there / 'out', 'features'), Artefact.open(there / 'codebook', 'codebook')
@@ -163,7 +162,7 @@ def test_later_stages_take_what_was_converted(there):
 
 
 def test_codebook_of_other_dimensions_is_refused(there):
-  codebook_checkpoint.write(there / 'words', foreign.unit(4, 5), name_based=True)
+  codebook_checkpoint.write(there / 'words', legacy_files.unit(4, 5), name_based=True)
   run.run(there / 'words', there / 'codebook', options(there))
   run.run(there / 'delf', there / 'out', options(there))
   made = Artefact.open(there / 'out', 'features'), Artefact.open(there / 'codebook', 'codebook')
@@ -218,7 +217,7 @@ def test_stopped_conversion_goes_on(there, monkeypatch):
 def test_other_files_at_the_same_place_are_refused(there):
   run.run(there / 'delf', there / 'out', with_regions(there))
   run.run(there / 'delf', there / 'out', with_regions(there))
-  (there / 'delf' / 'c.delf').write_bytes(foreign.delf([(1, 1)], foreign.unit(1)))
+  (there / 'delf' / 'c.delf').write_bytes(legacy_files.delf([(1, 1)], legacy_files.unit(1)))
   with pytest.raises(ArtefactError, match=r'input delf_files is \w{16} \(.*\) there, \w{16} \(.*\) here'):
     run.run(there / 'delf', there / 'out', with_regions(there))
   run.run(there / 'delf', there / 'out', with_regions(there, redo=True))
@@ -226,16 +225,14 @@ def test_other_files_at_the_same_place_are_refused(there):
   run.run(there / 'out', there / 'back')
   run.run(there / 'out', there / 'back')
   (there / 'back' / 'a.delf').write_bytes(b'other')
-  with pytest.raises(
-    UserError, match=r'a\.delf: exists with other contents \(5 bytes there, \d+ here\)'
-  ):
+  with pytest.raises(UserError, match=r'a\.delf: exists with other contents \(5 bytes there, \d+ here\)'):
     run.run(there / 'out', there / 'back')
   run.run(there / 'out', there / 'back', Options(redo=True))
   assert (there / 'back' / 'a.delf').read_bytes() == (there / 'delf' / 'a.delf').read_bytes()
 
 
 def break_dimension(there):
-  (there / 'delf' / 'b.delf').write_bytes(foreign.delf([(1, 1)], foreign.unit(1, 5)))
+  (there / 'delf' / 'b.delf').write_bytes(legacy_files.delf([(1, 1)], legacy_files.unit(1, 5)))
 
 
 def break_bytes(there):
@@ -244,11 +241,11 @@ def break_bytes(there):
 
 
 def break_numbers(there):
-  (there / 'delf' / 'a.delf').write_bytes(foreign.delf([(1, 1)], [(1, 0, float('nan'))]))
+  (there / 'delf' / 'a.delf').write_bytes(legacy_files.delf([(1, 1)], [(1, 0, float('nan'))]))
 
 
 def break_boxes(there):
-  (there / 'boxes' / 'a.boxes').write_bytes(foreign.boxes(BOXES[:1]))
+  (there / 'boxes' / 'a.boxes').write_bytes(legacy_files.boxes(BOXES[:1]))
 
 
 def break_mapping(there):
@@ -288,9 +285,13 @@ def test_two_files_of_one_photo(there):
 @pytest.mark.parametrize('other', ['a.png', 'a_0.jpg'])
 def test_names_that_files_would_share(tmp_path, other):
   # The box of a.jpg is a_0.delf.
-  of_box = local.image('a.jpg', np.ones((2, 2)), foreign.unit(2), [(0, 0, 1, 1)] * 2, (0, 1, 2))
-  of_other = local.image(other, np.ones((1, 2)), foreign.unit(1))
-  local.write_features(tmp_path / 'features', [local.image('0.jpg', *empty()), of_box, of_other])
+  of_box = stored_features.image(
+    'a.jpg', np.ones((2, 2)), legacy_files.unit(2), [(0, 0, 1, 1)] * 2, (0, 1, 2)
+  )
+  of_other = stored_features.image(other, np.ones((1, 2)), legacy_files.unit(1))
+  stored_features.write_features(
+    tmp_path / 'features', [stored_features.image('0.jpg', *empty()), of_box, of_other]
+  )
   with pytest.raises(UserError, match=rf"would be the file of 'a\.jpg' and of '{other}'"):
     run.run(tmp_path / 'features', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
@@ -301,7 +302,7 @@ def empty():
 
 
 def test_codebook_there_and_back(there):
-  words = foreign.unit(4)
+  words = legacy_files.unit(4)
   codebook_checkpoint.write(there / 'words', words, name_based=True)
   codebook.read(
     there / 'words', config_files.load_extraction(there / 'delf_config.pbtxt'), there / 'codebook'

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from support import legacy_files as foreign
+from support import legacy_files
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import run
@@ -61,24 +61,24 @@ def test_metrics_that_are_none(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-  'array', [foreign.unit(4), np.zeros((0, 3), np.float32), np.arange(6, dtype=np.uint32).reshape(2, 3)]
+  'array', [legacy_files.unit(4), np.zeros((0, 3), np.float32), np.arange(6, dtype=np.uint32).reshape(2, 3)]
 )
 def test_tensors_there_and_back(tmp_path, array):
-  (tmp_path / 'x.datum').write_bytes(foreign.datum(array))
+  (tmp_path / 'x.datum').write_bytes(legacy_files.datum(array))
   run.run(tmp_path / 'x.datum', tmp_path / 'x.npy')
   found = np.load(tmp_path / 'x.npy')
   assert found.dtype == array.dtype
   np.testing.assert_array_equal(found, array)
   run.run(tmp_path / 'x.npy', tmp_path / 'y.datum')
-  assert (tmp_path / 'y.datum').read_bytes() == foreign.datum(array)
+  assert (tmp_path / 'y.datum').read_bytes() == legacy_files.datum(array)
 
 
 def test_folders_of_tensors(tmp_path):
   (tmp_path / 'pca' / 'deep').mkdir(parents=True)
-  (tmp_path / 'pca' / 'mean.datum').write_bytes(foreign.datum(np.ones(3, np.float32)))
-  (tmp_path / 'pca' / 'deep' / 'm.datum').write_bytes(foreign.datum(foreign.unit(2)))
+  (tmp_path / 'pca' / 'mean.datum').write_bytes(legacy_files.datum(np.ones(3, np.float32)))
+  (tmp_path / 'pca' / 'deep' / 'm.datum').write_bytes(legacy_files.datum(legacy_files.unit(2)))
   run.run(tmp_path / 'pca', tmp_path / 'npy')
-  np.testing.assert_array_equal(np.load(tmp_path / 'npy' / 'deep' / 'm.npy'), foreign.unit(2))
+  np.testing.assert_array_equal(np.load(tmp_path / 'npy' / 'deep' / 'm.npy'), legacy_files.unit(2))
   run.run(tmp_path / 'npy', tmp_path / 'back')
   for file in ('mean.datum', 'deep/m.datum'):
     assert (tmp_path / 'back' / file).read_bytes() == (tmp_path / 'pca' / file).read_bytes()
@@ -87,9 +87,9 @@ def test_folders_of_tensors(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'data', 'message'),
   [
-    ('x.datum', foreign.datum(np.ones(3, np.float32))[:-1], r'x\.datum: not readable as a \.datum file'),
-    ('x.datum', foreign.datum(np.full(3, np.nan, np.float32)), r'x\.datum: .*not finite'),
-    ('x.datum', foreign.boxes([(0, 0, 1, 1, 0.5)]), r'x\.datum: not readable'),
+    ('x.datum', legacy_files.datum(np.ones(3, np.float32))[:-1], r'x\.datum: not readable as a \.datum file'),
+    ('x.datum', legacy_files.datum(np.full(3, np.nan, np.float32)), r'x\.datum: .*not finite'),
+    ('x.datum', legacy_files.boxes([(0, 0, 1, 1, 0.5)]), r'x\.datum: not readable'),
     ('x.npy', b'this is none', r'x\.npy: cannot be converted to a \.datum file'),
   ],
 )
@@ -107,10 +107,10 @@ def test_tensors_that_a_datum_cannot_hold(tmp_path):
 
 
 def test_boxes_there_and_back(tmp_path):
-  foreign.photos(tmp_path / 'photos', {'a.jpg': (20, 30), 'b.jpg': (20, 30)})
+  legacy_files.photos(tmp_path / 'photos', {'a.jpg': (20, 30), 'b.jpg': (20, 30)})
   (tmp_path / 'boxes').mkdir()
   rows = [(0.1, 0.2, 0.9, 0.8, 0.75), (0.0, 0.0, 1.0, 0.5, 0.25)]
-  (tmp_path / 'boxes' / 'a.boxes').write_bytes(foreign.boxes(rows))
+  (tmp_path / 'boxes' / 'a.boxes').write_bytes(legacy_files.boxes(rows))
   (tmp_path / 'boxes' / 'b.boxes').write_bytes(b'')
   run.run(tmp_path / 'boxes', tmp_path / 'out', Options(images=str(tmp_path / 'photos')))
   found = dict(map(records.decode_boxes, Artefact.open(tmp_path / 'out', 'boxes').records()))
@@ -118,7 +118,9 @@ def test_boxes_there_and_back(tmp_path):
   run.run(tmp_path / 'out', tmp_path / 'back')
   for name in ('a.boxes', 'b.boxes'):
     assert (tmp_path / 'back' / name).read_bytes() == (tmp_path / 'boxes' / name).read_bytes()
-  with pytest.raises(UserError, match=r"holds boxes, which cannot be converted to 'npz'; possible: --to=research$"):
+  with pytest.raises(
+    UserError, match=r"holds boxes, which cannot be converted to 'npz'; possible: --to=research$"
+  ):
     run.run(tmp_path / 'out', tmp_path / 'npz', Options(to='npz'))
 
 
@@ -135,7 +137,7 @@ def test_what_is_not_known(tmp_path):
   (tmp_path / 'folder' / 'a.delf').write_bytes(b'')
   with pytest.raises(UserError, match='needs --images: a folder of photos'):
     run.run(tmp_path / 'folder', tmp_path / 'out')
-  foreign.photos(tmp_path / 'photos', {'a.jpg': (20, 30)})
+  legacy_files.photos(tmp_path / 'photos', {'a.jpg': (20, 30)})
   with pytest.raises(UserError, match='needs --config_path: the delf_config'):
     run.run(tmp_path / 'folder', tmp_path / 'out', Options(images=str(tmp_path / 'photos')))
 

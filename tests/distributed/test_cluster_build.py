@@ -4,8 +4,7 @@ import os
 import signal
 
 import pytest
-from support import clusters
-from support import damaged_indexes as material
+from support import clusters, descriptor_artefacts
 from support.run_files import contents
 
 from delf_d2r.data.artefacts import index_files
@@ -15,20 +14,20 @@ from delf_d2r.stages import build_index
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
-  material.small_segments(monkeypatch)
+  descriptor_artefacts.small_segments(monkeypatch)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """Descriptors of 60 images, with up to four entries each, a codebook, and the files of their index."""
   folder = tmp_path_factory.mktemp('built')
-  config = material.config(regional=True)
-  images = material.images(60, regional=True)
-  material.write_descriptors(folder / 'descriptors', images, config)
-  material.write_codebook(folder / 'codebook', config)
+  config = descriptor_artefacts.config(regional=True)
+  images = descriptor_artefacts.images(60, regional=True)
+  descriptor_artefacts.write_descriptors(folder / 'descriptors', images, config)
+  descriptor_artefacts.write_codebook(folder / 'codebook', config)
   with pytest.MonkeyPatch.context() as patch:
-    material.small_segments(patch)
-    material.build_here(folder / 'expected', images, config, regional=True).close()
+    descriptor_artefacts.small_segments(patch)
+    descriptor_artefacts.build_here(folder / 'expected', images, config, regional=True).close()
   return folder
 
 
@@ -36,7 +35,7 @@ def folder(tmp_path_factory):
 def build(folder, tmp_path):
   """Runs the stage; its index is in `tmp_path`."""
   descriptors, codebook = (
-    material.Artefact.open(folder / kind, kind) for kind in ('descriptors', 'codebook')
+    descriptor_artefacts.Artefact.open(folder / kind, kind) for kind in ('descriptors', 'codebook')
   )
   return lambda workers: build_index.run(
     descriptors.config, descriptors, codebook, tmp_path / 'index', workers=workers

@@ -5,7 +5,7 @@ import signal
 import sys
 
 import pytest
-from support import clusters as work
+from support import clusters
 
 from delf_d2r.distributed import cluster, connection
 from delf_d2r.errors import ImageError, UserError
@@ -20,8 +20,8 @@ def map_groups(pool, make_function, *, count=6, size=2):
 
 
 def test_results_in_order(pool):
-  assert list(map_groups(pool, lambda: work.squares)) == [i * i for i in range(12)]
-  assert list(map_groups(pool, lambda: work.squares, count=0)) == []
+  assert list(map_groups(pool, lambda: clusters.squares)) == [i * i for i in range(12)]
+  assert list(map_groups(pool, lambda: clusters.squares, count=0)) == []
 
 
 def test_groups_are_taken_only_a_little_ahead(pool):
@@ -33,7 +33,7 @@ def test_groups_are_taken_only_a_little_ahead(pool):
       yield [number]
 
   results = pool.map_groups(
-    lambda: work.squares, groups(), num_groups=1000, uses_network=False, lost=lambda item, reason: None
+    lambda: clusters.squares, groups(), num_groups=1000, uses_network=False, lost=lambda item, reason: None
   )
   assert [next(results) for _ in range(4)] == [0, 1, 4, 9]
   results.close()
@@ -41,7 +41,7 @@ def test_groups_are_taken_only_a_little_ahead(pool):
 
 
 def test_only_the_item_that_kills_is_lost(pool):
-  found = list(map_groups(pool, lambda: work.dying_at_4, size=3))
+  found = list(map_groups(pool, lambda: clusters.dying_at_4, size=3))
   item, reason = found.pop(4)
   assert found == [i * i for i in range(18) if i != 4]
   assert item == 4
@@ -49,7 +49,7 @@ def test_only_the_item_that_kills_is_lost(pool):
 
 
 def test_error_of_an_item_arrives_in_its_place(pool):
-  results = map_groups(pool, lambda: work.failing_at_3, size=1)
+  results = map_groups(pool, lambda: clusters.failing_at_3, size=1)
   assert [next(results) for _ in range(3)] == [0, 1, 2]
   with pytest.raises(ImageError, match=r'^x\.jpg: broken$'):
     next(results)
@@ -76,9 +76,9 @@ def test_no_machine_has_room(pool, nodes):
   with pytest.raises(
     UserError, match=r'room for 0 workers of 1 CPUs and 0.5 GPUs, 1 are wanted.* 1 CPUs and 0 GPUs, 1'
   ):
-    list(greedy.map_groups(lambda: work.squares, [[3]], uses_network=True, **arguments))
+    list(greedy.map_groups(lambda: clusters.squares, [[3]], uses_network=True, **arguments))
   # Without a network it asks for none.
-  assert list(greedy.map_groups(lambda: work.squares, [[3]], uses_network=False, **arguments)) == [9]
+  assert list(greedy.map_groups(lambda: clusters.squares, [[3]], uses_network=False, **arguments)) == [9]
 
 
 @pytest.mark.parametrize(

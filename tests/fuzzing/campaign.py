@@ -1,4 +1,4 @@
-"""Many inputs given to one reader; what fails is collected, one example of each kind."""
+"""Gives many inputs to a reader and collects one failure of each kind."""
 
 import dataclasses
 import pathlib
@@ -11,20 +11,20 @@ from hypothesis import HealthCheck, Phase, settings
 
 @dataclasses.dataclass
 class Failure:
-  """One way to fail: the smallest input that does, files by name, and what happened."""
+  """A kind of failure: its smallest input (files by name) and its traceback."""
 
   files: dict[str, bytes]
   report: str
 
   def __str__(self) -> str:
-    # Traceback first; of large files the name and size must do.
+    # The traceback comes first; large files are represented by name and size.
     shown = {name: data if len(data) <= 400 else f'<{len(data)} bytes>' for name, data in self.files.items()}
     return f'{self.report}input: {shown}'
 
 
 @dataclasses.dataclass
 class Outcome:
-  """What became of the inputs: `read` to sound results, `refused` with clear errors, or failed."""
+  """Numbers of inputs that were read with valid results or refused with clear errors, and the failures."""
 
   read: int = 0
   refused: int = 0
@@ -32,11 +32,11 @@ class Outcome:
 
 
 def campaign(reader: Reader, folder: pathlib.Path, *, inputs: int, seed: int) -> Outcome:
-  """Gives `reader` its seeds, which it must read, and `inputs` inputs that the seed alone decides."""
+  """Gives a reader its seeds, which it must read, and `inputs` inputs that depend only on the seed."""
   outcome = Outcome()
   for files in reader.seeds:
-    # Unwatched: the first call of a reader imports and compiles.
-    assert reader.attempt(files, folder, unwatched=True), f'{reader.name}: refuses a valid file'
+    # Without a sandbox, because the first call of a reader imports and compiles.
+    assert reader.attempt(files, folder, is_trusted=True), f'{reader.name}: refuses a valid file'
 
   @hypothesis.seed(seed)
   @settings(

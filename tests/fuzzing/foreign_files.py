@@ -1,4 +1,4 @@
-"""Readers of what others write: the research code's files, ground truths, CSV files, checkpoints, photos."""
+"""Readers of files of others: legacy formats, ground truth, CSV files, checkpoints, photos."""
 
 import io
 import json
@@ -6,10 +6,10 @@ import pathlib
 import pickle
 
 import numpy as np
-from fuzzing import material, mutations
-from fuzzing.material import Material
+from fuzzing import mutations, valid_files
 from fuzzing.reader import Reader, single
-from fuzzing.watching import MEBIBYTE
+from fuzzing.sandbox import MEBIBYTE
+from fuzzing.valid_files import ValidFiles
 from hypothesis import strategies as st
 
 from delf_d2r.conversion import single_files
@@ -30,13 +30,13 @@ _WORDS = np.array([1, 3], np.uint32)
 _NUM_WORDS, _DIMENSIONS = 8, 16
 
 
-def readers(made: Material) -> list[Reader]:
-  """All of them."""
+def readers(made: ValidFiles) -> list[Reader]:
+  """Returns all readers."""
   photos = ImageList.from_folder(made.photos)
-  return [*_research_code(), *_ground_truths(photos), *_csv_files(photos), *_checkpoints(), *_photos()]
+  return [*_legacy_files(), *_ground_truths(photos), *_csv_files(photos), *_checkpoints(), *_photos()]
 
 
-def _research_code() -> list[Reader]:
+def _legacy_files() -> list[Reader]:
   features = LocalFeatures(*(_RNG.random(shape, np.float32) for shape in ((3, 2), 3, 3, (3, _DIMENSIONS))))
   boxes = Boxes.from_coordinates([[0, 0, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]])
   floats = AggregatedDescriptor(_WORDS, _RNG.random((2, _DIMENSIONS), np.float32), _DIMENSIONS)
@@ -142,7 +142,7 @@ def _matlab() -> list[bytes]:
 
 
 def _csv(columns):
-  return mutations.csv_texts(columns, (*material.NAMES, 'a', 'b'))
+  return mutations.csv_texts(columns, (*valid_files.NAMES, 'a', 'b'))
 
 
 def _csv_files(photos: ImageList) -> list[Reader]:
@@ -222,18 +222,18 @@ def _torch() -> bytes:
 
 
 def _photos() -> list[Reader]:
-  photo = material.photo(3, 48)
+  photo = valid_files.photo(3, 48)
   kinds = {
     'JPEG': [
-      material.encoded(photo, 'jpeg'),
-      material.encoded(photo.convert('CMYK'), 'jpeg', progressive=True),
+      valid_files.encoded(photo, 'jpeg'),
+      valid_files.encoded(photo.convert('CMYK'), 'jpeg', progressive=True),
     ],
-    'PNG': [material.encoded(photo, 'png'), material.encoded(photo.convert('I;16'), 'png')],
-    'TIFF': [material.encoded(photo, 'tiff', compression=kind) for kind in ('raw', 'tiff_lzw', 'jpeg')],
-    'GIF': [material.encoded(photo, 'gif', save_all=True, append_images=[material.photo(4, 48)])],
-    'WebP': [material.encoded(photo, 'webp', lossless=lossless) for lossless in (False, True)],
-    'BMP': [material.encoded(photo, 'bmp')],
-    'PPM': [material.encoded(photo, 'ppm')],
+    'PNG': [valid_files.encoded(photo, 'png'), valid_files.encoded(photo.convert('I;16'), 'png')],
+    'TIFF': [valid_files.encoded(photo, 'tiff', compression=kind) for kind in ('raw', 'tiff_lzw', 'jpeg')],
+    'GIF': [valid_files.encoded(photo, 'gif', save_all=True, append_images=[valid_files.photo(4, 48)])],
+    'WebP': [valid_files.encoded(photo, 'webp', lossless=lossless) for lossless in (False, True)],
+    'BMP': [valid_files.encoded(photo, 'bmp')],
+    'PPM': [valid_files.encoded(photo, 'ppm')],
   }
 
   def load(path: pathlib.Path):

@@ -1,11 +1,11 @@
-"""Readers of what TensorFlow wrote: checkpoints of codebooks, SavedModels of detectors and local features."""
+"""Readers of files of TensorFlow: checkpoints of codebooks, SavedModels of detectors and local features."""
 
 import multiprocessing
 import pathlib
 
 import numpy as np
-from fuzzing.material import files_of
 from fuzzing.reader import Reader
+from fuzzing.valid_files import files_of
 
 _KINDS = {
   'TensorFlow checkpoint': ('by_name', 'by_object'),
@@ -15,9 +15,9 @@ _KINDS = {
 
 
 def readers(folder: pathlib.Path) -> list[Reader]:
-  """All of them; valid files are made in `folder`.
+  """Returns all readers; writes valid files to `folder`.
 
-  Another process makes them: one that TensorFlow has run in cannot be forked, as fuzz_readers.py does.
+  Another process writes them, because fuzz_readers.py forks, which is impossible after TensorFlow has run.
   """
   process = multiprocessing.get_context('spawn').Process(target=_make, args=(folder,))
   process.start()

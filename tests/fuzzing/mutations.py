@@ -1,11 +1,12 @@
-"""Valid files, damaged: strategies for hypothesis."""
+"""Strategies of hypothesis that damage valid files."""
 
 import json
 import struct
 
 from hypothesis import strategies as st
 
-# What parsers stumble over: limits of integers, no numbers, half a character, ways out of a folder, openings.
+# Tokens that parsers often fail on: limits of integers, values that are no numbers, incomplete characters,
+# paths that lead out of a folder, opening brackets.
 TOKENS = (
   *(struct.pack('<q', value) for value in (0, 1, -1, 2**31 - 1, -(2**31), 2**62, -(2**63))),
   *(struct.pack('<i', value) for value in (0, -1, 2**31 - 1)),
@@ -32,7 +33,7 @@ TOKENS = (
 
 @st.composite
 def damaged(draw, seeds: tuple[bytes, ...]):
-  """One of `seeds` with up to four changes: bits, bytes, cuts, copies, tokens, parts of another seed."""
+  """Changes one of `seeds` up to four times: bits, bytes, cuts, copies, tokens, parts of another seed."""
   data = bytearray(draw(st.sampled_from(seeds)))
   for _ in range(draw(st.integers(0, 4))):
     at = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -62,7 +63,7 @@ def damaged(draw, seeds: tuple[bytes, ...]):
 
 @st.composite
 def damaged_files(draw, seeds: tuple[dict[str, bytes], ...]):
-  """One of `seeds`, files by name, with one of its files damaged, gone, or that of another."""
+  """Damages or removes a file of one of `seeds`, or replaces it by that of another seed."""
   files = dict(draw(st.sampled_from(seeds)))
   name = draw(st.sampled_from(sorted(files)))
   if len(files) > 1 and draw(st.integers(0, 15)) == 0:
@@ -73,9 +74,8 @@ def damaged_files(draw, seeds: tuple[dict[str, bytes], ...]):
   return files
 
 
-# JSON of any form, and with the keys that a reader asks for.
 def json_values(keys: tuple[str, ...] = ('a',)):
-  """Any JSON value, objects with some of `keys`."""
+  """Generates any JSON values; objects have some of `keys`."""
   scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
   return st.recursive(
     scalars,
@@ -88,12 +88,12 @@ def json_values(keys: tuple[str, ...] = ('a',)):
 
 
 def json_bytes(value: object) -> bytes:
-  """A document with NaN and all."""
+  """Encodes a document, which may contain NaN."""
   return json.dumps(value).encode()
 
 
 def csv_texts(columns: tuple[str, ...], names: tuple[str, ...]):
-  """A CSV file with roughly these columns, names of photos and numbers."""
+  """Generates CSV files with about these columns, names of photos and numbers."""
   cell = (
     st.sampled_from(names)
     | st.floats(width=32).map(str)

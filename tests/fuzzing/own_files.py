@@ -1,11 +1,11 @@
-"""Readers of what this library writes: configs, records, artefacts, indexes, rankings, metrics."""
+"""Readers of files of this library: configs, records, artefacts, indexes, rankings, metrics."""
 
 import pathlib
 
 import numpy as np
-from fuzzing import material, mutations
-from fuzzing.material import Material, files_of
+from fuzzing import mutations, valid_files
 from fuzzing.reader import Reader, single
+from fuzzing.valid_files import ValidFiles, files_of
 from hypothesis import strategies as st
 
 from delf_d2r import config
@@ -45,8 +45,8 @@ _FIELDS = (
 )
 
 
-def readers(made: Material) -> list[Reader]:
-  """All of them, with seeds from a run."""
+def readers(made: ValidFiles) -> list[Reader]:
+  """Returns all readers, with seeds from a run."""
   run = made.run
   return [
     *_configs(),
@@ -113,7 +113,7 @@ def _records(run: pathlib.Path) -> list[Reader]:
   detection = DetectionExample(
     name='a.jpg',
     source_id=1,
-    encoded=material.encoded(material.photo(1, 32), 'jpeg'),
+    encoded=valid_files.encoded(valid_files.photo(1, 32), 'jpeg'),
     format='jpeg',
     height=32,
     width=32,
@@ -177,7 +177,7 @@ def _engine(folder: pathlib.Path) -> None:
   assert len(ranking) == min(3, len(engine))
 
 
-def _live(made: Material) -> Reader:
+def _live(made: ValidFiles) -> Reader:
   """`live.npz` beside the postings that it belongs to."""
   boxes = index_files.load_boxes(made.run / 'index')
   folder = made.run.with_name('live')

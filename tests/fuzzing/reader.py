@@ -1,4 +1,4 @@
-"""A reader under test, and one input given to it."""
+"""A reader under test, and its inputs."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from fuzzing import mutations
-from fuzzing.watching import MEBIBYTE, Misdeed, watched
+from fuzzing.sandbox import MEBIBYTE, Violation, sandboxed
 from hypothesis import strategies as st
 
 from delf_d2r.errors import UserError
@@ -16,15 +16,15 @@ from delf_d2r.index import IndexFormatError
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Something that reads files from elsewhere.
+  """A reader of untrusted files.
 
   Attributes:
-    name: for tables and for `--reader`.
-    seeds: valid inputs: files by their names.
-    read: reads what lies in a folder under those names; asserts that what it gets is sound.
-    grammar: inputs made from nothing, files by names, beside damaged seeds.
-    memory: bytes that it may take.
-    errors: what it may raise.
+    name: name in tables and for `--reader`.
+    seeds: valid inputs: files by name.
+    read: reads the files with these names in a folder; asserts that the result is valid.
+    grammar: generates inputs (files by name) in addition to damaged seeds.
+    memory: greatest number of bytes that it may allocate.
+    errors: the exceptions that it may raise.
   """
 
   name: str
@@ -36,27 +36,27 @@ class Reader:
 
   @property
   def inputs(self) -> st.SearchStrategy:
-    """Damaged seeds and, one time in four or so, what the grammar makes."""
+    """Damaged seeds and, in about one case of four, inputs of the grammar."""
     damaged = mutations.damaged_files(self.seeds)
     return damaged if self.grammar is None else st.one_of(damaged, damaged, damaged, self.grammar)
 
-  def attempt(self, files: dict[str, bytes], folder: pathlib.Path, *, unwatched: bool = False) -> bool:
-    """Reads one input; true if it was read, false if it was refused.
+  def attempt(self, files: dict[str, bytes], folder: pathlib.Path, *, is_trusted: bool = False) -> bool:
+    """Reads one input; returns True if it was read, False if it was refused.
 
     Args:
-      files: by name.
-      folder: to write them to; emptied first.
-      unwatched: let it do what it likes.
+      files: files by name.
+      folder: the folder to write them to; emptied first.
+      is_trusted: the reader runs without a sandbox.
 
     Raises:
-      Exception: anything but the errors allowed; AssertionError where the reader does what it may not.
+      Exception: the reader raised an exception that is not allowed; AssertionError: it violated the sandbox.
     """
     write_files(files, folder)
     try:
-      with contextlib.nullcontext() if unwatched else watched(folder, memory=self.memory):
+      with contextlib.nullcontext() if is_trusted else sandboxed(folder, memory=self.memory):
         self.read(folder)
-    except Misdeed as misdeed:
-      raise AssertionError(str(misdeed)) from misdeed
+    except Violation as violation:
+      raise AssertionError(str(violation)) from violation
     except self.errors as error:
       message = str(error)
     else:
@@ -66,7 +66,7 @@ class Reader:
 
 
 def write_files(files: dict[str, bytes], folder: pathlib.Path) -> None:
-  """Makes `folder` hold these files and nothing else."""
+  """Writes these files to `folder` and removes all others."""
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir()
   for name, data in files.items():
@@ -77,7 +77,7 @@ def write_files(files: dict[str, bytes], folder: pathlib.Path) -> None:
 def single(
   name: str, file: str, seeds, read: Callable[[pathlib.Path], object], grammar=None, **options
 ) -> Reader:
-  """A reader of one file: `read` takes its path, `grammar` makes its bytes."""
+  """Returns a reader of a single file: `read` takes its path, `grammar` generates its bytes."""
   return Reader(
     name,
     tuple({file: data} for data in seeds),

@@ -1,4 +1,4 @@
-"""Damaged models are refused by a clear error; in processes of their own, which TensorFlow might end."""
+"""Damaged models are refused by a clear error. Each runs in its own process, which TensorFlow may abort."""
 
 import pathlib
 import re

@@ -1,21 +1,24 @@
-"""Whatever a file holds, its reader gives a clear error or a sound result; fuzz_readers.py tries more."""
+"""Every reader returns a valid result or raises a clear error, whatever a file contains.
+
+benchmarks/fuzz_readers.py tries more inputs.
+"""
 
 import contextlib
 
 import pytest
-from fuzzing import foreign_files, material, own_files, served
+from fuzzing import foreign_files, own_files, served_requests, valid_files
 from fuzzing.campaign import campaign
 
 SEED = 1
-# Of each reader; the slow ones have their own.
+# Number of inputs of each reader.
 INPUTS = 30
 
 
 @pytest.fixture(scope='module')
 def readers(tmp_path_factory):
-  made = material.make(tmp_path_factory.mktemp('fuzzing') / 'made')
+  made = valid_files.make_run(tmp_path_factory.mktemp('fuzzing') / 'made')
   with contextlib.ExitStack() as loops:
-    yield [*own_files.readers(made), *foreign_files.readers(made), *served.readers(made, loops)]
+    yield [*own_files.readers(made), *foreign_files.readers(made), *served_requests.readers(made, loops)]
 
 
 def test_every_reader(readers, tmp_path, capsys):

@@ -14,12 +14,12 @@ import tempfile
 import textwrap
 
 import pytest
-from support.faulty_runs import Laboratory
+from support.faulty_runs import FaultInjector
 
 
 @pytest.fixture(scope='module')
-def laboratory(tmp_path_factory):
-  return Laboratory(tmp_path_factory.mktemp('faults') / 'laboratory')
+def injector(tmp_path_factory):
+  return FaultInjector(tmp_path_factory.mktemp('faults') / 'injector')
 
 
 @pytest.fixture
@@ -39,31 +39,31 @@ needs_mounts = pytest.mark.skipif(
 )
 
 
-def test_kills_and_a_cut_shard(laboratory, out):
+def test_kills_and_a_cut_shard(injector, out):
   # The manifest of boxes, its shard, and half of the features: those of a photo are a shard and its account.
-  assert laboratory.kill(out, files=10, delay=0)
-  cut = laboratory.cut_unfinished(out)
+  assert injector.kill(out, files=10, delay=0)
+  cut = injector.cut_unfinished(out)
   assert cut.parent.name == 'features'
-  assert laboratory.random_kills(out, 2, seed=5)
-  laboratory.check_ends_undisturbed(out)
+  assert injector.random_kills(out, 2, seed=5)
+  injector.check_resumes(out)
 
 
-def test_cut_shard_of_a_finished_artefact_is_refused_until_it_is_deleted(laboratory, out):
-  shutil.copytree(laboratory.undisturbed, out)
+def test_cut_shard_of_a_finished_artefact_is_refused_until_it_is_deleted(injector, out):
+  shutil.copytree(injector.reference, out)
   shard = out / 'features' / 'features-00002-of-00008.tfrecord'
   os.truncate(shard, shard.stat().st_size - 1)
-  message = laboratory.fails(out)
+  message = injector.fails(out)
   assert str(shard) in message
   assert f'Delete {out / "features"} and run its stage again' in message
   shutil.rmtree(out / 'features')
-  laboratory.check_ends_undisturbed(out)
+  injector.check_resumes(out)
 
 
 @needs_mounts
-def test_full_disk(laboratory, out, tmp_path):
+def test_full_disk(injector, out, tmp_path):
   """A small file system in a mount namespace of its own; then it grows."""
   out.mkdir()
-  command = ' '.join(laboratory.command(out))
+  command = ' '.join(injector.command(out))
   script = f"""
     mount -t tmpfs -o size=500k tmpfs {out} || exit 9
     {command} 2>{tmp_path}/stderr
@@ -78,7 +78,7 @@ def test_full_disk(laboratory, out, tmp_path):
   assert 'No space left on device' in message
   assert 'run the same command again' in message
   assert 'Traceback' not in message
-  laboratory.check_same(tmp_path / 'kept')
+  injector.check_same(tmp_path / 'kept')
 
 
 def read_only(out):
@@ -88,39 +88,39 @@ def read_only(out):
 
 
 @needs_mounts
-def test_finished_run_is_confirmed_where_nothing_can_be_written(laboratory, out):
-  shutil.copytree(laboratory.undisturbed, out)
-  command = [*read_only(out), *laboratory.command(out)]
+def test_finished_run_is_confirmed_where_nothing_can_be_written(injector, out):
+  shutil.copytree(injector.reference, out)
+  command = [*read_only(out), *injector.command(out)]
   process = subprocess.run(command, capture_output=True, text=True, check=False)
   assert process.returncode == 0, process.stderr
   assert f'report: {out}/report/index.html' in process.stdout
 
 
 @needs_mounts
-def test_read_only_output(laboratory, out):
-  shutil.copytree(laboratory.undisturbed, out)
+def test_read_only_output(injector, out):
+  shutil.copytree(injector.reference, out)
   shutil.rmtree(out / 'rankings')
-  message = laboratory.fails(out, before=read_only(out))
+  message = injector.fails(out, before=read_only(out))
   assert 'Read-only file system' in message
-  laboratory.check_ends_undisturbed(out)
+  injector.check_resumes(out)
 
 
 @pytest.mark.skipif(
   not can('setpriv', '--reuid=65534', '--clear-groups', sys.executable, '-c', 'import delf_d2r'),
   reason='cannot become another user',
 )
-def test_permission_denied(laboratory, out):
-  shutil.copytree(laboratory.undisturbed, out)
+def test_permission_denied(injector, out):
+  shutil.copytree(injector.reference, out)
   shutil.rmtree(out / 'rankings')
   for folder in out.parents:
     if folder.is_relative_to(tempfile.gettempdir()) and folder != pathlib.Path(tempfile.gettempdir()):
       folder.chmod(0o755)
-  message = laboratory.fails(out, before=['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'])
+  message = injector.fails(out, before=['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'])
   assert 'Permission denied' in message
-  laboratory.check_nothing_wrong_is_served(out)
+  injector.check_nothing_wrong_is_served(out)
 
 
-def test_clock_that_jumps(laboratory, out, tmp_path, monkeypatch):
+def test_clock_that_jumps(injector, out, tmp_path, monkeypatch):
   """Years forth and back at every look at it; files are as old as they like."""
   (tmp_path / 'site').mkdir()
   (tmp_path / 'site' / 'sitecustomize.py').write_text(
@@ -131,16 +131,16 @@ def test_clock_that_jumps(laboratory, out, tmp_path, monkeypatch):
     """)
   )
   monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'site'))
-  assert laboratory.kill(out, files=laboratory.num_files // 2, delay=0)
+  assert injector.kill(out, files=injector.num_files // 2, delay=0)
   rng = random.Random(1)
   for file in sorted(out.rglob('*')):
     os.utime(file, (rng.uniform(0, 4e9),) * 2)
-  laboratory.check_ends_undisturbed(out)
+  injector.check_resumes(out)
 
 
-def test_two_runs_on_one_directory(laboratory, out):
+def test_two_runs_on_one_directory(injector, out):
   processes = [
-    subprocess.Popen(laboratory.command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    subprocess.Popen(injector.command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for _ in range(2)
   ]
   messages = [process.communicate(timeout=300)[1] for process in processes]
@@ -149,4 +149,4 @@ def test_two_runs_on_one_directory(laboratory, out):
   for code, message in zip(codes, messages, strict=True):
     assert code == 0 or 'another process is writing this artefact. Wait for it' in message
     assert 'Traceback' not in message
-  laboratory.check_same(out)
+  injector.check_same(out)

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from support.planning import simple_rates
+from support.simple_plans import simple_rates
 
 from delf_d2r import common_flags, config
 from delf_d2r.experiments import experiment

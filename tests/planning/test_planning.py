@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from support.planning import make_config
+from support.simple_plans import make_config
 
 from delf_d2r import config
 from delf_d2r.data.artefacts import feature_files

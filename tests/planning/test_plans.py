@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from support.planning import make_config, simple_rates
+from support.simple_plans import make_config, simple_rates
 
 from delf_d2r import config
 from delf_d2r.experiments import experiment
@@ -48,7 +48,7 @@ def test_a_sample_that_spends_its_time_on_start_up():
   plan = make_plan(make_config(), simple_rates(stages=stages), images=100_000, price_per_hour=1.0)
   assert plan.stages[0].cost == pytest.approx(cpu / 2 / 3600)
   (remark,) = plan.remarks
-  assert remark.startswith('extraction: of the time of the sample 100% was start-up or noise.')
+  assert remark.startswith('extraction: 100% of the time of the sample was start-up or noise.')
   assert 'Give more photos: --sample' in remark
   assert remark in to_text(plan)
 
@@ -57,7 +57,7 @@ def test_an_index_that_noise_hides_is_measured_again():
   stages = simple_rates().stages
   stages['index'] = dataclasses.replace(stages['index'], growth=0.19)
   (remark,) = make_plan(make_config(), simple_rates(stages=stages), images=1000).remarks
-  assert remark.startswith('index: of the time of the sample 81% was')
+  assert remark.startswith('index: 81% of the time of the sample was')
   assert 'photos' not in remark
   stages['index'] = dataclasses.replace(stages['index'], growth=0.2)
   assert not make_plan(make_config(), simple_rates(stages=stages), images=1000).remarks

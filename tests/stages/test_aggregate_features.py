@@ -1,7 +1,7 @@
 """Aggregation by several processes, and of what an earlier run left."""
 
 import numpy as np
-from support import stored_features as material
+from support import stored_features
 from support.run_files import contents
 
 from delf_d2r import config as configs
@@ -15,9 +15,10 @@ def test_bytes_do_not_depend_on_who_works(tmp_path):
     overrides=['codebook { num_words: 8 iterations: 2 } aggregation { images_per_shard: 16 }'],
   )
   images = [
-    material.image(f'{number:02d}.jpg', np.zeros((5, 2)), material.vectors(5, number)) for number in range(40)
+    stored_features.image(f'{number:02d}.jpg', np.zeros((5, 2)), stored_features.vectors(5, number))
+    for number in range(40)
   ]
-  features = material.write_features(tmp_path / 'features', images)
+  features = stored_features.write_features(tmp_path / 'features', images)
   codebook = train_codebook.run(config, features, tmp_path / 'codebook')
   for name, workers in (('one', 1), ('two', 2)):
     made = aggregate_features.run(config, features, codebook, tmp_path / name, workers=workers)

@@ -9,7 +9,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from support import damaged_indexes as material
+from support import descriptor_artefacts
 from support.run_files import contents
 
 from delf_d2r.data.artefacts import index_files, tfrecord
@@ -22,7 +22,7 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
-  material.small_segments(monkeypatch)
+  descriptor_artefacts.small_segments(monkeypatch)
 
 
 class Case:
@@ -30,14 +30,16 @@ class Case:
 
   def __init__(self, folder, *, regional=False, count=35):
     self.folder, self.regional = folder, regional
-    self.config = material.config(regional=regional)
-    self.images = material.images(count, regional=regional)
-    self.descriptors = material.write_descriptors(folder / 'descriptors', self.images, self.config)
-    self.codebook = material.write_codebook(folder / 'codebook', self.config)
+    self.config = descriptor_artefacts.config(regional=regional)
+    self.images = descriptor_artefacts.images(count, regional=regional)
+    self.descriptors = descriptor_artefacts.write_descriptors(
+      folder / 'descriptors', self.images, self.config
+    )
+    self.codebook = descriptor_artefacts.write_codebook(folder / 'codebook', self.config)
 
   def expected(self, *more):
     """The files of the index that one process makes without parts."""
-    material.build_here(
+    descriptor_artefacts.build_here(
       self.folder / 'expected', [*self.images, *more], self.config, regional=self.regional
     ).close()
     return contents(self.folder / 'expected')
@@ -64,8 +66,8 @@ def test_bytes_do_not_depend_on_who_works(tmp_path, regional):
 
 def test_distractors_follow_in_the_same_segment(tmp_path):
   case = Case(tmp_path)
-  more = material.images(6, seed=1)
-  distractors = material.write_descriptors(tmp_path / 'distractors', more, case.config)
+  more = descriptor_artefacts.images(6, seed=1)
+  distractors = descriptor_artefacts.write_descriptors(tmp_path / 'distractors', more, case.config)
   made = case.build(distractors=distractors, workers=1)
   assert made.counts['images'] == 41
   assert inverted(made) == case.expected(*more)
@@ -94,15 +96,15 @@ def test_killed_and_resumed(tmp_path):
   script = f"""
     import pathlib, sys
     import pytest
-    from support import damaged_indexes as material
+    from support import descriptor_artefacts
     from delf_d2r.data.artefacts.artefact import Artefact
     from delf_d2r.stages import build_index
 
     folder = pathlib.Path({str(tmp_path)!r})
-    material.small_segments(pytest.MonkeyPatch())
-    material.die_after(2)
+    descriptor_artefacts.small_segments(pytest.MonkeyPatch())
+    descriptor_artefacts.die_after(2)
     descriptors, codebook = (Artefact.open(folder / kind, kind) for kind in ('descriptors', 'codebook'))
-    build_index.run(material.config(), descriptors, codebook, folder / 'index', workers=1)
+    build_index.run(descriptor_artefacts.config(), descriptors, codebook, folder / 'index', workers=1)
   """
   done = subprocess.run(
     [sys.executable, '-c', textwrap.dedent(script)],
@@ -182,7 +184,7 @@ def test_jobs_share_out_all_entries(tmp_path, regional):
   case = Case(tmp_path, regional=regional)
   catalog = build_index.DescriptorCatalog.of([case.descriptors])
   jobs = build_index.segment_jobs(catalog, tmp_path)
-  assert [job.entries for job in jobs[:-1]] == [material.SEGMENT] * (len(jobs) - 1)
+  assert [job.entries for job in jobs[:-1]] == [descriptor_artefacts.SEGMENT] * (len(jobs) - 1)
   found = [descriptor for job in jobs for descriptor in job.descriptors()]
   expected = [descriptor for image in case.images for descriptor in image.descriptors]
   assert len(found) == len(expected)

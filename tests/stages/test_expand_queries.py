@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import stored_features as material
+from support import stored_features
 
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import ranking_files
@@ -38,8 +38,12 @@ def test_images_with_most_inliers_are_chosen():
 
 
 def test_features_that_fall_into_the_querys_box():
-  query = material.image('q', np.zeros((1, 2)), material.vectors(1, 0), regions=((0.25, 0, 0.5, 1),))
-  image = material.image('x', np.array([[0, 0], [40, 0], [50, 10], [60, 0]]), material.vectors(4, 0))
+  query = stored_features.image(
+    'q', np.zeros((1, 2)), stored_features.vectors(1, 0), regions=((0.25, 0, 0.5, 1),)
+  )
+  image = stored_features.image(
+    'x', np.array([[0, 0], [40, 0], [50, 10], [60, 0]]), stored_features.vectors(4, 0)
+  )
   # The box is rows 100 to 200 of a photo of 400 x 500; the transform doubles and moves down by 20.
   matrix = np.array([[2, 0, 20], [0, 2, 0], [0, 0, 1]])
   assert expand_queries.within_query(image.features, matrix, query).locations.tolist() == [
@@ -57,28 +61,28 @@ def test_features_that_fall_into_the_querys_box():
 def made(tmp_path):
   """Two photos of one object from either side: the query shows what only the first has in common with it."""
   places = np.random.default_rng(0).uniform(0, 400, (90, 2))
-  descriptors = material.vectors(90, 1)
-  noise = [material.vectors(40, seed) for seed in range(2, 12)]
+  descriptors = stored_features.vectors(90, 1)
+  noise = [stored_features.vectors(40, seed) for seed in range(2, 12)]
   others = np.random.default_rng(1).uniform(0, 400, (40, 2))
 
   def photo(name, part, number):
-    return material.image(
+    return stored_features.image(
       name, np.concatenate([places[part], others]), np.concatenate([descriptors[part], noise[number]])
     )
 
   index = [photo('first.jpg', slice(0, 60), 0), photo('second.jpg', slice(40, 90), 1)]
   index += [photo(f'other{n}.jpg', slice(0, 0), n) for n in range(2, 9)]
   queries = [
-    material.image('q0', places[:35], descriptors[:35]),
-    material.image('q1', others[:20], material.vectors(20, 50)),
+    stored_features.image('q0', places[:35], descriptors[:35]),
+    stored_features.image('q1', others[:20], stored_features.vectors(20, 50)),
   ]
   config = configs.load_or_default(
     None,
     ['codebook', 'aggregation', 'search', 'verification', 'expansion'],
     overrides=['codebook { num_words: 32 iterations: 5 }'],
   )
-  features = material.write_features(tmp_path / 'features', index)
-  query_features = material.write_features(tmp_path / 'query_features', queries, fingerprint='q')
+  features = stored_features.write_features(tmp_path / 'features', index)
+  query_features = stored_features.write_features(tmp_path / 'query_features', queries, fingerprint='q')
   codebook = train_codebook.run(config, features, tmp_path / 'codebook')
   descriptors = aggregate_features.run(config, features, codebook, tmp_path / 'descriptors')
   index = build_index.run(config, descriptors, codebook, tmp_path / 'index')
@@ -127,7 +131,7 @@ def test_a_query_without_verified_images_is_answered_as_before(made, tmp_path):
 
 def test_same_bytes_and_up_to_date(made, tmp_path):
   one, two = (run(made, tmp_path / name) for name in ('one', 'two'))
-  assert material.contents(one) == material.contents(two)
+  assert stored_features.contents(one) == stored_features.contents(two)
   assert run(made, tmp_path / 'one').manifest == one.manifest
 
 
@@ -138,6 +142,8 @@ def test_rankings_must_be_verified(made, tmp_path):
 
 @pytest.mark.parametrize('role', ['features', 'query_features'])
 def test_what_the_rankings_were_not_made_from(made, tmp_path, role):
-  other = material.write_features(tmp_path / 'other', material.index_images(), fingerprint='other')
+  other = stored_features.write_features(
+    tmp_path / 'other', stored_features.index_images(), fingerprint='other'
+  )
   with pytest.raises(UserError, match=f'Give the {role} that the rankings were made from'):
     run(made, tmp_path / 'out', **{role: other})

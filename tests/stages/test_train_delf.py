@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import delf_training as support
+from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
 
@@ -33,7 +33,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-  return support.write_photos(tmp_path_factory.mktemp('data') / 'photos')
+  return tiny_delf_training.write_photos(tmp_path_factory.mktemp('data') / 'photos')
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def recording(monkeypatch, *, die_at=None, before=lambda trainer, step: None):
 
 
 def test_overfits_a_tiny_set_and_retrieval_improves(photos, tmp_path):
-  config = support.load(
-    support.TINY,
+  config = tiny_delf_training.load(
+    tiny_delf_training.TINY,
     'steps: 50 batch_size: 6 augmentation { enabled: false }',
     'optimizer { learning_rate: 0.1 warmup_steps: 5 }',
     'validation { every: 50 } summary_every: 5 pictures_every: 50 checkpoint_every: 50',
@@ -84,14 +84,14 @@ def test_overfits_a_tiny_set_and_retrieval_improves(photos, tmp_path):
   before, after = (line['retrieval_map'] for line in history(artefact.path, 'validation'))
   assert after > before + 0.05
   assert artefact.config.training.model.num_classes == 3
-  assert (artefact.path / 'classes.txt').read_text().split() == list(support.CLASSES)
+  assert (artefact.path / 'classes.txt').read_text().split() == list(tiny_delf_training.CLASSES)
   assert list((artefact.path / 'tensorboard').iterdir())
   # What the artefact says is enough to load its weights.
   Delf(artefact.config.training.model).load(artefact.path / checkpoints.WEIGHTS)
 
 
 def test_going_on_after_a_kill_is_exact(photos, tmp_path, monkeypatch):
-  config = support.load(support.TINY, 'batch_size: 2')
+  config = tiny_delf_training.load(tiny_delf_training.TINY, 'batch_size: 2')
   with monkeypatch.context() as patch:
     straight_batches = recording(patch)
     straight = train_delf.run(config, photos, tmp_path / 'straight', validation_photos=photos)
@@ -130,16 +130,18 @@ def with_classes(config):
 
 @pytest.mark.usefixtures('eager')
 def test_finished_training_is_not_repeated_and_another_config_refused(photos, tmp_path, monkeypatch):
-  config = support.load(support.TINY, 'steps: 1 batch_size: 2')
+  config = tiny_delf_training.load(tiny_delf_training.TINY, 'steps: 1 batch_size: 2')
   train_delf.run(config, photos, tmp_path / 'out')
   with monkeypatch.context() as patch:
     steps = recording(patch)
     assert train_delf.run(config, photos, tmp_path / 'out').counts['steps'] == 1
     assert steps == []
-  other = support.load(support.TINY, 'steps: 1 batch_size: 2 optimizer { learning_rate: 0.01 }')
+  other = tiny_delf_training.load(
+    tiny_delf_training.TINY, 'steps: 1 batch_size: 2 optimizer { learning_rate: 0.01 }'
+  )
   with pytest.raises(ArtefactError, match=r'training\.optimizer\.learning_rate is 0\.05 there, 0\.01 here'):
     train_delf.run(other, photos, tmp_path / 'out')
-  subset = support.write_photos(tmp_path / 'subset', per_class=2)
+  subset = tiny_delf_training.write_photos(tmp_path / 'subset', per_class=2)
   with pytest.raises(ArtefactError, match='input photos is'):
     train_delf.run(config, subset, tmp_path / 'out')
 
@@ -151,7 +153,7 @@ def test_nan_stops_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
       trainer.model.encoder.bias.assign(np.full(8, np.nan, np.float32))
 
   recording(monkeypatch, before=poison)
-  config = support.load()
+  config = tiny_delf_training.load()
   with pytest.raises(UserError, match=r'step 4: the loss is no finite .*last_good\.weights\.h5') as raised:
     train_delf.run(config, photos, tmp_path / 'out')
   assert 'learning_rate' in str(raised.value)
@@ -164,7 +166,7 @@ def test_nan_stops_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):
   def keeper(*changes):
-    trainer = training.Trainer(support.load(support.TINY, *changes).training)
+    trainer = training.Trainer(tiny_delf_training.load(tiny_delf_training.TINY, *changes).training)
     return checkpoints.Checkpoints(tmp_path, trainer, keep=1, higher_is_better=True)
 
   keeper().save(2)
@@ -175,7 +177,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_best_weights_are_kept(tmp_path):
-  trainer = training.Trainer(support.load().training)
+  trainer = training.Trainer(tiny_delf_training.load().training)
   keeper = checkpoints.Checkpoints(tmp_path, trainer, keep=1, higher_is_better=True)
   kept = [keeper.save_if_best(step, value) for step, value in enumerate((0.5, 0.7, 0.6, float('nan'), 0.7))]
   assert kept == [True, True, False, False, False]
@@ -193,14 +195,14 @@ def test_best_weights_are_kept(tmp_path):
 
 @pytest.mark.usefixtures('eager')
 def test_what_cannot_be_trained_on(photos, tmp_path):
-  config = support.load()
+  config = tiny_delf_training.load()
   with pytest.raises(UserError, match='classification needs labels'):
     train_delf.run(config, photos / 'arch', tmp_path / 'a')
-  shard = support.write_shard(tmp_path / 'x', [('photo7', b'', 5)])
-  config = support.load(support.TINY, 'model { num_classes: 3 }')
+  shard = tiny_delf_training.write_shard(tmp_path / 'x', [('photo7', b'', 5)])
+  config = tiny_delf_training.load(tiny_delf_training.TINY, 'model { num_classes: 3 }')
   with pytest.raises(UserError, match=r'x: record 0 \(photo7\) has label 5'):
     train_delf.run(config, shard, tmp_path / 'b')
-  one_each = support.write_photos(tmp_path / 'one', per_class=1)
+  one_each = tiny_delf_training.write_photos(tmp_path / 'one', per_class=1)
   with pytest.raises(UserError, match='no two of its 3 photos for validation have the same label'):
     train_delf.run(config, photos, tmp_path / 'c', validation_photos=one_each)
 
@@ -208,8 +210,8 @@ def test_what_cannot_be_trained_on(photos, tmp_path):
 @pytest.mark.parametrize('objective, metric', [('CLASSIFICATION', 'ACCURACY'), ('WARPED_PAIRS', 'LOSS')])
 @pytest.mark.usefixtures('eager')
 def test_other_measures_of_validation(photos, tmp_path, objective, metric):
-  config = support.load(
-    support.TINY,
+  config = tiny_delf_training.load(
+    tiny_delf_training.TINY,
     f'objective: {objective} steps: 2 batch_size: 2 validation {{ metric: {metric} max_photos: 4 }}',
   )
   artefact = train_delf.run(config, photos, tmp_path / 'out', validation_photos=photos)
@@ -220,7 +222,9 @@ def test_other_measures_of_validation(photos, tmp_path, objective, metric):
 
 def test_two_machines_train_one_network(photos, tmp_path):
   changes = ('strategy: MULTI_WORKER steps: 2', 'model { num_classes: 3 }', 'checkpoint_every: 2')
-  (tmp_path / 'config.pbtxt').write_text(config_text(support.load(support.TINY, *changes)))
+  (tmp_path / 'config.pbtxt').write_text(
+    config_text(tiny_delf_training.load(tiny_delf_training.TINY, *changes))
+  )
   processes = []
   addresses = [f'localhost:{free_port()}' for _ in range(2)]
   for index in range(2):

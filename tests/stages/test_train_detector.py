@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import ArtefactError, UserError
@@ -16,7 +16,7 @@ from delf_d2r.stages import export_detector, train_detector
 from delf_d2r.stages.shared import training_run
 from delf_d2r.structures import Boxes
 
-support.require_official()
+tiny_detector_training.require_official()
 
 pytestmark = [
   pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
@@ -35,7 +35,7 @@ def eager():
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
   path = tmp_path_factory.mktemp('records') / 'x'
-  return support.write_records(path, map(support.example, range(8)))
+  return tiny_detector_training.write_records(path, map(tiny_detector_training.example, range(8)))
 
 
 def history(output, group='training'):
@@ -64,8 +64,8 @@ def recording(monkeypatch, *, die_at=None, before=lambda trainer, step: None):
 
 
 def test_learns_a_few_photos_by_heart_and_finds_them_after_export(records, tmp_path):
-  support.require_wheel()
-  config = support.config.load('configs/detectors/detector_tiny.pbtxt', ['detector_training'])
+  tiny_detector_training.require_wheel()
+  config = tiny_detector_training.config.load('configs/detectors/detector_tiny.pbtxt', ['detector_training'])
   trained = train_detector.run(config, [records], tmp_path / 'out', validation_records=[records])
   before, *_, after = (line['ap50'] for line in history(trained.path, 'validation'))
   assert before < 0.2
@@ -76,7 +76,7 @@ def test_learns_a_few_photos_by_heart_and_finds_them_after_export(records, tmp_p
   served = tf.saved_model.load(str(output)).signatures['serving_default']
   truths, found = [], []
   for number in range(8):
-    image, boxes = support.photo(number)
+    image, boxes = tiny_detector_training.photo(number)
     result = served(tf.constant(image[None]))
     truths.append(boxes)
     found.append(Boxes(result['detection_boxes'][0].numpy(), result['detection_scores'][0].numpy()))
@@ -95,7 +95,7 @@ def test_learns_a_few_photos_by_heart_and_finds_them_after_export(records, tmp_p
 
 @pytest.mark.usefixtures('eager')
 def test_going_on_after_a_kill_is_exact(records, tmp_path, monkeypatch):
-  config = support.load()
+  config = tiny_detector_training.load()
   with monkeypatch.context() as patch:
     straight_batches = recording(patch)
     straight = train_detector.run(config, [records], tmp_path / 'straight', validation_records=[records])
@@ -122,7 +122,7 @@ def test_going_on_after_a_kill_is_exact(records, tmp_path, monkeypatch):
   again = train_detector.run(config, [records], straight.path, validation_records=[records])
   assert again.counts['steps'] == 4
   assert steps == []
-  other = support.load(support.TINY, 'optimizer { learning_rate: 0.02 }')
+  other = tiny_detector_training.load(tiny_detector_training.TINY, 'optimizer { learning_rate: 0.02 }')
   with pytest.raises(ArtefactError, match=r'optimizer\.learning_rate is 0\.01 there, 0\.02 here'):
     train_detector.run(other, [records], straight.path, validation_records=[records])
 
@@ -151,7 +151,7 @@ def test_nan_stops_with_the_last_good_checkpoint(records, tmp_path, monkeypatch)
       variable.assign(np.full(variable.shape, np.nan, np.float32))
 
   recording(monkeypatch, before=poison)
-  config = support.load()
+  config = tiny_detector_training.load()
   with pytest.raises(UserError, match=r'step 3: the loss is no finite .*last_good\.weights\.npz') as raised:
     train_detector.run(config, [records], tmp_path / 'out')
   assert 'detector_training.optimizer.learning_rate' in str(raised.value)
@@ -159,6 +159,6 @@ def test_nan_stops_with_the_last_good_checkpoint(records, tmp_path, monkeypatch)
   model.load(tmp_path / 'out/last_good.weights.npz')
   assert all(np.isfinite(variable.numpy()).all() for variable in model.network.variables)
   # A checkpoint of another network is refused.
-  other = support.load(support.TINY, 'model { pyramid_filters: 8 }')
+  other = tiny_detector_training.load(tiny_detector_training.TINY, 'model { pyramid_filters: 8 }')
   with pytest.raises(UserError, match='ckpt-2: not a checkpoint of this model'):
     keeper(tmp_path / 'out', detector_training.DetectorTrainer(other.detector_training)).restore()

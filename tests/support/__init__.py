@@ -1,1 +1,1 @@
-"""Helpers of the tests: models, photos, files, servers and processes made for them."""
+"""Helpers for tests: small models, photos, files, servers and processes."""

@@ -1,4 +1,4 @@
-"""Work for a cluster, and things that happen to who does it. Workers receive this module by value."""
+"""Work for the workers of a cluster, and faults that happen to them. Workers receive this module by value."""
 
 import contextlib
 import dataclasses
@@ -10,18 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from support.processes import wait_until
 
 from delf_d2r.errors import ImageError
 from delf_d2r.runtime import worker_pool
 from delf_d2r.stages.detect_boxes import DetectedBoxes
 from delf_d2r.structures import Boxes
+from support.processes import wait_until
 
 NODE = {'num_cpus': 1, 'object_store_memory': 80 << 20, 'node_ip_address': '127.0.0.1'}
 
 
 def squares(group):
-  """The first group is the slowest."""
+  """Squares items; the first group takes longest."""
   time.sleep(0.3 if 0 in group else 0)
   return [item * item for item in group]
 
@@ -39,19 +39,21 @@ def dying_at_4(group):
 
 
 def detecting(photos):
-  """As many boxes as the photo's number says, up to four, in groups of what came together."""
+  """Returns as many boxes as the number of the photo says, modulo 5, with the size of the group."""
   found = []
   for photo in photos:
     number = int(photo.path.stem) % 5
     low, high = np.full((number, 2), 0.25), np.linspace(0.5, 1, 2 * number).reshape(number, 2)
     boxes = np.concatenate([low, high], axis=1).astype(np.float32)
-    found.append(DetectedBoxes(photo.name, Boxes(boxes, np.linspace(1, 0.5, number, dtype=np.float32)), number))
+    found.append(
+      DetectedBoxes(photo.name, Boxes(boxes, np.linspace(1, 0.5, number, dtype=np.float32)), number)
+    )
   return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Disturbed:
-  """A pool whose workers tell what they do, are slow, so that there is time for a fault, and die of a photo.
+  """A pool whose workers log what they do, are slow enough for a fault, and are killed by one of the photos.
 
   Attributes:
     pool: the workers.

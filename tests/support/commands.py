@@ -1,7 +1,7 @@
-"""Runs many `d2r` commands, each in a process of its own that starts with everything imported.
+"""Runs many `d2r` commands, each in a process that has all imports already.
 
-Importing TensorFlow takes longer than most commands do on tiny data: one process imports, and every command
-runs in a fork of it.
+Importing TensorFlow takes longer than most commands on tiny data. Therefore one process imports it, and every
+command runs in a fork of that process.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ IMPORTED = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-  """A command that has ended: its exit code and what it said."""
+class Result:
+  """The result of a command: its exit code and its output."""
 
   returncode: int
   stdout: str
@@ -48,20 +48,19 @@ class Commands:
     self._server.wait()
     self._server.stdout.close()
 
-  def run(self, arguments, *, folder: pathlib.Path, replaced=()) -> Done:
+  def run(self, arguments, *, folder: pathlib.Path, replaced=()) -> Result:
     """Runs `d2r ARGUMENTS` in `folder`.
 
     Args:
-      arguments: of d2r, strings.
-      folder: where it runs.
-      replaced: dotted names of functions that are not to do their work; they only check their arguments
-        against their signature, and have to be called.
+      arguments: arguments of d2r.
+      folder: working directory of the command.
+      replaced: dotted names of functions to replace by mocks, which check the signature and must be called.
     """
     with tempfile.TemporaryDirectory() as said:
       job = {'arguments': arguments, 'folder': str(folder), 'replaced': replaced, 'said': said}
       print(json.dumps(job), file=self._server.stdin, flush=True)
       code = int(self._server.stdout.readline())
-      return Done(code, *(pathlib.Path(said, name).read_text('utf-8') for name in ('out', 'err')))
+      return Result(code, *(pathlib.Path(said, name).read_text('utf-8') for name in ('out', 'err')))
 
 
 def _serve() -> None:

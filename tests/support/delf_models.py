@@ -1,4 +1,4 @@
-"""Small networks and SavedModels for the tests of DELF."""
+"""Small networks and SavedModels for tests of DELF."""
 
 import functools
 

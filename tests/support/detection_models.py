@@ -1,7 +1,8 @@
-"""A stand-in detector in every form of SavedModel: it finds what is red (class 1) and green (class 2)."""
+"""A fake detector in all forms of SavedModels: it detects red (class 1) and green (class 2) rectangles."""
 
 import numpy as np
 import tensorflow as tf
+
 from support import tf1_models
 
 OUTPUTS = ('detection_boxes', 'detection_scores', 'detection_classes', 'num_detections')
@@ -9,7 +10,7 @@ ROWS = 4
 
 
 def photo(height: int, width: int, **colours: tuple[int, int, int, int, int]) -> np.ndarray:
-  """uint8 [height, width, 3], black but for rectangles red=, green= or blue=(y0, x0, y1, x1, brightness)."""
+  """Draws rectangles red=, green= or blue=(y0, x0, y1, x1, brightness) on black: uint8 [height, width, 3]."""
   image = np.zeros((height, width, 3), np.uint8)
   for colour, (y0, x0, y1, x1, brightness) in colours.items():
     image[y0:y1, x0:x1, ('red', 'green', 'blue').index(colour)] = brightness

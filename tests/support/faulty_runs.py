@@ -1,4 +1,4 @@
-"""run_experiment on a few made-up photos, for tests that disturb it: kills, full disks, second runs."""
+"""Runs run_experiment on a few synthetic photos under faults: kills, full disks, concurrent runs."""
 
 import json
 import os
@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from fuzzing import material
-from support.run_files import contents
+from fuzzing import valid_files
 
 from delf_d2r.data.artefacts.artefact import MANIFEST
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.doctor import inspect
 from delf_d2r.doctor.findings import Severity
 from delf_d2r.engine import SearchEngine
+from support.run_files import contents
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -32,34 +32,34 @@ expansion { }
 NUM_PHOTOS = 8
 
 
-class Laboratory:
-  """A data set, a config, and the run that nothing disturbed.
+class FaultInjector:
+  """A data set, a config, and a reference run without faults.
 
   Attributes:
-    undisturbed: that run's directory.
-    num_files: how many files it left.
+    reference: directory of the reference run.
+    num_files: number of files of the reference run.
   """
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
     (folder / 'photos').mkdir(parents=True)
     for number in range(NUM_PHOTOS):
-      material.photo(number, 200).save(folder / 'photos' / f'{number}.jpg', quality=90)
+      valid_files.photo(number, 200).save(folder / 'photos' / f'{number}.jpg', quality=90)
     queries = [{'image': f'{n}.jpg', 'easy': [f'{n}.jpg'], 'hard': [f'{n + 1}.jpg']} for n in (0, 3, 5)]
     (folder / 'truth.json').write_text(json.dumps({'version': 1, 'queries': queries}))
     (folder / 'config.pbtxt').write_text(CONFIG)
     # World-readable, for the run under another user.
     for place in (folder, folder.parent):
       place.chmod(0o755)
-    self.undisturbed = folder / 'undisturbed'
-    self.run(self.undisturbed)
-    self._contents = contents(self.undisturbed)
-    self.num_files = _num_files(self.undisturbed)
-    engine = SearchEngine.load(self.undisturbed)
+    self.reference = folder / 'reference'
+    self.run(self.reference)
+    self._contents = contents(self.reference)
+    self.num_files = _num_files(self.reference)
+    engine = SearchEngine.load(self.reference)
     self._answers = self._ask(engine)
 
   def command(self, out: pathlib.Path, *, workers: int = 1) -> list[str]:
-    """The command that makes the run in `out`."""
+    """Returns the command of the run in `out`."""
     return [
       sys.executable,
       str(REPOSITORY / 'tools' / 'run_experiment.py'),
@@ -71,12 +71,12 @@ class Laboratory:
     ]
 
   def run(self, out: pathlib.Path) -> None:
-    """Runs to the end; AssertionError with what it said if it fails."""
+    """Runs to the end; raises AssertionError with its output if it fails."""
     process = subprocess.run(self.command(out), capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
 
   def fails(self, out: pathlib.Path, *, before: Sequence[str] = ()) -> str:
-    """Runs, which must fail as a user can read it; returns the message."""
+    """Runs, which must fail without a traceback; returns the error message."""
     process = subprocess.run(
       [*before, *self.command(out)], capture_output=True, text=True, timeout=300, check=False
     )
@@ -86,16 +86,16 @@ class Laboratory:
     return message
 
   def kill(self, out: pathlib.Path, *, files: int, delay: float, workers: int = 1) -> bool:
-    """Runs and kills, all its processes at once or the first alone.
+    """Runs and kills either all processes or the first one only.
 
     Args:
-      out: the run's directory.
-      files: wait until there are so many files in it,
-      delay: and for so many seconds more.
-      workers: of the run.
+      out: directory of the run.
+      files: number of files in it to wait for.
+      delay: seconds to wait after that.
+      workers: number of workers of the run.
 
     Returns:
-      Whether it was killed; else it had ended before.
+      True if the run was killed, False if it had ended before.
     """
     process = subprocess.Popen(
       self.command(out, workers=workers),
@@ -115,7 +115,7 @@ class Laboratory:
     return False
 
   def check_nothing_wrong_is_served(self, out: pathlib.Path) -> None:
-    """What stands as finished is sound, and an index that opens answers as that of the undisturbed run."""
+    """Checks that finished artefacts are valid and that an index that opens answers as in the reference run."""
     if out.exists() and any(out.iterdir()):
       findings = inspect.diagnose(out).findings
       errors = [f for f in findings if f.severity is Severity.ERROR and 'no artefact' not in f.problem]
@@ -124,15 +124,15 @@ class Laboratory:
       assert self._ask(SearchEngine.load(out)) == self._answers
 
   def cut_unfinished(self, out: pathlib.Path) -> pathlib.Path | None:
-    """Takes the last byte of a shard of unfinished work, if there is one; returns which."""
+    """Truncates a shard of an unfinished artefact by one byte; returns its path, or None if there is none."""
     for manifest in sorted(out.rglob(PARTIAL_MANIFEST)):
       for shard in sorted(manifest.parent.glob('*.tfrecord')):
         os.truncate(shard, shard.stat().st_size - 1)
         return shard
     return None
 
-  def check_ends_undisturbed(self, out: pathlib.Path) -> None:
-    """The same command ends with the bytes of the undisturbed run, and makes no shard anew."""
+  def check_resumes(self, out: pathlib.Path) -> None:
+    """Checks that the same command ends with the bytes of the reference run and writes no shard twice."""
     shards = {file: file.stat().st_mtime_ns for file in out.rglob('*.tfrecord') if file.name[0] != '.'}
     self.run(out)
     self.check_same(out)
@@ -140,21 +140,21 @@ class Laboratory:
     assert not lost, lost
 
   def check_same(self, out: pathlib.Path) -> None:
-    """`out` holds the bytes of the undisturbed run, and nothing else."""
+    """Checks that `out` contains the files of the reference run, byte by byte, and no others."""
     found = contents(out)
     assert found.keys() == self._contents.keys(), found.keys() ^ self._contents.keys()
     other = [name for name in found if found[name] != self._contents[name]]
     assert not other, other
 
   def random_kills(self, out: pathlib.Path, kills: int, seed: int) -> int:
-    """Kills runs in `out` at random moments, one after the other, and checks what each leaves.
+    """Kills successive runs in `out` at random moments, and checks the files that each of them leaves.
 
     Returns:
-      How many were killed; fewer than `kills` where a run came to its end.
+      The number of killed runs; fewer than `kills` if a run finished.
     """
     rng = random.Random(seed)
     for number in range(kills):
-      # By files and not by seconds, so that a busy machine is killed at the same moments.
+      # By number of files instead of seconds, so that the moments do not depend on the load of the machine.
       files = rng.randint(_num_files(out), self.num_files)
       if not self.kill(out, files=files, delay=rng.uniform(0, 0.3), workers=rng.choice((1, 2))):
         return number
@@ -167,5 +167,5 @@ class Laboratory:
 
 
 def _num_files(out: pathlib.Path) -> int:
-  """How many files there are, temporary ones too; what vanishes meanwhile does not matter."""
+  """Returns the number of files, including temporary ones; files may vanish meanwhile."""
   return sum(len(files) for _, _, files in os.walk(out))

@@ -1,4 +1,7 @@
-"""Files of the research code, made by hand from docs/reference.md 1 to 4: our mistakes cannot cancel out."""
+"""Files of the tensorflow/models DELF code, written by hand according to docs/reference.md 1 to 4.
+
+They do not use the writers of the library, so an error in a writer cannot compensate one in a reader.
+"""
 
 import struct
 

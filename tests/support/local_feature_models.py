@@ -1,7 +1,8 @@
-"""A stand-in network of local features, of one convolution, in every form of SavedModel."""
+"""A fake network of local features, a single convolution, in all forms of SavedModels."""
 
 import numpy as np
 import tensorflow as tf
+
 from support import tf1_models
 
 CELL, DIMENSIONS = 16, 6

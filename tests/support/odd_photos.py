@@ -1,4 +1,4 @@
-"""Photos that users send: no photos at all, too large ones, and good ones in unusual forms."""
+"""Photos as users send them: files that are no photos, too large ones, and valid ones in unusual formats."""
 
 import io
 import struct

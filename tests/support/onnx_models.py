@@ -1,6 +1,6 @@
-"""Small files of ONNX, written field by field: to run a model the package onnx is not needed.
+"""Writes small ONNX files field by field: tests do not need the package onnx.
 
-Numbers of the fields are those of onnx.proto (ONNX 1.16, IR version 9).
+The field numbers are those of onnx.proto (ONNX 1.16, IR version 9).
 """
 
 import pathlib

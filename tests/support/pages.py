@@ -1,4 +1,4 @@
-"""What tests of the served pages do in a browser."""
+"""Actions in a browser for tests of the served pages."""
 
 READY = '.stage[data-ready]'
 
@@ -9,7 +9,7 @@ def wait_for_answer(page):
 
 
 def drag(page, start, stop):
-  """Drags over the photo between places (y, x), shares of its sides."""
+  """Drags over the photo between two positions (y, x), given as shares of its sides."""
   begin_drag(page, start, stop)
   page.mouse.up()
 

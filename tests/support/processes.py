@@ -1,4 +1,4 @@
-"""Other processes, as the kernel tells of them."""
+"""Information about other processes from the kernel."""
 
 import contextlib
 import pathlib
@@ -9,7 +9,7 @@ PROC = pathlib.Path('/proc')
 
 
 def descendants(process: int) -> dict[int, str]:
-  """Process ids and names of all children and theirs."""
+  """Returns the names of all descendants of a process by process id."""
   found = {}
   with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It may have ended.
     for task in (PROC / str(process) / 'task').iterdir():

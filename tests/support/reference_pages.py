@@ -1,9 +1,9 @@
-"""Writes the API reference from the docstrings, a page a module.
+"""Writes the API reference from the docstrings, one page for each module.
 
   python tests/support/reference_pages.py FOLDER
 
-Whatever pdoc warns of stops it: a module that cannot be imported, an annotation that means nothing, a name in
-__all__ that is not there.
+Every warning of pdoc is an error: a module that cannot be imported, an invalid annotation, a missing name in
+__all__.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What runs are compared by."""
+"""Contents of run directories, for comparing runs."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from delf_d2r.data.artefacts import ranking_files
 
 
 def contents(directory):
-  """Every file of a run by name; what tells of time left out."""
+  """Returns the files of a run by name, without paths, times and seconds."""
   found = {}
   for file in sorted(directory.rglob('*')):
     if file.is_file() and file.name != 'timing.json' and 'report' not in file.parts:

@@ -1,4 +1,4 @@
-"""A server on loopback over a small index of real photos."""
+"""Fixtures: a server on the loopback interface with a small index of real photos."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""Servers on loopback that stop by themselves."""
+"""Servers on the loopback interface that are stopped at the end of a context."""
 
 import contextlib
 import socket

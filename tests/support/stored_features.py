@@ -1,4 +1,4 @@
-"""Small artefacts of features and rankings, whose photos share known points."""
+"""Small artefacts of features and rankings of photos that share known points."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Photos whose features are known."""
+"""Synthetic photos with known features."""
 
 import cv2
 import numpy as np

@@ -1,10 +1,10 @@
-"""Writing a graph as TensorFlow 1 wrote SavedModels."""
+"""Writes graphs as SavedModels of TensorFlow 1."""
 
 import tensorflow as tf
 
 
 def save(session, path, found, *, outputs, moved, tag='serve') -> str:
-  """Saves a session's graph: named outputs, and a variable (zero) that is added to the one called `moved`."""
+  """Saves the graph of a session with named outputs; a variable with the value 0 is added to `moved`."""
   v1 = tf.compat.v1
   found[moved] += v1.get_variable('offset', [], initializer=v1.zeros_initializer())
   for name in outputs:

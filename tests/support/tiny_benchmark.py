@@ -1,4 +1,4 @@
-"""A tiny benchmark of real photos and a config that runs on it in seconds."""
+"""Fixtures: a tiny benchmark of real photos, and an experiment that takes seconds on it."""
 
 import pathlib
 

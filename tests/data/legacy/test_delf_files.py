@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from support import legacy_files as foreign
+from support import legacy_files
 
 from delf_d2r.data.legacy import delf_files
 from delf_d2r.errors import UserError
@@ -27,7 +27,7 @@ def test_bytes_of_the_research_code():
   assert delf_files.encode(FEATURES).hex() == ONE
   assert delf_files.encode(LocalFeatures.empty(128)) == b''
   # The support that other tests make files with agrees.
-  assert foreign.delf([(3, 5)], [(1.5, 2.5)], scale=1, strength=100).hex() == ONE
+  assert legacy_files.delf([(3, 5)], [(1.5, 2.5)], scale=1, strength=100).hex() == ONE
 
 
 def test_reading_those_bytes():
@@ -41,9 +41,9 @@ def test_reading_those_bytes():
 def test_many_features_of_128_dimensions(tmp_path):
   locations, descriptors = (
     np.random.default_rng(1).uniform(0, 999, (50, 2)).astype('f4'),
-    foreign.unit(50, 128),
+    legacy_files.unit(50, 128),
   )
-  data = foreign.delf(locations, descriptors)
+  data = legacy_files.delf(locations, descriptors)
   (tmp_path / 'x.delf').write_bytes(data)
   found = delf_files.read(tmp_path / 'x.delf')
   assert_array_equal(found.locations, locations)
@@ -54,7 +54,7 @@ def test_many_features_of_128_dimensions(tmp_path):
 
 
 def test_an_orientation_is_read_over():
-  turned = delf_files.decode(foreign.delf([(3, 5)], [(1.5, 2.5)], orientation=2.0))
+  turned = delf_files.decode(legacy_files.delf([(3, 5)], [(1.5, 2.5)], orientation=2.0))
   assert_array_equal(turned.locations, FEATURES.locations)
 
 
@@ -65,15 +65,18 @@ NAN = float('nan')
   ('data', 'message'),
   [
     (bytes.fromhex(ONE)[:-3], 'Error parsing message'),
-    (foreign.boxes([(0, 0, 1, 1, 0.5)]), r'feature 0: a descriptor of shape \[\] with 0 floats'),
-    (foreign.datum(np.ones((2, 3), np.float32)), 'x.delf'),
-    (foreign.pair(np.ones(4, np.float32), np.arange(2)), 'x.delf'),
+    (legacy_files.boxes([(0, 0, 1, 1, 0.5)]), r'feature 0: a descriptor of shape \[\] with 0 floats'),
+    (legacy_files.datum(np.ones((2, 3), np.float32)), 'x.delf'),
+    (legacy_files.pair(np.ones(4, np.float32), np.arange(2)), 'x.delf'),
     (b'ymin,xmin\n', 'x.delf'),
-    (foreign.delf([(0, 0), (1, 1)], [(1, 2), (1, 2, 3)]), 'feature 1 has 3 dimensions, the first has 2'),
-    (foreign.delf([(0, 0)], [(1, NAN)]), 'not finite'),
-    (foreign.delf([(0, NAN)], [(1, 1)]), 'not finite'),
-    (foreign.delf([(0, 0)], [(1, 1)], scale=float('inf')), 'not finite'),
-    (foreign.submessage(1, foreign.submessage(1, foreign.datum(np.ones((1, 2), 'f4')))), r'shape \[1, 2\]'),
+    (legacy_files.delf([(0, 0), (1, 1)], [(1, 2), (1, 2, 3)]), 'feature 1 has 3 dimensions, the first has 2'),
+    (legacy_files.delf([(0, 0)], [(1, NAN)]), 'not finite'),
+    (legacy_files.delf([(0, NAN)], [(1, 1)]), 'not finite'),
+    (legacy_files.delf([(0, 0)], [(1, 1)], scale=float('inf')), 'not finite'),
+    (
+      legacy_files.submessage(1, legacy_files.submessage(1, legacy_files.datum(np.ones((1, 2), 'f4')))),
+      r'shape \[1, 2\]',
+    ),
   ],
 )
 def test_what_is_no_such_file(tmp_path, data, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from support import legacy_files as foreign
+from support import legacy_files
 
 from delf_d2r.data.legacy import descriptor_files
 from delf_d2r.errors import UserError
@@ -14,9 +14,9 @@ WORDS = np.array([3, 4], np.uint32)
 ASMK = AggregatedDescriptor(WORDS, np.array([[-0.7, 0.7], [0.6, 0.8]], np.float32), 2)
 STAR = AggregatedDescriptor(WORDS, np.array([[64], [192]], np.uint8), 2)
 FILES = {
-  '.asmk': (ASMK, foreign.pair(np.array([-0.7, 0.7, 0.6, 0.8], np.float32), WORDS)),
+  '.asmk': (ASMK, legacy_files.pair(np.array([-0.7, 0.7, 0.6, 0.8], np.float32), WORDS)),
   '.asmk_star': (STAR, bytes.fromhex('0a0c0a030a01021a050a0340c001120b0a030a01021a040a020304')),
-  '.vlad': (ASMK, foreign.datum(np.array([*[0] * 6, -0.7, 0.7, 0.6, 0.8], np.float32))),
+  '.vlad': (ASMK, legacy_files.datum(np.array([*[0] * 6, -0.7, 0.7, 0.6, 0.8], np.float32))),
 }
 
 
@@ -45,7 +45,7 @@ def test_image_without_words(kernel):
 
 
 def star(values, words):
-  return foreign.pair(np.array(values, np.uint32), np.array(words, np.uint32))
+  return legacy_files.pair(np.array(values, np.uint32), np.array(words, np.uint32))
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,18 @@ def star(values, words):
     ('x.asmk', FILES['.asmk_star'][1], 'expected vectors of float32 and uint32, found uint32'),
     ('x.asmk', FILES['.vlad'][1], 'not readable'),
     ('x.vlad', FILES['.asmk'][1], 'not readable'),
-    ('x.vlad', foreign.datum(np.zeros(8, np.float32)), r'expected float32 \[5 \* 2\].* found float32 \(8,\)'),
-    ('x.vlad', foreign.datum(np.full(10, np.nan, np.float32)), 'not finite'),
-    ('x.rasmk', foreign.pair(np.full(2, np.inf, np.float32), WORDS[:1]), 'not finite'),
+    (
+      'x.vlad',
+      legacy_files.datum(np.zeros(8, np.float32)),
+      r'expected float32 \[5 \* 2\].* found float32 \(8,\)',
+    ),
+    ('x.vlad', legacy_files.datum(np.full(10, np.nan, np.float32)), 'not finite'),
+    ('x.rasmk', legacy_files.pair(np.full(2, np.inf, np.float32), WORDS[:1]), 'not finite'),
     ('x.rasmk_star', star([1, 2, 3], [0, 1]), r'expected 1 values for each of 2 visual words .* found 3'),
     ('x.rasmk_star', star([1, 2], [4, 5]), 'must ascend below 5, the last is 5'),
     ('x.rasmk_star', star([1, 2], [3, 3]), 'must ascend below 5'),
     ('x.rasmk_star', star([1, 256], [3, 4]), 'expected bytes, found 256'),
-    ('x.rasmk_star', foreign.boxes([(0, 0, 1, 1, 0.5)]), 'not readable'),
+    ('x.rasmk_star', legacy_files.boxes([(0, 0, 1, 1, 0.5)]), 'not readable'),
   ],
 )
 def test_what_is_no_such_file(tmp_path, name, data, message):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from support import detector_training as support
-from support.delf_training import write_shard
+from support import tiny_detector_training
+from tiny_detector_training.tiny_delf_training import write_shard
 
 from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.data.training import detection_examples
@@ -13,7 +13,9 @@ from delf_d2r.errors import ArtefactError, UserError
 
 def test_shards_are_numbered_through_and_read_in_any_order(tmp_path):
   for shard, numbers in enumerate([(0, 1, 2), (), (3,)]):
-    support.write_records(tmp_path / f'train-{shard}', map(support.example, numbers))
+    tiny_detector_training.write_records(
+      tmp_path / f'train-{shard}', map(tiny_detector_training.example, numbers)
+    )
   records = DetectionRecords([tmp_path / 'train-*'])
   assert len(records) == 4
   assert [records.read(number).name for number in (3, 0, 2)] == ['3.png', '0.png', '2.png']
@@ -25,7 +27,9 @@ def test_shards_are_numbered_through_and_read_in_any_order(tmp_path):
 
 
 def test_labels_of_other_classes_are_refused(tmp_path):
-  path = support.write_records(tmp_path / 'x', [support.example(7, labels=(2,))])
+  path = tiny_detector_training.write_records(
+    tmp_path / 'x', [tiny_detector_training.example(7, labels=(2,))]
+  )
   with pytest.raises(UserError, match=r'x: record 0 \(7\.png\) has label 2, .*from 1 to 1'):
     DetectionRecords([path]).read(0)
   assert DetectionRecords([path], num_classes=2).read(0).labels.tolist() == [2]
@@ -39,7 +43,7 @@ def test_records_of_another_form_are_refused(tmp_path):
 
 @pytest.mark.parametrize('box', [(0.5, 0.1, 0.2, 0.3), (0.1, 0.1, 0.1, 0.3), (0.1, 0.1, 1.2, 0.3)])
 def test_invalid_boxes_are_refused(tmp_path, box):
-  data = detection_examples.encode(support.example(1))
+  data = detection_examples.encode(tiny_detector_training.example(1))
   example = detection_examples.example_pb2.Example.FromString(data)
   for side, value in zip(('ymin', 'xmin', 'ymax', 'xmax'), box, strict=True):
     example.features.feature[f'image/object/bbox/{side}'].float_list.value[:] = [value]
@@ -49,7 +53,7 @@ def test_invalid_boxes_are_refused(tmp_path, box):
 
 
 def test_damage_is_named(tmp_path):
-  path = support.write_records(tmp_path / 'x', [support.example(1)])
+  path = tiny_detector_training.write_records(tmp_path / 'x', [tiny_detector_training.example(1)])
   content = bytearray(path.read_bytes())
   content[100] ^= 1
   path.write_bytes(content)
@@ -69,12 +73,14 @@ def test_nothing_there(tmp_path):
 
 
 def test_photos_without_boxes_are_records_too(tmp_path):
-  path = support.write_records(tmp_path / 'x', [support.example(1, boxes=[])])
+  path = tiny_detector_training.write_records(tmp_path / 'x', [tiny_detector_training.example(1, boxes=[])])
   assert np.shape(DetectionRecords([path]).read(0).boxes) == (0, 4)
 
 
 def test_directories_must_be_finished(tmp_path):
   (tmp_path / 'train').mkdir()
-  support.write_records(tmp_path / 'train' / 'detection-00000-of-00002.tfrecord', [support.example(1)])
+  tiny_detector_training.write_records(
+    tmp_path / 'train' / 'detection-00000-of-00002.tfrecord', [tiny_detector_training.example(1)]
+  )
   with pytest.raises(ArtefactError, match='no finished artefact'):
     DetectionRecords([tmp_path / 'train'])

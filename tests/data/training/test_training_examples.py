@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from support import delf_training as support
+from support import tiny_delf_training
 
 from delf_d2r.data.photos import class_names
 from delf_d2r.data.training import training_examples
@@ -15,19 +15,21 @@ from delf_d2r.errors import ImageError, UserError
 
 def encoded(number, form='PNG'):
   buffer = io.BytesIO()
-  Image.fromarray(support.pattern(number)).save(buffer, form)
+  Image.fromarray(tiny_delf_training.pattern(number)).save(buffer, form)
   return buffer.getvalue()
 
 
 @pytest.fixture
 def folder(tmp_path):
-  return support.write_photos(tmp_path / 'photos', per_class=2)
+  return tiny_delf_training.write_photos(tmp_path / 'photos', per_class=2)
 
 
 @pytest.fixture
 def shards(tmp_path):
-  support.write_shard(tmp_path / 'train-00000-of-00002', [('a', encoded(0), 0), ('b', encoded(1), 2)])
-  support.write_shard(tmp_path / 'train-00001-of-00002', [('c', encoded(2), 1)])
+  tiny_delf_training.write_shard(
+    tmp_path / 'train-00000-of-00002', [('a', encoded(0), 0), ('b', encoded(1), 2)]
+  )
+  tiny_delf_training.write_shard(tmp_path / 'train-00001-of-00002', [('c', encoded(2), 1)])
   return tmp_path / 'train-*'
 
 
@@ -36,7 +38,7 @@ def shards(tmp_path):
 
 def test_folder_names_are_the_classes_in_order(folder):
   examples = training_examples.load(folder)
-  assert examples.classes == support.CLASSES
+  assert examples.classes == tiny_delf_training.CLASSES
   assert examples.labels.tolist() == [0, 0, 1, 1, 2, 2]
   example = examples.read(3)
   assert (example.name, example.label) == ('bridge/1.png', 1)
@@ -57,7 +59,7 @@ def test_loose_photo_beside_class_folders_is_named(folder):
 
 
 def test_given_classes_keep_their_numbers(folder):
-  names = ('tower', *reversed(support.CLASSES))
+  names = ('tower', *reversed(tiny_delf_training.CLASSES))
   assert training_examples.load(folder, classes=names).labels.tolist() == [3, 3, 2, 2, 1, 1]
 
 
@@ -76,7 +78,7 @@ def test_another_number_of_classes_is_refused(folder):
 def test_fingerprint_changes_with_a_photo(folder):
   before = training_examples.load(folder).fingerprint
   assert training_examples.load(folder).fingerprint == before
-  Image.fromarray(support.pattern(9)).save(folder / 'arch/0.png')
+  Image.fromarray(tiny_delf_training.pattern(9)).save(folder / 'arch/0.png')
   assert training_examples.load(folder).fingerprint != before
 
 
@@ -124,26 +126,26 @@ def test_shards_are_read_in_order(shards):
   found = [examples.read(number) for number in range(len(examples))]
   assert [(example.name, example.label) for example in found] == [('a', 0), ('b', 2), ('c', 1)]
   for number, example in enumerate(found):
-    np.testing.assert_array_equal(example.image, support.pattern(number))
+    np.testing.assert_array_equal(example.image, tiny_delf_training.pattern(number))
 
 
 @pytest.mark.parametrize('label', [-1, 3])
 def test_label_out_of_range_is_refused(tmp_path, label):
-  support.write_shard(tmp_path / 'x', [('a', encoded(0), 0), ('photo7', encoded(0), label)])
+  tiny_delf_training.write_shard(tmp_path / 'x', [('a', encoded(0), 0), ('photo7', encoded(0), label)])
   examples = training_examples.load(tmp_path / 'x', num_classes=3)
   with pytest.raises(UserError, match=rf'x: record 1 \(photo7\) has label {label}, but .*\[0, 3\)'):
     examples.read(1)
 
 
 def test_record_without_label_is_refused_only_where_labels_are_needed(tmp_path):
-  support.write_shard(tmp_path / 'x', [('a', encoded(0), None)])
+  tiny_delf_training.write_shard(tmp_path / 'x', [('a', encoded(0), None)])
   assert training_examples.load(tmp_path / 'x').read(0).label == UNLABELLED
   with pytest.raises(UserError, match='no image/class/label'):
     training_examples.load(tmp_path / 'x', num_classes=3).read(0)
 
 
 def test_record_of_something_else_is_refused(tmp_path):
-  support.write_shard(tmp_path / 'x', [('a', b'', 1)])
+  tiny_delf_training.write_shard(tmp_path / 'x', [('a', b'', 1)])
   with pytest.raises(ImageError, match=r'record 0 \(a\): its photo cannot be decoded'):
     training_examples.load(tmp_path / 'x', num_classes=3).read(0)
 
@@ -163,13 +165,13 @@ def test_corrupt_shard_is_named(shards, damage):
 def test_nothing_there(tmp_path):
   with pytest.raises(UserError, match='no such folder'):
     training_examples.load(tmp_path / 'nothing*')
-  support.write_shard(tmp_path / 'empty', [])
+  tiny_delf_training.write_shard(tmp_path / 'empty', [])
   with pytest.raises(UserError, match='no records in 1 shards'):
     training_examples.load(tmp_path / 'empty')
 
 
 def test_large_jpeg_is_decoded_at_a_fraction(tmp_path):
-  support.write_shard(tmp_path / 'x', [('a', encoded(0, 'JPEG'), 0)])
+  tiny_delf_training.write_shard(tmp_path / 'x', [('a', encoded(0, 'JPEG'), 0)])
   examples = training_examples.load(tmp_path / 'x', num_classes=1)
   assert examples.read(0, min_side=20).image.shape == (24, 24, 3)
   assert examples.read(0).image.shape == (96, 96, 3)

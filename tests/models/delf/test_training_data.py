@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import delf_training as support
+from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
 
@@ -14,11 +14,11 @@ from delf_d2r.models.training.batches import EpochSampler  # noqa: E402
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-  return support.write_photos(tmp_path_factory.mktemp('data') / 'photos', per_class=3)
+  return tiny_delf_training.write_photos(tmp_path_factory.mktemp('data') / 'photos', per_class=3)
 
 
 def batches(photos, *changes, first_step=0, **options):
-  config = support.load(support.TINY, *changes).training
+  config = tiny_delf_training.load(tiny_delf_training.TINY, *changes).training
   data = training_data.Batches(config, training_examples.load(photos))
   return list(data.dataset(first_step, **options).as_numpy_iterator())
 
@@ -76,7 +76,7 @@ def test_images_are_rgb_in_0_to_255(photos):
 
 
 def test_photo_that_cannot_be_decoded_is_replaced(tmp_path, caplog):
-  photos = support.write_photos(tmp_path / 'photos', per_class=2)
+  photos = tiny_delf_training.write_photos(tmp_path / 'photos', per_class=2)
   (photos / 'arch/1.png').write_bytes(b'no photo')
   found = batches(photos, 'steps: 3')  # Two epochs.
   counts = np.bincount(np.concatenate([batch['labels'] for batch in found]), minlength=3)
@@ -84,15 +84,17 @@ def test_photo_that_cannot_be_decoded_is_replaced(tmp_path, caplog):
 
 
 def test_error_of_the_reader_arrives_as_it_was(tmp_path):
-  support.write_shard(tmp_path / 'shard', [('photo7', b'x', 5)])
-  config = support.load(support.TINY).training
+  tiny_delf_training.write_shard(tmp_path / 'shard', [('photo7', b'x', 5)])
+  config = tiny_delf_training.load(tiny_delf_training.TINY).training
   data = training_data.Batches(config, training_examples.load(tmp_path / 'shard', num_classes=3))
   with pytest.raises(UserError, match=r'shard: record 0 \(photo7\) has label 5'):
     next(data.batches())
 
 
 def test_validation_sees_the_same_photos_each_time(photos):
-  config = support.load(support.TINY, 'steps: 1000 validation { max_photos: 8 }').training
+  config = tiny_delf_training.load(
+    tiny_delf_training.TINY, 'steps: 1000 validation { max_photos: 8 }'
+  ).training
   data = training_data.for_validation(config, training_examples.load(photos))
   first, second = (list(data.dataset(0).as_numpy_iterator()) for _ in range(2))
   assert len(first) == 2

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support import delf_training as support
+from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
 keras = pytest.importorskip('keras')
@@ -114,7 +114,9 @@ def test_precision_is_least_at_the_inverse_of_the_error():
 
 
 def rates(*changes, steps=(0, 1, 2, 50, 100)):
-  options = support.load(f'optimizer {{ learning_rate: 1 final_learning_rate: 0.2 {" ".join(changes)} }}')
+  options = tiny_delf_training.load(
+    f'optimizer {{ learning_rate: 1 final_learning_rate: 0.2 {" ".join(changes)} }}'
+  )
   return [schedules.learning_rate(options.training.optimizer, step, 100) for step in steps]
 
 

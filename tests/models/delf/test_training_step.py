@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from support import delf_training as support
+from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
 keras = pytest.importorskip('keras')
@@ -32,11 +32,13 @@ def eager():
 
 
 def trainer(*changes):
-  return training.Trainer(support.load(support.TINY, 'model { num_classes: 3 }', *changes).training)
+  return training.Trainer(
+    tiny_delf_training.load(tiny_delf_training.TINY, 'model { num_classes: 3 }', *changes).training
+  )
 
 
 def batch():
-  images = np.stack([support.pattern(number, 64) for number in range(4)]).astype(np.float32)
+  images = np.stack([tiny_delf_training.pattern(number, 64) for number in range(4)]).astype(np.float32)
   return {'images': tf.constant(images), 'labels': tf.constant([0, 1, 2, 0], tf.int64)}
 
 
@@ -175,7 +177,7 @@ def test_nothing_to_train_is_said():
 def test_multi_worker_without_its_variable_is_explained(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   with pytest.raises(UserError, match='TF_CONFIG'):
-    distributed_training.make_strategy(support.load('strategy: MULTI_WORKER').training)
+    distributed_training.make_strategy(tiny_delf_training.load('strategy: MULTI_WORKER').training)
 
 
 def test_encoder_starts_from_whitened_features():
@@ -205,7 +207,7 @@ DISTRIBUTED = """
   tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2)
   sys.path.insert(0, 'tests')
-  from support import delf_training as support
+  from support import tiny_delf_training
   from delf_d2r.data.training import training_examples
   from delf_d2r.errors import UserError
   from delf_d2r.models.training import distributed_training
@@ -214,7 +216,8 @@ DISTRIBUTED = """
   found = []
   for devices in (['cpu:0'], ['cpu:0', 'cpu:1']):
     # Batch statistics are those of each replica, so they are left out of the comparison.
-    config = support.load(support.TINY, 'freeze_batch_norm: true loss { attention_weight: 0 }',
+    config = tiny_delf_training.load(
+      tiny_delf_training.TINY, 'freeze_batch_norm: true loss { attention_weight: 0 }',
       'model { num_classes: 3 } optimizer { clip_norm: 1 }').training
     trainer = training.Trainer(config, tf.distribute.MirroredStrategy(devices))
     batches = trainer.batches(training_data.Batches(config, photos), 0)
@@ -228,14 +231,14 @@ DISTRIBUTED = """
     np.testing.assert_allclose(b, a, atol=1e-4)
   try:
     tf.config.list_logical_devices = lambda *a: []
-    distributed_training.make_strategy(support.load('batch_size: 3 strategy: MIRRORED').training)
+    distributed_training.make_strategy(tiny_delf_training.load('batch_size: 3 strategy: MIRRORED').training)
   except UserError as error:
     print(error)
 """
 
 
 def test_two_devices_learn_what_one_does(tmp_path):
-  photos = support.write_photos(tmp_path / 'photos')
+  photos = tiny_delf_training.write_photos(tmp_path / 'photos')
   environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''}
   done = subprocess.run(
     [sys.executable, '-c', textwrap.dedent(DISTRIBUTED), str(photos)],

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from support import delf_training as support
+from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
 
@@ -21,7 +21,7 @@ def smooth_photo(size=200, seed=0):
 
 
 def augmented(text, seed):
-  config = support.load(text).training.augmentation
+  config = tiny_delf_training.load(text).training.augmentation
   image = tf.constant(smooth_photo(), tf.float32)
   crop = augmentation.random_crop(image, tf.constant([1, seed]), config, 48)
   return augmentation.photometric(crop, tf.constant([2, seed]), config).numpy()
@@ -54,7 +54,7 @@ def test_fit_takes_the_central_square():
 
 def test_blur_keeps_the_mean_and_lowers_the_contrast():
   image = np.random.default_rng(0).uniform(100, 150, (40, 40, 3)).astype(np.float32)
-  config = support.load('augmentation { blur: 3 }').training.augmentation
+  config = tiny_delf_training.load('augmentation { blur: 3 }').training.augmentation
   blurred = augmentation.photometric(image, tf.constant([0, 1]), config).numpy()
   assert blurred.mean() == pytest.approx(image.mean(), rel=0.01)
   assert blurred.std() < 0.8 * image.std()
@@ -64,7 +64,7 @@ def test_blur_keeps_the_mean_and_lowers_the_contrast():
 
 
 def views(seed, text='', photo=None, size=64):
-  config = support.load(f'objective: WARPED_PAIRS warped_pairs {{ {text} }}').training.warped_pairs
+  config = tiny_delf_training.load(f'objective: WARPED_PAIRS warped_pairs {{ {text} }}').training.warped_pairs
   return warping.view_pair(smooth_photo() if photo is None else photo, (0, seed), config, size)
 
 

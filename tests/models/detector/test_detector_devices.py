@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.models.detector import sampling
 
-support.require_official()
+tiny_detector_training.require_official()
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 BOXES = ([[0.1, 0.1, 0.6, 0.5]], [], [[0.2, 0.3, 0.8, 0.9], [0.0, 0.0, 0.3, 0.3]], [])
@@ -27,13 +27,13 @@ DEVICES = """
     tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2)
   tf.config.run_functions_eagerly(True)  # No time spent on tracing graphs.
   sys.path.insert(0, 'tests')
-  from support import detector_training as support
+  from support import tiny_detector_training
   from delf_d2r.data.training.detection_records import DetectionRecords
   from delf_d2r.models.detector import input as detector_input, detector_training
   records = DetectionRecords([sys.argv[1]])
   def learnt(devices):
     strategy = tf.distribute.MirroredStrategy(devices)
-    config = support.load(support.TINY, 'batch_size: 4').detector_training
+    config = tiny_detector_training.load(tiny_detector_training.TINY, 'batch_size: 4').detector_training
     trainer = detector_training.DetectorTrainer(config, strategy)
     network = trainer.model.network
     frozen = {id(variable) for variable in network.backbone.variables}
@@ -54,9 +54,14 @@ DEVICES = """
 
 
 def test_two_devices_learn_what_one_does(tmp_path):
-  examples = (support.example(i, boxes=boxes, labels=(1, 1)) for i, boxes in enumerate(BOXES))
+  examples = (tiny_detector_training.example(i, boxes=boxes, labels=(1, 1)) for i, boxes in enumerate(BOXES))
   done = subprocess.run(
-    [sys.executable, '-c', textwrap.dedent(DEVICES), str(support.write_records(tmp_path / 'x', examples))],
+    [
+      sys.executable,
+      '-c',
+      textwrap.dedent(DEVICES),
+      str(tiny_detector_training.write_records(tmp_path / 'x', examples)),
+    ],
     capture_output=True,
     text=True,
     check=False,

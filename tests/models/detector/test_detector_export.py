@@ -10,28 +10,30 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from numpy.testing import assert_allclose
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.models.detector import export, model_garden, network
 from delf_d2r.models.saved_models import directory
 from delf_d2r.protos import detector_pb2
 
-support.require_official()
+tiny_detector_training.require_official()
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 SHAPES = ((70, 90), (64, 64), (150, 40))
 
 
 def images(shape):
-  return tf.constant(support.photo(5, shape=shape)[0][None])
+  return tf.constant(tiny_detector_training.photo(5, shape=shape)[0][None])
 
 
 @pytest.fixture(scope='module')
 def built():
   """A detector that finds something everywhere."""
-  support.require_wheel()
+  tiny_detector_training.require_wheel()
   model_garden.keras().utils.set_random_seed(1)
-  config = support.load(support.TINY, 'model { min_score: 0.001 backbone_weights: "imagenet" }')
+  config = tiny_detector_training.load(
+    tiny_detector_training.TINY, 'model { min_score: 0.001 backbone_weights: "imagenet" }'
+  )
   found = network.Detector(config.detector_training.model)
   generator = np.random.default_rng(2)
   for variable in found.network.variables:

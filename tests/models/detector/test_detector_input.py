@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.data.training.detection_records import DetectionRecords
 from delf_d2r.models.detector import architectures, detector_backbones, input, network, sampling
 from delf_d2r.protos import detector_pb2
 
-support.require_official()
+tiny_detector_training.require_official()
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 SIDE = 64
@@ -30,7 +30,7 @@ def red_box(image):
 @pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('shape', [(128, 128), (160, 90), (40, 50)])
 def test_boxes_stay_on_their_objects(seed, shape):
-  image, boxes = support.photo(seed, shape=shape)
+  image, boxes = tiny_detector_training.photo(seed, shape=shape)
   augmented = input.random_placement(
     tf.constant(image, tf.float32),
     tf.constant(boxes),
@@ -64,7 +64,7 @@ def test_boxes_that_are_nearly_cut_off_are_dropped():
 
 
 def test_without_augmentation_nothing_is_left_to_chance():
-  image, boxes = support.photo(1, shape=(100, 50))
+  image, boxes = tiny_detector_training.photo(1, shape=(100, 50))
   placed, kept = input.placement(tf.constant(image, tf.float32), tf.constant(boxes), SIDE)
   assert placed.shape == (64, 32, 3)
   assert_allclose(kept[0], boxes[0] * [64, 32, 64, 32], rtol=1e-6)
@@ -73,9 +73,9 @@ def test_without_augmentation_nothing_is_left_to_chance():
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
   folder = tmp_path_factory.mktemp('records')
-  examples = [support.example(number) for number in range(5)]
-  examples.append(support.example(5, boxes=[]))
-  return DetectionRecords([support.write_records(folder / 'x', examples)])
+  examples = [tiny_detector_training.example(number) for number in range(5)]
+  examples.append(tiny_detector_training.example(5, boxes=[]))
+  return DetectionRecords([tiny_detector_training.write_records(folder / 'x', examples)])
 
 
 class NoTargets:
@@ -88,7 +88,7 @@ class NoTargets:
 
 
 def batches(records, *changes, first_step=0, detector_of=NoTargets):
-  config = support.load(support.TINY, *changes).detector_training
+  config = tiny_detector_training.load(tiny_detector_training.TINY, *changes).detector_training
   return list(input.DetectorBatches(config, records, detector_of()).dataset(first_step))
 
 
@@ -120,18 +120,20 @@ def test_a_batch_has_fixed_shapes_and_boxes_in_its_pixels(records):
 
 
 def test_broken_photos_are_replaced_and_named(tmp_path, records, caplog):
-  broken = [support.example(number) for number in range(3)]
+  broken = [tiny_detector_training.example(number) for number in range(3)]
   object.__setattr__(broken[1], 'encoded', b'no photo')
-  found = DetectionRecords([support.write_records(tmp_path / 'x', broken)])
+  found = DetectionRecords([tiny_detector_training.write_records(tmp_path / 'x', broken)])
   assert len(batches(found, 'steps: 3')) == 3
 
 
 # Targets of the official code.
 
 
-@pytest.mark.parametrize('architecture', ['RETINANET', f'FASTER_RCNN {support.SECOND_STAGE}'])
+@pytest.mark.parametrize('architecture', ['RETINANET', f'FASTER_RCNN {tiny_detector_training.SECOND_STAGE}'])
 def test_targets_point_from_anchors_to_boxes(architecture):
-  config = support.load(support.TINY, f'model {{ architecture: {architecture} }}').detector_training
+  config = tiny_detector_training.load(
+    tiny_detector_training.TINY, f'model {{ architecture: {architecture} }}'
+  ).detector_training
   built = network.Detector(config.model).architecture
   anchors = np.concatenate([boxes.numpy().reshape(-1, 4) for boxes in built.anchors.values()])
   boxes = tf.constant([[4.0, 8.0, 40.0, 50.0], [30.0, 2.0, 60.0, 30.0]])

@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.errors import UserError
 from delf_d2r.models.backbones import efficientnet_lite, zoo
 from delf_d2r.models.detector import detector_backbones, model_garden, network
 
-support.require_official()
+tiny_detector_training.require_official()
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 
 
 def build(*changes, **options):
   model_garden.keras().utils.set_random_seed(1)
-  return network.Detector(support.load(support.TINY, *changes).detector_training.model, **options)
+  return network.Detector(
+    tiny_detector_training.load(tiny_detector_training.TINY, *changes).detector_training.model, **options
+  )
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +35,7 @@ def test_missing_package_is_named(monkeypatch, module):
 
 
 def test_backbone_computes_what_that_of_delf_does():
-  support.require_wheel()
+  tiny_detector_training.require_wheel()
   built = build('model { backbone_weights: "imagenet" }')
   ours = zoo.build('EFFICIENTNET_LITE0', endpoints=('conv3', 'conv5'), weights='imagenet')
   images = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
@@ -59,10 +61,14 @@ def test_frozen_levels(levels, first_trained):
 
 @pytest.mark.parametrize('weights', ['imagenet', '/nowhere/ckpt-1'])
 def test_weights_that_are_not_there(weights):
-  config = support.load(support.TINY, f'model {{ backbone: RESNET50 backbone_weights: "{weights}" }}')
+  config = tiny_detector_training.load(
+    tiny_detector_training.TINY, f'model {{ backbone: RESNET50 backbone_weights: "{weights}" }}'
+  )
   with pytest.raises(UserError, match='no weights for RESNET50'):
     detector_backbones.load_weights(None, config.detector_training.model)
-  config = support.load(support.TINY, f'model {{ backbone_weights: "{weights}x" }}')
+  config = tiny_detector_training.load(
+    tiny_detector_training.TINY, f'model {{ backbone_weights: "{weights}x" }}'
+  )
   with pytest.raises(UserError, match='no such file of weights for EFFICIENTNET_LITE0'):
     detector_backbones.load_weights(None, config.detector_training.model)
 

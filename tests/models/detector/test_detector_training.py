@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
-from support import detector_training as support
+from support import tiny_detector_training
 
 from delf_d2r.data.training.detection_records import DetectionRecords
 from delf_d2r.models.detector import detector_training, input
 from delf_d2r.models.detector.detector_summaries import pictures
 
-support.require_official()
+tiny_detector_training.require_official()
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 
@@ -18,11 +18,15 @@ pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:Depreca
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
   folder = tmp_path_factory.mktemp('records')
-  return DetectionRecords([support.write_records(folder / 'x', map(support.example, range(4)))])
+  return DetectionRecords(
+    [tiny_detector_training.write_records(folder / 'x', map(tiny_detector_training.example, range(4)))]
+  )
 
 
 def trainer(*changes):
-  return detector_training.DetectorTrainer(support.load(support.TINY, *changes).detector_training)
+  return detector_training.DetectorTrainer(
+    tiny_detector_training.load(tiny_detector_training.TINY, *changes).detector_training
+  )
 
 
 def train(built, records, steps):
@@ -61,7 +65,7 @@ def test_backbone_learns_at_its_own_rate_and_keeps_its_statistics(records):
 
 
 def test_faster_rcnn_trains_by_its_seed(records):
-  model = f'model {{ architecture: FASTER_RCNN {support.SECOND_STAGE} }}'
+  model = f'model {{ architecture: FASTER_RCNN {tiny_detector_training.SECOND_STAGE} }}'
   built = trainer(model, 'optimizer { learning_rate: 0.001 }')
   state = [*built.model.network.variables, *(v for o in built.optimizers for v in o.variables)]
   start = [variable.numpy() for variable in state]

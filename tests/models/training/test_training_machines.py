@@ -8,19 +8,20 @@ import subprocess
 import sys
 import textwrap
 
-from support import delf_training as support
+from support import tiny_delf_training
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
 MACHINE = """
   import json, sys, tensorflow as tf
   sys.path.insert(0, 'tests')
-  from support import delf_training as support
+  from support import tiny_delf_training
   from delf_d2r.data.training import training_examples
   from delf_d2r.models.training import distributed_training
   from delf_d2r.models.delf import training, training_data
   # Batch statistics are those of each replica, so they are left out of the comparison.
-  config = support.load(support.TINY, 'freeze_batch_norm: true', 'strategy: MULTI_WORKER',
+  config = tiny_delf_training.load(
+    tiny_delf_training.TINY, 'freeze_batch_norm: true', 'strategy: MULTI_WORKER',
     'model { num_classes: 3 } optimizer { clip_norm: 1 } loss { attention_weight: 0 }').training
   strategy = distributed_training.make_strategy(config)
   photos = training_examples.load(sys.argv[1])
@@ -60,7 +61,7 @@ def start(index, machines, photos):
 
 
 def test_two_machines_learn_what_one_does(tmp_path):
-  photos = support.write_photos(tmp_path / 'photos')
+  photos = tiny_delf_training.write_photos(tmp_path / 'photos')
   machines = [f'127.0.0.1:{free_port()}' for _ in range(2)]
   processes = [start(index, machines, photos) for index in range(2)]
   try:

@@ -1,4 +1,4 @@
-"""Plans of rates that nothing was measured for."""
+"""Rates of stages for tests of plans; none of them is measured."""
 
 from delf_d2r import config
 from delf_d2r.experiments import experiment
@@ -20,8 +20,12 @@ def make_config(name='sift_rasmk_star', *, more=()):
 
 
 def simple_rates(**changes):
-  extraction = Rate(LinearFit(10, 0.5), LinearFit(20, 1.0), LinearFit(0, 1e6), LinearFit(4e9, 0), workers=4, cores=4)
-  index = Rate(LinearFit(1, 1e-4), LinearFit(1, 1e-4), LinearFit(1e6, 1e4), LinearFit(1e8, 2e4), memory_bound=65536)
+  extraction = Rate(
+    LinearFit(10, 0.5), LinearFit(20, 1.0), LinearFit(0, 1e6), LinearFit(4e9, 0), workers=4, cores=4
+  )
+  index = Rate(
+    LinearFit(1, 1e-4), LinearFit(1, 1e-4), LinearFit(1e6, 1e4), LinearFit(1e8, 2e4), memory_bound=65536
+  )
   stages = {'extraction': extraction, 'aggregation': extraction, 'index': index}
   defaults = {
     'stages': stages,

@@ -1,4 +1,4 @@
-"""Valid files of every kind, from a run over a few made-up photos."""
+"""Valid files of every kind, made by a run on a few synthetic photos."""
 
 import dataclasses
 import io
@@ -24,8 +24,8 @@ NAMES = tuple(f'{number}.jpg' for number in range(5))
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
-  """Where valid files are: the photos, the run over them, its ground truth."""
+class ValidFiles:
+  """The paths of valid files: the photos, the run on them, its ground truth."""
 
   photos: pathlib.Path
   run: pathlib.Path
@@ -33,20 +33,20 @@ class Material:
 
 
 def photo(seed: int, size: int = 160) -> Image.Image:
-  """Squares of random grey, in which SIFT finds corners."""
+  """Draws squares of random colours, in which SIFT finds corners."""
   squares = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
   return Image.fromarray(squares).resize((size, size), Image.Resampling.NEAREST)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
-  """The bytes of an image file."""
+  """Encodes an image."""
   file = io.BytesIO()
   image.save(file, kind, **options)
   return file.getvalue()
 
 
-def make(folder: pathlib.Path) -> Material:
-  """Makes all of it in an empty folder, within a few seconds."""
+def make_run(folder: pathlib.Path) -> ValidFiles:
+  """Makes photos, ground truth and a run in an empty folder, within a few seconds."""
   photos = folder / 'photos'
   photos.mkdir(parents=True)
   for number, name in enumerate(NAMES):
@@ -71,11 +71,11 @@ def make(folder: pathlib.Path) -> Material:
     ground_truth=truth,
     options=experiment.Options(workers=1),
   )
-  return Material(photos, folder / 'run', truth)
+  return ValidFiles(photos, folder / 'run', truth)
 
 
 def files_of(folder: pathlib.Path) -> dict[str, bytes]:
-  """Every file below a folder by its name."""
+  """Returns the content of all files below a folder by name."""
   return {
     path.relative_to(folder).as_posix(): path.read_bytes()
     for path in sorted(folder.rglob('*'))

@@ -1,4 +1,4 @@
-"""What a reader may not do, whatever it is given: hang, take memory, run code, touch other files."""
+"""Detects forbidden actions of readers: hanging, allocating memory, executing code, writing other files."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import sys
 SECONDS = 10.0
 MEBIBYTE = 1 << 20
 
-# Paths of what these events write or remove are among their arguments.
+# Audit events that change files, and the number of their arguments that are paths.
 _CHANGES = {
   'os.chmod': 1,
   'os.link': 2,
@@ -29,17 +29,17 @@ _FORBIDDEN = (
   'subprocess.Popen',
   'socket.connect',
   'urllib.Request',
-  # Raised by pickle's own way of finding what a pickle names; restricted readers have theirs.
+  # Raised by the default lookup of globals in pickles, which restricted readers override.
   'pickle.find_class',
 )
 
 
-class Misdeed(BaseException):
-  """A reader did what it may not; no reader can take it for a damaged file."""
+class Violation(BaseException):
+  """A forbidden action. It is no Exception, so that a reader cannot mistake it for a damaged file."""
 
 
-class _Watch:
-  """The audit hook: once installed it stays, and looks only while `folder` is set."""
+class _AuditHook:
+  """The audit hook. It cannot be uninstalled and is active only while `folder` is set."""
 
   def __init__(self):
     self.folder: str | None = None
@@ -64,42 +64,42 @@ class _Watch:
       self.found.append(f'{event} {path!r} outside {self.folder}')
 
 
-_watch = _Watch()
+_hook = _AuditHook()
 
 
 @contextlib.contextmanager
-def watched(folder: pathlib.Path, *, memory: int = 256 * MEBIBYTE, seconds: float = SECONDS):
-  """Raises Misdeed if what runs inside does what it may not.
+def sandboxed(folder: pathlib.Path, *, memory: int = 256 * MEBIBYTE, seconds: float = SECONDS):
+  """Raises Violation if the body performs a forbidden action.
 
   Args:
-    folder: the only one that may be written to.
-    memory: bytes by which resident memory may rise at its highest.
-    seconds: how long it may take.
+    folder: the only folder that may be written to.
+    memory: greatest increase of the peak of resident memory, in bytes.
+    seconds: time limit.
   """
-  if not getattr(_watch, 'installed', False):
-    sys.addaudithook(_watch)
-    _watch.installed = True
+  if not getattr(_hook, 'installed', False):
+    sys.addaudithook(_hook)
+    _hook.installed = True
 
   def on_alarm(_signal, _frame):
-    raise Misdeed(f'took longer than {seconds:g} s')
+    raise Violation(f'took longer than {seconds:g} s')
 
   pathlib.Path('/proc/self/clear_refs').write_text('5')
   before = _memory('VmRSS')
-  _watch.found = []
+  _hook.found = []
   previous = signal.signal(signal.SIGALRM, on_alarm)
   signal.setitimer(signal.ITIMER_REAL, seconds)
-  _watch.folder = str(folder.resolve())
+  _hook.folder = str(folder.resolve())
   try:
     yield
   finally:
-    _watch.folder = None
+    _hook.folder = None
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
-  if _watch.found:
-    raise Misdeed('; '.join(_watch.found))
+  if _hook.found:
+    raise Violation('; '.join(_hook.found))
   rise = _memory('VmHWM') - before
   if rise > memory:
-    raise Misdeed(f'took {rise / MEBIBYTE:.0f} MiB, at most {memory / MEBIBYTE:.0f} are allowed')
+    raise Violation(f'took {rise / MEBIBYTE:.0f} MiB, at most {memory / MEBIBYTE:.0f} are allowed')
 
 
 def _memory(field: str) -> int:

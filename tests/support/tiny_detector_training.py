@@ -1,4 +1,4 @@
-"""Small photos with boxes and short configs for the tests of detectors."""
+"""Small photos with boxes and short configs for tests of the training of detectors."""
 
 import io
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from PIL import Image
 
-# The room quietens TensorFlow, which therefore has to be imported after it.
+# delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
 from delf_d2r import config, models  # noqa: F401
 from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.data.training import detection_examples

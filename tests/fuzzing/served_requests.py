@@ -1,4 +1,4 @@
-"""Requests to the server: whatever is asked, the answer is one that is foreseen."""
+"""Requests to the server: no request causes an internal error or discloses files."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ import pathlib
 import urllib.parse
 
 import numpy as np
-from fuzzing import material, mutations
-from fuzzing.material import Material
+from fuzzing import mutations, valid_files
 from fuzzing.reader import Reader, single
+from fuzzing.valid_files import ValidFiles
 from hypothesis import strategies as st
 
 from delf_d2r.data.photos.image_list import ImageList
@@ -43,16 +43,16 @@ _TARGETS = (
   '/api/annotate/0/photo',
 )
 _FORM = b'content-type: multipart/form-data; boundary=frontier'
-# What no answer may hold: of the ground truth beside the photos, and of the server's own source.
+# Text that no response may contain: of the ground truth beside the photos, and of the source of the server.
 _SECRETS = (b'box_pixels', b'import annotations')
 
 
-def readers(made: Material, loops: contextlib.ExitStack) -> list[Reader]:
-  """Requests as files: `head`, a line and headers as HTTP has them, and `body`.
+def readers(made: ValidFiles, loops: contextlib.ExitStack) -> list[Reader]:
+  """Returns the readers of requests, which are files: `head`, the request line and the headers, and `body`.
 
-  Their event loop is closed with `loops`.
+  The event loop is closed with `loops`.
   """
-  photo = material.encoded(material.photo(0), 'jpeg')
+  photo = valid_files.encoded(valid_files.photo(0), 'jpeg')
   forms = (
     [('photo', 'a.jpg', photo), ('box', '', b'0.1,0.1,0.9,0.9'), ('top_k', '', b'3')],
     [('indexed', '', b'0.jpg'), ('verify', '', b'true')],
@@ -83,7 +83,7 @@ def readers(made: Material, loops: contextlib.ExitStack) -> list[Reader]:
 
 
 def _between_shards() -> list[Reader]:
-  """What the front of a split index and its shards send each other, and what says how it is split."""
+  """Returns the readers of messages between the front end and the shards of an index, and of its layout."""
   rng = np.random.default_rng(0)
   query = AggregatedDescriptor(np.arange(4, dtype=np.uint32), rng.random((4, 8), np.float32), 8)
   scoring = {'alpha': 3.0, 'tau': 0.0, 'normalize': True, 'use_idf': False, 'compat': False}
@@ -120,7 +120,7 @@ def _between_shards() -> list[Reader]:
 
 
 async def _answer(server, *, head: bytes, body: bytes) -> tuple[int, bytes]:
-  """Asks the app itself, which gets more than a client and uvicorn would let through."""
+  """Calls the application directly, because clients and uvicorn refuse some of these requests."""
   first, *lines = head.split(b'\n')
   method, _, target = first.decode('ascii', 'ignore').partition(' ')
   path, _, query = target.partition('?')

@@ -1,4 +1,4 @@
-"""Aggregated descriptors in artefacts of many shards, and the index that one process makes of them."""
+"""Artefacts of aggregated descriptors with many shards, and an index built from them by a single process."""
 
 import itertools
 import pathlib
@@ -19,7 +19,7 @@ SEGMENT = 8
 
 
 def small_segments(monkeypatch) -> None:
-  """Segments of 8 entries, so that small tests have several."""
+  """Limits segments to 8 entries, so that small indexes have several."""
   for module in (builder, build_index, search, stored_index, updates):
     monkeypatch.setattr(module, 'SEGMENT_ENTRIES', SEGMENT)
 
@@ -32,7 +32,7 @@ def config(*, regional: bool = False):
 
 
 def images(count: int, *, regional: bool = False, seed: int = 0) -> list[ImageDescriptors]:
-  """Some with no visual word; in regional search with one to four descriptors each."""
+  """Makes descriptors of images, some without visual words; for regional search, one to four an image."""
   rng = np.random.default_rng(seed)
   found = []
   for number in range(count):
@@ -66,7 +66,7 @@ def write_codebook(path: pathlib.Path, config) -> Artefact:
 
 
 def build_here(directory: pathlib.Path, contents, config, *, regional: bool = False) -> InvertedIndex:
-  """As the stage does it, without parts."""
+  """Builds an index like the stage, but at once."""
   owners = np.repeat(np.arange(len(contents)), [len(image.descriptors) for image in contents])
   return InvertedIndex.build(
     itertools.chain.from_iterable(image.descriptors for image in contents),
@@ -80,7 +80,7 @@ def build_here(directory: pathlib.Path, contents, config, *, regional: bool = Fa
 
 
 def die_after(parts: int) -> None:
-  """Kills this process by SIGKILL when the next of so many parts is finished, but not yet in its place."""
+  """Kills this process by SIGKILL after `parts` parts, when the next one is finished but not yet renamed."""
   import os
   import signal
 
