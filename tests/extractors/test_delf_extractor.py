@@ -91,7 +91,7 @@ def write_pca(folder, dimensions=2, components=None):
 
 @pytest.mark.parametrize('whitening', [False, True])
 @pytest.mark.parametrize('form', ['ours', 'datum'])
-def test_pca_as_in_the_research_code(tmp_path, whitening, form):
+def test_pca_as_in_tensorflow_models(tmp_path, whitening, form):
   pca = write_pca(tmp_path)
   if form == 'ours':
     options = {'path': str(tmp_path)}

@@ -1,7 +1,7 @@
-"""AlexNet as torchvision and Radenovic et al. (TPAMI 2019) have it (Krizhevsky, "One weird trick", 2014).
+"""AlexNet in the form of Krizhevsky, "One weird trick", 2014, and of torchvision.
 
-Unlike the network of 2012 it has neither groups nor local response normalisation. Keras Applications has no
-AlexNet.
+Radenovic et al. (TPAMI 2019) pool it. Unlike the network of 2012 it has neither groups nor local response
+normalisation. Keras Applications has no AlexNet.
 """
 
 import pathlib

@@ -37,7 +37,7 @@ def whiten(model: Delf, config: training_pb2.TrainDelfConfig, data: Batches) -> 
     values = features(batch['images']).numpy()
     covariance = covariance or Covariance(values.shape[-1])
     covariance.add(values.reshape(-1, values.shape[-1]))
-  # Batches always has a photo, and PCA always has variances.
+  # There is at least one batch, and Covariance.pca always gives variances.
   assert covariance is not None
   try:
     pca = covariance.pca().truncated(dimensions)

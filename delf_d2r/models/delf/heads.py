@@ -48,7 +48,7 @@ def attended_mean(features, weights):
 
 
 class GeneralizedMean(layers.Layer):
-  """[B, H, W, C] to [B, C]: (mean over cells of x^p)^(1/p) of x clipped to be positive (GeM).
+  """Pools [B, H, W, C] to [B, C]: (mean over cells of x^p)^(1/p) of x clipped to be positive (GeM).
 
   p = 1 is the average, p = inf the maximum.
   """
@@ -66,7 +66,7 @@ class GeneralizedMean(layers.Layer):
 
 
 class ArcFace(layers.Layer):
-  """Cosines of embeddings with class centres, times a scale (Deng et al., CVPR 2019).
+  """Computes cosines of embeddings with class centres, times a scale (Deng et al., CVPR 2019).
 
   In training the angle to the right class counts as larger by a margin, unless it then exceeded pi.
   """

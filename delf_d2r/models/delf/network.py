@@ -34,7 +34,7 @@ def local_endpoints(config: Config) -> list[str]:
 
 
 class Delf(keras.Model):
-  """Images to named endpoints.
+  """Computes named endpoints of images.
 
   `call` returns what the config asks for:
     features: [B, H', W', C], the backbone's endpoint, smoothed if so configured.
@@ -167,7 +167,7 @@ class Delf(keras.Model):
       with h5py.File(path) as file:
         written = str(file.attrs.get(_CONFIG_ATTRIBUTE, ''))
       self._require_same(path, written)
-      # Keras only warns of parts that it leaves as they are.
+      # Keras only warns of layers that it leaves unchanged.
       with warnings.catch_warnings(action='error', category=UserWarning):
         self.load_weights(path)
     except (ValueError, OSError, KeyError, UserWarning) as error:
@@ -184,7 +184,7 @@ class Delf(keras.Model):
       file.attrs[_CONFIG_ATTRIBUTE] = text_format.MessageToString(self.config)
 
   def _require_same(self, path, written: str) -> None:
-    # Keras fills the layers that exist here and passes over what else is in the file.
+    # Keras fills the layers that exist here and ignores the rest of the file.
     if not written:
       return
     before = text_format.Parse(written, Config())

@@ -10,8 +10,8 @@ from delf_d2r.protos import detector_pb2
 
 CLASSES = ('landmark',)
 LANDMARK = 1
-# Best boxes that are compared with each other, as of Lin et al.; comparing the official 5,000 takes twice as
-# long as EfficientNet-Lite0 itself.
+# Number of best boxes that are compared with each other, as in Lin et al.; comparing the official 5,000 takes
+# twice as long as EfficientNet-Lite0 itself.
 _CANDIDATES = 1000
 
 Config = detector_pb2.DetectorModelConfig

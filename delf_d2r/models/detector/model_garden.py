@@ -28,7 +28,7 @@ def keras() -> types.ModuleType:
 
 def _import(name: str) -> types.ModuleType:
   try:
-    # Its modules warn of other libraries' ends, which is not for the user to mend.
+    # Its modules warn of deprecated parts of other libraries, which the user cannot change.
     with warnings.catch_warnings(action='ignore'):
       return importlib.import_module(name)
   except ImportError as error:

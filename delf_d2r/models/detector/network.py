@@ -18,7 +18,7 @@ from delf_d2r.protos import detector_pb2
 
 Config = detector_pb2.DetectorModelConfig
 
-# What may differ between the config that weights were trained with and the one that reads them.
+# Fields that may differ between the config that weights were trained with and the one that reads them.
 _FREE_FIELDS = {'backbone_weights', 'min_score', 'nms_iou', 'max_detections', 'norm_momentum'}
 _CONFIG_KEY = 'config'
 

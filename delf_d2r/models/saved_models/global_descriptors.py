@@ -98,7 +98,7 @@ def _is_plain(graph) -> bool:
 
 
 def _load_plain(path: str, directory: str) -> GlobalModel:
-  """Loads a model of one output, which is asked at each scale; one of a fixed size of image has one row.
+  """Loads a model of one input and one output, which describes each scale; of a fixed size, one scale alone.
 
   Models of uint8 get pixels from 0 to 255, others from 0 to 1, as TensorFlow Hub's image models expect.
   """

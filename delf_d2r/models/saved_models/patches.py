@@ -1,7 +1,7 @@
 """Networks that describe patches: a file of ONNX, or a SavedModel.
 
-Either has one input, [N, 1, S, S] or [N, S, S, 1] float32, and one output [N, D] float32, as HardNet and its
-like.
+Either has one input, [N, 1, S, S] or [N, S, S, 1] float32, and one output [N, D] float32: HardNet and
+similar networks.
 """
 
 import pathlib
@@ -89,7 +89,7 @@ def _load_onnx(path: str, patch_size: int) -> PatchNetwork:
     raise UserError(f'{path}: no such file of ONNX')
   try:
     session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
-  except Exception as error:  # It has a class of its own for each kind of damage.
+  except Exception as error:  # It raises another class for each kind of damage.
     raise UserError(f'{path}: cannot be read as ONNX ({error})') from None
   inputs, outputs = session.get_inputs(), session.get_outputs()
   if len(inputs) != 1 or inputs[0].type != 'tensor(float)':
@@ -104,7 +104,7 @@ def _load_onnx(path: str, patch_size: int) -> PatchNetwork:
 
 
 def _load_saved_model(path: str, patch_size: int) -> PatchNetwork:
-  # Not before it is needed: a file of ONNX runs without.
+  # Imported here, since a file of ONNX runs without TensorFlow.
   import tensorflow as tf
 
   from delf_d2r.models.saved_models import inspect

@@ -1,1 +1,1 @@
-"""What training of both models shares."""
+"""Training: the parts that DELF and the detector share."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the latest few to go on from, and the weights of the best."""
+"""Checkpoints of a training: the latest few to resume from, and the weights of the best."""
 
 import json
 import pathlib
@@ -78,7 +78,7 @@ class Checkpoints:
     file = f'best-{step:08d}{self._suffix}'
     _save_weights(self._trainer, self.path / file)
     self.best = {'step': step, 'value': value, 'file': file}
-    # The account names the weights, so that a kill in between leaves the former pair whole.
+    # This file names the weights, so that a kill in between leaves the previous pair whole.
     files.write_atomically(self.path / BEST, json.dumps(self.best))
     if previous and previous['file'] != file:
       (self.path / previous['file']).unlink(missing_ok=True)

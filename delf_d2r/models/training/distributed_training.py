@@ -1,4 +1,4 @@
-"""The training step, on one device or many, whatever is trained."""
+"""The training step of any network, on one device or many."""
 
 import math
 import os
@@ -15,7 +15,7 @@ Strategy = training_pb2.TrainDelfConfig.Strategy
 
 
 class NotFinite(UserError):
-  """The loss or the gradient of a step is no number."""
+  """The loss or the gradient of a step is not finite."""
 
 
 def make_strategy(config) -> tf.distribute.Strategy:

@@ -10,7 +10,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.models.saved_models import detections
 
 FORMS = {
-  'research code': (write_tf1, {'feed': 'input_images'}, 'TensorFlow 1', True),
+  'tensorflow/models': (write_tf1, {'feed': 'input_images'}, 'TensorFlow 1', True),
   'three outputs': (write_tf1, {'outputs': OUTPUTS[:3]}, 'TensorFlow 1', True),
   'frozen': (write_tf1, {'feed': 'image_tensor', 'shape': (1, None, None, 3)}, 'TensorFlow 1', False),
   'signature': (write_tf2, {}, 'TensorFlow 2', False),

@@ -1,4 +1,4 @@
-"""SavedModels of the research code's two forms, and those that are neither.
+"""SavedModels of the two forms of tensorflow/models, and those that are neither.
 
 A stand-in network of one convolution, written in both forms by local_feature_support.py, is computed once
 more in NumPy.
