@@ -20,7 +20,7 @@ from delf_d2r import command_line
 from delf_d2r.data import files
 from delf_d2r.data.ground_truth.revisited_folders import FOLDERS
 from delf_d2r.errors import UserError
-from delf_d2r.stages import check_dataset
+from delf_d2r.stages import datasets
 
 flags.DEFINE_enum('name', None, list(FOLDERS), 'The data set; all of them by default.')
 flags.DEFINE_string('root', None, 'Its folder, or the one around it: check what is there.')
@@ -39,7 +39,7 @@ def main(_):
     return
   if FLAGS.name is None:
     raise UserError(f'--root is given but not --name. Say which data set it is: {", ".join(FOLDERS)}')
-  found = check_dataset.run(FOLDERS[FLAGS.name], FLAGS.root, workers=FLAGS.workers)
+  found = datasets.check(FOLDERS[FLAGS.name], FLAGS.root, workers=FLAGS.workers)
   if FLAGS.json:
     files.write_atomically(pathlib.Path(FLAGS.json), json.dumps(dataclasses.asdict(found), indent=1) + '\n')
   print(f'{FLAGS.name}: {found.listed:,} photos are named, {found.found:,} are there')

@@ -130,7 +130,7 @@ def _build(
   index = joining.join(
     [job.part for job in jobs],
     catalog.names,
-    entry_images=np.repeat(np.arange(len(catalog.names)), catalog.entries) if is_regional else None,
+    entry_images=np.repeat(np.arange(len(catalog.names)), catalog.entries).tolist() if is_regional else None,
     directory=output / index_files.INVERTED,
     **sizes,
   )

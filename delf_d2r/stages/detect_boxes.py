@@ -157,7 +157,7 @@ class _Remarks:
     note: the first note of a photo; see DetectedBoxes.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.best: DetectedBoxes | None = None
     self.note = ''
 
@@ -298,7 +298,7 @@ def _place_randomly(regions: Regions, imitated: Mapping[str, Boxes], name: str) 
   found = _within_limits(name, imitated.get(name, Boxes.empty()), regions)
   digest = hashlib.sha256(f'{regions.random.seed}\0{name}'.encode()).digest()
   generator = np.random.default_rng(int.from_bytes(digest[:8], 'little'))
-  return dataclasses.replace(found, boxes=box_geometry.scattered(found.boxes, generator))
+  return dataclasses.replace(found, boxes=box_geometry.random_placement(found.boxes, generator))
 
 
 def _make_detection(regions: Regions) -> Callable[[Sequence[Photo]], list[DetectedBoxes]]:

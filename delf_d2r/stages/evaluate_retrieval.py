@@ -31,21 +31,23 @@ def run(
   hard: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
-  """Scores rankings: `metrics.json`, `per_query.json` and the research code's `metrics.txt`.
+  """Evaluates rankings: `metrics.json`, `per_query.json` and `metrics.txt`.
 
-  A query whose photo could not be read has an empty ranking. An index image that could not be read counts
-  as not found.
+  The latter has the form of the tensorflow/models DELF code. A query whose photo could not be read has an
+  empty ranking. An index image that could not be read counts as not found.
 
   Args:
     config: its part `evaluation` has the k of mP@k.
     rankings: what search_index or rerank_results made.
     ground_truth_path: `.json`, or Revisited's `.pkl` or `.mat`.
     output: the artefact directory.
-    before: what search_index made, where rerank_results made `rankings` of it: `metrics.txt` has both, as the
-      research code writes it.
-    hard: scored in the place of `rankings` by the hard protocol: what rerank_results made of the same
-      rankings with the junk of that protocol left out.
+    before: if rerank_results made `rankings`, what search_index made; `metrics.txt` then has both.
+    hard: takes the place of `rankings` in the hard protocol: what rerank_results made of the same rankings
+      with the junk of that protocol left out.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: the ground truth does not fit the rankings, or the output cannot be written.
@@ -104,7 +106,7 @@ def _require_same_origin(rankings: Artefact, hard: Artefact) -> None:
 def score(
   stored: StoredRankings, queries: Sequence[ResolvedQuery], ks: Sequence[int] = protocol.KS
 ) -> protocol.Metrics:
-  """The metrics of stored rankings; a query without a ranking finds nothing."""
+  """Returns the metrics of stored rankings; a query without a ranking finds nothing."""
   by_query = {ranking.query: ranking.image_ids for ranking in stored.rankings}
   nothing = np.zeros(0, np.int64)
   return protocol.evaluate([by_query.get(query.name, nothing) for query in queries], queries, ks)

@@ -1,12 +1,12 @@
-"""expand_queries: every query asked again, with what its verified images show of the same object.
+"""expand_queries: every query again, together with the features of its verified images.
 
 Query expansion with geometry after Tolias and Jegou, "Visual query expansion with or without geometry:
 refining local descriptors by feature aggregation" (Pattern Recognition 2014): the features of verified
-images that fall into the query, carried there by the transform that was found, join the query's own, word by
-word, and a word that is new must be shown by several images. Here query and images are the regions of one
-R-ASMK descriptor (Teichmann et al., CVPR 2019, section 4.2), which gives each image the same say however
-many features it has; weights are those of alpha query expansion (Radenovic, Tolias, Chum, PAMI 2019) with
-shares of inliers for similarities.
+images that fall into the query, mapped there by the transform that was found, join the query's own, word by
+word, and a word that the query does not have must occur in several images. Here query and images are the
+regions of one R-ASMK descriptor (Teichmann et al., CVPR 2019, section 4.2), which gives each image the same
+weight however many features it has. The weights are those of alpha query expansion (Radenovic, Tolias, Chum,
+PAMI 2019) with shares of inliers in place of similarities.
 """
 
 import pathlib
@@ -42,8 +42,8 @@ def run(
 ) -> Artefact:
   """Ranks the index images for every expanded query.
 
-  Images that were verified before stay ahead, by their inliers; all others follow as the expanded query ranks
-  them. A query without verified images is answered as before.
+  Images that were verified before stay ahead, by their inliers; all others follow in the order of the
+  expanded query. A query without verified images keeps its ranking.
 
   Args:
     config: its part `expansion` says how.
@@ -52,6 +52,9 @@ def run(
     output: the artefact directory.
     distractors: the features of distractors that `reranked` was made from, if there are any.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: the artefacts do not belong together, or the output cannot be written.
@@ -85,7 +88,7 @@ def run(
         query = queries.read(before.query, position=number)
         descriptor = expander.describe(query, chosen)
         described = time.perf_counter()
-        # All of them first, so that what was verified is not cut off.
+        # All images are ranked first, so that no verified image is cut off.
         everything = engine.rank(descriptor, top_k=0, name=before.query)
         ranking = reordered(everything, matches.matches, length=len(before))
         expanded += 1
@@ -101,20 +104,26 @@ def run(
 
 
 def choose(found: QueryMatches, options: QueryExpansionConfig) -> list[Match]:
-  """The images that a query is expanded by, most inliers first, ties as the ranking had them."""
+  """Returns the images that expand a query, most inliers first, ties in the order of the ranking."""
   enough = [match for match in found.matches if len(match) >= options.min_inliers]
   return sorted(enough, key=len, reverse=True)[: options.num_images]
 
 
 def within_query(features: LocalFeatures, matrix: np.ndarray, query: ImageFeatures) -> LocalFeatures:
-  """The features of an index image that a transform takes into the query's box."""
+  """Returns the features of an index image that a transform maps into the query's box.
+
+  Args:
+    features: of the image.
+    matrix: [3, 3], from `(y, x, 1)` of the image to `(y, x, 1)` of the query.
+    query: the query; its box is region 0.
+  """
   places = transforms.apply(matrix.astype(np.float64), features.locations.astype(np.float64))
   box = query.boxes[0] * np.tile([query.height, query.width], 2)
   return features.take(np.all((places >= box[:2]) & (places <= box[2:]), axis=1))
 
 
 class _Expander:
-  """Makes the descriptor of a query and its verified images."""
+  """Makes the descriptors of queries and their verified images."""
 
   def __init__(self, config: experiment_pb2.ExperimentConfig, engine: SearchEngine, images: FeatureStore):
     self._config = config
@@ -122,7 +131,7 @@ class _Expander:
     self._images = images
 
   def describe(self, query: ImageFeatures, chosen: list[Match]) -> AggregatedDescriptor:
-    """The expanded descriptor; `chosen` are images in order of inliers, at least one."""
+    """Returns the expanded descriptor; `chosen` are images in order of inliers, at least one."""
     others = [self._seen(query, match) for match in chosen]
     options = self._config.expansion
     weights = [(len(match) / len(chosen[0])) ** options.weight_alpha for match in chosen]
@@ -140,7 +149,7 @@ def _require_inputs(reranked: Artefact, given: dict[str, Artefact]) -> None:
   if not reranked.input('rankings'):
     raise UserError(f'{reranked.path}: these rankings are not verified. Give what rerank_results made')
   for role, artefact in given.items():
-    expected, found = reranked.input(role), artefact.as_input(role)
+    expected, found = reranked.require_input(role), artefact.as_input(role)
     if expected.fingerprint != found.fingerprint:
       raise UserError(
         f'{reranked.path}: made from {role} {expected.fingerprint} ({expected.path}), found'

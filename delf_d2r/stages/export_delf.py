@@ -24,8 +24,8 @@ class Options:
 
   Attributes:
     name: of the model, for its card.
-    notes: data, licence and whatever else a user has to know, for the card.
-    pca: directory of train_pca, built into the graph; '' = descriptors stay as they are.
+    notes: data, licence and whatever else a user should know, for the card.
+    pca: directory of train_pca, built into the graph; '' = descriptors are not reduced.
     dimensions: components of the PCA to keep; 0 = all.
     whitening: divide each component by its standard deviation.
     nms_iou: see DelfConfig.nms_iou, as a constant of the graph.
@@ -42,7 +42,7 @@ class Options:
 
 
 def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pathlib.Path:
-  """Exports what train_delf made; arguments and errors as of `run`."""
+  """Exports the network that train_delf made; arguments and errors are those of `run`."""
   config = trained.config.training
   facts = training_run.card_facts(trained, config)
   return run(config.model, trained.path / WEIGHTS, output, options, facts=facts)
@@ -60,7 +60,7 @@ def run(
 
   Args:
     config: of the network.
-    weights: its file; '' = those that the config's backbone begins with, for a network without training.
+    weights: its file; '' = the initial weights of the config's backbone, for a network without training.
     output: must not exist.
     options: how.
     facts: more for the model card.

@@ -23,7 +23,7 @@ class Options:
 
   Attributes:
     name: of the model, for its card.
-    notes: data, licence and whatever else a user has to know, for the card.
+    notes: data, licence and whatever else a user should know, for the card.
     half_weights: store weights in half precision: half the size, boxes differ slightly.
     min_score, nms_iou, max_detections: take the place of the config's fields of that name; None = its values.
   """
@@ -37,7 +37,7 @@ class Options:
 
 
 def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pathlib.Path:
-  """Exports what train_detector made; arguments and errors as of `run`."""
+  """Exports the detector that train_detector made; arguments and errors are those of `run`."""
   config = trained.config.detector_training
   facts = training_run.card_facts(trained, config, until=_best_step(trained))
   return run(config.model, trained.path / train_detector.WEIGHTS, output, options, facts=facts)
@@ -97,6 +97,6 @@ def run(
 
 
 def _best_step(trained: Artefact) -> float:
-  """The step whose weights the artefact holds; without validation they are the last."""
+  """Returns the step whose weights the artefact holds; without validation, infinity for the last one."""
   best = trained.path / 'best.json'
   return json.loads(best.read_text(encoding='utf-8'))['step'] if best.is_file() else math.inf

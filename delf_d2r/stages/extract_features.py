@@ -97,7 +97,7 @@ class Job:
   Attributes:
     name: of the photo or the query.
     path: the photo.
-    boxes: those of an index image; None for a query.
+    boxes: those of an index image; None: no boxes, or a query.
     query: the query; None for an index image.
   """
 
@@ -180,7 +180,7 @@ def _extract_one(extractor: RegionExtractor, config: extraction_pb2.ExtractionCo
     if job.query:
       found = extractor.extract_query(job.name, pixels, job.query.box_for(*pixels.shape[:2]))
     else:
-      found = extractor.extract(job.name, pixels, job.boxes)
+      found = extractor.extract(job.name, pixels, job.boxes or Boxes.empty())
   except UserError as error:
     return Outcome(job.name, errors=(str(error),))
   note = '' if len(found.features) else extractor.note
@@ -194,7 +194,7 @@ class _Remarks:
     note: why an image has no features; '' so far.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.note = ''
 
   def add(self, outcome: Outcome) -> None:

@@ -1,9 +1,9 @@
-"""fuse_rankings: two searches of the same images with one answer.
+"""fuse_rankings: the rankings of two searches of the same images to one.
 
     s = f(a) + w f(b)
 
 with the scores a, b of an image in both and f(x) = (x - mean) / standard deviation over the images of a
-query, or x itself. What is far above the usual counts, whatever the unit of a kernel.
+query, or x itself. Standardised scores do not depend on the unit of a kernel.
 """
 
 import pathlib
@@ -31,20 +31,22 @@ def run(
 ) -> Artefact:
   """Ranks the images of every query by the sum of two scores.
 
-  The artefact stands for `rankings` in what follows: it has their index and query features, and their best
+  The artefact takes the place of `rankings` in later stages: it has their index, query features and best
   regions.
 
   Args:
     config: its part `fusion` says how.
     rankings: what search_index made, of all images.
-    other: the same of another index of the same images, for the same queries.
+    other: what search_index made of another index of the same images, for the same queries.
     output: the artefact directory.
     redo: replace what another config made.
 
+  Returns:
+    The artefact.
+
   Raises:
-    UserError: the two are not of the same queries and images, or not of all images, or are verified already;
-    or
-      the output cannot be written.
+    UserError: the two are not of the same queries and images, or not of all images, or are verified already,
+      or the output cannot be written.
   """
   stored = [_load(artefact) for artefact in (rankings, other)]
   _require_same(rankings, other, *stored)
@@ -56,7 +58,7 @@ def run(
   inputs = (
     rankings.as_input('first'),
     other.as_input('other'),
-    *(rankings.input(role) for role in ('index', 'query_features')),
+    *(rankings.require_input(role) for role in ('index', 'query_features')),
   )
   with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
     if writer.finished:
@@ -78,7 +80,7 @@ def run(
 
 
 def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, options: FusionConfig) -> Ranking:
-  """One ranking of all M images from two; equal sums stand in order of image id.
+  """Returns one ranking of all M images from two; equal sums are in order of image id.
 
   Args:
     first, other: rankings of all images.
@@ -89,9 +91,9 @@ def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, options: FusionCo
   scores[first.image_ids] = _comparable(first.scores, options)
   regions[first.image_ids] = first.best_regions
   scores[to_first[other.image_ids]] += options.weight * _comparable(other.scores, options)
-  scores = scores.astype(np.float32)
-  order = top_k(scores, len(scores))
-  return Ranking(first.query, order, scores[order], regions[order])
+  sums = scores.astype(np.float32)
+  order = top_k(sums, len(sums))
+  return Ranking(first.query, order, sums[order], regions[order])
 
 
 def _comparable(scores: np.ndarray, options: FusionConfig) -> np.ndarray:
@@ -100,7 +102,7 @@ def _comparable(scores: np.ndarray, options: FusionConfig) -> np.ndarray:
     return scores
   centered = scores - scores.mean()
   deviation = scores.std()
-  # Where all are alike, nothing is said.
+  # Equal scores rank nothing.
   return centered / deviation if deviation > 0 else centered
 
 
@@ -115,8 +117,7 @@ def _load(artefact: Artefact) -> StoredRankings:
   if short:
     raise UserError(
       f'{artefact.path}: its rankings have {len(short[0])} of {len(stored.image_names)} images, but all'
-      ' scores'
-      ' are needed. Search with search.top_k: 0'
+      ' scores are needed. Search with search.top_k: 0'
     )
   return stored
 

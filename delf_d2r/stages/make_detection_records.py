@@ -1,4 +1,4 @@
-"""make_detection_records: photos and a file of their boxes to records that a detector is trained on."""
+"""make_detection_records: photos and a file of their boxes to the records that a detector is trained on."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from delf_d2r.stages.shared.sharded import DEFAULTS, JobBatch, Options, Outcome
 
 Config = detection_data_pb2.DetectionRecordsConfig
 
-# TensorFlow decodes files of these forms and modes as they are; others are encoded anew.
+# TensorFlow can decode files of these formats and modes; others are encoded again.
 _FORMATS = {'JPEG': 'jpeg', 'PNG': 'png'}
 _MODES = ('RGB', 'L')
 _ORIENTATION = 0x0112
@@ -51,18 +51,18 @@ def run(
 ) -> dict[str, Artefact]:
   """Writes the directories `train` and `validation` of records below `output`.
 
-  A box that is none, a photo that is missing and one that cannot be decoded are named in `errors.jsonl`. The
-  other boxes of a photo are kept; a photo without a good box is left out, unless it never had one and
+  Invalid boxes, missing photos and photos that cannot be decoded are named in `errors.jsonl`. The other boxes
+  of a photo are kept. A photo without a valid box is left out, unless it has no boxes at all and
   `keep_without_boxes` makes it a negative.
 
   Args:
     config: its part `detection_records` says how.
     photos: the photos.
-    boxes_path: their boxes; see data/landmark_boxes.py for the kinds of file.
+    boxes_path: their boxes; see data/boxes/training_boxes.py for the kinds of file.
     output: the directory of both parts.
     validation_boxes_path: boxes of the photos to validate on (the published second split); None: a share of
       the photos of `boxes_path`.
-    landmarks_path: `train.csv` of Google Landmarks, where the landmark of an id stands.
+    landmarks_path: `train.csv` of Google Landmarks, which has the landmark of every id.
     options: how to work.
 
   Returns:
@@ -106,20 +106,25 @@ def run(
 
 
 def _jobs(
-  settings: Config, photos, boxes_path, validation_boxes_path, landmarks_path
+  settings: Config,
+  photos: ImageList,
+  boxes_path: str | pathlib.Path,
+  validation_boxes_path: str | pathlib.Path | None,
+  landmarks_path: str | pathlib.Path | None,
 ) -> dict[str, list[_Job]]:
-  """The photos of each part. Those without boxes that are no negatives are not among them."""
+  """Returns the photos of each part, without those that have no boxes and are no negatives."""
   read = [training_boxes.read(boxes_path, photos, landmarks_path=landmarks_path)]
   if validation_boxes_path:
-    read.append(training_boxes.read(validation_boxes_path, photos, landmarks_path=landmarks_path))
-    _require_disjoint(*read, boxes_path, validation_boxes_path)
+    validation = training_boxes.read(validation_boxes_path, photos, landmarks_path=landmarks_path)
+    _require_disjoint(read[0], validation, boxes_path, validation_boxes_path)
+    read.append(validation)
   jobs: dict[str, list[_Job]] = {part: [] for part in PARTS}
   number = 0
   for source, found in enumerate(read):
     for photo in found:
       number += 1
       is_negative = not photo.boxes.size and not photo.problems
-      # With two files, a photo without a box in one may well have one in the other.
+      # With two files, a photo without a box in one may have boxes in the other.
       if is_negative and (not settings.keep_without_boxes or len(read) > 1):
         continue
       validates = source == 1 if len(read) > 1 else _validates(photo, settings)
@@ -128,13 +133,19 @@ def _jobs(
 
 
 def _validates(photo: PhotoBoxes, settings: Config) -> bool:
-  """A photo of several groups goes with the first of them in the alphabet."""
+  """Returns whether a photo is for validation; of several groups the first in the alphabet decides."""
   groups = sorted(set(photo.groups) - {''}) if settings.split_by_group else ()
   key = groups[0] if groups else photo.name
   return split.in_validation(key, share=settings.validation_share, seed=settings.seed)
 
 
-def _require_disjoint(train, validation, boxes_path, validation_boxes_path) -> None:
+def _require_disjoint(
+  train: Sequence[PhotoBoxes],
+  validation: Sequence[PhotoBoxes],
+  boxes_path: str | pathlib.Path,
+  validation_boxes_path: str | pathlib.Path,
+) -> None:
+  """Raises UserError if a photo has boxes in both files."""
   common = {photo.name for photo in train if len(photo)} & {photo.name for photo in validation if len(photo)}
   if common:
     raise UserError(
@@ -188,18 +199,16 @@ def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
 
 
 def _encoded(path: pathlib.Path, settings: Config) -> tuple[bytes, str, tuple[int, int]]:
-  """A photo's file, its format and (height, width): the very bytes where nothing speaks against them."""
+  """Returns a photo's file, its format and (height, width): its own bytes if they can be used."""
   with images.open_image(path, max_megapixels=settings.max_megapixels) as image:
-    as_it_is = (
-      image.format in _FORMATS
-      and image.mode in _MODES
-      and 'transparency' not in image.info
-      and image.getexif().get(_ORIENTATION, 1) == 1
-    )
     form = _FORMATS.get(image.format or '')
-    # Decoded in any case: only that tells whether a file is whole.
+    as_it_is = (
+      image.mode in _MODES and 'transparency' not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
+    )
+    # Decoded in any case, since only that shows whether a file is complete.
     pixels = np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
   resized = resize.resize(pixels, max_size=settings.max_image_size, min_size=0)
-  if as_it_is and resized is pixels:
-    return path.read_bytes(), form, pixels.shape[:2]
-  return pasting.encode_jpeg(resized, settings.jpeg_quality), 'jpeg', resized.shape[:2]
+  height, width = resized.shape[:2]
+  if form is not None and as_it_is and resized is pixels:
+    return path.read_bytes(), form, (height, width)
+  return pasting.encode_jpeg(resized, settings.jpeg_quality), 'jpeg', (height, width)

@@ -32,7 +32,7 @@ _SceneJob = int | Outcome
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-  """What one part, train or validation, is made from: photos not yet looked at."""
+  """The sources of one part, train or validation: photos that are not decoded yet."""
 
   objects: tuple[PhotoBoxes, ...]
   backgrounds: tuple[tuple[str, pathlib.Path], ...]
@@ -50,16 +50,16 @@ def run(
 ) -> dict[str, Artefact]:
   """Writes the directories `train` and `validation` of composed scenes below `output`.
 
-  Boxes that are none and photos that are missing or cannot be decoded are named in `errors.jsonl`; scenes are
+  Invalid boxes and photos that are missing or cannot be decoded are named in `errors.jsonl`; scenes are
   composed of the others.
 
   Args:
     config: its part `detection_scenes` says how.
     objects: photos of objects.
-    backgrounds: photos that show no object to be found; one list at least.
+    backgrounds: lists of photos that show no object to be found, at least one.
     output: the directory of both parts.
-    boxes_path: boxes of the objects, as of data/landmark_boxes.py; photos without a box are not used. None:
-      every photo of `objects` is one object that fills it.
+    boxes_path: boxes of the objects, in a form of data/boxes/training_boxes.py; photos without a box are not
+      used. None: every photo of `objects` is one object that fills it.
     options: how to work.
 
   Returns:
@@ -98,9 +98,9 @@ def run(
 
 
 def _parts(settings: Config, objects: Sequence[PhotoBoxes], backgrounds: Sequence[ImageList]):
-  """Photos and scenes of each part; validation is there only if it has scenes.
+  """Returns the photos and scenes of each part; there is no validation if it would have no scenes.
 
-  A photo of objects of several groups goes with the first of them in the alphabet.
+  For a photo of objects of several groups the first group in the alphabet decides.
   """
   num_validation = round(settings.num_scenes * settings.validation_share)
   num_train = settings.num_scenes - num_validation

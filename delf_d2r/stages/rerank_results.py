@@ -30,7 +30,7 @@ from delf_d2r.stages.shared import sharded
 from delf_d2r.stages.shared.compatibility import is_same_extractor, require_same_extractor
 from delf_d2r.stages.shared.sharded import Outcome
 from delf_d2r.structures import LocalFeatures, Match, Ranking
-from delf_d2r.verifier import Verifier, features_to_match, reordered, unmatchable
+from delf_d2r.verifier import Verifier, features_to_match, reordered, why_unverifiable
 
 # Index images whose features are kept between queries: some 2 MB each.
 _CACHED_IMAGES = 256
@@ -79,7 +79,7 @@ def run(
   verifier = Verifier(options)
   skipped = _skipped_protocol(options, each=protocol)
   _require_origin(rankings, features, query_features)
-  problem = unmatchable(features.config.extraction.extractor, options)
+  problem = why_unverifiable(features.config.extraction.extractor, options)
   if problem:
     raise UserError(f'{features.path}: {problem}')
   stored = ranking_files.load(rankings.path)

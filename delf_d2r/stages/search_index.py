@@ -26,9 +26,9 @@ def run(
   """Ranks the index images for every query.
 
   Args:
-    config: its part `search` says how long rankings are, `aggregation` how descriptors are compared.
+    config: its part `search` says how long rankings are, its part `aggregation` how descriptors are compared.
     index: what build_index made.
-    query_features: what extract_features made of the queries, by the same extractor.
+    query_features: what extract_features made of the queries with the same extractor.
     output: the artefact directory.
     redo: replace what another config made.
     warm: read the index in a row first, so that queries find it in memory.

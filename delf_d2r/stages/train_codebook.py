@@ -14,20 +14,25 @@ from delf_d2r.errors import UserError
 from delf_d2r.protos import codebook_pb2, experiment_pb2
 from delf_d2r.runtime import progress
 
-# Enough to tell a recall of 0.995 from one of 0.99.
+# Enough to distinguish a recall of 0.995 from one of 0.99.
 _HELD_OUT = 2000
 
 
 def run(
   config: experiment_pb2.ExperimentConfig, features: Artefact, output: pathlib.Path, *, redo: bool = False
 ) -> Artefact:
-  """Trains visual words on an artefact's whole-image features; boxes play no role (docs/reference.md 4.5).
+  """Trains visual words on the whole-image features of an artefact; its boxes are not used.
+
+  See docs/reference.md 4.5.
 
   Args:
-    config: its part `codebook` says how; with source: ORIGIN nothing is trained, the only word is zero.
+    config: its part `codebook` says how; with source: ORIGIN nothing is trained, and the only word is zero.
     features: what extract_features made.
     output: the artefact directory.
     redo: replace what another config made.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: fewer descriptors than visual words, or the output cannot be written.
@@ -57,9 +62,9 @@ def run(
       num_words=options.num_words,
       iterations=options.iterations,
       seed=options.seed,
-      # Drawn above already, by a rule that does not depend on the order of images.
+      # The sample above has that size already, and does not depend on the order of the images.
       max_descriptors_per_word=max(-(-len(descriptors) // options.num_words), 1),
-      assignment=codebook_pb2.CodebookConfig.Assignment.Name(options.assignment).lower(),
+      assignment='exact' if options.assignment == codebook_pb2.CodebookConfig.EXACT else 'approximate',
     )
     report = codebooks.quality_report(codebook, descriptors)
     logging.info(
@@ -72,7 +77,9 @@ def run(
 
 
 def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig) -> np.ndarray:
-  """float32 [N, D]: the same share of every image's whole-image features, at most `most_descriptors`.
+  """Returns float32 [N, D]: the same share of the whole-image features of every image.
+
+  There are at most `most_descriptors`.
 
   The generator of an image is seeded with the config's seed and the image's name, so the sample depends
   neither on shards nor on the order of the images.
@@ -91,7 +98,7 @@ def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig)
     descriptors = image.region(0).descriptors
     if share < 1:
       generator = np.random.default_rng([options.seed, zlib.crc32(image.name.encode())])
-      # The fractional part of share * N is decided by lot; rounding would favour large or small images.
+      # The fractional part of share * N is a probability; rounding would favour large or small images.
       count = int(share * len(descriptors) + generator.random())
       chosen = generator.choice(len(descriptors), min(count, len(descriptors)), replace=False)
       descriptors = descriptors[np.sort(chosen)]
@@ -101,9 +108,10 @@ def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig)
 
 
 def _hold_out(descriptors: np.ndarray, options: codebook_pb2.CodebookConfig) -> tuple[np.ndarray, np.ndarray]:
-  """Descriptors to train on and others to measure the recall of approximate assignment on.
+  """Divides descriptors into those to train on and those to measure the recall of approximate assignment on.
 
-  Small codebooks, and few descriptors, are trained on all; the recall is then measured on a part of these.
+  Small codebooks, and codebooks of few descriptors, are trained on all of them, and the recall is measured on
+  a part of these.
   """
   chosen = np.random.default_rng(options.seed).permutation(len(descriptors))[:_HELD_OUT]
   held_out = descriptors[np.sort(chosen)]
@@ -113,7 +121,7 @@ def _hold_out(descriptors: np.ndarray, options: codebook_pb2.CodebookConfig) -> 
 
 
 def most_descriptors(options: codebook_pb2.CodebookConfig) -> int:
-  """The number of descriptors that a config trains on at most; 0 = no limit."""
+  """Returns the number of descriptors that a config trains on at most; 0 = no limit."""
   limits = (options.max_descriptors, options.max_descriptors_per_word * options.num_words)
   return min((limit for limit in limits if limit), default=0)
 

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer
@@ -37,10 +38,10 @@ def run(
 
   Args:
     config: its part `training` says how.
-    photos: to train on; see `training_examples.load`.
+    photos: the photos to train on; see `training_examples.load`.
     output: the artefact directory.
-    validation_photos: of the same forms, for choosing the best checkpoint; None: no validation.
-    classes: names that labels must be among, in order; empty: those that occur.
+    validation_photos: photos in the same form, which decide which checkpoint is best; None: no validation.
+    classes: the names that labels may have, in order; empty: those that occur.
     redo: replace what another config made.
 
   Returns:
@@ -52,7 +53,7 @@ def run(
   config, examples, validation = _prepare(config, photos, validation_photos, classes)
   from delf_d2r.models.training import distributed_training
 
-  # Machines must find each other before TensorFlow does anything else.
+  # The machines must be connected before TensorFlow does anything else.
   strategy = distributed_training.make_strategy(config.training)
   if not distributed_training.is_chief(strategy):
     _train(config.training, examples, validation, output, strategy, writes=False)
@@ -69,8 +70,13 @@ def run(
     return writer.finish({'steps': config.training.steps, 'photos': len(examples)})
 
 
-def _prepare(config, photos, validation_photos, classes):
-  """The config with the number of classes filled in, and both sets of photos."""
+def _prepare(
+  config: experiment_pb2.ExperimentConfig,
+  photos: str | pathlib.Path,
+  validation_photos: str | pathlib.Path | None,
+  classes: tuple[str, ...],
+) -> tuple[experiment_pb2.ExperimentConfig, Examples, Examples | None]:
+  """Returns the config with the number of classes filled in, and both sets of photos."""
   merged = experiment_pb2.ExperimentConfig(training=config.training)
   training = merged.training
   is_classification = training.objective == Config.CLASSIFICATION
@@ -88,7 +94,7 @@ def _prepare(config, photos, validation_photos, classes):
   training.model.num_classes = examples.num_classes if is_classification else 0
   if not validation_photos:
     return merged, examples, None
-  # Retrieval asks for photos of one class; the classes may be others than those of training.
+  # Retrieval needs photos with classes, which may be others than those of training.
   is_retrieval = training.validation.metric == Validation.RETRIEVAL_MAP
   same_classes = is_classification and not is_retrieval
   validation = training_examples.load(
@@ -100,23 +106,30 @@ def _prepare(config, photos, validation_photos, classes):
   return merged, examples, validation
 
 
-def _train(config: Config, examples: Examples, validation: Examples | None, output, strategy, *, writes):
-  """One process of a training."""
+def _train(
+  config: Config,
+  examples: Examples,
+  validation: Examples | None,
+  output: pathlib.Path,
+  strategy: Any,
+  *,
+  writes: bool,
+) -> None:
+  """Runs one process of a training."""
   from delf_d2r.models.delf import encoder_init, training, training_data, training_summaries
   from delf_d2r.models.training import checkpoints
 
   trainer = training.Trainer(config, strategy)
   data = training_data.Batches(config, examples)
-  summaries = training_summaries.Summaries(output / training_run.TENSORBOARD) if writes else None
 
   def begin() -> None:
     if config.encoder_start == Config.WHITENING:
       encoder_init.whiten(trainer.model, config, data)
 
-  def picture(batch, done: int) -> None:
+  def picture(summaries: training_summaries.Summaries, batch: Any, done: int) -> None:
     summaries.attention(trainer.model, trainer.local_part(batch)['images'], done)
 
-  parts = training_run.Parts(
+  components = training_run.TrainingComponents(
     name=KIND,
     trainer=trainer,
     data=data,
@@ -126,18 +139,18 @@ def _train(config: Config, examples: Examples, validation: Examples | None, outp
       keep=config.keep_checkpoints,
       higher_is_better=config.validation.metric != Validation.LOSS,
     ),
-    summaries=summaries,
+    summaries=training_summaries.Summaries(output / training_run.TENSORBOARD) if writes else None,
     metric=_metric(config),
     validate=_validator(config, trainer, validation) if validation else None,
     begin=begin,
     picture=picture,
     retry='training.initial_weights',
   )
-  training_run.run(parts, output)
+  training_run.run(components, output)
 
 
 def _metric(config: Config) -> str:
-  """The name of the value that decides which checkpoint is best."""
+  """Returns the name of the value that decides which checkpoint is best."""
   if config.validation.metric == Validation.RETRIEVAL_MAP:
     return 'retrieval_map'
   if config.validation.metric == Validation.LOSS:
@@ -146,7 +159,7 @@ def _metric(config: Config) -> str:
 
 
 def _validator(config: Config, trainer, validation: Examples) -> Callable[[], dict[str, float]]:
-  """A function that measures the network as it is."""
+  """Returns the function that measures the network in its present state."""
   options = config.validation
   if options.metric != Validation.RETRIEVAL_MAP:
     from delf_d2r.models.delf import training_data

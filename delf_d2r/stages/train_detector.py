@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -36,10 +37,11 @@ def run(
 
   Args:
     config: its part `detector_training` says how.
-    records: what to train on: directories of make_detection_records or make_detection_scenes, or patterns of
-      TFRecord shards of their form (data/detection_examples.py).
+    records: directories of make_detection_records or make_detection_scenes, or patterns of TFRecord shards of
+      their form (data/training/detection_examples.py).
     output: the artefact directory.
-    validation_records: of the same form, for choosing the best checkpoint; empty: no validation.
+    validation_records: records in the same form, which decide which checkpoint is best; empty: no
+      validation.
     redo: replace what another config made.
 
   Returns:
@@ -55,7 +57,7 @@ def run(
   validation = DetectionRecords(validation_records) if validation_records else None
   from delf_d2r.models.training import distributed_training
 
-  # Machines must find each other before TensorFlow does anything else.
+  # The machines must be connected before TensorFlow does anything else.
   strategy = distributed_training.make_strategy(training)
   if not distributed_training.is_chief(strategy):
     _train(training, examples, validation, output, strategy, writes=False)
@@ -70,37 +72,44 @@ def run(
     return writer.finish({'steps': training.steps, 'photos': len(examples)})
 
 
-def _train(config: Config, examples, validation, output: pathlib.Path, strategy, *, writes: bool) -> None:
-  """One process of a training."""
+def _train(
+  config: Config,
+  examples: DetectionRecords,
+  validation: DetectionRecords | None,
+  output: pathlib.Path,
+  strategy: Any,
+  *,
+  writes: bool,
+) -> None:
+  """Runs one process of a training."""
   from delf_d2r.models.delf import training_summaries
   from delf_d2r.models.detector import detector_summaries, detector_training, input
   from delf_d2r.models.training import checkpoints
 
   trainer = detector_training.DetectorTrainer(config, strategy)
-  summaries = training_summaries.Summaries(output / training_run.TENSORBOARD) if writes else None
 
-  def picture(batch, done: int) -> None:
+  def picture(summaries: training_summaries.Summaries, batch: Any, done: int) -> None:
     detector_summaries.write(summaries, trainer.model, trainer.local_part(batch), done)
 
-  parts = training_run.Parts(
+  components = training_run.TrainingComponents(
     name=KIND,
     trainer=trainer,
     data=input.DetectorBatches(config, examples, trainer.model),
     checkpoints=checkpoints.Checkpoints(
       output, trainer, keep=config.keep_checkpoints, higher_is_better=True, weights=WEIGHTS
     ),
-    summaries=summaries,
+    summaries=training_summaries.Summaries(output / training_run.TENSORBOARD) if writes else None,
     metric='ap50',
     validate=_validator(config, trainer.model, validation) if validation else None,
     begin=lambda: None,
     picture=picture,
     retry='detector_training.initial_weights',
   )
-  training_run.run(parts, output)
+  training_run.run(components, output)
 
 
 def _validator(config: Config, detector, records: DetectionRecords) -> Callable[[], dict[str, float]]:
-  """A function that measures the detector as it is, on photos evenly over the records."""
+  """Returns the function that measures the detector in its present state, on some of the records."""
   from delf_d2r.models.detector import inference
 
   detect = inference.finder(detector)

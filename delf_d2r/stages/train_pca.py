@@ -16,14 +16,17 @@ KIND = 'pca'
 
 
 def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Artefact:
-  """Principal components of the whole-image features of an artefact, all of them, in one pass.
+  """Computes all principal components of the whole-image features of an artefact, in one pass.
 
-  Writes mean, components and variances as `.npy` and as `.datum` of the research code.
+  Writes mean, components and variances as `.npy` and as `.datum` of the tensorflow/models DELF code.
 
   Args:
     features: what extract_features made, not reduced by another PCA.
     output: the artefact directory.
     redo: replace what was made from other features.
+
+  Returns:
+    The artefact.
 
   Raises:
     UserError: there are fewer descriptors than dimensions, or the output cannot be written.
@@ -39,7 +42,8 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
     covariance = _covariance(features)
     pca = covariance.pca()
     pca_files.save(pca, output)
-    shares = np.cumsum(pca.variances) / max(pca.variances.sum(), np.finfo(np.float32).tiny)
+    variances = np.asarray(pca.variances)
+    shares = np.cumsum(variances) / max(variances.sum(), np.finfo(np.float32).tiny)
     kept = [d for d in (32, 40, 64, 128, 256, 512) if d < pca.dimensions]
     logging.info(
       'pca: %d descriptors of %d dimensions; share of variance in the first %s',
@@ -51,7 +55,7 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
 
 
 def require_unreduced(features: Artefact) -> None:
-  """UserError where features are reduced already."""
+  """Raises UserError if the features are reduced already."""
   for part in ('delf', 'global_descriptor'):
     if getattr(features.config.extraction, part).HasField('pca'):
       raise UserError(
@@ -60,7 +64,7 @@ def require_unreduced(features: Artefact) -> None:
 
 
 def _covariance(features: Artefact) -> Covariance:
-  covariance = None
+  covariance: Covariance | None = None
   total = features.counts['images']
   for image in progress.track(
     feature_files.read(features), total=total, what='descriptors for the PCA', unit='images'
@@ -70,7 +74,7 @@ def _covariance(features: Artefact) -> Covariance:
     covariance.add(descriptors)
   dimensions = covariance.dimensions if covariance else 0
   found = covariance.count if covariance else 0
-  if found < max(dimensions, 2):
+  if covariance is None or found < max(dimensions, 2):
     raise UserError(
       f'{features.path}: has {found} descriptors of {dimensions} dimensions; a PCA needs at least as many'
       ' descriptors as dimensions. Extract more photos'

@@ -1,4 +1,4 @@
-"""train_whitening: global descriptors and what they show to the map that brings one object together."""
+"""train_whitening: labelled global descriptors to the map that brings those of one object together."""
 
 import hashlib
 import pathlib
@@ -23,18 +23,20 @@ def run(
   labels_path: str | pathlib.Path | None = None,
   redo: bool = False,
 ) -> Artefact:
-  """Learns a whitening, which is written as train_pca writes a PCA and used where one is.
+  """Learns a whitening, which is written and used like the PCA of train_pca.
 
   Args:
     config: its part `whitening` says how.
-    features: what extract_features made by a global descriptor, not reduced by a PCA.
+    features: global descriptors that extract_features made, not reduced by a PCA.
     output: the artefact directory.
     labels_path: see object_labels.load.
     redo: replace what another config or other labels made.
 
+  Returns:
+    The artefact.
+
   Raises:
-    UserError: no two photos show the same object, a photo has another number of features than one, or the
-    output
+    UserError: no two photos show the same object, a photo does not have exactly one feature, or the output
       cannot be written.
   """
   train_pca.require_unreduced(features)
@@ -45,7 +47,7 @@ def run(
   with artefact_writer.writing(output, Plan(train_pca.KIND, merged, inputs), redo=redo) as writer:
     if writer.finished:
       return writer.reuse('whitening')
-    # Photos of nothing known say nothing of how objects differ.
+    # Photos without a label say nothing about differences between objects.
     labelled = np.unique(np.concatenate(groups))
     groups = [np.searchsorted(labelled, group) for group in groups]
     try:
@@ -59,15 +61,14 @@ def run(
 
 
 def _global_descriptors(features: Artefact) -> tuple[list[str], np.ndarray]:
-  """The names [N] and descriptors [N, D] of the whole images."""
+  """Returns the names [N] and descriptors float32 [N, D] of the whole images."""
   names, rows = [], []
   for image in feature_files.read(features):
     found = image.region(0).descriptors
     if len(found) != 1:
       raise UserError(
         f'{features.path}: {image.name} has {len(found)} features, but a whitening is learned from images of'
-        ' one,'
-        ' their global descriptor. Extract with extractor: GLOBAL and pooling: GEM, or use train_pca'
+        ' one, their global descriptor. Extract with extractor: GLOBAL and pooling: GEM, or use train_pca'
       )
     names.append(image.name)
     rows.append(found)
@@ -75,6 +76,6 @@ def _global_descriptors(features: Artefact) -> tuple[list[str], np.ndarray]:
 
 
 def _as_input(groups: list[np.ndarray], place: str | pathlib.Path) -> Input:
-  """Who belongs together, as far as it is among the features."""
+  """Returns the groups of images that show one object as the input of an artefact."""
   text = '\n'.join(' '.join(map(str, group)) for group in groups)
   return Input('labels', hashlib.sha256(text.encode()).hexdigest()[:16], pathlib.Path(place).resolve())

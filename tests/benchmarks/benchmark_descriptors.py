@@ -33,7 +33,7 @@ from delf_d2r.data.photos.images import load_image  # noqa: E402
 from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
 from delf_d2r.evaluation import metrics_files, protocol  # noqa: E402
 from delf_d2r.experiments import experiment  # noqa: E402
-from delf_d2r.extractors import factory  # noqa: E402
+from delf_d2r.extractors import region_extractor  # noqa: E402
 from delf_d2r.stages import evaluate_retrieval, extract_features, train_codebook  # noqa: E402
 from delf_d2r.structures import Boxes  # noqa: E402
 
@@ -114,8 +114,8 @@ def joined(parts: Sequence[Artefact], images: ImageList, output: pathlib.Path) -
   with artefact_writer.writing(output, Plan('features', parts[0].config, inputs)) as writer:
     if writer.finished:
       return Artefact.open(output, 'features')
-    for shard in writer.missing_shards(len(parts), 1):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(len(parts), 1):
+      with writer.ledger.write(shard) as file:
         for record in parts[shard.number].records():
           whole = len(records.decode_features(record).region(0))
           file.add(record, images=1, whole_features=whole)
@@ -169,7 +169,7 @@ def z_scores(ranking, image_names) -> np.ndarray:
 
 def cpu_seconds(config, paths: Sequence[pathlib.Path], boxes: Boxes | None = None) -> float:
   """CPU seconds for each photo with its boxes, of all threads, from the decoded photo to its features."""
-  extractor = factory.build(config.extraction)
+  extractor = region_extractor.build(config.extraction)
   photos = [load_image(path) for path in paths]
   boxes = boxes or Boxes.empty()
   extractor.extract('', photos[0], boxes)

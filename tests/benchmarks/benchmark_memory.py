@@ -110,8 +110,8 @@ def write_features(path: pathlib.Path, count: int, rng: np.random.Generator) -> 
   with artefact_writer.writing(
     path, Plan('features', config, (Input('images', str(count), path),))
   ) as writer:
-    for shard in writer.missing_shards(count, 1024):
-      with writer.shard(shard) as file:
+    for shard in writer.ledger.missing(count, 1024):
+      with writer.ledger.write(shard) as file:
         for item in shard.items:
           data = records.encode_features(features(f'{item:06d}.jpg', rng))
           file.add(data, images=1, features=FEATURES, whole_features=FEATURES)

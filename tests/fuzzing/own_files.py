@@ -7,6 +7,7 @@ from fuzzing import mutations, valid_files
 from fuzzing.reader import Reader, single
 from fuzzing.valid_files import ValidFiles, files_of
 from hypothesis import strategies as st
+from support import tfrecord_files
 
 from delf_d2r import config
 from delf_d2r.data.artefacts import (
@@ -107,7 +108,7 @@ def _records(run: pathlib.Path) -> list[Reader]:
 
   def training_photo(path):
     shard = path.with_suffix('.tfrecord')
-    tfrecord.write_file(shard, [path.read_bytes()])
+    tfrecord_files.write(shard, [path.read_bytes()])
     assert training_examples.load(shard, needs_labels=False).read(0).image.dtype == np.uint8
 
   detection = DetectionExample(

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from delf_d2r import config as configs
-from delf_d2r.data.artefacts import pca_files
+from delf_d2r.data.artefacts import feature_files, pca_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.experiments import experiment
-from delf_d2r.stages import extract_features
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODEL = 'model { endpoint: "conv3" attention: L2_NORM reduced_dimensions: 0 }'
@@ -61,7 +60,7 @@ def test_research_config_pca_and_search(model, benchmark, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   features = Artefact.open(tmp_path / 'features', 'features')
-  image = next(extract_features.read(features))
+  image = next(feature_files.read(features))
   assert (len(image.features), image.features.dimensions) == (200, 40)
   np.testing.assert_allclose(np.linalg.norm(image.features.descriptors, axis=1), 1, rtol=1e-5)
 

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from support import tfrecord_files
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import records, tfrecord
@@ -43,7 +44,7 @@ def rewrite(path, change):
   file = path / shard.file
   changed = change(list(tfrecord.read_file(file)))
   manifest.bytes -= file.stat().st_size
-  shard.records, shard.bytes = tfrecord.write_file(file, changed), file.stat().st_size
+  shard.records, shard.bytes = tfrecord_files.write(file, changed), file.stat().st_size
   shard.crc32c = files.crc32c(file)
   manifest.bytes += shard.bytes
   write_manifest(path, manifest)

@@ -11,14 +11,14 @@ from support.delf_models import noise
 from support.run_files import score_table
 
 from delf_d2r import config
-from delf_d2r.data.artefacts import index_files, ranking_files
+from delf_d2r.data.artefacts import feature_files, index_files, ranking_files
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 from delf_d2r.models.backbones import efficientnet_lite
-from delf_d2r.stages import extract_features, train_pca
+from delf_d2r.stages import train_pca
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 NUM_PHOTOS = 9
@@ -79,7 +79,7 @@ def finished(run):
 
 def region_descriptors(artefact) -> list[np.ndarray]:
   """[R, D] of each image."""
-  return [image.features.descriptors for image in extract_features.read(artefact)]
+  return [image.features.descriptors for image in feature_files.read(artefact)]
 
 
 def test_rankings_are_those_of_an_exact_search_of_inner_products(finished):

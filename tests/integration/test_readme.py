@@ -159,7 +159,7 @@ ELSEWHERE = {
   'ray': ('distributed/test_cluster_faults.py::test_machine_that_is_lost', 'nodes.add_node('),
   'd2r annotate': ('serving/test_serving_guard.py::test_binaries_serve_until_they_are_stopped', "'annotate'"),
   'd2r convert': ('conversion/test_conversion_run.py::test_the_command', "'convert'"),
-  'd2r datasets': ('stages/test_check_dataset.py::test_the_binary_checks', 'tools/datasets.py'),
+  'd2r datasets': ('stages/test_datasets.py::test_the_binary_checks', 'tools/datasets.py'),
   'd2r demo': ('integration/test_detected_boxes.py::test_detected_beside_random_boxes', 'comparison.run('),
   'd2r export_delf': ('integration/test_delf_binaries.py::test_errors_of_the_shell', "'export_delf'"),
   'd2r export_detector': (

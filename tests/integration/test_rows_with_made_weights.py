@@ -13,7 +13,7 @@ from support.run_files import score_table
 
 from delf_d2r import config
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import match_records, pca_files, ranking_files
+from delf_d2r.data.artefacts import feature_files, match_records, pca_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
@@ -92,7 +92,7 @@ def test_gem_with_learned_whitening(run, gem, weights, tmp_path):
   pca = f'pca {{ path: "{learned.path}" dimensions: 3 }}'
   whitened = run('vgg16_gem', global_override(weights, f'image_scales: [1] {pca}'))
   assert mean_average_precision(whitened.artefacts['metrics']) == 1
-  (first, *_) = extract_features.read(whitened.artefacts['features'])
+  (first, *_) = feature_files.read(whitened.artefacts['features'])
   assert first.features.dimensions == 3
   with pytest.raises(UserError, match=r'are reduced by a PCA\. Extract them without'):
     train_whitening.run(config.default('whitening'), whitened.artefacts['features'], tmp_path / 'again')
@@ -119,7 +119,7 @@ def test_rmac_is_a_sum_of_squares_reduced_by_a_pca_of_squares(run, weights, phot
   assert pca.counts['descriptors'] == squares.counts['features'] > 8 * 14
   made = run('resnet101_rmac', global_override(weights, f'pca {{ path: "{pca.path}" dimensions: 16 }}'))
   vectors = [
-    image.features.descriptors.sum(axis=0) for image in extract_features.read(made.artefacts['features'])
+    image.features.descriptors.sum(axis=0) for image in feature_files.read(made.artefacts['features'])
   ]
   vectors = np.stack(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
   assert vectors.shape == (NUM_PHOTOS, 16)
@@ -219,7 +219,7 @@ def test_how(run, tmp_path):
     f'extraction.delf.pca {{ path: "{tmp_path}" dimensions: 16 }}',
   )
   assert mean_average_precision(made.artefacts['metrics']) == 1
-  (first, *_) = extract_features.read(made.artefacts['features'])
+  (first, *_) = feature_files.read(made.artefacts['features'])
   assert first.features.dimensions == 16
   assert len(first.features) == 200
   assert made.artefacts['features'].input('model').fingerprint == files.fingerprint(lite)

@@ -9,10 +9,10 @@ import textwrap
 
 import numpy as np
 import pytest
-from support import descriptor_artefacts
+from support import descriptor_artefacts, tfrecord_files
 from support.run_files import contents
 
-from delf_d2r.data.artefacts import index_files, tfrecord
+from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import InvertedIndex
 from delf_d2r.stages import build_index
@@ -174,7 +174,7 @@ def test_shard_damaged_under_way_is_named_by_the_worker(tmp_path, monkeypatch):
 def test_record_of_something_else_is_named_with_its_shard(tmp_path):
   case = Case(tmp_path)
   [shard] = tmp_path.glob('descriptors/descriptors-00001-of-*.tfrecord')
-  tfrecord.write_file(shard, [b'poison'])
+  tfrecord_files.write(shard, [b'poison'])
   with pytest.raises(ArtefactError, match=rf'{shard}: a record is no tf\.train\.Example.*aggregate_features'):
     case.build()
 

@@ -106,7 +106,7 @@ def test_threads_and_runs_give_the_same_bytes(inputs, tmp_path):
 def test_resumes_to_the_same_bytes_without_doing_it_again(inputs, tmp_path, monkeypatch):
   config = options('queries_per_shard: 1')
   whole = rerank_results.run(config, *inputs, tmp_path / 'whole')
-  original, done = rerank_results._Stage.verify, []
+  original, done = rerank_results._QueryVerification.outcome, []
 
   def stop_at_the_second(stage, number):
     done.append(number)
@@ -114,7 +114,7 @@ def test_resumes_to_the_same_bytes_without_doing_it_again(inputs, tmp_path, monk
       raise KeyboardInterrupt
     return original(stage, number)
 
-  monkeypatch.setattr(rerank_results._Stage, 'verify', stop_at_the_second)
+  monkeypatch.setattr(rerank_results._QueryVerification, 'outcome', stop_at_the_second)
   with pytest.raises(KeyboardInterrupt):
     rerank_results.run(config, *inputs, tmp_path / 'out')
   resumed = rerank_results.run(config, *inputs, tmp_path / 'out')

@@ -6,10 +6,11 @@ import numpy as np
 from google.protobuf import text_format
 from PIL import Image
 
-# delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
 from delf_d2r import config, models  # noqa: F401
-from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.protos import example_pb2, experiment_pb2
+
+# delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
+from support import tfrecord_files
 
 CLASSES = ('arch', 'bridge', 'castle')
 
@@ -63,5 +64,5 @@ def write_shard(path: pathlib.Path, examples) -> pathlib.Path:
     if label is not None:
       features['image/class/label'].int64_list.value.append(label)
     records.append(example.SerializeToString())
-  tfrecord.write_file(path, records)
+  tfrecord_files.write(path, records)
   return path

@@ -8,14 +8,15 @@ import pytest
 from google.protobuf import text_format
 from PIL import Image
 
-# delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
 from delf_d2r import config, models  # noqa: F401
-from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.data.training import detection_examples
 from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.errors import UserError
 from delf_d2r.models.backbones import efficientnet_lite
 from delf_d2r.protos import experiment_pb2
+
+# delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
+from support import tfrecord_files
 
 MODEL = 'image_size: 64 min_level: 4 max_level: 5 pyramid_filters: 16 head_convs: 1 head_filters: 16'
 TINY = f"""
@@ -85,5 +86,5 @@ def example(number: int, *, size: int = 128, shape=None, labels=(1,), boxes=None
 
 def write_records(path: pathlib.Path, examples) -> pathlib.Path:
   """A TFRecord shard of examples."""
-  tfrecord.write_file(path, map(detection_examples.encode, examples))
+  tfrecord_files.write(path, map(detection_examples.encode, examples))
   return path

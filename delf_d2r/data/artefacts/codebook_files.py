@@ -17,7 +17,14 @@ REPORT = 'report.json'
 def save(
   codebook: Codebook, report: CodebookReport, directory: pathlib.Path, *, approximate_recall: float
 ) -> None:
-  """Writes centroids, loss of each iteration, the quality report and what approximate assignment is worth."""
+  """Writes a codebook and its report.
+
+  Args:
+    codebook: the codebook.
+    report: its quality, which is written with the loss of each iteration.
+    directory: of the artefact.
+    approximate_recall: recall@1 of approximate assignment with these centroids.
+  """
   save_centroids(codebook.centroids, directory)
   document = {
     'approximate_recall': approximate_recall,
@@ -40,17 +47,23 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def load_recall(directory: pathlib.Path) -> float:
-  """Recall@1 of approximate assignment as measured in training; 0, so that it is not used, if unknown."""
+  """Returns recall@1 of approximate assignment as measured in training.
+
+  It is 0 if it is not known, so that approximate assignment is not used.
+
+  Raises:
+    ArtefactError: the report is damaged.
+  """
   try:
     return float(files.parse_json((directory / REPORT).read_text(encoding='utf-8'))['approximate_recall'])
   except FileNotFoundError:
     return 0.0
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ArtefactError(f'{directory / REPORT}: damaged ({error}). {_again(directory)}') from None
+    raise ArtefactError(f'{directory / REPORT}: damaged ({error}). {_remedy(directory)}') from None
 
 
 def load_centroids(directory: pathlib.Path) -> np.ndarray:
-  """Reads `codebook.npy`: float32 [K, D], memory-mapped.
+  """Opens `codebook.npy`, float32 [K, D], by memory map.
 
   Raises:
     ArtefactError: it is missing, damaged, of another form, or not finite.
@@ -59,13 +72,13 @@ def load_centroids(directory: pathlib.Path) -> np.ndarray:
   centroids = files.load_array(path)
   if centroids.dtype != np.float32 or centroids.ndim != 2 or not len(centroids):
     raise ArtefactError(
-      f'{path}: expected float32 [K, D], found {centroids.dtype} {centroids.shape}. {_again(directory)}'
+      f'{path}: expected float32 [K, D], found {centroids.dtype} {centroids.shape}. {_remedy(directory)}'
     )
   if not np.isfinite(centroids).all():
-    raise ArtefactError(f'{path}: has values that are not finite. {_again(directory)}')
+    raise ArtefactError(f'{path}: has values that are not finite. {_remedy(directory)}')
   return centroids
 
 
-def _again(directory: pathlib.Path) -> str:
-  # A stage skips what stands finished, damaged or not.
+def _remedy(directory: pathlib.Path) -> str:
+  # A stage skips a finished artefact, even if it is damaged.
   return f'Delete {directory} and run its stage again'

@@ -1,4 +1,4 @@
-"""The features of one image out of an artefact of many, without reading the others."""
+"""Random access to the features of single images, without reading the others."""
 
 import itertools
 
@@ -12,15 +12,19 @@ from delf_d2r.structures import ImageFeatures
 
 
 class FeatureStore:
-  """Reads ImageFeatures by name.
+  """Reads ImageFeatures by name. Threads may share it.
 
-  Opening it skips from the length of one record to that of the next. Records stand in the order of the
-  photos, and so do the image ids of an index: an id says where to look first. Only if another image is found
-  there are all records read once for their names. Threads may share it.
+  When it is opened, only the lengths of the records are read. Records are in the order of the photos, like
+  the image ids of an index, so an image id is the position to try first. Only if another image is found
+  there, all records are read once for their names.
   """
 
   def __init__(self, *artefacts: Artefact):
-    """Takes what extract_features made, numbered through; ArtefactError if a shard is damaged."""
+    """Opens artefacts of features, whose records are numbered consecutively.
+
+    Raises:
+      ArtefactError: a shard is damaged.
+    """
     self._artefacts = artefacts
     self._source = ', '.join(str(artefact.path) for artefact in artefacts)
     paths = tuple(artefact.path / shard.file for artefact in artefacts for shard in artefact.manifest.shards)
@@ -33,7 +37,7 @@ class FeatureStore:
     return len(self._shards)
 
   def read(self, name: str, *, position: int) -> ImageFeatures:
-    """The features of the image `name`, which most likely is the record number `position`.
+    """Returns the features of the image `name`, which is most likely record number `position`.
 
     Raises:
       ArtefactError: there is no such image, or the record is damaged.

@@ -1,7 +1,7 @@
-"""The layout of an index artefact, beside its manifest.
+"""The files of an index artefact beside its manifest.
 
 inverted/                       the inverted index (delf_d2r.index)
-codebook.npy                    the codebook, so that photos can be described
+codebook.npy                    the codebook, with which photos are aggregated
 boxes.npy, box_offsets.npy      float32 [sum R, 4] and int64 [M + 1]: the regions of every image
 parts/                          finished segments, while the index is being built
 """
@@ -23,22 +23,27 @@ BOX_OFFSETS = 'box_offsets.npy'
 
 @dataclasses.dataclass(frozen=True)
 class ImageBoxes:
-  """The regions of all index images, one after the other."""
+  """The regions of all index images.
+
+  Attributes:
+    coordinates: float32 [sum R, 4], normalised `(ymin, xmin, ymax, xmax)`.
+    offsets: int64 [M + 1]; image m has the rows `offsets[m]:offsets[m + 1]`.
+  """
 
   coordinates: np.ndarray
   offsets: np.ndarray
 
   def of(self, image_id: int) -> np.ndarray:
-    """float32 [R, 4]: the regions of one image, the whole image first."""
+    """Returns the regions of one image, float32 [R, 4], the whole image first."""
     start, end = self.offsets[image_id : image_id + 2]
     return np.array(self.coordinates[start:end])
 
   def take(self, image_ids: Sequence[int]) -> 'ImageBoxes':
-    """The regions of some images, in their order."""
+    """Returns the regions of some images, in the order of `image_ids`."""
     return ImageBoxes.of_images([self.of(image_id) for image_id in image_ids])
 
   def __add__(self, other: 'ImageBoxes') -> 'ImageBoxes':
-    """The regions of these images, then those of the others."""
+    """Returns the regions of these images, followed by those of the others."""
     return ImageBoxes(
       np.concatenate([self.coordinates, other.coordinates]),
       np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
@@ -46,7 +51,7 @@ class ImageBoxes:
 
   @classmethod
   def of_images(cls, boxes: Iterable[np.ndarray]) -> 'ImageBoxes':
-    """From the regions float32 [R, 4] of each image."""
+    """Joins the regions, float32 [R, 4], of each image."""
     boxes = list(boxes)
     return cls(
       np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
@@ -55,18 +60,18 @@ class ImageBoxes:
 
 
 def save_boxes(boxes: Iterable[np.ndarray], directory: pathlib.Path) -> None:
-  """Writes the regions, float32 [R, 4], of every image in order of image id."""
+  """Writes the regions, float32 [R, 4], of every image, in order of image id."""
   save_all_boxes(ImageBoxes.of_images(boxes), directory)
 
 
 def save_all_boxes(boxes: ImageBoxes, directory: pathlib.Path) -> None:
-  """The same for boxes that are together already."""
+  """Writes regions that are joined already; see `save_boxes`."""
   for name, array in ((BOXES, boxes.coordinates), (BOX_OFFSETS, boxes.offsets)):
     files.save_array(directory / name, array)
 
 
 def load_boxes(directory: pathlib.Path) -> ImageBoxes:
-  """Opens what `save_boxes` wrote, by memory map.
+  """Opens the files of `save_boxes` by memory map.
 
   Raises:
     ArtefactError: a file is missing or damaged.

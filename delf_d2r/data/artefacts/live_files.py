@@ -1,13 +1,13 @@
-"""What a live engine keeps beside the postings that it changes: boxes of all images, features of added ones.
+"""The files of a live index beside its postings: boxes of all images, features of the added ones.
 
 added/<digest>.features      the features of one added image, a record of records.py, named by its content
-live.npz                     boxes of all images, and which file has the features of which added image
-live.next.npz                the same for a change that is being saved
+live.npz                     boxes of all images, and the digests of the features of added images
+live.next.npz                the same, for a change that is being saved
 
-Postings and boxes change together, though they lie in different files. `live.next.npz` is written first and
-says which postings it comes after; then the postings change; then it takes its final name. Whoever finds it
-beside other postings than those thus knows that these have changed and that it is theirs. Until the first
-change `boxes.npy` (index_files.py) is what counts.
+Postings and boxes change together, though they are in different files. First `live.next.npz` is written, with
+the checksum of the old postings; then the postings change; then the file takes its final name. If it is found
+beside postings of another checksum, these are the new ones, and the file belongs to them. Until the first
+change, `boxes.npy` (index_files.py) is valid.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ _SUFFIX = '.features'
 
 @dataclasses.dataclass(frozen=True)
 class LiveState:
-  """What belongs to the postings of an index.
+  """Boxes and added features, which change together with the postings of an index.
 
   Attributes:
     boxes: the regions of every image.
-    added: by name of an added image, the digest of its features.
+    added: the digest of the features of each added image, by name.
   """
 
   boxes: ImageBoxes
@@ -45,7 +45,11 @@ class LiveState:
 
 
 def load(directory: pathlib.Path, postings: int | None) -> LiveState:
-  """What belongs to the postings of that checksum.
+  """Returns the state that belongs to the postings of a checksum.
+
+  Args:
+    directory: the index artefact.
+    postings: the checksum of its postings; None if they have none.
 
   Raises:
     ArtefactError: a file is missing or damaged.
@@ -57,10 +61,10 @@ def load(directory: pathlib.Path, postings: int | None) -> LiveState:
 
 
 def prepare(directory: pathlib.Path, state: LiveState, *, replacing: int) -> None:
-  """Writes what will count as soon as the postings are no more those of checksum `replacing`."""
+  """Writes the state that is valid as soon as the checksum of the postings is no longer `replacing`."""
   before = _read(directory / _NEXT)
   if before is not None and before[0] != replacing:
-    # A kill came between the postings and the rename.
+    # A kill came after the change of the postings and before the rename.
     _give_final_name(directory)
   with files.atomic_replace(directory / _NEXT) as temporary, open(temporary, 'wb') as file:
     np.savez(
@@ -74,7 +78,7 @@ def prepare(directory: pathlib.Path, state: LiveState, *, replacing: int) -> Non
 
 
 def finish(directory: pathlib.Path) -> None:
-  """Gives what `prepare` wrote its final name: the postings have changed."""
+  """Gives the file of `prepare` its final name, after the postings have changed."""
   _give_final_name(directory)
 
 
@@ -88,7 +92,7 @@ def add_features(directory: pathlib.Path, image: ImageFeatures) -> str:
 
 
 def read_features(directory: pathlib.Path, digest: str) -> ImageFeatures:
-  """The features of an added image; ArtefactError if they are missing or damaged."""
+  """Returns the features of an added image; raises ArtefactError if they are missing or damaged."""
   path = directory / _ADDED / f'{digest}{_SUFFIX}'
   try:
     record = path.read_bytes()
@@ -100,7 +104,7 @@ def read_features(directory: pathlib.Path, digest: str) -> ImageFeatures:
 
 
 def remove_unused_features(directory: pathlib.Path, state: LiveState) -> None:
-  """Removes the features of images that are not there (any more), as of changes that were never saved."""
+  """Removes the features of images that are not in the index: removed ones, and those of unsaved changes."""
   used = set(state.added.values())
   for path in (directory / _ADDED).glob(f'*{_SUFFIX}'):
     if path.name.removesuffix(_SUFFIX) not in used:
@@ -113,13 +117,13 @@ def _give_final_name(directory: pathlib.Path) -> None:
 
 
 def _read(path: pathlib.Path) -> tuple[int, LiveState] | None:
-  """The checksum of the postings that a state came after, and the state; None if there is no such file."""
+  """Returns the checksum of the postings before a state, and the state; None if there is no such file."""
   if not path.is_file():
     return None
   try:
-    # NumPy leaves a file open that it cannot read.
+    # NumPy does not close a file that it cannot read.
     with open(path, 'rb') as file:
-      # What is written here is not compressed.
+      # `prepare` writes no compressed files.
       zip_limits.check_unpacked_size(file, path.stat().st_size)
       with np.load(file, allow_pickle=False) as arrays:
         added = zip(arrays['added_names'].tolist(), arrays['added_digests'].tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Verified matches to records and back: for each query the images that were looked at.
+"""Records of verified matches: one for each query, with the images that were verified.
 
 Fields of a record: `image_ids` int64 [n], `match_offsets` int64 [n + 1], `matrices` float32 [n, 3, 3],
 `query_locations` and `index_locations` float32 [P, 2]; image i has the pairs `match_offsets[i]:[i + 1]`.
@@ -18,12 +18,12 @@ from delf_d2r.structures import Match
 
 @dataclasses.dataclass(frozen=True)
 class QueryMatches:
-  """What spatial verification found for one query.
+  """The result of spatial verification for one query.
 
   Attributes:
     query: its name.
-    matches: of every image that was looked at, in the order of the ranking before; without pairs where
-      nothing was verified.
+    matches: of every image to which verification was applied, in the order of the ranking before; a match
+      without pairs is one that was not verified.
   """
 
   query: str
@@ -31,7 +31,7 @@ class QueryMatches:
 
 
 def encode(found: QueryMatches) -> bytes:
-  """QueryMatches as a record."""
+  """Returns QueryMatches as a record."""
   matches = found.matches
 
   def joined(name: str) -> np.ndarray:
@@ -51,7 +51,7 @@ def encode(found: QueryMatches) -> bytes:
 
 
 def decode(data: bytes) -> QueryMatches:
-  """The inverse of `encode`; ArtefactError for anything else."""
+  """Inverts `encode`; raises ArtefactError for anything else."""
   record = records.Record(data)
   ids, offsets = record.array('image_ids', 1, 'int64'), record.array('match_offsets', 1, 'int64')
   matrices = record.array('matrices', 3, 'float32')

@@ -1,4 +1,7 @@
-"""PCA on disk: `mean.npy`, `components.npy`, `variances.npy`, or the research code's `.datum` files."""
+"""PCA on disk: `mean.npy`, `components.npy`, `variances.npy`, or `.datum` files.
+
+The latter are those of the tensorflow/models DELF code.
+"""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,19 +15,19 @@ from delf_d2r.kernels.pca import Pca
 from delf_d2r.protos import extraction_pb2
 
 NAMES = ('mean', 'components', 'variances')
-# The research code's names beside ours.
+# The names of the tensorflow/models DELF code, by ours.
 DATUM_NAMES = {'mean': 'mean.datum', 'components': 'pca_proj_mat.datum', 'variances': 'pca_vars.datum'}
 
 
 def save(pca: Pca, directory: pathlib.Path) -> None:
-  """Writes both forms: one for this library, one for the research code."""
+  """Writes both forms: `.npy` for this library, `.datum` for the tensorflow/models DELF code."""
   for name in NAMES:
     files.save_array(directory / f'{name}.npy', getattr(pca, name))
     datum.write(directory / DATUM_NAMES[name], getattr(pca, name))
 
 
 def load(directory: str | pathlib.Path) -> Pca:
-  """Reads what `save` wrote.
+  """Reads the `.npy` files of `save`.
 
   Raises:
     UserError: a file is missing, or the three do not fit.
@@ -34,7 +37,7 @@ def load(directory: str | pathlib.Path) -> Pca:
 
 
 def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
-  """The PCA of a config, cut to the dimensions that it keeps.
+  """Returns the PCA of a config, truncated to the dimensions that it keeps.
 
   Raises:
     UserError: files are missing or do not fit, or there are fewer components than wanted.

@@ -1,10 +1,10 @@
-"""Rankings on disk: plain arrays, a row for each query.
+"""Rankings on disk: plain arrays with a row for each query.
 
 queries.json, image_names.json   lists of names; ids in the rankings are positions in the latter
 image_ids.npy                    int32 [Q, k]
 scores.npy                       float32 [Q, k]
 best_regions.npy                 int32 [Q, k], -1 where regions were not searched one by one
-inliers.npy                      int32 [Q, k], after spatial verification alone
+inliers.npy                      int32 [Q, k], only after spatial verification
 timing.json                      milliseconds of each query, by part
 """
 
@@ -25,12 +25,13 @@ _INLIERS = {'inliers': np.int32}
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """Milliseconds for each query: lists of length Q.
+  """Milliseconds of each of Q queries.
 
   Attributes:
-    describe: features to aggregated descriptor, which is mostly the assignment of words.
-    search: aggregated descriptor to ranking.
-    verify: ranking to verified ranking; of the queries that the last run of rerank_results looked at.
+    describe: from features to aggregated descriptor, which is mostly the assignment of words.
+    search: from aggregated descriptor to ranking.
+    verify: from ranking to verified ranking; only of the queries of the last run of rerank_results, if an
+      earlier run was killed.
   """
 
   describe: tuple[float, ...]
@@ -40,7 +41,13 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class StoredRankings:
-  """The rankings of Q queries over M index images."""
+  """The rankings of Q queries over M index images.
+
+  Attributes:
+    image_names: of the M images, by image id.
+    rankings: of the queries.
+    timing: of the queries.
+  """
 
   image_names: tuple[str, ...]
   rankings: tuple[Ranking, ...]
@@ -62,7 +69,7 @@ def save(
 
 
 def load(directory: pathlib.Path) -> StoredRankings:
-  """Reads what `save` wrote; ArtefactError if it is damaged."""
+  """Reads the files of `save`; raises ArtefactError if they are damaged."""
   try:
     queries, names, timing = (
       files.parse_json((directory / f'{name}.json').read_text(encoding='utf-8'))

@@ -1,4 +1,4 @@
-"""TFRecord shards whose records are read by number, in any order."""
+"""Random access to the records of TFRecord shards, by number."""
 
 import bisect
 import dataclasses
@@ -18,10 +18,10 @@ from delf_d2r.errors import ArtefactError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class RecordShards:
-  """The records of some files, numbered through.
+  """The records of some files, numbered consecutively.
 
   Attributes:
-    source: the pattern of their names, for messages.
+    source: the pattern of the files' names, for messages.
     paths: the files, sorted.
     offsets: of each file, the byte offset of every record.
   """
@@ -32,7 +32,7 @@ class RecordShards:
 
   @classmethod
   def find(cls, patterns: Sequence[str | pathlib.Path]) -> 'RecordShards':
-    """The shards of one or more patterns, such as `gld/train*`.
+    """Finds the shards of one or more patterns, such as `gld/train*`.
 
     Raises:
       UserError: there are none, one is damaged, or they hold no record.
@@ -60,12 +60,12 @@ class RecordShards:
     return self._firsts[-1]
 
   def place(self, number: int) -> tuple[pathlib.Path, int]:
-    """The file of record `number`, and its number in there."""
+    """Returns the file of record `number`, and the number of the record in that file."""
     shard, record = self._locate(number)
     return self.paths[shard], record
 
   def read(self, number: int) -> bytes:
-    """Record `number`; UserError if it is damaged."""
+    """Returns record `number`; raises UserError if it is damaged."""
     shard, record = self._locate(number)
     try:
       return tfrecord.read_at(self.paths[shard], int(self.offsets[shard][record]))
@@ -77,12 +77,12 @@ class RecordShards:
     return shard, number - self._firsts[shard]
 
   def as_input(self, role: str, path: pathlib.Path) -> Input:
-    """The shards as an input of an artefact: identified by names, sizes and numbers of records."""
+    """Returns the shards as an input of an artefact, identified by names, sizes and numbers of records."""
     parts = [f'{p.name} {os.path.getsize(p)} {len(o)}' for p, o in zip(self.paths, self.offsets, strict=True)]
     return Input(role, hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16], path)
 
 
 def corrupt(path: pathlib.Path, where: str, error: Exception) -> UserError:
-  """What to tell of a damaged shard."""
+  """Returns the error for a damaged shard."""
   what = str(error).removeprefix(f'{path}: ').partition('. ')[0]
   return UserError(f'{path}: corrupt TFRecord shard at {where}: {what}. Copy or make this shard again')

@@ -1,4 +1,4 @@
-"""Records: the values of structures.py to tf.train.Example bytes and back.
+"""Records: the values of structures.py as bytes of tf.train.Example.
 
 A record holds a UTF-8 `name`, integers, and arrays. An array `x` is three features: `x` (raw little-endian
 bytes, row-major), `x/dtype` (NumPy's name of the type) and `x/shape`. In TensorFlow:
@@ -24,7 +24,13 @@ _DTYPES = {name: np.dtype(name).newbyteorder('<') for name in ('float32', 'uint8
 
 
 def encode(name: str, integers: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> bytes:
-  """One record. Equal values give equal bytes."""
+  """Returns a record; equal values give equal bytes.
+
+  Args:
+    name: of the image.
+    integers: by field.
+    arrays: by field; float32, uint8, uint32 or int64.
+  """
   example = example_pb2.Example()
   feature = example.features.feature
   feature['name'].bytes_list.value.append(name.encode())
@@ -39,7 +45,11 @@ def encode(name: str, integers: Mapping[str, int], arrays: Mapping[str, np.ndarr
 
 
 class Record:
-  """A parsed record; every access checks what it finds and raises ArtefactError."""
+  """A parsed record. Every access checks the field and raises ArtefactError if it is not as expected.
+
+  Attributes:
+    name: of the image.
+  """
 
   def __init__(self, data: bytes):
     try:
@@ -49,14 +59,14 @@ class Record:
       raise ArtefactError(f'a record is no tf.train.Example with a UTF-8 name ({error})') from None
 
   def integer(self, key: str) -> int:
-    """The integer `key`."""
+    """Returns the integer `key`."""
     values = self._get(key).int64_list.value
     if len(values) != 1:
       raise ArtefactError(f'record field {key}: expected one integer, found {len(values)}')
     return values[0]
 
   def array(self, key: str, rank: int, *dtypes: str) -> np.ndarray:
-    """The array `key`, read-only, of `rank` axes and one of `dtypes`."""
+    """Returns the array `key`, read-only, which must have `rank` axes and one of `dtypes`."""
     name = self._bytes(f'{key}/dtype').decode('ascii', 'replace')
     if name not in dtypes:
       raise ArtefactError(f'record field {key}: expected dtype {" or ".join(dtypes)}, found {name!r}')
@@ -69,7 +79,7 @@ class Record:
     try:
       return np.frombuffer(data, dtype).reshape(shape)
     except ValueError as error:
-      # No bytes fill (0, 2^62) too, which is more than NumPy can count.
+      # Shape (0, 2^62) needs no bytes, but is larger than NumPy allows.
       raise ArtefactError(f'record field {key}: shape {shape} ({error})') from None
 
   def _bytes(self, key: str) -> bytes:
@@ -85,7 +95,7 @@ class Record:
 
 
 def encode_features(image: ImageFeatures) -> bytes:
-  """ImageFeatures as a record."""
+  """Returns ImageFeatures as a record."""
   arrays = {name: getattr(image.features, name) for name in FEATURE_ARRAYS}
   return encode(
     image.name,
@@ -95,7 +105,7 @@ def encode_features(image: ImageFeatures) -> bytes:
 
 
 def decode_features(data: bytes) -> ImageFeatures:
-  """The inverse of `encode_features`; ArtefactError for anything else."""
+  """Inverts `encode_features`; raises ArtefactError for anything else."""
   record = Record(data)
   ranks = {'locations': 2, 'scales': 1, 'attention': 1, 'descriptors': 2}
   return checked(
@@ -111,12 +121,12 @@ def decode_features(data: bytes) -> ImageFeatures:
 
 
 def encode_boxes(name: str, boxes: Boxes) -> bytes:
-  """The boxes of one image as a record."""
+  """Returns the boxes of one image as a record."""
   return encode(name, {}, {'boxes': boxes.coordinates, 'scores': boxes.scores})
 
 
 def decode_boxes(data: bytes) -> tuple[str, Boxes]:
-  """The inverse of `encode_boxes`."""
+  """Inverts `encode_boxes`: returns the name of the image and its boxes."""
   record = Record(data)
   return record.name, checked(
     lambda: Boxes(record.array('boxes', 2, 'float32'), record.array('scores', 1, 'float32'))
@@ -125,7 +135,7 @@ def decode_boxes(data: bytes) -> tuple[str, Boxes]:
 
 @dataclasses.dataclass(frozen=True)
 class ImageDescriptors:
-  """What one image has in the index.
+  """The aggregated descriptors of one image, which are its entries in the index.
 
   Attributes:
     name: the image's name.
@@ -139,7 +149,7 @@ class ImageDescriptors:
 
 
 def encode_descriptors(image: ImageDescriptors) -> bytes:
-  """The aggregated descriptors of one image, at least one, as a record."""
+  """Returns the aggregated descriptors of one image, at least one, as a record."""
   descriptors = image.descriptors
   offsets = np.cumsum([0, *(len(descriptor) for descriptor in descriptors)], dtype=np.int64)
   return encode(
@@ -155,7 +165,7 @@ def encode_descriptors(image: ImageDescriptors) -> bytes:
 
 
 def decode_descriptors(data: bytes) -> ImageDescriptors:
-  """The inverse of `encode_descriptors`."""
+  """Inverts `encode_descriptors`."""
   record = Record(data)
   offsets = record.array('descriptor_offsets', 1, 'int64')
   words = record.array('visual_words', 1, 'uint32')
@@ -174,7 +184,13 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
 
 @dataclasses.dataclass(frozen=True)
 class DescriptorsOutline:
-  """What `ImageDescriptors` says beside the descriptors: the image's name, its boxes, their number."""
+  """`ImageDescriptors` without the descriptors.
+
+  Attributes:
+    name: the image's name.
+    boxes: float32 [R, 4].
+    num_descriptors: how many there are.
+  """
 
   name: str
   boxes: np.ndarray
@@ -182,14 +198,14 @@ class DescriptorsOutline:
 
 
 def outline_descriptors(data: bytes) -> DescriptorsOutline:
-  """The outline of what `encode_descriptors` gave, for half of the time that decoding it takes."""
+  """Returns the outline of a record of `encode_descriptors`, in half of the time that decoding it takes."""
   record = Record(data)
   offsets = record.array('descriptor_offsets', 1, 'int64')
   return DescriptorsOutline(record.name, record.array('boxes', 2, 'float32'), max(len(offsets) - 1, 0))
 
 
 def checked(make: Callable[[], T]) -> T:
-  """Runs a constructor of structures.py; what it refuses in a record is damage: ArtefactError."""
+  """Calls a constructor of structures.py; values that it refuses are damage, and raise ArtefactError."""
   try:
     return make()
   except ArtefactError:

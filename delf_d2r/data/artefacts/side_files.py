@@ -1,7 +1,7 @@
-"""The files of an artefact beside its shards: arrays, lists, reports, weights, each with its checksum.
+"""The files of an artefact beside its shards, with checksums: arrays, lists, reports, weights.
 
-They lie in the artefact's own folder. Folders below it hold what names its own checksums (the inverted index,
-features of added images) or what no later step reads (checkpoints of a training).
+They are in the artefact's own folder. Folders below it hold files with checksums of their own (the inverted
+index, features of added images) or files that no later stage reads (checkpoints of a training).
 """
 
 import pathlib
@@ -13,11 +13,11 @@ from delf_d2r.protos import manifest_pb2
 
 
 def listed(folder: pathlib.Path, *, others: Collection[str]) -> Iterator[manifest_pb2.SideFile]:
-  """Name, size and CRC-32C of each, by name.
+  """Yields name, size and CRC-32C of each side file, by name.
 
   Args:
     folder: the artefact.
-    others: names of files that are none: manifests and shards.
+    others: the names of files that are no side files: manifests and shards.
   """
   for path in sorted(folder.iterdir()):
     if path.is_file() and path.name not in others:
@@ -25,10 +25,10 @@ def listed(folder: pathlib.Path, *, others: Collection[str]) -> Iterator[manifes
 
 
 def check(folder: pathlib.Path, file: manifest_pb2.SideFile) -> None:
-  """Reads one of them.
+  """Reads one side file and compares it with the manifest.
 
   Raises:
-    ArtefactError: it is missing, cannot be read, or is not what it was.
+    ArtefactError: it is missing, cannot be read, or has changed.
   """
   path = files.safe_join(folder, file.file)
   remedy = f'Delete {folder} and run its stage again'

@@ -1,16 +1,16 @@
 """TFRecord files: the framing of TensorFlow's record format.
 
 Each record is `uint64 length, uint32 masked CRC-32C of the length, data, uint32 masked CRC-32C of the data`,
-little endian. Written by hand, against the rule that a library beats our own code: TensorFlow is the only
-well-kept reader of the format, takes seconds and hundreds of megabytes to import, which searching must not
-cost, and reads neither from a given offset nor with the name of the damaged file in its errors. The checksum
-comes from google-crc32c; a test reads these files with tf.data and writes them with tf.io.
+little endian. There is no library for it here: TensorFlow has the only well-maintained reader of the format,
+takes seconds and hundreds of megabytes to import, which searching must not cost, cannot read from a given
+offset, and does not name the damaged file in its errors. The checksum comes from google-crc32c; a test reads
+these files with tf.data and writes them with tf.io.
 """
 
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import google_crc32c
@@ -30,18 +30,6 @@ def write_record(file: BinaryIO, data: bytes) -> int:
   return len(frame)
 
 
-def write_file(path: pathlib.Path, records: Iterable[bytes]) -> int:
-  """Writes a whole file of records and syncs it; returns how many records it holds."""
-  count = 0
-  with open(path, 'wb') as file:
-    for data in records:
-      write_record(file, data)
-      count += 1
-    file.flush()
-    os.fsync(file.fileno())
-  return count
-
-
 def read_file(path: pathlib.Path, *, skip: int = 0) -> Iterator[bytes]:
   """Yields the records of one file in order, after the first `skip`, whose data is not read.
 
@@ -58,7 +46,7 @@ def read_file(path: pathlib.Path, *, skip: int = 0) -> Iterator[bytes]:
 
 
 def read_at(path: pathlib.Path, offset: int) -> bytes:
-  """The record that starts at byte `offset`; ArtefactError where there is none."""
+  """Returns the record that starts at byte `offset`; raises ArtefactError if there is none."""
   size = os.path.getsize(path)
   with open(path, 'rb') as file:
     file.seek(offset)
@@ -66,7 +54,7 @@ def read_at(path: pathlib.Path, offset: int) -> bytes:
 
 
 def record_offsets(path: pathlib.Path) -> list[int]:
-  """The byte offset of every record, from the lengths alone (the data is skipped, not checked)."""
+  """Returns the byte offset of every record, from the lengths alone: the data is not read."""
   size = os.path.getsize(path)
   offsets, position = [], 0
   with open(path, 'rb') as file:
@@ -94,7 +82,7 @@ def _read_length(file: BinaryIO, size: int, path: pathlib.Path) -> int:
   if _masked_crc(head[: _LENGTH.size]) != _CRC.unpack(head[_LENGTH.size :])[0]:
     raise _damaged(path, start, 'the checksum of the length does not match')
   length = _LENGTH.unpack(head[: _LENGTH.size])[0]
-  # Checked before reading, so that a length cannot ask for more memory than the file has bytes.
+  # Checked before reading, so that no length needs more memory than the file has bytes.
   if file.tell() + length + _CRC.size > size:
     raise _damaged(path, start, f'it ends within a record ({size} bytes)')
   return length

@@ -1,4 +1,4 @@
-"""Retrieval as the measure of a network in training: does every photo find those of its class?"""
+"""Retrieval as the measure of a network in training: whether every photo finds those of its class."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ from delf_d2r.kernels.aggregation import Kernel, aggregate
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.protos import training_pb2
 
-# A word needs a few descriptors to mean anything.
+# A word of fewer descriptors would mean little.
 _DESCRIPTORS_PER_WORD = 4
 _ITERATIONS = 10
 
@@ -32,9 +32,9 @@ class RetrievalValidation:
     self._seed = seed
     total = len(examples)
     count = min(config.max_photos or total, total)
-    numbers = np.unique(np.linspace(0, total - 1, count).astype(int)) if count else []
-    photos = [examples.read(int(number), min_side=2 * config.image_size) for number in numbers]
-    # Kept at their final size: they are asked for at every validation.
+    numbers = np.unique(np.linspace(0, total - 1, count).astype(int)).tolist() if count else []
+    photos = [examples.read(number, min_side=2 * config.image_size) for number in numbers]
+    # Kept at their final size, since every validation needs them.
     self._images = [resize(photo.image, max_size=config.image_size, min_size=0) for photo in photos]
     self._labels = np.array([photo.label for photo in photos], np.int64)
     labels, counts = np.unique(self._labels, return_counts=True)
@@ -45,7 +45,7 @@ class RetrievalValidation:
       )
 
   def __call__(self, describe: Callable[[np.ndarray], np.ndarray]) -> float:
-    """The mAP in [0, 1] of a function from uint8 [H, W, 3] to float32 [N, D]."""
+    """Returns the mAP in [0, 1] of a function from uint8 [H, W, 3] to float32 [N, D]."""
     descriptors = [describe(image) for image in self._images]
     return leave_one_out(descriptors, self._labels, num_words=self._config.num_words, seed=self._seed)
 
@@ -53,7 +53,7 @@ class RetrievalValidation:
 def leave_one_out(
   descriptors: Sequence[np.ndarray], labels: np.ndarray, *, num_words: int, seed: int
 ) -> float:
-  """Mean average precision when each photo asks for the others of its class.
+  """Returns the mean average precision when each photo is a query for the others of its class.
 
   The codebook is trained on the same descriptors.
 

@@ -394,7 +394,7 @@ def test_place_that_cannot_be_written(path, monkeypatch, code):
     raise OSError(code, os.strerror(code))
 
   monkeypatch.setattr(files.tempfile, 'mkstemp', fail)
-  with pytest.raises(UserError, match=rf'cannot write .*{os.strerror(code)}.*mend the place'):
+  with pytest.raises(UserError, match=rf'cannot write .*{os.strerror(code)}.*run the same command again'):
     make(path)
   assert contents(path) == {}
 

@@ -5,10 +5,10 @@ import pathlib
 
 import pytest
 from google.protobuf import text_format
+from support import tfrecord_files
 
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import artefact as artefacts
-from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan, with_comparison
 from delf_d2r.errors import ArtefactError
 from delf_d2r.protos import aggregation_pb2, manifest_pb2
@@ -27,8 +27,8 @@ def plan(kind='descriptors', inputs=(PHOTOS,), **aggregation):
 def directory(tmp_path):
   path = tmp_path / 'art\u00e9fact 1'
   path.mkdir()
-  tfrecord.write_file(path / 'a.tfrecord', [b'one', b'two'])
-  tfrecord.write_file(path / 'b.tfrecord', [])
+  tfrecord_files.write(path / 'a.tfrecord', [b'one', b'two'])
+  tfrecord_files.write(path / 'b.tfrecord', [])
   manifest = plan().to_manifest()
   for name in ('a.tfrecord', 'b.tfrecord'):
     manifest.shards.add(file=name, bytes=(path / name).stat().st_size)

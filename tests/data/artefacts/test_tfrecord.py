@@ -4,6 +4,7 @@ import os
 import tracemalloc
 
 import pytest
+from support import tfrecord_files
 
 from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.errors import ArtefactError
@@ -14,7 +15,7 @@ RECORDS = [b'', b'a', bytes(range(256)), b'\n' * 3]
 @pytest.fixture
 def file(tmp_path):
   path = tmp_path / 'gr\u00fc\u00dfe 1.tfrecord'
-  assert tfrecord.write_file(path, RECORDS) == len(RECORDS)
+  assert tfrecord_files.write(path, RECORDS) == len(RECORDS)
   return path
 
 
@@ -30,7 +31,7 @@ def test_round_trip(file):
 
 
 def test_empty_file_has_no_records(tmp_path):
-  tfrecord.write_file(tmp_path / 'x', [])
+  tfrecord_files.write(tmp_path / 'x', [])
   assert list(tfrecord.read_file(tmp_path / 'x')) == []
   assert tfrecord.record_offsets(tmp_path / 'x') == []
 

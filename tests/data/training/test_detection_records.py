@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from support import tiny_detector_training
+from support import tfrecord_files, tiny_detector_training
 from tiny_detector_training.tiny_delf_training import write_shard
 
-from delf_d2r.data.artefacts import tfrecord
 from delf_d2r.data.training import detection_examples
 from delf_d2r.data.training.detection_records import DetectionRecords
 from delf_d2r.errors import ArtefactError, UserError
@@ -47,7 +46,7 @@ def test_invalid_boxes_are_refused(tmp_path, box):
   example = detection_examples.example_pb2.Example.FromString(data)
   for side, value in zip(('ymin', 'xmin', 'ymax', 'xmax'), box, strict=True):
     example.features.feature[f'image/object/bbox/{side}'].float_list.value[:] = [value]
-  tfrecord.write_file(tmp_path / 'x', [example.SerializeToString()])
+  tfrecord_files.write(tmp_path / 'x', [example.SerializeToString()])
   with pytest.raises(UserError, match=r'x: record 0 .*must satisfy 0 <= min < max <= 1'):
     DetectionRecords([tmp_path / 'x']).read(0)
 

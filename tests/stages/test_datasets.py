@@ -15,7 +15,7 @@ from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.data.ground_truth.revisited_folders import FOLDERS, RevisitedFolder
 from delf_d2r.errors import UserError
 from delf_d2r.geometry.boxes import crop_slices
-from delf_d2r.stages import check_dataset
+from delf_d2r.stages import datasets
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 REVISITED = REPOSITORY.parent / 'shared/data/revisited_ground_truth'
@@ -50,12 +50,12 @@ def folder(tmp_path):
 
 
 def check(folder, expected=EXPECTED):
-  return check_dataset.run(expected, folder, workers=1)
+  return datasets.check(expected, folder, workers=1)
 
 
 def test_a_whole_folder(folder):
   found = check(folder)
-  assert found == check_dataset.Findings(5, 5, (), (), (), (), (), ())
+  assert found == datasets.Findings(5, 5, (), (), (), (), (), ())
   assert found.is_whole
 
 
@@ -193,13 +193,13 @@ def test_query_crops_are_those_of_the_research_code(name):
       assert (columns.stop, rows.stop) == (min(xmax, width), min(ymax, height))
 
 
-def datasets(*flags):
+def run_command(*flags):
   command = [sys.executable, REPOSITORY / 'tools/datasets.py', *flags]
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_binary_says_what_to_fetch():
-  process = datasets()
+  process = run_command()
   assert process.returncode == 0
   for part in ('gnd_rparis6k.pkl', 'revisitop1m.txt', '4,993 index images'):
     assert part in process.stdout
@@ -211,7 +211,7 @@ def test_the_binary_says_what_to_fetch():
 
 def test_the_binary_checks(folder, tmp_path):
   (folder / 'revisitop1m.txt').write_text('oxford_2\ngone\n')
-  process = datasets(
+  process = run_command(
     '--name=revisitop1m', f'--root={folder}', f'--json={tmp_path / "found.json"}', '--workers=1'
   )
   assert process.returncode == 1

@@ -1,4 +1,4 @@
-"""check_dataset: is a downloaded copy of Revisited Oxford, Paris or their distractors whole?"""
+"""datasets: checks whether a downloaded copy of Revisited Oxford, Paris or their distractors is complete."""
 
 import dataclasses
 import pathlib
@@ -13,24 +13,24 @@ from delf_d2r.errors import ImageError, UserError
 from delf_d2r.runtime import progress, worker_pool
 
 _EXIF_ORIENTATION = 0x0112
-# JPEGs are decoded at an eighth of their size: every byte is read, few pixels are made.
+# JPEGs are decoded at an eighth of their size, which reads every byte but makes few pixels.
 _REDUCTION = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What a folder holds, beside what it should.
+  """The contents of a folder compared with those of the data set.
 
   Attributes:
     listed: photos that the ground truth or the list names, queries included.
     found: photos in the folder.
     missing: names without a photo.
-    surplus: photos without a name: they are left out, which is no fault.
-    unreadable: photos that are empty or cannot be decoded, and why.
-    turned: photos whose EXIF orientation turns them: their annotations are of the photo as it is stored.
-    clipped: queries whose box reaches beyond the photo by a pixel or more, which is cut off; many of them are
-      a sign of photos that were made smaller.
-    problems: whatever else is wrong, a sentence each.
+    surplus: photos that are not named; they are left out, which does no harm.
+    unreadable: named photos that are empty or cannot be decoded, and why.
+    turned: photos that EXIF orientation turns, while their annotations are of the photo as it is stored.
+    clipped: queries whose box exceeds the photo by a pixel or more, and is cut off there; many of them show
+      that the photos were made smaller.
+    problems: everything else that is wrong, one sentence each.
   """
 
   listed: int
@@ -47,12 +47,12 @@ class Findings:
     return not (self.missing or self.unreadable or self.problems)
 
 
-def run(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | None = None) -> Findings:
+def check(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | None = None) -> Findings:
   """Compares a folder with the data set that it should be, and decodes every photo of it.
 
   Args:
     expected: the data set.
-    root: its folder, or the one around it.
+    root: its folder, or the folder around it.
     workers: processes; None: one for each core.
 
   Raises:
@@ -61,7 +61,10 @@ def run(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | N
   folder = expected.locate(root)
   lists = expected.lists(folder)
   photos = ImageList.from_folder(expected.photos(folder))
-  truth, problems, clipped = None, [], []
+  truth: GroundTruth | None = None
+  problems: list[str] = []
+  clipped: list[str] = []
+  names: Sequence[str]
   if expected.has_ground_truth:
     truth = ground_truth.load(lists[0])
     names = [*truth.index_images, *dict.fromkeys(query.image for query in truth.queries)]
@@ -88,7 +91,7 @@ def run(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | N
 
 @dataclasses.dataclass(frozen=True)
 class _Photo:
-  """Size of a photo as it is stored, or why it cannot be decoded."""
+  """The size of a photo as it is stored, or why it cannot be decoded."""
 
   height: int = 0
   width: int = 0
@@ -139,11 +142,12 @@ def _differences(truth: GroundTruth, lists: Sequence[pathlib.Path]) -> list[str]
 
 
 def _check_boxes(truth: GroundTruth, photos: dict[str, _Photo]) -> tuple[list[str], list[str]]:
-  """What is wrong with boxes outside of their photo, and the queries whose box is inside but for a part."""
-  problems, clipped = [], []
+  """Returns what is wrong with boxes outside of their photo, and the queries whose box is partly outside."""
+  problems: list[str] = []
+  clipped: list[str] = []
   for query in truth.queries:
     photo = photos.get(query.image)
-    if photo is None or photo.error:
+    if photo is None or photo.error or query.box_pixels is None:
       continue
     try:
       query.box_for(photo.height, photo.width)
