@@ -73,7 +73,7 @@ def search_options(config: Aggregation) -> SearchOptions:
   return {
     'alpha': config.alpha,
     'tau': config.tau,
-    'normalize': config.kernel != Aggregation.VLAD and normalizes(config),
+    'normalize': kernel(config).is_selective and normalizes(config),
     'use_idf': config.use_idf,
     'compat': config.compat,
   }

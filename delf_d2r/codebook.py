@@ -34,7 +34,7 @@ class Codebook:
     if self.centroids.ndim != 2 or 0 in self.centroids.shape or self.centroids.dtype != np.float32:
       raise ValueError(
         f'Codebook.centroids: expected float32 [K, D] with K, D >= 1,'
-        f' found {self.centroids.dtype} {self.centroids.shape}'
+        f' found {self.centroids.dtype} {self.centroids.shape}; train a codebook'
       )
 
   @classmethod
@@ -146,16 +146,16 @@ def quality_report(
   """
   if len(descriptors) == 0:
     raise ValueError('quality_report: expected at least one descriptor, found none; report on other images')
-  descriptors = np.asarray(descriptors, np.float32)
+  values = np.asarray(descriptors, np.float32)
   assigner = assigner or ExactAssigner(codebook.centroids)
-  words = assigner(descriptors)[:, 0]
+  words = assigner(values)[:, 0]
   counts = np.bincount(words, minlength=codebook.num_words)
   return CodebookReport(
     num_words=codebook.num_words,
     num_descriptors=len(descriptors),
     empty_words=int(np.count_nonzero(counts == 0)),
     imbalance=float(codebook.num_words * np.square(counts / len(descriptors)).sum()),
-    mean_squared_error=kmeans.mean_squared_error(descriptors, codebook.centroids, words),
+    mean_squared_error=kmeans.mean_squared_error(values, codebook.centroids, words),
     fewest=int(counts.min()),
     median=float(np.median(counts)),
     most=int(counts.max()),
@@ -176,18 +176,20 @@ def _check_options(
   max_descriptors_per_word: int,
 ) -> None:
   if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] == 0:
-    raise ValueError(f'descriptors: expected shape [N, D] with D >= 1, found {np.shape(descriptors)}')
+    raise ValueError(
+      f'descriptors: expected shape [N, D] with D >= 1, found {np.shape(descriptors)}; extract features first'
+    )
   for name, value in (
     ('num_words', num_words),
     ('iterations', iterations),
     ('max_descriptors_per_word', max_descriptors_per_word),
   ):
     if value < 1:
-      raise ValueError(f'{name}: expected at least 1, found {value}')
+      raise ValueError(f'{name}: expected at least 1, found {value}; give a positive number')
   if len(descriptors) < num_words:
     raise ValueError(
       f'num_words: expected at most the number of descriptors, {len(descriptors)}, found {num_words};'
       ' train a smaller codebook or extract features from more images'
     )
   if assignment not in ('exact', 'approximate'):
-    raise ValueError(f"assignment: expected 'exact' or 'approximate', found {assignment!r}")
+    raise ValueError(f"assignment: expected 'exact' or 'approximate', found {assignment!r}; choose one")

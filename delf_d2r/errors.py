@@ -1,10 +1,10 @@
-"""Errors that a user can mend: a command prints their message without a traceback."""
+"""Errors that a user can fix: a command prints their message without a traceback."""
 
 import dataclasses
 
 
 class UserError(ValueError):
-  """Something outside the program is not as it should be; the message says what to do."""
+  """Something outside the program is wrong; the message says what to do."""
 
 
 class ConfigError(UserError):
@@ -16,11 +16,11 @@ class ArtefactError(UserError):
 
 
 class ImageError(UserError):
-  """One photo cannot be used; a run counts it and goes on."""
+  """One photo cannot be used; a run counts it and continues."""
 
 
 class UnavailableError(UserError):
-  """A server that is needed does not answer; it may later."""
+  """A server that is needed does not answer now; it may answer later."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The values that travel between stages: frozen dataclasses of NumPy arrays.
+"""The values that stages exchange: frozen dataclasses of NumPy arrays.
 
 Symbols: N features, D dimensions, K visual words, R regions, W visual words present in an image.
 Coordinates are `(y, x)` in pixels of the original image; boxes are `[ymin, xmin, ymax, xmax]`
@@ -8,14 +8,16 @@ shape (0, D), never None.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 
 
 def _require_shape(owner: str, field: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
-  """Raises ValueError unless `array` has `shape`; None in `shape` admits any size."""
+  """Raises ValueError unless `array` has `shape`; None in `shape` allows any size."""
   found = np.shape(array)
   if len(found) != len(shape) or any(
     want is not None and want != have for want, have in zip(shape, found, strict=True)
@@ -33,10 +35,10 @@ class Boxes:
     scores: float32 [R], confidence; 1 where the source has none.
   """
 
-  coordinates: np.ndarray
-  scores: np.ndarray
+  coordinates: npt.NDArray[np.float32]
+  scores: npt.NDArray[np.float32]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _require_shape('Boxes', 'coordinates', self.coordinates, (None, 4))
     _require_shape('Boxes', 'scores', self.scores, (len(self.coordinates),))
 
@@ -44,13 +46,14 @@ class Boxes:
     return len(self.coordinates)
 
   @classmethod
-  def from_coordinates(cls, coordinates) -> 'Boxes':
-    """Boxes of score 1 from anything of shape [R, 4], the empty list included."""
+  def from_coordinates(cls, coordinates: npt.ArrayLike) -> 'Boxes':
+    """Returns boxes of score 1 from anything of shape [R, 4], the empty list included."""
     array = np.asarray(coordinates, np.float32).reshape(-1, 4)
     return cls(array, np.ones(len(array), np.float32))
 
   @classmethod
   def empty(cls) -> 'Boxes':
+    """Returns no boxes, R = 0."""
     return cls.from_coordinates([])
 
 
@@ -65,12 +68,12 @@ class LocalFeatures:
     descriptors: float32 [N, D], each row of unit length.
   """
 
-  locations: np.ndarray
-  scales: np.ndarray
-  attention: np.ndarray
-  descriptors: np.ndarray
+  locations: npt.NDArray[np.float32]
+  scales: npt.NDArray[np.float32]
+  attention: npt.NDArray[np.float32]
+  descriptors: npt.NDArray[np.float32]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     n = len(self.descriptors)
     _require_shape('LocalFeatures', 'descriptors', self.descriptors, (None, None))
     _require_shape('LocalFeatures', 'locations', self.locations, (n, 2))
@@ -84,14 +87,15 @@ class LocalFeatures:
   def dimensions(self) -> int:
     return self.descriptors.shape[1]
 
-  def take(self, indices) -> 'LocalFeatures':
-    """The features at `indices`: integers [M], a boolean mask [N] or a slice."""
+  def take(self, indices: npt.NDArray[Any] | Sequence[int] | slice) -> 'LocalFeatures':
+    """Returns the features at `indices`: integers [M], a boolean mask [N] or a slice."""
     return LocalFeatures(
       self.locations[indices], self.scales[indices], self.attention[indices], self.descriptors[indices]
     )
 
   @classmethod
   def empty(cls, dimensions: int) -> 'LocalFeatures':
+    """Returns no features of D dimensions, N = 0."""
     return cls(
       np.zeros((0, 2), np.float32),
       np.zeros(0, np.float32),
@@ -101,7 +105,7 @@ class LocalFeatures:
 
   @classmethod
   def concatenate(cls, parts: 'list[LocalFeatures]') -> 'LocalFeatures':
-    """All features of `parts` (at least one), in order."""
+    """Returns all features of `parts` (at least one), in order."""
     return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in FEATURE_ARRAYS))
 
 
@@ -123,11 +127,11 @@ class ImageFeatures:
   name: str
   height: int
   width: int
-  boxes: np.ndarray
-  region_offsets: np.ndarray
+  boxes: npt.NDArray[np.float32]
+  region_offsets: npt.NDArray[np.int64]
   features: LocalFeatures
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     r = len(self.boxes)
     _require_shape('ImageFeatures', 'boxes', self.boxes, (None, 4))
     _require_shape('ImageFeatures', 'region_offsets', self.region_offsets, (r + 1,))
@@ -135,7 +139,7 @@ class ImageFeatures:
     if offsets[0] != 0 or offsets[-1] != len(self.features) or np.any(offsets[1:] < offsets[:-1]):
       raise ValueError(
         f'{self.name}: region_offsets must rise from 0 to the number of features'
-        f' ({len(self.features)}), found {offsets.tolist()}'
+        f' ({len(self.features)}), found {offsets.tolist()}; extract the features again'
       )
 
   @property
@@ -143,11 +147,11 @@ class ImageFeatures:
     return len(self.boxes)
 
   def region(self, r: int) -> LocalFeatures:
-    """Features of region `r`; `region(0)` is the whole image."""
+    """Returns the features of region `r`; `region(0)` is the whole image."""
     return self.features.take(slice(self.region_offsets[r], self.region_offsets[r + 1]))
 
   def take_regions(self, regions: Sequence[int]) -> 'ImageFeatures':
-    """The same image with some of its regions (at least one), in the given order."""
+    """Returns the same image with some of its regions (at least one), in the given order."""
     parts = [self.region(r) for r in regions]
     return dataclasses.replace(
       self,
@@ -164,14 +168,14 @@ class AggregatedDescriptor:
   Attributes:
     visual_words: uint32 [W], ascending, the words that are present.
     values: float32 [W, D] (VLAD, ASMK) or uint8 [W, ceil(D / 8)] (ASMK*, most significant bit first).
-    dimensions: D, which the bytes of a binary descriptor do not tell.
+    dimensions: D, which cannot be derived from the bytes of a binary descriptor.
   """
 
-  visual_words: np.ndarray
-  values: np.ndarray
+  visual_words: npt.NDArray[np.uint32]
+  values: npt.NDArray[Any]
   dimensions: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     columns = -(-self.dimensions // 8) if self.is_binary else self.dimensions
     _require_shape('AggregatedDescriptor', 'values', self.values, (len(self.visual_words), columns))
 
@@ -185,26 +189,26 @@ class AggregatedDescriptor:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-  """Index images for one query image, best first; equal scores stand in order of image id.
+  """Index images for one query image, best first, equal scores in order of image id.
 
   Attributes:
     query: the query image's name.
     image_ids: int64 [k], positions in the index's list of images.
-    scores: float32 [k], descending; after spatial verification still the similarities of before it.
+    scores: float32 [k], descending; spatial verification keeps the scores and changes the order.
     best_regions: int32 [k], the region with the best score (regional search), or all -1.
-    inliers: after spatial verification int32 [k], descending, the matches that agree, 0 where an image was
-      not verified; None before. Images of equal inliers stand as they did before.
-    missing_shards: numbers of the shards of a sharded index that did not answer; their images are not here.
+    inliers: int32 [k], descending, after spatial verification: the number of matches that agree, 0 where an
+      image was not verified; None before. Images of equal inliers keep their previous order.
+    missing_shards: numbers of the shards of a sharded index that did not answer; their images are missing.
   """
 
   query: str
-  image_ids: np.ndarray
-  scores: np.ndarray
-  best_regions: np.ndarray
-  inliers: np.ndarray | None = None
+  image_ids: npt.NDArray[np.int64]
+  scores: npt.NDArray[np.float32]
+  best_regions: npt.NDArray[np.int32]
+  inliers: npt.NDArray[np.int32] | None = None
   missing_shards: tuple[int, ...] = ()
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _require_shape('Ranking', 'scores', self.scores, (len(self.image_ids),))
     _require_shape('Ranking', 'best_regions', self.best_regions, (len(self.image_ids),))
     if self.inliers is not None:
@@ -216,7 +220,7 @@ class Ranking:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-  """What spatial verification found between a query and one index image.
+  """The outcome of spatial verification between a query and one index image.
 
   Attributes:
     image_id: the index image, a position in the index's list of images.
@@ -226,11 +230,11 @@ class Match:
   """
 
   image_id: int
-  matrix: np.ndarray
-  query_locations: np.ndarray
-  index_locations: np.ndarray
+  matrix: npt.NDArray[np.float64]
+  query_locations: npt.NDArray[np.float32]
+  index_locations: npt.NDArray[np.float32]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _require_shape('Match', 'matrix', self.matrix, (3, 3))
     _require_shape('Match', 'query_locations', self.query_locations, (None, 2))
     _require_shape('Match', 'index_locations', self.index_locations, (len(self.query_locations), 2))

@@ -3,12 +3,12 @@
 import unicodedata
 from collections.abc import Sequence
 
-# Control characters, and what else begins a line.
+# Categories of characters that move the cursor: control characters, and those that begin a line.
 _MOVING = ('Cc', 'Zl', 'Zp')
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Rows of cells, all of one length, as text: the first column set left, all others right."""
+  """Returns rows of cells, all of one length, as text: the first column set left, all others right."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(
@@ -20,7 +20,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def one_line(name: str) -> str:
-  """A name with its control characters written out: file names may hold line ends and escape sequences."""
+  """Returns a name with control characters escaped: file names may hold line ends and escape sequences."""
   return ''.join(
     letter.encode('unicode_escape').decode() if unicodedata.category(letter) in _MOVING else letter
     for letter in name

@@ -1,4 +1,4 @@
-"""From a VerificationConfig to what it asks of the geometry."""
+"""Reads a VerificationConfig: the matching and the verification that it chooses."""
 
 from collections.abc import Sequence
 
@@ -25,8 +25,8 @@ _MODELS = {
 _ESTIMATORS = {VerificationConfig.USAC: Estimator.USAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
 
 
-def unmatchable(extractor: ExtractionConfig.Extractor, config: VerificationConfig) -> str:
-  """Why features of an extractor cannot be verified as a config says; empty if they can."""
+def why_unverifiable(extractor: ExtractionConfig.Extractor, config: VerificationConfig) -> str:
+  """Returns why features of an extractor cannot be verified by a config; an empty string if they can."""
   record = registry.record(extractor)
   if record.descriptors is DescriptorKind.GLOBAL:
     return (
@@ -44,10 +44,10 @@ def unmatchable(extractor: ExtractionConfig.Extractor, config: VerificationConfi
 
 
 class Verifier:
-  """Matches the features of two images and says which matches agree. Threads may share it."""
+  """Matches the features of two images and finds the matches that agree. Threads may share it."""
 
   def __init__(self, config: VerificationConfig):
-    """Takes how to verify; ConfigError if a package that it takes is not installed."""
+    """Takes a config; raises ConfigError if a package that it needs is not installed."""
     for problem in runs.missing_estimator(config):
       raise ConfigError(problem.text)
     self._config = config
@@ -63,7 +63,7 @@ class Verifier:
     )
 
   def __call__(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
-    """The putative matches of a query's features with an index image's, and what agrees among them."""
+    """Returns the putative matches of a query's features with an index image's, and those that agree."""
     config = self._config
     if config.compat:
       matches = legacy_rule.match(query.descriptors, index.descriptors, max_distance=config.max_distance)
@@ -95,7 +95,7 @@ class Verifier:
   def _by_channel(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
     options = self._options
     matches = channels.match(query, index)
-    agree = channels.agreeing(
+    agree = channels.consistent_matches(
       query,
       index,
       matches,
@@ -107,7 +107,7 @@ class Verifier:
     return matches, verification.verify(*places, options, credible=agree)
 
   def match(self, query: LocalFeatures, image_id: int, index: LocalFeatures) -> Match:
-    """The same for the index image of that id, as what is kept of it."""
+    """Returns the outcome for the index image of an id, without the matches that do not agree."""
     matches, found = self(query, index)
     return Match(
       image_id,
@@ -118,7 +118,7 @@ class Verifier:
 
 
 def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:
-  """The features of an index image that are matched with a query's."""
+  """Returns the features of an index image that are matched with those of a query."""
   has_channels = options.matching == VerificationConfig.SAME_CHANNEL
   if options.compat or has_channels or options.features == VerificationConfig.WHOLE_IMAGE:
     return image.region(0)
@@ -126,12 +126,12 @@ def features_to_match(image: ImageFeatures, options: VerificationConfig) -> Loca
 
 
 def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None = None) -> Ranking:
-  """The ranking with what was verified first, by descending inliers, all else as before.
+  """Returns the ranking with verified images first, by descending inliers, and all others in their order.
 
   Args:
     ranking: of k images.
     matches: of some of them.
-    length: images to keep from the head; None: all.
+    length: the number of images to keep from the head; None: all.
   """
   inliers_of = {match.image_id: len(match) for match in matches}
   inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)

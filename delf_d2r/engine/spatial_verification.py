@@ -12,7 +12,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures, Match, Ranking
-from delf_d2r.verifier import Verifier, features_to_match, unmatchable
+from delf_d2r.verifier import Verifier, features_to_match, why_unverifiable
 
 # Index images whose features are cached between verifications: about 2 MB each.
 _CACHED_IMAGES = 128
@@ -40,7 +40,7 @@ class SpatialVerification:
       read: returns the features of an index image of a snapshot.
     """
     self.num_images = config.num_images
-    self.why_unverifiable = unmatchable(extraction.extractor, config)
+    self.why_unverifiable = why_unverifiable(extraction.extractor, config)
     if config.HasField('extraction'):
       self.why_unverifiable = (
         'the verification of this run has features of its own, which a search does not extract. Search'

@@ -71,7 +71,7 @@ class GlobalExtractor:
       total = rows.sum(axis=0, keepdims=True)
     else:
       total = (rows**power).sum(axis=0, keepdims=True) ** (1 / power)
-    center = np.array([image.shape[:2]], np.float32) / 2
+    center = np.array([image.shape[:2]], np.float32) / np.float32(2)
     return LocalFeatures(
       center, np.ones(1, np.float32), np.ones(1, np.float32), self._reduce(normalize(total))
     )

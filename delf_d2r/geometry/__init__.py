@@ -1,1 +1,1 @@
-"""Geometry: boxes, putative matches and their verification. Arrays only."""
+"""Boxes, putative matches and their verification: functions of arrays, not of files."""

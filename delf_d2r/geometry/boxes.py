@@ -1,18 +1,19 @@
 """Boxes `[ymin, xmin, ymax, xmax]`, normalised to [0, 1]."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.structures import Boxes
 
 
 def uniform_grid(boxes_per_side: Sequence[int], *, overlap: float) -> Boxes:
-  """Square grids of equal boxes over the normalised image.
+  """Returns square grids of equal boxes over the normalised image.
 
-  Level n has n x n boxes of side s = 1 / (n - (n - 1) * overlap), so that the first begins at 0, the last
-  ends at 1 and neighbours share `overlap` of their side.
+  A level of n boxes a side has n x n boxes of side s = 1 / (n - (n - 1) * overlap), so that the first begins
+  at 0, the last ends at 1 and neighbours share `overlap` of their side.
 
   Args:
     boxes_per_side: n of each level, each at least 1.
@@ -29,19 +30,26 @@ def uniform_grid(boxes_per_side: Sequence[int], *, overlap: float) -> Boxes:
   return Boxes.from_coordinates(boxes)
 
 
-def area(coordinates: np.ndarray) -> np.ndarray:
-  """float32 [R]: the share of the image that each box [R, 4] covers; 0 for an inverted box."""
+def area(coordinates: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+  """Returns the share of the image that each box [R, 4] covers: float32 [R], 0 for an inverted box."""
   sides = np.maximum(coordinates[:, 2:] - coordinates[:, :2], 0)
-  return sides[:, 0] * sides[:, 1]
+  areas: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
+  return areas
 
 
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """float32 [A, B]: overlap of every box of a [A, 4] with every box of b [B, 4]; 0 where both are empty."""
+def intersection_over_union(
+  a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+  """Returns the overlap of every box of a [A, 4] with every box of b [B, 4]: float32 [A, B].
+
+  It is 0 where both boxes are empty.
+  """
   low = np.maximum(a[:, None, :2], b[None, :, :2])
   high = np.minimum(a[:, None, 2:], b[None, :, 2:])
   shared = np.prod(np.maximum(high - low, 0), axis=2)
   union = area(a)[:, None] + area(b)[None, :] - shared
-  return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+  overlaps: npt.NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+  return overlaps
 
 
 def select(
@@ -52,7 +60,7 @@ def select(
   max_overlap: float = 1.0,
   max_boxes: int = 0,
 ) -> Boxes:
-  """The boxes worth extracting: clipped to the image, best score first (equal scores keep their order).
+  """Selects the boxes to extract, clipped to the image, best score first (equal scores keep their order).
 
   Args:
     boxes: R boxes.
@@ -61,25 +69,28 @@ def select(
     max_overlap: drops a box whose intersection over union with a kept, better one exceeds this.
     max_boxes: keeps at most so many; 0 = all.
   """
-  limits = {'min_score': min_score, 'min_area': min_area, 'max_overlap': max_overlap, 'max_boxes': max_boxes}
-  order = selected(boxes, **limits)
+  order = selected(
+    boxes, min_score=min_score, min_area=min_area, max_overlap=max_overlap, max_boxes=max_boxes
+  )
   return Boxes(boxes.coordinates.clip(0, 1)[order].reshape(-1, 4), boxes.scores[order])
 
 
 def selected(
   boxes: Boxes, *, min_score: float, min_area: float, max_overlap: float, max_boxes: int
 ) -> list[int]:
-  """The positions of the boxes that `select` keeps, in its order; arguments as there."""
+  """Returns the positions of the boxes that `select` keeps, in its order; it has the same arguments."""
   coordinates = boxes.coordinates.clip(0, 1)
-  order = np.argsort(-boxes.scores, kind='stable')
+  best_first = np.argsort(-boxes.scores, kind='stable').tolist()
   size = area(coordinates)
-  order = [i for i in order.tolist() if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
+  order = [i for i in best_first if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
   if max_overlap < 1:
     order = _without_near_duplicates(coordinates, order, max_overlap)
   return order[:max_boxes] if max_boxes else order
 
 
-def _without_near_duplicates(coordinates, order, max_overlap: float) -> list[int]:
+def _without_near_duplicates(
+  coordinates: npt.NDArray[np.float32], order: list[int], max_overlap: float
+) -> list[int]:
   kept: list[int] = []
   for i in order:
     overlaps = intersection_over_union(coordinates[[i]], coordinates[kept].reshape(-1, 4))
@@ -88,8 +99,8 @@ def _without_near_duplicates(coordinates, order, max_overlap: float) -> list[int
   return kept
 
 
-def scattered(boxes: Boxes, generator: np.random.Generator) -> Boxes:
-  """Boxes of the same sizes and scores, each anywhere in the image with equal probability.
+def random_placement(boxes: Boxes, generator: np.random.Generator) -> Boxes:
+  """Returns boxes of the same sizes and scores, each anywhere in the image with equal probability.
 
   Args:
     boxes: R boxes within the image.
@@ -101,26 +112,34 @@ def scattered(boxes: Boxes, generator: np.random.Generator) -> Boxes:
   return Boxes(coordinates.astype(np.float32), boxes.scores)
 
 
-def crop_slices(box: Sequence[float], height: int, width: int) -> tuple[slice, slice]:
-  """Rows and columns of the pixels that a box touches: floor of its minimum to ceiling of its maximum.
+def crop_slices(box: Iterable[float], height: int, width: int) -> tuple[slice, slice]:
+  """Returns rows and columns of the pixels that a box touches.
 
-  The research code's rule (docs/reference.md 4.2), clamped to the image. Empty slices for a box outside.
+  They reach from the floor of its minimum to the ceiling of its maximum.
+  This is the rule of the tensorflow/models DELF code (docs/reference.md 4.2), clamped to the image. The
+  slices are empty for a box outside.
   """
   ymin, xmin, ymax, xmax = (float(value) for value in box)
   return _pixels(ymin, ymax, height), _pixels(xmin, xmax, width)
 
 
 def _pixels(low: float, high: float, size: int) -> slice:
-  # Boxes are float32: 0.7 of 640 comes out as 447.999992, 0.55 as 352.000008, and neither is a reason for
-  # one more pixel. The tolerance is the rounding of a float32 in [0.5, 1), in pixels.
+  # Boxes are float32: 0.7 of 640 becomes 447.999992, 0.55 of it 352.000008, and neither should add a pixel.
+  # The tolerance is the rounding of a float32 in [0.5, 1), in pixels.
   tolerance = size * 2.0**-24
   start = min(max(math.floor(low * size + tolerance), 0), size)
   stop = min(max(math.ceil(high * size - tolerance), 0), size)
   return slice(start, max(start, stop))
 
 
-def contains(box: Sequence[float], locations: np.ndarray, height: int, width: int) -> np.ndarray:
-  """bool [N]: which locations [N, 2], `(y, x)` in pixels, lie in the box; its edges belong to it."""
+def contains(
+  box: Sequence[float] | npt.NDArray[np.floating],
+  locations: npt.NDArray[np.floating],
+  height: int,
+  width: int,
+) -> npt.NDArray[np.bool_]:
+  """Returns which locations [N, 2], `(y, x)` in pixels, lie in the box, edges included: bool [N]."""
   low = np.array(box[:2]) * (height, width)
   high = np.array(box[2:]) * (height, width)
-  return np.all((locations >= low) & (locations <= high), axis=1)
+  inside: npt.NDArray[np.bool_] = np.all((locations >= low) & (locations <= high), axis=1)
+  return inside

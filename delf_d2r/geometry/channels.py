@@ -1,21 +1,22 @@
-"""Matches of regions that have no descriptors but a channel: all pairs of one channel, and who of them agree.
+"""Matches of regions that have a channel and no descriptor: all pairs of one channel, and those that agree.
 
-Most such pairs are wrong, so samples of several would rarely be right. Each pair alone tells a transform
-instead: the shift between both regions and the ratio of their sizes (Philbin et al., CVPR 2007, section 3.2;
-Simeoni, Avrithis and Chum, CVPR 2019, section 4).
+Most such pairs are wrong, so that samples of several pairs would rarely be free of outliers. Instead, each
+pair alone determines a transform: the shift between both regions and the ratio of their sizes (Philbin et
+al., CVPR 2007, section 3.2; Simeoni, Avrithis and Chum, CVPR 2019, section 4).
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.structures import LocalFeatures
 
-# Residuals that are held at a time.
+# The number of residuals that are in memory at a time.
 _CHUNK = 2**22
 
 
 def match(query: LocalFeatures, index: LocalFeatures) -> PutativeMatches:
-  """All pairs of regions of one channel, those of most attention in both first; distances are 0.
+  """Returns all pairs of regions of one channel, those of most attention in both first; distances are 0.
 
   Args:
     query, index: N and M regions; descriptors [N, 1] and [M, 1] are their channels.
@@ -33,7 +34,7 @@ def match(query: LocalFeatures, index: LocalFeatures) -> PutativeMatches:
   return PutativeMatches(left[best_first], right[best_first], nothing, np.ones(len(left), bool))
 
 
-def agreeing(
+def consistent_matches(
   query: LocalFeatures,
   index: LocalFeatures,
   matches: PutativeMatches,
@@ -41,14 +42,20 @@ def agreeing(
   max_residual: float,
   max_scale: float,
   trials: int,
-) -> np.ndarray:
-  """bool [P]: the matches that agree with the shift and scale of that match with which most do.
+) -> npt.NDArray[np.bool_]:
+  """Returns the matches that are consistent with one of them, the one with which most are.
+
+  A match is consistent with another if the shift and scale of the other take its region near the right one.
 
   Args:
-    query, index, matches: as `match` took and made them.
+    query, index: the arguments of `match`.
+    matches: its result.
     max_residual: pixels of the query image within which a match agrees.
-    max_scale: pairs whose sizes differ by more tell nothing.
-    trials: so many pairs are tried, the first that tell something.
+    max_scale: the largest ratio of sizes of a match whose transform is tried.
+    trials: the number of matches whose transforms are tried, the first ones.
+
+  Returns:
+    bool [P].
   """
   target = query.locations[matches.query].astype(np.float64)
   source = index.locations[matches.index].astype(np.float64)
@@ -63,7 +70,7 @@ def agreeing(
     for axis in range(2):
       shifts = target[chosen, axis] - scales * source[chosen, axis]
       squares += (np.outer(scales, source[:, axis]) + shifts[:, None] - target[:, axis]) ** 2
-    agree = squares <= max_residual**2
+    agree: npt.NDArray[np.bool_] = squares <= max_residual**2
     counts = agree.sum(axis=1)
     first = counts.argmax()
     if counts[first] > best.sum():

@@ -1,26 +1,37 @@
-"""Spatial verification as the research code does it (docs/reference.md 4.7), for comparable numbers."""
+"""The reference rule of spatial verification, for comparable numbers.
+
+It is that of the tensorflow/models DELF code (docs/reference.md 4.7).
+"""
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 from skimage import measure, transform
 
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.verification import Verification
 
-# So many matches or fewer are not tried.
+# With so many matches or fewer, nothing is verified.
 _TOO_FEW = 3
 _MIN_SAMPLES = 3
 
+# scikit-image has no type for it.
+_ransac: Callable[..., Any] = measure.ransac
 
-def match(query: np.ndarray, index: np.ndarray, *, max_distance: float) -> PutativeMatches:
-  """The nearest neighbour of each feature of the query, through a k-d tree; several may share one.
+
+def match(
+  query: npt.NDArray[np.float32], index: npt.NDArray[np.float32], *, max_distance: float
+) -> PutativeMatches:
+  """Matches each feature of the query with its nearest neighbour, by a k-d tree; several may share one.
 
   Args:
     query: float32 [N, D].
     index: float32 [M, D].
-    max_distance: pairs must be nearer than this.
+    max_distance: the distance that pairs must be below.
 
   Returns:
     Pairs in the order of the query's features.
@@ -36,12 +47,17 @@ def match(query: np.ndarray, index: np.ndarray, *, max_distance: float) -> Putat
 
 
 def verify(
-  query: np.ndarray, index: np.ndarray, *, max_residual: float, trials: int, seed: int
+  query: npt.NDArray[np.floating],
+  index: npt.NDArray[np.floating],
+  *,
+  max_residual: float,
+  trials: int,
+  seed: int,
 ) -> Verification:
-  """The affine transform that scikit-image's RANSAC finds, and all matches within `max_residual` of it.
+  """Finds an affine transform by scikit-image's RANSAC, and all matches within `max_residual` of it.
 
   Args:
-    query, index: [P, 2], `(y, x)` of the matched features in pixels of their images.
+    query, index: float [P, 2], `(y, x)` of the matched features in pixels of their images.
     max_residual: pixels of the query image.
     trials: samples of three matches that are drawn.
     seed: of the samples.
@@ -49,9 +65,9 @@ def verify(
   if len(query) <= _TOO_FEW:
     return Verification.nothing()
   with warnings.catch_warnings():
-    # Samples on a line are none of our business here.
+    # scikit-image warns of samples on a line, which are only skipped.
     warnings.simplefilter('ignore')
-    model, agree = measure.ransac(
+    model, agree = _ransac(
       (index, query),
       transform.AffineTransform,
       min_samples=_MIN_SAMPLES,

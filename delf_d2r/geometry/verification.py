@@ -1,23 +1,32 @@
-"""Spatial verification: which putative matches agree on one transform between two images."""
+"""Spatial verification: finds the putative matches that agree on one transform between two images.
+
+`verify` searches for the transform among the credible matches (`_best` tries OpenCV's or pydegensac's
+searches), fits it again to its inliers (`polish`), and keeps the inliers where it is plausible, each pixel
+once (`inliers`). Fewer inliers than chance explains verify nothing (`least_inliers`).
+"""
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.errors import UserError
-from delf_d2r.geometry import refinement, transforms
-from delf_d2r.geometry.significance import least_inliers
-from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Model
+from delf_d2r.geometry import transforms
+from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Matrix, Model, Points
 
-# Probability of having met a sample without outliers before the search stops early.
+# The probability of having drawn a sample without outliers that ends the search early.
 _CONFIDENCE = 0.999
+# Rounds of fitting to the inliers; few pairs of images need more than five.
+_MAX_POLISHES = 10
 
 
 class Estimator(enum.Enum):
-  """Who searches for the transform among outliers."""
+  """The method that searches for the transform among outliers."""
 
   USAC = 'usac'  # OpenCV's USAC framework
   DEGENSAC = 'degensac'  # pydegensac's LO-RANSAC; it takes no seed, so two runs may differ
@@ -29,14 +38,14 @@ class Options:
 
   Attributes:
     model: the kind of transform.
-    estimator: who searches for it. DEGENSAC knows homographies only.
+    estimator: the method that searches for it. DEGENSAC estimates homographies only.
     max_residual: pixels of the query image within which a match agrees.
-    trials: the most samples that are drawn.
-    min_inliers: with fewer, nothing is verified.
-    max_false_alarms: nor with so few that more transforms than this are expected to have them by chance; see
-      significance.py.
-    limits: what no transform between two photos does.
-    seed: of the model's own samples.
+    trials: the largest number of samples that are drawn.
+    min_inliers: with fewer inliers, nothing is verified.
+    max_false_alarms: with so few inliers that more transforms than this are expected to have them by chance,
+      nothing is verified either; see `least_inliers`.
+    limits: what a transform between two photos cannot exceed.
+    seed: of the samples of the model.
   """
 
   model: Model = Model.AFFINE
@@ -59,37 +68,46 @@ class Verification:
     inliers: int64 [I], ascending, the matches that agree with it, each place of either image once.
   """
 
-  matrix: np.ndarray
-  inliers: np.ndarray
+  matrix: Matrix
+  inliers: npt.NDArray[np.int64]
 
   def __len__(self) -> int:
     return len(self.inliers)
 
   @classmethod
   def nothing(cls) -> 'Verification':
-    """No transform, no inliers."""
+    """Returns the outcome without a transform and without inliers."""
     return cls(np.zeros((3, 3)), np.zeros(0, np.int64))
 
 
+# From (x, y) of float64 [P, 2] in the index image and in the query to float64 [2, 3], [3, 3] or None.
+_Search = Callable[[Points, Points, Options], npt.NDArray[np.float64] | None]
+
+
 def verify(
-  query: np.ndarray, index: np.ndarray, options: Options, *, credible: np.ndarray | None = None
+  query: npt.NDArray[np.floating],
+  index: npt.NDArray[np.floating],
+  options: Options,
+  *,
+  credible: npt.NDArray[np.bool_] | None = None,
 ) -> Verification:
   """Searches for the transform that most credible matches agree with.
 
-  Samples of the model are drawn. Unless half of the matches agree then, samples of two matches are drawn too,
-  which make a similarity, are free of outliers sooner, and have the model fitted to what they find (Philbin
-  et al., CVPR 2007, section 3.2). What either finds is fitted anew to its inliers for as long as these grow
-  or come nearer (the local optimisation of Chum, Matas, Kittler, DAGM 2003).
+  Samples of the model are drawn. Unless half of the matches agree then, samples of two matches are drawn,
+  too, which determine a similarity and are more often free of outliers; the model is fitted to what they find
+  (Philbin et al., CVPR 2007, section 3.2). The result of either search is fitted again to its inliers for as
+  long as these grow in number or come nearer (the local optimisation of Chum, Matas, Kittler, DAGM 2003).
 
-  An inlier is a match within `max_residual`, whoever searched. Several matches between one pixel and another,
-  as of a keypoint with two orientations, count once.
+  An inlier is a match within `max_residual`, whichever search found the transform. Several matches between
+  one pixel and another, for example of a keypoint with two orientations, count once.
 
   Args:
-    query, index: [P, 2], `(y, x)` of the matched features in pixels of their images, nearest descriptors
-      first: they stay where several share a pixel. A match that is not finite agrees with nothing.
-    options: how.
-    credible: bool [P], the matches to search among, so many of which must agree; None: all. Others that agree
-      are inliers, too.
+    query, index: float [P, 2], `(y, x)` of the matched features in pixels of their images, nearest
+      descriptors first: of several matches that share a pixel, the first is kept. A match that is not finite
+      agrees with nothing.
+    options: how to verify.
+    credible: bool [P], the matches to search among, `min_inliers` of which must agree; None: all. Others that
+      agree are inliers, too.
 
   Raises:
     ValueError: the estimator does not know the model.
@@ -98,72 +116,179 @@ def verify(
   usable = np.isfinite(query).all(axis=1) & np.isfinite(index).all(axis=1)
   chosen = np.flatnonzero(usable if credible is None else usable & credible)
   places = _places(query, index, chosen)
-  needed = max(options.min_inliers, MINIMAL_PAIRS[options.model])
   needed = least_inliers(
     places[1],
     options.model,
-    needed,
+    max(options.min_inliers, MINIMAL_PAIRS[options.model]),
     max_residual=options.max_residual,
     max_false_alarms=options.max_false_alarms,
   )
-  matrix, inliers = _best(_searches(options), *places, options, needed)
-  if len(inliers) and len(chosen) < usable.sum():
-    is_one_plane = 2 * len(inliers) >= len(chosen)
+  matrix, found = _best(_searches(options), *places, options, needed)
+  if len(found) and len(chosen) < usable.sum():
+    is_one_plane = 2 * len(found) >= len(chosen)
     chosen = np.flatnonzero(usable)
     places = _places(query, index, chosen)
     agree = transforms.residuals(matrix, *places) <= options.max_residual
-    inliers = refinement.inliers(matrix, *places, agree, options.limits)
+    found = inliers(matrix, *places, agree, options.limits)
     if not is_one_plane:
-      # Of several planes another one may have more matches in all. Few pairs of images come so far.
-      other, more = _best(_searches(options)[:1], *places, options, len(inliers) + 1)
+      # Of several planes another one may have more matches in all. This happens to few pairs of images.
+      other, more = _best(_searches(options)[:1], *places, options, len(found) + 1)
       if len(more):
-        matrix, inliers = other, more
-  return Verification(matrix, chosen[inliers])
+        matrix, found = other, more
+  return Verification(matrix, chosen[found])
 
 
-def _places(query: np.ndarray, index: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """float64 [P, 2] each: source in the index image and target in the query of some of the matches."""
+def _places(
+  query: npt.NDArray[np.floating], index: npt.NDArray[np.floating], chosen: npt.NDArray[np.int64]
+) -> tuple[Points, Points]:
+  """Returns source in the index image and target in the query of some matches, float64 [P, 2] each."""
   return index[chosen].astype(np.float64), query[chosen].astype(np.float64)
 
 
 def _best(
-  searches: list[Callable], source: np.ndarray, target: np.ndarray, options: Options, needed: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """The transform [3, 3] of most inliers and these, int64 [I]; zeros and none with fewer than `needed`."""
+  searches: list[_Search], source: Points, target: Points, options: Options, needed: int
+) -> tuple[Matrix, npt.NDArray[np.int64]]:
+  """Returns the transform [3, 3] of most inliers and these, int64 [I]; zeros and none below `needed`."""
   best, most = np.zeros((3, 3)), np.zeros(0, np.int64)
   if len(source) < needed:
     return best, most
-  # OpenCV and pydegensac want (x, y).
+  # OpenCV and pydegensac take (x, y).
   turned = np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1])
   for search in searches:
     found = search(*turned, options)
     if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
       continue
-    matrix, agree = refinement.polish(_as_matrix(found), source, target, options.model, options.max_residual)
+    matrix, agree = polish(_as_matrix(found), source, target, options.model, options.max_residual)
     least = max(needed, len(most) + 1)
     if np.count_nonzero(agree) < least:
       continue
-    inliers = refinement.inliers(matrix, source, target, agree, options.limits)
-    if len(inliers) >= least and transforms.have_extent(source[inliers], target[inliers], options.limits):
-      best, most = matrix, inliers
+    kept = inliers(matrix, source, target, agree, options.limits)
+    if len(kept) >= least and transforms.have_extent(source[kept], target[kept], options.limits):
+      best, most = matrix, kept
     if 2 * len(most) >= len(source):
       break
   return best, most
 
 
-def _searches(options: Options) -> list[Callable]:
-  """The searches to try, each from (x, y) of index image and query to [2, 3], [3, 3] or None."""
+# The number of inliers that chance does not explain --------------------------------------------------
+
+
+def least_inliers(
+  target: Points, model: Model, least: int, *, max_residual: float, max_false_alarms: float
+) -> int:
+  """Returns the number of inliers from which on chance does not explain that matches agree.
+
+  If all P matches were wrong, each would lie within r of where a transform takes it with probability
+  p = pi r^2 / A. Of the transforms through s matches, at most (P - s) C(P, k) C(k, s) p^(k - s) would then be
+  expected to gather k inliers (Moisan, Stival, IJCV 2004, the number of false alarms, here for one r).
+
+  Args:
+    target: float64 [P, 2], places in the query image. A is the area of the rectangle around them.
+    model: the kind of transform; s matches determine one.
+    least: a lower bound of the result.
+    max_residual: r, pixels of the query image.
+    max_false_alarms: the largest number of transforms that may be expected.
+
+  Returns:
+    The number, P + 1 if even P inliers can be chance.
+  """
+  count, samples = len(target), MINIMAL_PAIRS[model]
+  if count < least:
+    return least
+  disc = math.pi * max_residual**2
+  chance = disc / max(np.ptp(target, axis=0).prod(), disc)
+  for number in range(least, count + 1):
+    alarms = max(count - samples, 1) * math.comb(count, number) * math.comb(number, samples)
+    if math.log(alarms) + (number - samples) * math.log(chance) <= math.log(max_false_alarms):
+      return number
+  return count + 1
+
+
+# From a transform to its inliers ---------------------------------------------------------------------
+
+
+def polish(
+  matrix: Matrix, source: Points, target: Points, model: Model, max_residual: float
+) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+  """Fits a transform to its own inliers for as long as that is better (Chum, Matas, Kittler, DAGM 2003).
+
+  Args:
+    matrix: float64 [3, 3], takes homogeneous `(y, x, 1)` of the index image to the query image.
+    source, target: float64 [P, 2], `(y, x)` in pixels of index image and query image.
+    model: the kind of transform.
+    max_residual: pixels of the query image within which a match agrees.
+
+  Returns:
+    The transform, float64 [3, 3], and bool [P], the matches that agree with it.
+  """
+  residuals = transforms.residuals(matrix, source, target)
+  agree = residuals <= max_residual
+  goodness = _goodness(residuals, agree, max_residual)
+  for _ in range(_MAX_POLISHES):
+    candidate = transforms.fit(model, source[agree], target[agree])
+    if candidate is None:
+      break
+    residuals = transforms.residuals(candidate, source, target)
+    nearer = residuals <= max_residual
+    previous, goodness = goodness, _goodness(residuals, nearer, max_residual)
+    if goodness <= previous:
+      break
+    matrix, agree = candidate, nearer
+  return matrix, agree
+
+
+def _goodness(
+  residuals: npt.NDArray[np.float64], agree: npt.NDArray[np.bool_], max_residual: float
+) -> tuple[int, float]:
+  """Returns a sort key: more inliers are better, then lower cost of MSAC (Torr, Zisserman, CVIU 2000)."""
+  limited = np.minimum(residuals, max_residual)
+  return int(np.count_nonzero(agree)), -float(limited @ limited)
+
+
+def inliers(
+  matrix: Matrix, source: Points, target: Points, agree: npt.NDArray[np.bool_], limits: Limits
+) -> npt.NDArray[np.int64]:
+  """Selects the matches that agree where the transform is plausible, the first of those that share a pixel.
+
+  Args:
+    matrix, source, target: those of `polish`.
+    agree: bool [P].
+    limits: what a transform between two photos cannot exceed.
+
+  Returns:
+    int64 [I], ascending.
+  """
+  found = np.flatnonzero(agree & transforms.plausible(matrix, source, limits))
+  for points in (source, target):
+    rows, columns = np.floor(points[found]).astype(np.int64).T
+    _, first = np.unique(rows * 2**31 + columns, return_index=True)
+    found = found[np.sort(first)]
+  return found
+
+
+# Searches among outliers -----------------------------------------------------------------------------
+
+
+def _searches(options: Options) -> list[_Search]:
+  """Returns the searches to try, in order."""
   if options.estimator is Estimator.DEGENSAC:
     if options.model is not Model.HOMOGRAPHY:
-      raise ValueError(f'pydegensac estimates homographies; expected HOMOGRAPHY, found {options.model.name}')
+      raise ValueError(
+        f'pydegensac estimates homographies; expected HOMOGRAPHY, found {options.model.name}; choose'
+        ' USAC for other models'
+      )
     return [_degensac]
-  own = {Model.SIMILARITY: [], Model.AFFINE: [_affine], Model.HOMOGRAPHY: [_homography]}
+  own: dict[Model, list[_Search]] = {
+    Model.SIMILARITY: [],
+    Model.AFFINE: [_affine],
+    Model.HOMOGRAPHY: [_homography],
+  }
   return [*own[options.model], _similarity]
 
 
-def _similarity(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  # USAC has no similarity. This RANSAC always starts from the same state of its own.
-  matrix, _ = cv2.estimateAffinePartial2D(
+def _similarity(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
+  # USAC estimates no similarity. This RANSAC always starts from the same state of its own.
+  found = cv2.estimateAffinePartial2D(
     source,
     target,
     method=cv2.RANSAC,
@@ -172,26 +297,41 @@ def _similarity(source: np.ndarray, target: np.ndarray, options: Options) -> np.
     confidence=_CONFIDENCE,
     refineIters=0,
   )
-  return matrix
+  return _matrix_of(found)
 
 
-def _affine(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  matrix, _ = cv2.estimateAffine2D(source, target, _usac(options))
-  return matrix
+def _affine(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
+  return _matrix_of(cv2.estimateAffine2D(source, target, _usac(options)))
 
 
-def _homography(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  matrix, _ = cv2.findHomography(source, target, _usac(options))
+def _homography(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
+  return _matrix_of(cv2.findHomography(source, target, _usac(options)))
+
+
+def _degensac(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
+  try:
+    import pydegensac
+  except ImportError:
+    raise UserError(
+      'estimator DEGENSAC needs the package pydegensac. Install it (pip install pydegensac) or choose USAC'
+    ) from None
+  residual, trials = options.max_residual, options.trials
+  return _matrix_of(pydegensac.findHomography(source, target, residual, _CONFIDENCE, trials))
+
+
+def _matrix_of(found: tuple[Any, Any]) -> npt.NDArray[np.float64] | None:
+  """Returns the matrix of a pair of matrix and mask; it may be None, which the types of OpenCV leave out."""
+  matrix: npt.NDArray[np.float64] | None = found[0]
   return matrix
 
 
 def _usac(options: Options) -> cv2.UsacParams:
   params = cv2.UsacParams()
-  # With the scores of MAGSAC++ it settles for the nearest half of the inliers where a plane is seen in strong
+  # With the scores of MAGSAC++ the nearest half of the inliers wins where a plane is seen in strong
   # perspective (129 of 180 between two views of HPatches).
   params.score = cv2.SCORE_METHOD_MSAC
   params.loMethod = cv2.LOCAL_OPTIM_INNER_AND_ITER_LO
-  # Nearest descriptors first (Chum, Matas, CVPR 2005).
+  # Samples of the nearest descriptors come first (Chum, Matas, CVPR 2005).
   params.sampler = cv2.SAMPLING_PROSAC
   params.threshold = options.max_residual
   params.maxIterations = options.trials
@@ -200,19 +340,9 @@ def _usac(options: Options) -> cv2.UsacParams:
   return params
 
 
-def _degensac(source: np.ndarray, target: np.ndarray, options: Options) -> np.ndarray | None:
-  try:
-    import pydegensac
-  except ImportError:
-    raise UserError(
-      'estimator DEGENSAC needs the package pydegensac. Install it (pip install pydegensac) or choose USAC'
-    ) from None
-  matrix, _ = pydegensac.findHomography(source, target, options.max_residual, _CONFIDENCE, options.trials)
-  return matrix
-
-
-def _as_matrix(found: np.ndarray) -> np.ndarray:
-  """[2, 3] or [3, 3] for (x, y, 1) as float64 [3, 3] for (y, x, 1)."""
+def _as_matrix(found: npt.NDArray[np.float64]) -> Matrix:
+  """Returns a transform [2, 3] or [3, 3] of (x, y, 1) as float64 [3, 3] of (y, x, 1)."""
   matrix = np.eye(3)
   matrix[: len(found)] = found
-  return matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
+  turned: Matrix = matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
+  return turned

@@ -47,7 +47,7 @@ class IndexFormatError(ValueError):
 # The manifest ----------------------------------------------------------------------------------------
 
 
-def read_manifest(directory: str) -> tuple[Manifest, int]:
+def read_manifest(directory: str | os.PathLike[str]) -> tuple[Manifest, int]:
   """Reads `index.json` and checks it against its own checksum.
 
   Returns:

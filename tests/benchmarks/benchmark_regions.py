@@ -90,7 +90,7 @@ def true_boxes(task: Task) -> dict[str, Boxes]:
   templates = [Boxes(boxes.coordinates[:1], boxes.scores[:1]) for boxes in known.values() if len(boxes)]
   generator = np.random.default_rng(0)
   return {
-    name: known.get(name) or box_geometry.scattered(templates[generator.integers(len(templates))], generator)
+    name: known.get(name) or box_geometry.random_placement(templates[generator.integers(len(templates))], generator)
     for name in names
   }
 

@@ -141,7 +141,7 @@ def test_select_drops_scores_that_are_no_numbers():
 def test_scattered_boxes_keep_their_sizes_and_reach_every_place():
   some = boxes([[0.1, 0.2, 0.35, 0.7], [0, 0, 1, 1], [0.5, 0.5, 0.6, 0.6]], [0.9, 0.5, 0.1])
   generator = np.random.default_rng(0)
-  found = np.stack([geometry.scattered(some, generator).coordinates for _ in range(2000)])
+  found = np.stack([geometry.random_placement(some, generator).coordinates for _ in range(2000)])
   assert found.dtype == np.float32
   sides = some.coordinates[:, 2:] - some.coordinates[:, :2]
   assert_allclose(found[..., 2:] - found[..., :2], np.broadcast_to(sides, (2000, 3, 2)), atol=1e-6)
@@ -153,14 +153,14 @@ def test_scattered_boxes_keep_their_sizes_and_reach_every_place():
 
 def test_scattered_boxes_come_from_the_generator_alone():
   some = boxes(SQUARES, [1, 0.9, 0.8, 0.7])
-  first, again, other = (geometry.scattered(some, np.random.default_rng(seed)) for seed in (1, 1, 2))
+  first, again, other = (geometry.random_placement(some, np.random.default_rng(seed)) for seed in (1, 1, 2))
   assert_array_equal(first.coordinates, again.coordinates)
   assert np.all(first.coordinates != other.coordinates)
   assert_array_equal(first.scores, some.scores)
 
 
 def test_scattering_nothing():
-  assert geometry.scattered(Boxes.empty(), np.random.default_rng(0)).coordinates.shape == (0, 4)
+  assert geometry.random_placement(Boxes.empty(), np.random.default_rng(0)).coordinates.shape == (0, 4)
 
 
 # Crops

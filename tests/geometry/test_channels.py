@@ -57,10 +57,10 @@ def test_all_pairs_of_a_channel_strongest_first():
   assert len(channels.match(nothing, index)) == len(channels.match(query, nothing)) == 0
 
 
-def agreeing(query, index, **options):
+def consistent(query, index, **options):
   matches = channels.match(query, index)
   options = {'max_residual': 6, 'max_scale': 10, 'trials': 10_000, **options}
-  return matches, channels.agreeing(query, index, matches, **options)
+  return matches, channels.consistent_matches(query, index, matches, **options)
 
 
 def slow(query, index, matches, max_residual):
@@ -78,10 +78,10 @@ def test_the_best_single_match_is_found(monkeypatch):
   query, index = scene()
   for residual, least in ((6, 15), (2, 5)):
     with monkeypatch.context() as context:
-      matches, found = agreeing(query, index, max_residual=residual)
+      matches, found = consistent(query, index, max_residual=residual)
       assert found.sum() == slow(query, index, matches, residual) > least
       context.setattr(channels, '_CHUNK', 300)
-      np.testing.assert_array_equal(agreeing(query, index, max_residual=residual)[1], found)
+      np.testing.assert_array_equal(consistent(query, index, max_residual=residual)[1], found)
 
 
 @pytest.mark.parametrize('chunk', [1, 1000])
@@ -89,13 +89,13 @@ def test_of_equally_good_matches_the_first_is_taken(monkeypatch, chunk):
   monkeypatch.setattr(channels, '_CHUNK', chunk)
   query = features([[0, 0], [90, 10]], [1, 1], [5, 6], [2, 1])
   index = features([[0, 0], [10, 90]], [1, 1], [5, 6], [2, 1])
-  assert agreeing(query, index)[1].tolist() == [True, False]
+  assert consistent(query, index)[1].tolist() == [True, False]
 
 
 def test_sizes_too_different_tell_nothing():
   query, index = scene()
-  assert not agreeing(query, index, max_scale=1.0001)[1].sum() > 3
-  assert not agreeing(features(np.zeros((0, 2)), [], []), index)[1].size
+  assert not consistent(query, index, max_scale=1.0001)[1].sum() > 3
+  assert not consistent(features(np.zeros((0, 2)), [], []), index)[1].size
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""Verification of matches with known inliers, and of matches that mean nothing."""
+"""Verification of matches with known inliers, and of matches without any; its steps one by one."""
 
 import concurrent.futures
+import math
 import sys
 
 import numpy as np
@@ -9,8 +10,16 @@ import pytest
 from delf_d2r import config as configs
 from delf_d2r.errors import UserError
 from delf_d2r.geometry import transforms
-from delf_d2r.geometry.transforms import Limits, Model
-from delf_d2r.geometry.verification import Estimator, Options, Verification, verify
+from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Model
+from delf_d2r.geometry.verification import (
+  Estimator,
+  Options,
+  Verification,
+  inliers,
+  least_inliers,
+  polish,
+  verify,
+)
 
 MODELS = list(Model)
 TRUE_MATRICES = {
@@ -275,3 +284,61 @@ def test_any_places_are_legal(model):
         found = verify(query, index, Options(model=model, min_inliers=3))
         assert np.isfinite(found.matrix).all()
         assert len(np.unique(found.inliers)) == len(found)
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_least_inliers_is_the_first_number_with_few_false_alarms(model):
+  target = np.array([[0, 0], [400, 500]] * 30, float)
+  found = least_inliers(target, model, 5, max_residual=10, max_false_alarms=0.1)
+  samples, chance = MINIMAL_PAIRS[model], np.pi * 10**2 / (400 * 500)
+
+  def alarms(k):
+    return (60 - samples) * math.comb(60, k) * math.comb(k, samples) * chance ** (k - samples)
+
+  assert alarms(found) <= 0.1 < alarms(found - 1)
+  assert least_inliers(target[:4], model, 5, max_residual=10, max_false_alarms=0.1) == 5
+  # All in one place: any transform has them.
+  for count in (30, 29):
+    in_one_place = target[::2][:count]
+    assert least_inliers(in_one_place, model, 5, max_residual=10, max_false_alarms=0.1) == count + 1
+
+
+def test_as_many_as_there_are_may_be_needed_and_enough():
+  target = np.array([[0, 0], [400, 500]] * 3, float)
+  # Of five, one transform has five inliers and each four of them are a sample: 5 p = 0.008.
+  for most, expected in ((0.01, 5), (0.005, 6)):
+    found = least_inliers(target[:5], Model.HOMOGRAPHY, 5, max_residual=10, max_false_alarms=most)
+    assert found == expected
+
+
+CORNERS = np.array([[0, 0], [0, 100], [100, 0], [100, 100]], float)
+SHIFTED = np.array([[1, 0, 0], [0, 1, 0.5], [0, 0, 1]])
+
+
+def test_a_fit_gathers_what_lies_exactly_at_the_residual():
+  source = np.concatenate([CORNERS, [[50, 0], [50, 100]]])
+  target = source + np.array([[0, 0]] * 4 + [[1, 0], [-1, 0]])
+  _, agree = polish(SHIFTED, source, target, Model.SIMILARITY, 1.0)
+  assert transforms.residuals(SHIFTED, source, target)[4:].min() > 1
+  assert agree.all()
+
+
+def test_a_transform_without_enough_matches_stays():
+  matrix, agree = polish(SHIFTED, CORNERS, CORNERS + np.array([20, 0]), Model.AFFINE, 1.0)
+  np.testing.assert_array_equal(matrix, SHIFTED)
+  assert not agree.any()
+
+
+def test_each_pixel_of_either_image_counts_once():
+  source = np.array([[1.2, -0.5], [2.5, -0.5], [1.7, -0.1], [1.2, 40.9], [7, 8], [1e6, 1e6]])
+  target = np.array([[1.2, -0.5], [2.5, -0.5], [9.5, 9.5], [1.5, 40.1], [1.9, 40.8], [1e6, 1e6]])
+  agree = np.ones(6, bool)
+  assert inliers(np.eye(3), source, target, agree, Limits()).tolist() == [0, 1, 3, 5]
+  agree[0] = False
+  assert inliers(np.eye(3), source, target, agree, Limits()).tolist() == [1, 2, 3, 5]
+
+
+def test_inliers_are_where_the_transform_is_plausible():
+  matrix = np.array([[1, 0, 0], [0, 1, 0], [-0.012, 0, 1]])
+  found = inliers(matrix, CORNERS, CORNERS, np.ones(4, bool), Limits())
+  assert found.tolist() == [0, 1]
