@@ -64,7 +64,7 @@ default-model: $(VENV)/installed-for-tests
 	  --notes="$$(cat configs/training/delf_default.notes)" --output=$(WORK)/model
 
 # Makes the detector that comes with the package anew, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
-# (tests/benchmarks/detection_material.py writes that of the development photos), BACKGROUNDS, folders of photos
+# (tests/benchmarks/development_boxes.py writes that of the development photos), BACKGROUNDS, folders of photos
 # without objects. Half an hour to an hour on 2 cores. Then put it in the place of delf_d2r/models/default_detector.
 default-detector: $(VENV)/installed-for-tests
 	test -f "$(BOXES)" && test -d "$(OBJECTS)" && test -n "$(BACKGROUNDS)"

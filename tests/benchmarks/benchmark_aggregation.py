@@ -1,8 +1,8 @@
-"""Aggregation against loops over words: `asmk` 0.1.1 for one image, the plain formula for its regions.
+"""Compares aggregation with loops over words: `asmk` 0.1.1 for one image, the plain formula for regions.
 
   python tests/benchmarks/benchmark_aggregation.py
 
-1,000 features a region, D = 128, K = 65,536, Zipf-like words; assignment is not timed.
+1,000 features for each region, D = 128, K = 65,536, Zipf-like words; assignment is not timed.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def check_against_asmk(asmk, image, centroids, kernel) -> None:
 
 
 def regions_by_loop(descriptors, words, offsets, centroids):
-  """R-ASMK* as the formula stands: for each region, for each word."""
+  """Computes R-ASMK* by its formula, in loops over regions and words."""
   pooled = {}
   for start, end in itertools.pairwise(offsets):
     own, own_words = descriptors[start:end], words[start:end, 0]

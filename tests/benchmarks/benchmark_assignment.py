@@ -1,8 +1,8 @@
-"""Assignment of 1,000 RootSIFT descriptors to 65,536 words: exact, approximate, faiss flat and HNSW.
+"""Times the assignment of 1,000 RootSIFT descriptors to 65,536 words: exact, approximate, faiss (flat, HNSW).
 
   python tests/benchmarks/benchmark_assignment.py --photos=DIR
 
-Descriptors and codebook (a few iterations) are made from the photos; queries are held out.
+Descriptors and codebook (a few iterations) are computed from the photos; queries are held out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Codebook training: Lloyd by faiss against Lloyd with approximate assignment, on RootSIFT descriptors.
+"""Compares codebook training by faiss (Lloyd) with Lloyd and approximate assignment, on RootSIFT descriptors.
 
   python tests/benchmarks/benchmark_codebook.py --words=4096
   python tests/benchmarks/benchmark_codebook.py --words=65536 --training=6553600 --only_approximate

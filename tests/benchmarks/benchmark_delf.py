@@ -1,11 +1,11 @@
-"""Extraction of DELF: photos of 1024 pixels with four boxes, against the research code's way of doing it.
+"""Compares extraction of DELF (1024 pixels, four boxes) with that of the tensorflow/models DELF code.
 
   python tests/benchmarks/benchmark_delf.py [--rounds=5]
 
-The research code's way (docs/reference.md 3.2, 4.2): one call for the image and for each crop, 7 scales, and
-the network as it was trained. All rows have the same network and weights, so crops must give equal features;
-the last column tells how far they are. CPU seconds are those of all threads: the measure that other work on
-the machine disturbs least.
+That code (docs/reference.md 3.2, 4.2) has one call for the image and one for each crop, 7 scales, and the
+network as it was trained. All rows have the same network and weights, so crops must give equal features; the
+last column is their greatest difference. CPU seconds are the sum over all threads, which other work on the
+machine affects least.
 """
 
 import argparse
@@ -38,7 +38,7 @@ BOXES = Boxes.from_coordinates(
   [[0.1, 0.1, 0.9, 0.9], [0.2, 0.3, 0.8, 0.8], [0.0, 0.0, 0.6, 0.5], [0.6, 0.4, 1.0, 0.8]]
 )
 Config = extraction_pb2.ExtractionConfig
-RESEARCH = "the research code's way"
+REFERENCE = 'as in tensorflow/models'
 
 
 def alternate(functions: dict, *, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -125,7 +125,7 @@ def main(flags) -> None:
   with tempfile.TemporaryDirectory() as folder:
     path = str(export.save(export.LocalFeatureModule(model), config, pathlib.Path(folder, 'model'), card={}))
     extractors = {
-      RESEARCH: research_way(model, options(path)),
+      REFERENCE: research_way(model, options(path)),
       'crops': region_extractor.build(options(path)),
       'shared feature map': region_extractor.build(options(path, Config.SHARED_FEATURE_MAP)),
     }
@@ -138,8 +138,8 @@ def main(flags) -> None:
     )
     found = {name: extractor.extract('x', photos[0], BOXES) for name, extractor in extractors.items()}
     rows = [
-      (name, wall[name], wall[RESEARCH] / wall[name], cpu[name], cpu[RESEARCH] / cpu[name],
-       '' if name == 'shared feature map' else difference(found[name].features, found[RESEARCH].features))
+      (name, wall[name], wall[REFERENCE] / wall[name], cpu[name], cpu[REFERENCE] / cpu[name],
+       '' if name == 'shared feature map' else difference(found[name].features, found[REFERENCE].features))
       for name in extractors
     ]  # fmt: skip
     if flags.workers > 1:
@@ -148,7 +148,7 @@ def main(flags) -> None:
         ('shared feature map', Config.SHARED_FEATURE_MAP),
       ):
         each = processes_seconds(options(path, region_features), photos, workers=flags.workers)
-        rows.append((f'{name}, {flags.workers} processes', each, wall[RESEARCH] / each, '', '', ''))
+        rows.append((f'{name}, {flags.workers} processes', each, wall[REFERENCE] / each, '', '', ''))
   print_table(('one photo and 4 boxes', 's', 'times faster', 'CPU s', 'times less', 'features'), rows)
 
 

@@ -1,12 +1,13 @@
-"""The default descriptor against RootSIFT, DELF alone and a global descriptor: one table, one run.
+"""Compares the default features with RootSIFT, DELF alone and a global descriptor, in one table.
 
   python tests/benchmarks/benchmark_descriptors.py --output=/tmp/descriptors [--workers=1]
 
-Columns: mean average precision in per cent on the data sets of development_sets.py, those of DVD covers with
-200 facades as distractors, and on the mini benchmark of `d2r demo` (easy / medium / hard); bytes of the index
-of landmarks and seconds of CPU for each photo. Codebooks are trained on 300 other facades. The last row adds
-the global descriptor's scores, times 0.5, to those of the default, both as z-scores over a query's index
-images. Every photo is extracted once for each row; a run that was stopped goes on where it was.
+Columns: mean average precision in per cent on the data sets of development_sets.py (those of DVD covers with
+  200
+facades as distractors) and on the mini benchmark of `d2r demo` (easy / medium / hard); bytes of the index of
+landmarks and seconds of CPU for each photo. Codebooks are trained on 300 other facades. The last row adds the
+scores of the global descriptor, times 0.5, to those of the default, both as z-scores over the index images of
+a query. Every photo is extracted once for each row; an interrupted run resumes.
 """
 
 import argparse

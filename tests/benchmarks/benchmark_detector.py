@@ -1,10 +1,11 @@
-"""Landmark detectors against the uniform grid: average precision and recall, landmark by landmark.
+"""Compares landmark detectors with the uniform grid: average precision and recall for each landmark.
 
   python tests/benchmarks/benchmark_detector.py --records='towers/train/detection-*' --model=detector_model
 
-Records are those of make_detection_records. A detector must be judged on landmarks that it was not trained
-on: give several pairs of --records and --model, in the same order, for cross-validation. The grid's boxes
-are, in this order, the whole photo, 2 x 2 and 3 x 3: its recall at 5 is that of the whole and its quarters.
+Records are those of make_detection_records. A detector must be evaluated on landmarks that it was not trained
+on: give several pairs of --records and --model, in the same order, for cross-validation. The boxes of the
+grid are, in this order, the whole photo, 2 x 2 and 3 x 3: its recall at 5 is that of the whole photo and its
+quarters.
 """
 
 import argparse

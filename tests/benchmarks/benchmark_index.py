@@ -1,9 +1,9 @@
-"""The inverted index against the PyPI package `asmk` 0.1.1: one table, with ratios.
+"""Compares the inverted index with the PyPI package `asmk` 0.1.1, in one table with ratios.
 
   python tests/benchmarks/benchmark_index.py --images=50000
 
-Both search the same postings in the same process, in alternating rounds; times are medians. `asmk` gets
-its inverted file ready-made, since its own `add` would take minutes; `add` is timed on fewer images.
+Both search the same postings in the same process, in alternating rounds; times are medians. The inverted file
+of `asmk` is filled directly, because its `add` would take minutes; `add` is timed on fewer images.
 """
 
 import argparse
@@ -24,11 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 from asmk.inverted_file import IVF  # noqa: E402
 from asmk.kernel import ASMKKernel  # noqa: E402
-from benchmarks.synthetic import DescriptorGenerator  # noqa: E402
 
 from delf_d2r.index import InvertedIndex  # noqa: E402
 from delf_d2r.kernels.aggregation import Kernel  # noqa: E402
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit  # noqa: E402
+from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator  # noqa: E402
 
 NUM_WORDS = 65536
 DIMENSIONS = 128

@@ -1,11 +1,11 @@
-"""Peak memory of extraction and aggregation as photos become many, and whether a killed run ends the same.
+"""Measures the peak memory of extraction and aggregation for many photos, and resumes a killed run.
 
   python tests/benchmarks/benchmark_memory.py --counts 10000 100000
 
-Photos are links to one tiny picture, and features are few and short, so that what grows with the number of
-photos is all that can be seen. Every stage runs in a process of its own, which reports its own peak of
-resident memory and that of its largest worker. The run of the most photos is done once more, killed by
-SIGKILL at a random moment and resumed: `same` says whether all its shards are those of the undisturbed run.
+Photos are links to one tiny picture, and features are few and short, so that only the memory that grows with
+the number of photos is visible. Every stage runs in its own process, which reports its peak of resident
+memory and that of its largest worker. The run with the most photos is repeated, killed by SIGKILL at a random
+moment and resumed: `same` tells whether all its shards are equal to those of the first run.
 """
 
 import argparse

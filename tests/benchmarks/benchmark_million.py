@@ -1,12 +1,14 @@
-"""A million images on one machine: build, opening, search and memory as an index grows; one table.
+"""Measures an index of a million images on one machine: build, opening, search and memory as it grows.
 
   nice -n 10 python tests/benchmarks/benchmark_million.py --work=/tmp/million
 
-Made descriptors (synthetic.py) of about 600 words, D = 128, K = 65,536, ASMK*. One index grows through all
-sizes, segment by segment; each segment is saved and accounted for, so that a run that was stopped goes on
-after the last one. A size is measured in processes of their own, which therefore start with no memory: one
-opens the index and asks it while no page of it is in memory, the next reads it in a row first (`warm`).
-`<work>/results.json` holds every number. The index of a million images takes 11 GB.
+Descriptors are synthetic (delf_d2r/planning/synthetic_descriptors.py), with about 600 words, D = 128, K =
+65,536, ASMK*. One index grows through all sizes, segment by segment; each segment is saved and recorded, so
+that an interrupted run resumes after the last one. Each size is measured in new processes: one opens and
+queries the
+  index
+while no page of it is in memory, the next reads it sequentially first (`warm`). `<work>/results.json` holds
+all numbers. The index of a million images takes 11 GB.
 """
 
 import argparse
@@ -25,12 +27,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 import numpy as np  # noqa: E402
 from benchmarks import growth_picture  # noqa: E402
 from benchmarks.measuring import print_table  # noqa: E402
-from benchmarks.synthetic import DescriptorGenerator  # noqa: E402
 
 from delf_d2r.data import files  # noqa: E402
 from delf_d2r.index import InvertedIndex  # noqa: E402
 from delf_d2r.index.segments import SEGMENT_ENTRIES  # noqa: E402
 from delf_d2r.kernels.aggregation import Kernel  # noqa: E402
+from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator  # noqa: E402
 
 OPTIONS = {'num_words': 65536, 'kernel': Kernel.ASMK_STAR, 'dimensions': 128}
 QUERY_SEED = 1_000_000
@@ -101,7 +103,7 @@ def build(work: pathlib.Path, results: dict, size: int) -> None:
 
 
 def evict(directory: pathlib.Path) -> None:
-  """Has the system forget the files' pages; they are on the disk, and no process maps them."""
+  """Drops the pages of files from the page cache; the files are synced, and no process maps them."""
   for path in directory.iterdir():
     handle = os.open(path, os.O_RDONLY)
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,9 +1,9 @@
-"""The whole query: 1,000 local features to the top 100 of an index, part by part.
+"""Times the parts of a query: from 1,000 local features to the top 100 of an index.
 
   python tests/benchmarks/benchmark_query.py --images=50000
 
-The codebook is made of RootSIFT descriptors themselves, taken from the photos of the miniature benchmark with
-noise, since what it costs does not depend on how it was trained; the index is that of synthetic.py.
+The visual words are noisy RootSIFT descriptors of the photos of the miniature benchmark, because the cost
+does not depend on their training. The index consists of synthetic descriptors.
 """
 
 import argparse
@@ -16,14 +16,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.synthetic import DescriptorGenerator
-
 from delf_d2r.data.scenes import mini_benchmark_photos as photos
 from delf_d2r.extractors.root_sift import RootSift
 from delf_d2r.index import InvertedIndex
 from delf_d2r.kernels.aggregation import Kernel, aggregate
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
 from delf_d2r.kernels.assignment import ExactAssigner
+from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
 from delf_d2r.protos.extraction_pb2 import RootSiftConfig
 
 NUM_WORDS = 65536

@@ -1,10 +1,10 @@
-"""Three ways to the features of boxes: extracted anew, the photo's own inside, or out of its feature maps.
+"""Compares three kinds of features of boxes: of the crop, inside the box, and from shared feature maps.
 
   python tests/benchmarks/benchmark_region_features.py --output=/tmp/regions [--tasks clutter landmarks]
 
 DELF alone, R-ASMK*; mean average precision in per cent with a uniform grid of 2 x 2 boxes and, for clutter,
-with the true boxes; seconds of CPU for a photo with the four boxes of the grid. Output may be that of
-benchmark_descriptors.py, whose codebook and query features are then used again.
+with the true boxes; seconds of CPU for a photo with the four boxes of the grid. With the output of
+benchmark_descriptors.py, its codebook and query features are reused.
 """
 
 import argparse

@@ -1,15 +1,20 @@
-"""What boxes give, beside the controls: the paper's ablation on cluttered scenes, with confidence intervals.
+"""Compares boxes with controls: the ablation of the paper on cluttered scenes, with confidence intervals.
 
   python tests/benchmarks/benchmark_regions.py --detector=MODEL [--detector=MODEL] --output=DIR
   python tests/benchmarks/benchmark_regions.py --dataset=mini --detector=MODEL --output=DIR
 
-Rows: no boxes, a uniform grid, the detected boxes, as many of their sizes at random places, regional search
-over the detected boxes, and the true boxes. Distractors have no true box: they take a box of a scene's size
-at a random place, so that every image has a box in that row. Differences are paired, query by query, with a
-95 % bootstrap interval.
+Rows: no boxes, a uniform grid, the detected boxes, boxes of their number and sizes at random positions,
+  regional
+search with the detected boxes, and the true boxes. Distractors have no true box: they get a box of the size
+  of one
+of a scene at a random position, so that every image has a box in that row. Differences are paired by query,
+with a 95 % bootstrap interval.
 
-clutter is that of development_sets.py. A detector must not have been trained on the covers it is shown: of
-two detectors, the first sees the scenes of covers 1 to 30 and every other distractor, the second the others.
+The data set `clutter` is that of development_sets.py. A detector must not have been trained on the covers of
+its scenes: the first of two detectors gets the scenes of covers 1 to 30 and every second distractor, the
+second
+  one the
+others.
 """
 
 import argparse
@@ -90,7 +95,8 @@ def true_boxes(task: Task) -> dict[str, Boxes]:
   templates = [Boxes(boxes.coordinates[:1], boxes.scores[:1]) for boxes in known.values() if len(boxes)]
   generator = np.random.default_rng(0)
   return {
-    name: known.get(name) or box_geometry.random_placement(templates[generator.integers(len(templates))], generator)
+    name: known.get(name)
+    or box_geometry.random_placement(templates[generator.integers(len(templates))], generator)
     for name in names
   }
 

@@ -1,8 +1,8 @@
-"""Latency of `d2r serve` under clients that all ask at once, over loopback.
+"""Measures the latency of `d2r serve` with concurrent clients over the loopback interface.
 
   python tests/benchmarks/benchmark_serving.py --clients=16 --requests=160
 
-The index is that of the miniature benchmark, RootSIFT and R-ASMK* with uniform boxes, made on the spot unless
+The index is that of the miniature benchmark, RootSIFT and R-ASMK* with uniform boxes, built first unless
 --index names one. Every request uploads one of the query photos; server and clients share the machine.
 """
 
@@ -89,7 +89,7 @@ def main(flags) -> None:
 
 if __name__ == '__main__':
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--index', type=pathlib.Path, help='an index there is already')
+  parser.add_argument('--index', type=pathlib.Path, help='an existing index')
   parser.add_argument('--clients', type=int, default=16)
   parser.add_argument('--requests', type=int, default=160)
   main(parser.parse_args())

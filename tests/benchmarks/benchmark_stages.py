@@ -1,10 +1,9 @@
-"""What every stage of a run takes: CPU, wall time and the most memory of all its processes together.
+"""Measures every stage of a run: CPU time, wall time and peak memory of all its processes together.
 
   python tests/benchmarks/benchmark_stages.py --work=/tmp/stages
 
-Runs the stages on the miniature benchmark (real photos, 12 queries), each in a process of its own. Memory is
-what the processes hold for themselves; mapped files are left out. How it grows with the photos:
-benchmark_memory.py.
+Runs the stages on the miniature benchmark (real photos, 12 queries), each in its own process. Memory is
+private memory, without mapped files. benchmark_memory.py measures how it grows with the number of photos.
 """
 
 import argparse

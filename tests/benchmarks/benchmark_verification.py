@@ -1,13 +1,14 @@
-"""Spatial verification of one pair of images against the research code's way: k-d tree and scikit-image.
+"""Compares spatial verification with that of the tensorflow/models DELF code: k-d tree and scikit-image.
 
   python tests/benchmarks/benchmark_verification.py
 
-Both get the same features, RootSIFT of real photos: some are the same points in both images, moved by an
-affine transform, their descriptors disturbed. Then the transform alone, from the same matches. Medians of
-alternating runs on one thread, in time of the processor, which other work on the machine does not add to.
-`product` is the matrix product of all descriptors alone, which bounds exact matching. At last the head of a
-ranking, of which 4 % show the query's object, as the stage rerank_results verifies it, a thread for each
-core, in wall time for each pair; the research code has one thread.
+Both get the same features, RootSIFT of real photos: some points are in both images, moved by an affine
+  transform and
+with noise added to their descriptors. Then only the estimation is compared, on the same matches. Numbers are
+medians of alternating runs on one thread, in CPU time, which other work on the machine does not increase.
+`product` is the matrix product of all descriptors, a lower bound for exact matching. The last rows verify the
+top of a ranking, where 4 % of the images show the object of the query, like the stage rerank_results, with a
+thread for each core, in wall time for each pair; the tensorflow/models DELF code has one thread.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def head_seconds(verifier: Verifier, pairs) -> float:
 
 
 def compare(what: str, functions: dict, inliers: int, rounds: int) -> tuple:
-  """A row: the times of the research code's way and ours, and what they find."""
+  """Returns a row: the times of the tensorflow/models DELF code and of this library, and their inliers."""
   with threadpool_limits(1, user_api='blas'):
     found = [correct(*function(), inliers) for function in functions.values()]
     times = alternate(functions, rounds=rounds, clock=time.thread_time)

@@ -1,4 +1,4 @@
-"""Runs experiments on the development photos beside the checkout and prints one table.
+"""Runs experiments on the development photos, which are beside the checkout, and prints one table.
 
   python tests/benchmarks/development_photos.py --dataset=landmarks --output=/tmp/landmarks
 

@@ -1,13 +1,14 @@
-"""The development photos as data sets: what is searched, who asks, what is right.
+"""The development photos as data sets: index images, queries and ground truth.
 
-The photos lie beside the checkout and are no part of it. `link_photos` makes one folder of links to them and
-of composed scenes, so that every data set is a choice of names in that folder.
+The photos are beside the checkout and not part of it. `link_photos` makes a folder of links to them and of
+composed scenes, so that every data set is a selection of names in that folder.
 
 landmarks: the `dev` photos; each is a query, leave-one-out, all photos of its landmark are positives.
-dvd_covers: the reference photos are queries, the photos of four phones the index.
-dvd_photos: the phones' photos are queries, the reference photos the index.
-clutter: the reference photos are queries, the index holds a scene for each: a phone's photo pasted, warped,
-on 20 to 30 % of a facade; and 200 other facades.
+dvd_covers: the reference photos are queries, the photos of four phones are the index.
+dvd_photos: the photos of the phones are queries, the reference photos are the index.
+clutter: the reference photos are queries, the index has a scene for each of them, a photo of a phone that is
+  warped
+and pasted on 20 to 30 % of a facade, and 200 other facades.
 """
 
 import csv
@@ -26,7 +27,7 @@ PHONES = ('Canon', 'Droid', 'E63', 'Palm')
 REFERENCES = tuple(f'Reference/{number:03d}.jpg' for number in range(1, 61))
 PHOTOS = tuple(f'{phone}/{number:03d}.jpg' for phone in PHONES for number in range(1, 61))
 SCENES = tuple(f'scenes/{number:03d}.jpg' for number in range(1, 61))
-# Composed anew for another seed.
+# Another seed composes other scenes.
 _SEED = 0
 _AREA = (0.2, 0.3)
 _TILT, _PERSPECTIVE = 10.0, 0.06

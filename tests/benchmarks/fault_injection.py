@@ -1,11 +1,11 @@
-r"""Kills run_experiment at random moments: nothing wrong may stand then, and a rerun must end undisturbed.
+r"""Kills run_experiment at random moments and checks the files that it leaves and the result of a rerun.
 
   .venv/bin/python tests/benchmarks/fault_injection.py --kills=50 --seed=1
 
-On a few made-up photos, RootSIFT, with verification and expansion. A run is killed up to --series times
-before it may come to its end; about half the kills hit the first process alone, the others all its processes.
-The first kill comes while features are extracted, and one of their shards then loses its last byte. The last
-run must leave the bytes of an undisturbed one, but for paths and seconds.
+The run uses a few synthetic photos, RootSIFT, verification and expansion. It is killed up to --series times
+before it may finish; about half of the kills hit the first process only, the others all processes. The first
+kill happens during extraction, and then one of the shards is truncated by a byte. The last run must leave the
+bytes of a run without faults, except for paths and seconds.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-r"""Gives readers damaged and made-up files: each must be refused by a clear error or read to a sound result.
+r"""Gives damaged and generated files to readers, which must refuse them clearly or return valid results.
 
   .venv/bin/python tests/benchmarks/fuzz_readers.py --inputs=3000 --seed=1
   .venv/bin/python tests/benchmarks/fuzz_readers.py --reader='ground truth .mat' --inputs=100000
 
-Each reader runs in a process of its own, whose address space is limited. Prints a table of readers with how
-many inputs were refused and read, and of each kind of failure the smallest input and the traceback.
+Each reader runs in its own process with a limited address space. Prints a table of the readers with the
+numbers of inputs that were refused and read, and the smallest input and the traceback of each kind of
+failure.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The picture of benchmark_million.py: four panels, images against what they take, both logarithmic."""
+"""Draws the figure of benchmark_million.py: four panels of costs against images, on logarithmic axes."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _STYLE = (
 
 
 def draw(panels: Sequence[tuple[str, dict[str, list[tuple[int, float]]]]]) -> str:
-  """An SVG of panels (title, points (images, value) by label), two in a row; at most two lines a panel."""
+  """Draws an SVG of panels (title, points (images, value) by label), two in a row, at most two lines each."""
   rows = -(-len(panels) // 2)
   body = [
     tag('g', _panel(title, lines), transform=f'translate({number % 2 * _WIDTH} {number // 2 * _HEIGHT})')

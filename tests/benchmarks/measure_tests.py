@@ -1,12 +1,12 @@
-"""What the tests cost and reach: seconds of files, tests and documented commands, coverage of each module.
+"""Measures the tests: seconds of files, tests and documented commands, and coverage of each module.
 
   .venv/bin/pip install pytest-cov
   .venv/bin/python tests/benchmarks/measure_tests.py [--output=FOLDER] [PYTEST_ARGUMENTS ...]
 
-Runs all tests once, with branches counted, and prints four tables in Markdown; results.xml and coverage.json
-stay in FOLDER. Processes that tests start, such as binaries, are counted unless they are killed. Compiled
-functions are seen only where a test runs them as plain Python: coverage is a lower bound. On a busy machine
-seconds are an upper one.
+Runs all tests once with branch coverage and prints four tables in Markdown; results.xml and coverage.json
+stay in FOLDER. Processes started by tests, such as commands, are counted unless they are killed. Compiled
+functions are counted only if a test runs them as plain Python, so coverage is a lower bound. On a busy
+machine, seconds are an upper bound.
 """
 
 import argparse

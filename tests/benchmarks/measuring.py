@@ -1,4 +1,4 @@
-"""What the kernel benchmarks share: alternating timings, tables, local descriptors of real photos."""
+"""Shared by the benchmarks of kernels: alternating timings, tables, local descriptors of real photos."""
 
 import pathlib
 import random
@@ -19,7 +19,7 @@ def seconds(function, clock=time.perf_counter) -> float:
 
 
 def alternate(functions: dict, *, rounds: int, clock=time.perf_counter) -> dict[str, float]:
-  """Median seconds of each function, called in turn after one round of warming up."""
+  """Returns the median seconds of each function; they are called in turn, after one round of warming up."""
   times = {name: [] for name in functions}
   for round_number in range(rounds + 1):
     for name, function in functions.items():

@@ -127,7 +127,7 @@ def test_names_that_hloc_cannot_tell_apart(tmp_path):
   with pytest.raises(UserError, match=r"'a b\.jpg': hloc does not support spaces"):
     hloc_files.format_pairs([('q', 'a b.jpg')])
   pairs = [('q', 'db/a.jpg', np.array([0])), ('q', 'db-a.jpg', np.array([0]))]
-  with pytest.raises(UserError, match=r'q and db-a\.jpg: another pair is q/db-a\.jpg'):
+  with pytest.raises(UserError, match=r'q and db-a\.jpg: another pair is named q/db-a\.jpg'):
     hloc_files.write_matches(tmp_path / 'm.h5', pairs)
 
 

@@ -45,7 +45,7 @@ def test_benchmark_of_a_million_goes_on_where_it_was(tmp_path, capsys):
 
 @pytest.mark.parametrize('kernel', [Kernel.ASMK_STAR, Kernel.ASMK])
 def test_synthetic_descriptors(kernel):
-  from benchmarks.synthetic import DescriptorGenerator
+  from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
 
   options = {'num_words': 5000, 'dimensions': 100, 'kernel': kernel, 'words_per_image': 600}
   drawn = DescriptorGenerator(**options, seed=3).draw_many(50)

@@ -115,7 +115,7 @@ class FaultInjector:
     return False
 
   def check_nothing_wrong_is_served(self, out: pathlib.Path) -> None:
-    """Checks that finished artefacts are valid and that an index that opens answers as in the reference run."""
+    """Checks that finished artefacts are valid and that an index that opens answers like the reference."""
     if out.exists() and any(out.iterdir()):
       findings = inspect.diagnose(out).findings
       errors = [f for f in findings if f.severity is Severity.ERROR and 'no artefact' not in f.problem]

@@ -1,12 +1,12 @@
-"""The development photos (../shared/data) as material for make_detection_scenes: one CSV file of boxes.
+"""Writes the boxes of the development photos (../shared/data) for make_detection_scenes as one CSV file.
 
-  python tests/benchmarks/detection_material.py --parts=towers,whole,covers --output=boxes.csv
+  python tests/benchmarks/development_boxes.py --parts=towers,whole,covers --output=boxes.csv
   d2r make_detection_scenes --objects=../shared/data --boxes=boxes.csv \
     --backgrounds=../shared/data/facades --backgrounds=../shared/data/indoor_floors --output=out/scenes
 
-Parts: the towers with the boxes drawn by hand; whole photos of other landmarks that fill them; covers, cut
-out of their white margins; facades, whole (not to be backgrounds then). The group is the landmark, `facade`,
-or the cover's number.
+Parts: towers, with boxes drawn by hand; whole photos of landmarks that fill them; covers, without their white
+margins; whole facades (which must not be backgrounds then). The group is the landmark, `facade`, or the
+number of the cover.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from delf_d2r.data.photos.images import load_image
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
-# Landmarks whose photos they fill, and which no hand has boxed.
+# Landmarks that fill their photos and have no boxes drawn by hand.
 WHOLE = ('chichen_itza', 'lund_door', 'piazza_san_marco', 'reichstag', 'roman_colosseum', 'sceaux_castle')
 _WHITE = 245
 
