@@ -61,7 +61,7 @@ def options(model_path: str, region_features=Config.CROP) -> Config:
   return configs.resolve(config)
 
 
-def research_way(model: network.Delf, config: Config) -> RegionExtractor:
+def reference_extraction(model: network.Delf, config: Config) -> RegionExtractor:
   """One call after the other of a network that is not prepared for inference."""
   import tensorflow as tf
 
@@ -125,7 +125,7 @@ def main(flags) -> None:
   with tempfile.TemporaryDirectory() as folder:
     path = str(export.save(export.LocalFeatureModule(model), config, pathlib.Path(folder, 'model'), card={}))
     extractors = {
-      REFERENCE: research_way(model, options(path)),
+      REFERENCE: reference_extraction(model, options(path)),
       'crops': region_extractor.build(options(path)),
       'shared feature map': region_extractor.build(options(path, Config.SHARED_FEATURE_MAP)),
     }

@@ -96,8 +96,8 @@ def compare(what: str, functions: dict, inliers: int, rounds: int) -> tuple:
   with threadpool_limits(1, user_api='blas'):
     found = [correct(*function(), inliers) for function in functions.values()]
     times = alternate(functions, rounds=rounds, clock=time.thread_time)
-  research, here = times.values()
-  return [what, 1e3 * research, 1e3 * here, research / here, *found]
+  reference, here = times.values()
+  return [what, 1e3 * reference, 1e3 * here, reference / here, *found]
 
 
 def main(flags) -> None:
@@ -105,7 +105,7 @@ def main(flags) -> None:
   descriptors = root_sift(flags.photos, count=2 * max(SIZES)[0], seed=flags.seed)
   compat = configs.load_or_default(None, ['verification'], overrides=['verification { compat: true }'])
   verifiers = {
-    'research': Verifier(compat.verification),
+    'reference': Verifier(compat.verification),
     'here': Verifier(configs.default('verification').verification),
   }
   rows = []
@@ -119,19 +119,19 @@ def main(flags) -> None:
     matches = PutativeMatches(numbers, numbers, np.zeros(len(numbers), np.float32), numbers >= 0)
     query, index = make_places(rng, len(numbers), inliers)
     functions = {
-      'research': lambda: (matches, legacy_rule.verify(query, index, max_residual=10, trials=1000, seed=0)),  # noqa: B023
+      'reference': lambda: (matches, legacy_rule.verify(query, index, max_residual=10, trials=1000, seed=0)),  # noqa: B023
       'here': lambda: (matches, verification.verify(query, index, verification.Options())),  # noqa: B023
     }
     row = compare(f'geometry, {inliers} of {len(numbers)} matches right', functions, inliers, flags.rounds)
     rows.append([*row, ''])
   print_table(
-    ('pair', 'research, ms', 'here, ms', 'ratio', 'inliers, research', 'inliers, here', 'product, ms'), rows
+    ('pair', 'reference, ms', 'here, ms', 'ratio', 'inliers, reference', 'inliers, here', 'product, ms'), rows
   )
   pairs = [make_pair(rng, descriptors, features=1000, inliers=400 * (n < 4)) for n in range(HEAD)]
-  few = seconds(lambda: [verifiers['research'](*pair) for pair in pairs[: HEAD // 5]]) / (HEAD // 5)
+  few = seconds(lambda: [verifiers['reference'](*pair) for pair in pairs[: HEAD // 5]]) / (HEAD // 5)
   here = statistics.median(head_seconds(verifiers['here'], pairs) for _ in range(flags.rounds))
   print(
-    f'a head of {HEAD}: research {1e3 * few:.0f} ms a pair, here {1e3 * here:.2f} ms, {few / here:.0f} times'
+    f'a head of {HEAD}: reference {1e3 * few:.0f} ms a pair, here {1e3 * here:.2f} ms, {few / here:.0f} times'
   )
 
 

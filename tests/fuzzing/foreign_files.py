@@ -175,7 +175,7 @@ def _csv_files(photos: ImageList) -> list[Reader]:
 
   def read_annotations(folder):
     found = Annotations(photos, folder / 'x.csv')
-    assert 0 <= found.num_done <= len(found)
+    assert 0 <= found.num_labelled <= len(found)
 
   return [
     single('boxes CSV', 'x.csv', [boxes], read_boxes, _csv(columns)),
