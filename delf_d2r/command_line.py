@@ -77,6 +77,8 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
       print(_help(main, arguments[0]))
     sys.exit(0)
   logging.set_verbosity(logging.INFO)
+  # It reports which of its variants it loads.
+  python_logging.getLogger('faiss').setLevel(python_logging.WARNING)
   logging.get_absl_handler().setFormatter(_Formatter())
   app.run(lambda rest: _guarded(main, rest), argv=arguments, flags_parser=lambda given: _parsed(main, given))
 

@@ -189,6 +189,12 @@ def define_moved_photos() -> None:
   )
 
 
+def define_address(port: int) -> None:
+  """Defines --host and --port of a server."""
+  flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
+  flags.DEFINE_integer('port', port, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+
+
 def define_warm() -> None:
   """Flag --warm."""
   flags.DEFINE_bool(

@@ -1,38 +1,28 @@
-"""Serves one shard of a split index to the fronts that ask it.
+"""Serves one shard of a split index.
 
   d2r serve_shard --index=SPLIT/shard-00000-of-00004 --port=8801
 
---index is one of the directories that split_index made. `d2r serve --shards=` asks all shards and merges
-what they answer. To replace a shard, start another server of the same directory, or of a copy of it, at the
-same address, or name its address in the file of --shards; then stop the old one. Other machines are let in by
---host alone; there are no passwords, so leave it on a network of your own.
+--index is one of the directories that split_index made. `d2r serve --shards=` sends every query to all shards
+and merges their rankings. To replace a shard, start another server of the same directory, or of a copy of it,
+at the same address, or put its address into the file of --shards; then stop the old server. Other machines
+are let in only by --host; there are no passwords, so use a private network.
 """
 
 from absl import flags
 
 from delf_d2r import command_line, common_flags
-from delf_d2r.runtime import progress
 
 flags.DEFINE_string('index', None, 'Directory of a shard.', required=True)
-flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
-flags.DEFINE_integer('port', 8801, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
+common_flags.define_address(8801)
 common_flags.define_warm()
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  # Here, so that --help needs nothing of it.
+  # Imported late, so that --help does not need the libraries of the server.
   from delf_d2r.serving import server
-  from delf_d2r.serving.options import Options
-  from delf_d2r.serving.shard_app import create_shard_app
-  from delf_d2r.sharding.messages import MAX_REQUEST_BYTES
-  from delf_d2r.sharding.shard import Shard
 
-  shard = Shard(FLAGS.index)
-  if FLAGS.warm:
-    shard.index.preload(progress.callback('shard into memory'))
-  options = Options(max_upload_bytes=MAX_REQUEST_BYTES, allowed_hosts=server.allowed_hosts(FLAGS.host))
-  server.run(create_shard_app(shard, options), host=FLAGS.host, port=FLAGS.port)
+  server.serve_shard(FLAGS.index, host=FLAGS.host, port=FLAGS.port, preload=FLAGS.warm)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The web page and JSON API of a search engine, and the page that draws boxes on the photos of a folder."""
+"""The web page and JSON API of a search engine, and the page for drawing boxes on the photos of a folder."""
 
 from delf_d2r.errors import UserError
 

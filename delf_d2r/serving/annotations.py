@@ -1,8 +1,8 @@
-"""One box for each photo of a folder, kept in a CSV file that a detector can be trained from.
+"""Annotations of the photos of a folder: one box each, in a CSV file that a detector can be trained on.
 
-`boxes.csv` holds `image,ymin,xmin,ymax,xmax`, a row for each photo with a box (landmark_boxes.py reads it).
-Photos that were looked at and show no object are named in `boxes.csv.no_object.json`, so that the work can be
-taken up where it was left.
+`boxes.csv` has the columns `image,ymin,xmin,ymax,xmax` and a row for each photo with a box
+(data/boxes/training_boxes.py reads it). Photos that show no object are named in `boxes.csv.no_object.json`,
+so that annotating can continue where it was interrupted.
 """
 
 import csv
@@ -13,7 +13,8 @@ import threading
 from collections.abc import Sequence
 
 from delf_d2r.data import files
-from delf_d2r.data.boxes.csv_file import COLUMNS, check_box, read_rows
+from delf_d2r.data.boxes.csv_file import COLUMNS, check_box
+from delf_d2r.data.csv_rows import read_rows
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 
@@ -24,14 +25,23 @@ Box = tuple[float, ...]
 
 
 class Annotations:
-  """The boxes of a folder of photos. Threads may share it; every change is on the disk when it returns."""
+  """The boxes of a folder of photos. Threads may share it; every change is saved before its method returns.
+
+  Attributes:
+    photos: the photos; their numbers are positions in it.
+    output: the CSV file.
+  """
 
   def __init__(self, photos: ImageList, output: str | pathlib.Path):
-    """Takes up what is in `output`, a CSV file, if it is there.
+    """Reads the annotations that exist already.
+
+    Args:
+      photos: the photos to annotate.
+      output: the CSV file, which need not exist.
 
     Raises:
-      UserError: the file is not of the form that is written here: several boxes for a photo, other columns,
-        photos that are not in the folder. Writing would lose what it says.
+      UserError: the file holds more than can be written back: several boxes for a photo, other columns,
+        photos that are not in the folder.
     """
     self.photos = photos
     self.output = pathlib.Path(output)
@@ -42,53 +52,54 @@ class Annotations:
     self._no_object = self._read_no_object() - self._boxes.keys()
 
   def __len__(self) -> int:
+    """Returns the number of photos."""
     return len(self.photos)
 
   @property
-  def num_done(self) -> int:
-    """Photos that have a box or were found to show no object."""
+  def num_labelled(self) -> int:
+    """The number of photos that are labelled: with a box, or as showing no object."""
     return len(self._boxes) + len(self._no_object)
 
   def box(self, number: int) -> Box | None:
-    """The box `(ymin, xmin, ymax, xmax)` of a photo, normalised; None if it has none."""
+    """Returns the box `(ymin, xmin, ymax, xmax)` of a photo, normalised to [0, 1]; None if it has none."""
     return self._boxes.get(self.photos.names[number])
 
-  def is_done(self, number: int) -> bool:
-    """Whether a photo has a box or was found to show no object."""
+  def is_labelled(self, number: int) -> bool:
+    """Returns whether a photo has a box or is labelled as showing no object."""
     name = self.photos.names[number]
     return name in self._boxes or name in self._no_object
 
-  def next_undone(self, number: int) -> int | None:
-    """The first photo that is not done, from `number` on and then from the beginning; None: all are."""
+  def next_unlabelled(self, number: int) -> int | None:
+    """Returns the next photo without label, from `number` on and then from 0; None if all have one."""
     with self._lock:
       order = (*range(number, len(self)), *range(min(number, len(self))))
-      return next((candidate for candidate in order if not self.is_done(candidate)), None)
+      return next((candidate for candidate in order if not self.is_labelled(candidate)), None)
 
   def set_box(self, number: int, box: Sequence[float]) -> None:
-    """Gives a photo its box.
+    """Sets the box of a photo.
 
     Raises:
-      UserError: of `as_kept`, or the file cannot be written.
+      UserError: the box is not valid (see `rounded_box`), or the file cannot be written.
     """
     name = self.photos.names[number]
-    box = as_kept(box, name)
+    box = rounded_box(box, name)
     with self._lock:
       self._save(self._boxes | {name: box}, self._no_object - {name})
 
   def set_no_object(self, number: int) -> None:
-    """Says that a photo shows no object."""
+    """Labels a photo as showing no object."""
     name = self.photos.names[number]
     with self._lock:
       self._save(_without(self._boxes, name), self._no_object | {name})
 
   def clear(self, number: int) -> None:
-    """Forgets what was said of a photo."""
+    """Removes the label of a photo."""
     name = self.photos.names[number]
     with self._lock:
       self._save(_without(self._boxes, name), self._no_object - {name})
 
   def _save(self, boxes: dict[str, Box], no_object: set[str]) -> None:
-    """Writes what has changed, and takes it over once it is written."""
+    """Writes the files that change, and then replaces the labels in memory."""
     with files.user_errors('cannot write', self.output):
       if boxes != self._boxes or not self.output.exists():
         text = io.StringIO()
@@ -111,7 +122,7 @@ class Annotations:
       others = row.keys() - set(COLUMNS)
       if others:
         raise UserError(
-          f'{self.output}: has columns that drawing boxes would lose ({", ".join(map(str, others))}). Give'
+          f'{self.output}: has columns that annotating would lose ({", ".join(map(str, others))}). Give'
           ' another --output'
         )
       name = row['image']
@@ -136,21 +147,22 @@ class Annotations:
     try:
       names = files.parse_json(self._no_object_path.read_text(encoding='utf-8'))
       if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError('no list of names')
+        raise ValueError('not a list of names')
     except (OSError, ValueError) as error:
       raise UserError(f'{self._no_object_path}: damaged ({error}). Delete it or restore it') from None
     return set(names) & self._ids.keys()
 
 
-def as_kept(box: Sequence[float], place: str) -> Box:
-  """A box with as many decimals as are written.
+def rounded_box(box: Sequence[float], place: str) -> Box:
+  """Returns a box rounded to the decimals that are written to the file.
 
   Raises:
-    UserError: it is not within the photo, or has no area, given or kept; the message begins with `place`.
+    UserError: the box, as given or as rounded, is not within the photo or has no area; the message begins
+      with `place`.
   """
   check_box(box, place)
   box = tuple(round(float(value), _DECIMALS) for value in box)
-  check_box(box, f'{place}, kept with {_DECIMALS} decimals')
+  check_box(box, f'{place}, rounded to {_DECIMALS} decimals')
   return box
 
 

@@ -1,24 +1,24 @@
-"""The app: a search engine's page and JSON API, with or without the page that draws boxes."""
+"""The app: the web page and JSON API of a search engine, and the page for drawing boxes."""
 
 import pathlib
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.serving import annotation_routes, problems, schemas
 from delf_d2r.serving.annotations import Annotations
+from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options
-from delf_d2r.serving.work import Work
 from delf_d2r.version import VERSION
 
 if TYPE_CHECKING:
   from delf_d2r.engine import SearchEngine
 
-_PROBLEM = {'model': problems.ProblemBody, 'description': 'What failed, and what to do.'}
+_PROBLEM = {'model': problems.ProblemBody, 'description': 'What happened, and what to do.'}
 _ASSETS = pathlib.Path(__file__).parent / 'assets'
 
 
@@ -29,13 +29,17 @@ def create_app(
   photos: PhotoFolders | None = None,
   annotations: Annotations | None = None,
 ) -> FastAPI:
-  """The app, for any ASGI server.
+  """Returns the app, for any ASGI server.
 
   Args:
-    engine: answers the searches; None: the app only draws boxes. Photos may be added and removed meanwhile.
-    options: its limits; the defaults are meant for one machine.
-    photos: the folders of the indexed photos, if they are not where they were when they were indexed.
-    annotations: the boxes to draw; None: the app only searches.
+    engine: answers the searches; None for an app that only draws boxes. Photos may be added to it and removed
+      from it while the app runs.
+    options: the limits of the server.
+    photos: the folders of the indexed photos, if they have moved since they were indexed.
+    annotations: the boxes to draw; None for an app that only searches.
+
+  Raises:
+    ValueError: there is neither an engine nor annotations.
   """
   if engine is None and annotations is None:
     raise ValueError('expected an engine, annotations or both, found neither')
@@ -43,39 +47,41 @@ def create_app(
   app = FastAPI(
     title='Detect-to-Retrieve',
     version=VERSION,
-    description='Landmark image search. Boxes are [ymin, xmin, ymax, xmax], shares of height and width.',
-    # Their pages load scripts from elsewhere; /openapi.json opens in any tool of that kind.
+    description='Landmark image search. Boxes are [ymin, xmin, ymax, xmax], normalised to [0, 1].',
+    # FastAPI's documentation pages load scripts from other hosts; any OpenAPI tool opens /openapi.json.
     docs_url=None,
     redoc_url=None,
     responses=dict.fromkeys(('default', 422), _PROBLEM),
   )
   problems.install(app)
   app.add_middleware(Guard, options=options)
-  # The report's style sheet is the ground of this page's own.
+  # The style sheet of the page builds on that of the report.
   app.mount('/assets/report', StaticFiles(packages=[('delf_d2r.report', 'assets')]), name='report')
   app.mount('/assets', StaticFiles(directory=_ASSETS), name='assets')
-  work = Work(options)
+  execute = RequestExecutor(options)
 
   @app.get('/healthz')
   async def health() -> schemas.Health:
     return schemas.Health(images=0 if engine is None else len(engine))
 
   if engine is not None:
-    # Here, for boxes are drawn without the engine's libraries, which take longer to load than all else.
+    # Imported late: drawing boxes does not need the libraries of the engine, which take seconds to load.
     from delf_d2r.serving import search_routes
 
-    app.include_router(search_routes.router(engine, options, work, photos, annotates=annotations is not None))
+    app.include_router(
+      search_routes.router(engine, options, execute, photos, annotates=annotations is not None)
+    )
   if annotations is not None:
-    app.include_router(annotation_routes.router(annotations, work))
+    app.include_router(annotation_routes.router(annotations, execute))
 
   @app.get('/', include_in_schema=False)
-  async def _start():
+  async def _start() -> Response:
     return RedirectResponse('/annotate') if engine is None else FileResponse(_ASSETS / 'search.html')
 
   if annotations is not None:
 
     @app.get('/annotate', include_in_schema=False)
-    async def _annotate():
+    async def _annotate() -> FileResponse:
       return FileResponse(_ASSETS / 'annotate.html')
 
   return app

@@ -1,6 +1,6 @@
-"""What stands before every request: hosts, origins, sizes; and the headers of every answer.
+"""Checks host, origin and size of every request, and sets the security headers of every response.
 
-Pure ASGI, so that a body is stopped while it arrives.
+It is written for ASGI directly, so that too large a body is refused while it is being received.
 """
 
 import asyncio
@@ -11,14 +11,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from delf_d2r.serving.options import Options
-from delf_d2r.serving.problems import Problem, answer
+from delf_d2r.serving.problems import Problem, problem_response
 
 _SAFE_METHODS = ('GET', 'HEAD', 'OPTIONS')
-# How much of a refused body is read on, so that the client, still sending, lives to see the answer.
+# A refused body is read up to this many times the limit, so that the client, which is still sending, receives
+# the response.
 _DRAINED = 4
 
 HEADERS = {
-  # Nothing from elsewhere, nothing inline.
+  # Nothing from other hosts and nothing inline.
   'Content-Security-Policy': (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -31,9 +32,10 @@ HEADERS = {
 
 
 class Guard:
-  """The outermost layer of the app."""
+  """The outermost middleware of the app."""
 
   def __init__(self, app: ASGIApp, options: Options):
+    """Wraps an app with the limits of the server."""
     self._app = app
     self._options = options
 
@@ -59,32 +61,35 @@ class Guard:
     if problem:
       if problem.status_code == 413:
         await self._drain(receive)
-      refusal = answer(problem.status_code, problem.detail, problem.remedy)
+      refusal = problem_response(problem.status_code, problem.detail, problem.remedy)
       await refusal(scope, receive, send_with_headers)
       return
     try:
       await self._app(
-        # HEAD is GET without its body, which the server leaves out.
-        scope | {'method': 'GET'} if scope['method'] == 'HEAD' else scope,
+        # HEAD is like GET; uvicorn leaves out the body.
+        {**scope, 'method': 'GET'} if scope['method'] == 'HEAD' else scope,
         receive if scope['method'] in _SAFE_METHODS else self._limited(receive),
         send_with_headers,
       )
     except Exception:
-      # Not foreseen. The connection goes on, and so does the server.
+      # Unexpected: it is logged, and the server continues.
       if started:
         raise
       logging.exception('%s %s failed', scope['method'], scope['path'])
-      failure = answer(500, 'The server failed at this request.', 'Its log says why. Others are answered.')
+      failure = problem_response(
+        500, 'The server failed at this request.', 'Its log says why. Other requests are answered.'
+      )
       await failure(scope, receive, send_with_headers)
 
   def _objection(self, method: str, headers: Headers) -> Problem | None:
+    """Returns the reason to refuse a request by its headers; None if there is none."""
     host = headers.get('host', '')
     allowed = self._options.allowed_hosts
     if '*' not in allowed and _without_port(host) not in allowed:
       return Problem(403, f'this server does not answer for the host {host!r}', f'Use http://{allowed[0]}')
     if method not in _SAFE_METHODS:
       origin = headers.get('origin')
-      # Browsers name the page that a request comes from; no other site may make a visitor's browser write.
+      # Browsers send the origin of the page that makes a request: pages of other sites must not write.
       if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
         return Problem(403, f'the request comes from a page of {origin}, not of this server')
       length = headers.get('content-length', '')
@@ -93,13 +98,15 @@ class Guard:
     return None
 
   def _limited(self, receive: Receive) -> Receive:
-    received, deadline = 0, None
+    """Returns `receive` with limits on the size of the body and on the time that it takes."""
+    received, is_complete = 0, False
+    deadline: float | None = None
 
     async def receive_limited() -> Message:
-      nonlocal received, deadline
+      nonlocal received, is_complete, deadline
       now = asyncio.get_running_loop().time()
       deadline = deadline or now + self._options.upload_seconds
-      if received is None:  # The body is complete; what follows is the end of the connection.
+      if is_complete:  # The next message is the end of the connection.
         return await receive()
       try:
         message = await asyncio.wait_for(receive(), max(deadline - now, 0))
@@ -108,13 +115,13 @@ class Guard:
       received += len(message.get('body', b''))
       if received > self._options.max_upload_bytes:
         raise self._too_large(received)
-      if not message.get('more_body', False):
-        received = None
+      is_complete = not message.get('more_body', False)
       return message
 
     return receive_limited
 
   async def _drain(self, receive: Receive) -> None:
+    """Reads the body of a refused request and drops it."""
     left = _DRAINED * self._options.max_upload_bytes
     try:
       async with asyncio.timeout(self._options.upload_seconds):
@@ -128,7 +135,7 @@ class Guard:
 
   def _too_large(self, found: int) -> Problem:
     most = self._options.max_upload_bytes
-    return Problem(413, f'the request has {found:,} bytes or more, at most {most:,} are taken')
+    return Problem(413, f'the request has {found:,} bytes or more, at most {most:,} are accepted')
 
 
 def _without_port(host: str) -> str:

@@ -1,4 +1,4 @@
-"""The indexed photos for the web: found by id or name and never by path, also while the index changes."""
+"""The indexed photos by stable ids or names, never by path, also while the index changes."""
 
 import pathlib
 import threading
@@ -8,69 +8,88 @@ from delf_d2r.serving.problems import Problem
 
 
 class IndexedPhotos:
-  """The photos of an index by ids that stay.
+  """The photos of an index by ids that never change. Threads may share it.
 
-  At first the ids are those of the index. A photo that is added to the engine gets the next one; that of a
-  removed photo leads to nothing, unless the name comes back. So a page that was open before shows no other
-  photo in its place.
+  At first the ids are those of the index. A photo that is added to the engine gets the next id. The id of a
+  removed photo is not used again, unless a photo of the same name is added. So a page that was opened before
+  a change never shows another photo in the place of a removed one.
 
-  A request names a photo by its id or its name in the index; what is not there is not found, so no request
-  can lead to another file. The folders are those of the engine.
+  Requests name a photo by its id or by its name in the index, so no request can read another file.
   """
 
   def __init__(self, engine: SearchEngine):
+    """Takes the engine, whose folders of photos are used."""
     self._engine = engine
     self._lock = threading.Lock()
-    self._index = None
+    self._index: object = None  # that of `_positions`
     self._positions: dict[str, int] = {}
-    self._names: list[str] = []  # By id, with those that were removed.
+    self._names: list[str] = []  # by id, including removed photos
     self._ids: dict[str, int] = {}
 
   def __len__(self) -> int:
+    """Returns the number of photos that are in the index now."""
     return len(self._engine)
 
   @property
-  def are_at_hand(self) -> bool:
-    """Whether there is a folder where photos may be."""
+  def can_be_shown(self) -> bool:
+    """Whether one of the folders of photos exists."""
     return any(folder.is_dir() for folder in self._engine.photos.folders)
 
   def id_of(self, name: str) -> int:
-    """The id of a name; Problem 404 if the index does not have it (any more)."""
+    """Returns the id of the photo of a name.
+
+    Raises:
+      Problem: 404, the index has no such photo (any more).
+    """
     if name not in self._current():
       raise Problem(404, f'the index has no photo {name[:200]!r}', 'GET /api/images lists all names.')
     return self._ids[name]
 
   def id_of_result(self, name: str) -> int:
-    """The same for a result, whose photo may have been removed since."""
+    """Returns the id of the photo of a result, which may have been removed from the index since."""
     self._current()
     with self._lock:
       return self._id(name)
 
   def position(self, photo: int) -> int:
-    """The image id that the engine has now for an id; Problem 404 if it has none (any more)."""
+    """Returns the current position in the index of the photo of an id.
+
+    Raises:
+      Problem: 404, the index has no such photo (any more).
+    """
     return self._find(photo)[1]
 
   def path(self, photo: int) -> pathlib.Path:
-    """The file of an indexed photo; Problem 404 as of `position`, or if the photo is not at hand."""
+    """Returns the file of an indexed photo.
+
+    Raises:
+      Problem: 404, the index has no such photo (any more), or the file cannot be found.
+    """
     name, _ = self._find(photo)
     path = self._engine.photos.find(name)
     if path is None:
       raise Problem(
         404,
-        f'the photo {name} is not at hand',
+        f'the photo {name} cannot be found',
         'Start the server with --images=FOLDER, where the photos are now; repeat it for several folders.',
       )
     return path
 
   def find(self, text: str, start: int, count: int) -> tuple[int, list[tuple[int, str]]]:
-    """How many names contain `text`, in any case, and id and name of `count` of them from `start`."""
+    """Returns the number of names that contain a text, and some of them with their ids.
+
+    Args:
+      text: the text to look for, ignoring case; an empty text matches all names.
+      start: the position of the first match to return.
+      count: the maximum number of matches to return.
+    """
     names = self._current().keys()
     wanted = text.casefold()
     found = [name for name in names if wanted in name.casefold()] if text else list(names)
     return len(found), [(self._ids[name], name) for name in found[start : start + count]]
 
   def _find(self, photo: int) -> tuple[str, int]:
-    """The name of an id and the image id that the engine has for it now."""
+    """Returns the name of the photo of an id, and its current position in the index."""
     positions = self._current()
     if not 0 <= photo < len(self._names):
       raise Problem(404, f'the index has {len(positions)} photos, none with id {photo}')
@@ -80,7 +99,7 @@ class IndexedPhotos:
     return name, positions[name]
 
   def _current(self) -> dict[str, int]:
-    """The engine's image ids by name; never changed, for it is made anew when the index has changed."""
+    """Returns the positions in the index by name; a change of the index leads to a new dictionary."""
     with self._lock:
       index = self._engine.index
       if index is not self._index:

@@ -1,6 +1,6 @@
-"""The bodies of the API's answers.
+"""The bodies of the responses of the API.
 
-Boxes are `[ymin, xmin, ymax, xmax]`, places `[y, x]`, both normalised to [0, 1] in the frame of the photo
+Boxes are `[ymin, xmin, ymax, xmax]` and places `[y, x]`, both normalised to [0, 1] in the frame of the photo
 as it is shown.
 """
 
@@ -11,18 +11,18 @@ Place = list[float]
 
 
 class Health(BaseModel):
-  """That the server is up."""
+  """The server is running."""
 
   status: str = 'ok'
   images: int = Field(description='Photos in the index.')
 
 
 class Limits(BaseModel):
-  """What the server takes."""
+  """The limits and abilities of the server."""
 
   images: int = Field(description='Photos in the index.')
   photos_at_hand: bool = Field(description='Whether the indexed photos can be shown.')
-  annotates: bool = Field(description='Whether this server also draws boxes on photos (/annotate).')
+  annotates: bool = Field(description='Whether the server has the page for drawing boxes (/annotate).')
   verifies: bool = Field(description='Whether the run that made the index verifies its results.')
   cannot_verify: str = Field(description='Why a search with verify is refused; empty if it is not.')
   max_upload_bytes: int
@@ -51,15 +51,15 @@ class Result(BaseModel):
   id: int = Field(description='Of the index image, for /api/photo and /api/match.')
   name: str
   score: float
-  boxes: list[Box] = Field(description='Its boxes, the whole photo left out.')
+  boxes: list[Box] = Field(description='Its boxes, without the whole photo.')
   best_region: int | None = Field(
-    description='With regional search the region that scored best: 0 the whole photo, r the box r - 1.'
+    description='With regional search, the best region: 0 for the whole photo, r for the box r - 1.'
   )
-  inliers: int | None = Field(description='After spatial verification: the matches that agree.')
+  inliers: int | None = Field(description='After spatial verification, the number of consistent matches.')
 
 
 class SearchAnswer(BaseModel):
-  """The index images most similar to a photo, or to what a box of it shows."""
+  """The index images most similar to a photo or to a box of it."""
 
   query: str = Field(description='Id of this search, for /api/query, /api/match and another box.')
   name: str
@@ -67,8 +67,8 @@ class SearchAnswer(BaseModel):
   width: int
   box: Box | None
   num_features: int
-  note: str | None = Field(description='What a user should know, for example why there are no results.')
-  seconds: dict[str, float] = Field(description='Wall time of each part.')
+  note: str | None = Field(description='A message for the user, for example why there are no results.')
+  seconds: dict[str, float] = Field(description='Wall time of each step.')
   results: list[Result] = Field(description='Best first; empty for a query without features.')
   missing_shards: list[int] = Field(
     description='Shards of a split index that did not answer: their images are not among the results.'
@@ -79,13 +79,13 @@ class Word(BaseModel):
   """A visual word that both photos have."""
 
   word: int = Field(description='Its number in the codebook.')
-  share: float = Field(description='Of the score; the shares of all words add up to 1.')
+  share: float = Field(description='Share of the word in the score; the shares of all words add up to 1.')
   query: list[Place]
   index: list[Place]
 
 
 class Region(BaseModel):
-  """A box of the index image and the share of the words that it shows: an attribution, as boxes overlap."""
+  """A box of the index image and the share of the words in it; boxes overlap, so shares do not add up."""
 
   box: Box
   share: float
@@ -112,5 +112,5 @@ class Match(BaseModel):
   regions: list[Region]
   num_inliers: int
   inliers: list[tuple[Place, Place]] = Field(
-    description='After spatial verification: the places in query and index image that agree on one transform.'
+    description='After spatial verification, the places in query and index image that agree on one transform.'
   )

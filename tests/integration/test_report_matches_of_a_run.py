@@ -108,7 +108,7 @@ def test_index_features_that_are_gone_are_made_anew_or_told(finished, finished_d
   run = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, images=lost))
   found = match_views.of_run(run, 2)
   assert found.groups == ()
-  assert re.match('2 matches are not shown; the first of them: .* not at hand', found.notes[0])
+  assert re.match('2 matches are not shown; the first of them: .*cannot find the features', found.notes[0])
 
 
 def test_a_ranking_by_other_scores_is_told(finished, finished_dir, tmp_path):

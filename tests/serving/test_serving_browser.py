@@ -236,7 +236,7 @@ def test_annotating_by_keyboard_and_pointer(open_page, photos, tmp_path):
     wait_for(folder.names[3], 'Not done')
   again = Annotations(folder, output)
   assert again.box(0) == pytest.approx((0.2, 0.2, 0.7, 0.8), abs=0.01)
-  assert [again.is_done(number) for number in range(4)] == [True, False, True, False]
+  assert [again.is_labelled(number) for number in range(4)] == [True, False, True, False]
 
 
 def test_annotating_on_a_narrow_screen(open_page, photos, tmp_path):
@@ -248,4 +248,4 @@ def test_annotating_on_a_narrow_screen(open_page, photos, tmp_path):
     assert page.evaluate('document.documentElement.scrollWidth') == NARROW['width']
     page.locator('#none').tap()
     page.wait_for_selector('#done:has-text("1 of")')
-    assert annotations.is_done(0)
+    assert annotations.is_labelled(0)

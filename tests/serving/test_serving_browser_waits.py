@@ -48,7 +48,7 @@ def test_no_box_is_drawn_on_a_photo_before_it_is_there(annotate_page, annotation
   page.keyboard.press('Enter')
   page.wait_for_selector('#state:has-text("Box saved")')
   assert annotations.box(1) == STARTED
-  assert annotations.num_done == 1
+  assert annotations.num_labelled == 1
 
 
 def test_what_is_said_of_a_photo_is_said_of_the_one_that_was_seen(annotate_page, annotations, folder):
@@ -70,7 +70,7 @@ def test_what_is_said_of_a_photo_is_said_of_the_one_that_was_seen(annotate_page,
   page.keyboard.press('n')
   wait_for_name(page, folder.names[2])
   assert [url.rpartition('/')[2] for url in said] == ['0']
-  assert annotations.num_done == 1
+  assert annotations.num_labelled == 1
 
 
 def test_a_drag_ends_with_its_photo(annotate_page, annotations, folder):
@@ -111,12 +111,12 @@ def test_a_photo_that_cannot_be_shown_gets_no_box(open_page, photos, tmp_path):
     page.keyboard.press('Enter')
     page.keyboard.press('n')  # saves what there is
     page.wait_for_selector(READY)
-    assert not annotations.is_done(0)
+    assert not annotations.is_labelled(0)
     page.keyboard.press('p')
     page.wait_for_selector('#problem:has-text("a.jpg cannot be shown")')
     page.keyboard.press('0')
     page.wait_for_selector(READY)
-    assert annotations.is_done(0)
+    assert annotations.is_labelled(0)
     assert annotations.box(0) is None
 
 

@@ -18,7 +18,7 @@ from delf_d2r.errors import ImageError
 from delf_d2r.experiments import experiment
 from delf_d2r.report import answers
 from delf_d2r.serving.app import create_app
-from delf_d2r.serving.photos import PREVIEW_SIDE, THUMBNAIL_SIDE, JpegCache
+from delf_d2r.serving.jpeg_cache import PREVIEW_SIDE, THUMBNAIL_SIDE, JpegCache
 from delf_d2r.stages import aggregate_features, build_index
 
 
@@ -99,7 +99,7 @@ def test_features_are_made_anew_from_the_right_folder(joined, others, tmp_path):
   assert anew.name == others.names[0]
   np.testing.assert_array_equal(anew.features.descriptors, known.features(image_id).features.descriptors)
   moved.photos = PhotoFolders(moved.photos.folders[:1])
-  with pytest.raises(ImageError, match=r'others/.*not at hand, nor is its photo in .*Give the folder'):
+  with pytest.raises(ImageError, match=r'others/.*cannot find the features.*nor its photo in .*Give the folder'):
     moved.features(image_id)
 
 

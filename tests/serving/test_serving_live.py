@@ -61,7 +61,7 @@ def busy(response):
 
 
 def test_more_than_can_wait_are_told_at_once(engine, held):
-  with asking(engine, Options(searches_at_once=1, most_waiting=2)) as (client, ask):
+  with asking(engine, Options(max_concurrent=1, max_waiting=2)) as (client, ask):
     asked = [ask()]
     assert held.started.acquire(timeout=20)
     asked += [ask() for _ in range(5)]
@@ -70,14 +70,14 @@ def test_more_than_can_wait_are_told_at_once(engine, held):
     while len(done) < 3 and time.monotonic() < deadline:
       time.sleep(0.02)
       done = [one for one in asked if one.done()]
-    assert ['2 requests wait already' in busy(one.result()) for one in done] == [True] * 3
+    assert ['2 requests' in busy(one.result()) for one in done] == [True] * 3
     assert client.get('/healthz').status_code == 200
     held.release()
     assert sorted(one.result().status_code for one in asked) == [200] * 3 + [503] * 3
 
 
 def test_who_leaves_before_the_turn_is_not_searched_for(engine, held):
-  with asking(engine, Options(searches_at_once=1)) as (client, ask):
+  with asking(engine, Options(max_concurrent=1)) as (client, ask):
     first = ask()
     assert held.started.acquire(timeout=20)
     body = b'indexed=scene_00001.jpg'
@@ -95,10 +95,10 @@ def test_who_leaves_before_the_turn_is_not_searched_for(engine, held):
 
 
 def test_an_answer_that_takes_too_long(engine, held):
-  with asking(engine, Options(searches_at_once=1, answer_seconds=0.2, wait_seconds=0.2)) as (_, ask):
+  with asking(engine, Options(max_concurrent=1, answer_seconds=0.2, wait_seconds=0.2)) as (_, ask):
     assert 'no answer within 0.2 s' in busy(ask().result())
     # It runs on; no other search runs beside it.
-    assert 'no turn within 0.2 s' in busy(ask().result())
+    assert 'waited for more than 0.2 s' in busy(ask().result())
     assert held.count == 1
     held.release()
     assert held.started.acquire(timeout=20)

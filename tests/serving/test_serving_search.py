@@ -12,7 +12,7 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.indexed_photos import IndexedPhotos
 from delf_d2r.serving.problems import Problem
-from delf_d2r.serving.queries import Query, QueryStore
+from delf_d2r.serving.searches import Query, QueryCache
 
 
 def problem(response, status):
@@ -127,8 +127,8 @@ def test_the_list_is_paged_and_filtered(client, engine):
   [
     ({}, 'one of photo, indexed and query'),
     ({'indexed': 'scene_00000.jpg', 'query': 'x'}, 'one of photo, indexed and query'),
-    ({'indexed': 'scene_00000.jpg', 'box': '0.1,0.2,0.3'}, 'no box'),
-    ({'indexed': 'scene_00000.jpg', 'box': 'a,b,c,d'}, 'no box'),
+    ({'indexed': 'scene_00000.jpg', 'box': '0.1,0.2,0.3'}, 'not a box'),
+    ({'indexed': 'scene_00000.jpg', 'box': 'a,b,c,d'}, 'not a box'),
     ({'indexed': 'scene_00000.jpg', 'box': 'nan,0,1,1'}, '0 <= min < max <= 1'),
     ({'indexed': 'scene_00000.jpg', 'box': '0,0,1.2,1'}, '0 <= min < max <= 1'),
     ({'indexed': 'scene_00000.jpg', 'box': '-5,-5,-4,-4'}, '0 <= min < max <= 1'),
@@ -193,14 +193,14 @@ def test_an_index_with_odd_names_leads_nowhere(photos, name):
   found = IndexedPhotos(
     types.SimpleNamespace(index=types.SimpleNamespace(image_names=[name]), photos=folders)
   )
-  with pytest.raises(Problem, match='not at hand'):
+  with pytest.raises(Problem, match='cannot be found'):
     found.path(0)
 
 
 def test_photos_that_are_gone(index_dir, tmp_path):
   with serving_client(create_app(SearchEngine.load(index_dir), photos=PhotoFolders((tmp_path,)))) as client:
     assert client.get('/api/limits').json()['photos_at_hand'] is True
-    assert 'not at hand' in problem(client.get('/api/photo/0/thumbnail'), 404)
+    assert 'cannot be found' in problem(client.get('/api/photo/0/thumbnail'), 404)
     problem(client.post('/api/search', data={'indexed': 'scene_00000.jpg'}), 404)
     assert client.get('/healthz').json()['status'] == 'ok'
 
@@ -215,7 +215,7 @@ def test_health_limits_and_description(client, engine):
 
 def test_old_queries_are_forgotten_first(engine, query_path):
   features = engine.search(query_path, top_k=1).features
-  store = QueryStore(max_bytes=2_500_000)
+  store = QueryCache(max_bytes=2_500_000)
   keys = [store.add(Query('q', bytes(10**6), b'', features, {})) for _ in range(2)]
   store.get(keys[0])
   store.add(Query('q', bytes(10**6), b'', features, {}))

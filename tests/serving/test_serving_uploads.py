@@ -164,7 +164,7 @@ def test_sixteen_clients_at_once_lose_nothing(engine, address, photos):
 
 
 def test_who_waits_too_long_is_told_to_come_back(engine, query_path):
-  app = create_app(engine, Options(searches_at_once=1, wait_seconds=0.01))
+  app = create_app(engine, Options(max_concurrent=1, wait_seconds=0.01))
   with serving_client(app) as client, concurrent.futures.ThreadPoolExecutor(6) as pool:
 
     def ask(_):

@@ -1,4 +1,4 @@
-"""Photos as JPEGs of some size, made once."""
+"""Photos reduced to JPEGs for the web page, cached in memory."""
 
 import collections
 import hashlib
@@ -20,21 +20,26 @@ _CACHED_BYTES = 64_000_000
 
 
 class JpegCache:
-  """Reduced photos, the most recently used ones."""
+  """Reduced photos; the least recently used are dropped first. Threads may share it."""
 
   def __init__(self, *, upright: bool = True, max_bytes: int = _CACHED_BYTES):
-    """`upright`: turn photos as their EXIF orientation says."""
+    """Starts empty.
+
+    Args:
+      upright: whether to turn photos by their EXIF orientation.
+      max_bytes: the size of the cache.
+    """
     self._upright = upright
     self._max_bytes = max_bytes
-    self._jpegs: collections.OrderedDict[tuple, bytes] = collections.OrderedDict()
+    self._jpegs: collections.OrderedDict[tuple[pathlib.Path, int], bytes] = collections.OrderedDict()
     self._bytes = 0
     self._lock = threading.Lock()
 
   def get(self, path: pathlib.Path, long_side: int) -> bytes:
-    """The photo at `path` as a JPEG of at most `long_side` pixels.
+    """Returns the photo at `path` as a JPEG of at most `long_side` pixels in width and height.
 
     Raises:
-      ImageError: it cannot be decoded.
+      ImageError: the photo cannot be decoded.
     """
     key = (path, long_side)
     with self._lock:
@@ -52,7 +57,10 @@ class JpegCache:
 
 
 def response(jpeg: bytes, request: Request) -> Response:
-  """A JPEG, or that the browser has it already: another index may have been served at its address before."""
+  """Returns the response with a JPEG, or 304 if the browser has it already.
+
+  Browsers ask each time, since another index may have been served at this address before.
+  """
   tag = f'"{hashlib.sha256(jpeg).hexdigest()[:24]}"'
   headers = {'Cache-Control': 'private, no-cache', 'ETag': tag}
   if request.headers.get('if-none-match') == tag:
@@ -60,13 +68,13 @@ def response(jpeg: bytes, request: Request) -> Response:
   return Response(jpeg, media_type='image/jpeg', headers=headers)
 
 
-def of_pixels(pixels: np.ndarray) -> bytes:
-  """The JPEG of a photo uint8 [H, W, 3] for the page."""
+def preview(pixels: np.ndarray) -> bytes:
+  """Returns a photo uint8 [H, W, 3] as a JPEG of at most PREVIEW_SIDE pixels in width and height."""
   return thumbnails.make_thumbnail(pixels, long_side=PREVIEW_SIDE, quality=_QUALITY).jpeg
 
 
 def _reduced(path: pathlib.Path, long_side: int, upright: bool) -> Thumbnail:
-  with images.open_image(path):  # Checks its size before anything is decoded.
+  with images.open_image(path):  # Checks the size before anything is decoded.
     pass
   photo = path if upright else images.load_image(path, apply_exif_orientation=False)
   try:
