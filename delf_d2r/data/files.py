@@ -105,6 +105,16 @@ def fingerprint(path: pathlib.Path) -> str:
   return digest.hexdigest()[:16]
 
 
+def content_fingerprint(path: str | pathlib.Path) -> str:
+  """Returns a digest of the content of one file, 16 hexadecimal digits.
+
+  It identifies inputs that are a single file of a user, such as boxes or ground truth. It differs from
+  `fingerprint`, which includes names.
+  """
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+
+
 def crc32c(path: pathlib.Path) -> int:
   """Returns the CRC-32C of a file."""
   checksum = google_crc32c.Checksum()

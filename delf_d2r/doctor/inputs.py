@@ -4,7 +4,6 @@ Missing inputs are checked in missing.py.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -149,7 +148,7 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
   # The fingerprint of a single file is that of its bytes; that of a model includes the names of its files.
   known = {files.fingerprint(was.path)}
   if was.path.is_file():
-    known.add(hashlib.sha256(was.path.read_bytes()).hexdigest()[:16])
+    known.add(files.content_fingerprint(was.path))
   if was.fingerprint not in known:
     yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import ImageOps
 
+from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
-from delf_d2r.data.boxes import csv_file, training_boxes
+from delf_d2r.data.boxes import training_boxes
 from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
@@ -79,7 +80,7 @@ def run(
   inputs = [
     photos.as_input(),
     *(
-      Input(role, csv_file.fingerprint(path), pathlib.Path(path).resolve())
+      Input(role, files.content_fingerprint(path), pathlib.Path(path).resolve())
       for role, path in paths.items()
       if path
     ),

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
-from delf_d2r.data.boxes import csv_file, training_boxes
+from delf_d2r.data.boxes import training_boxes
 from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
@@ -76,7 +77,7 @@ def run(
   inputs += [photos.as_input(f'backgrounds {number}') for number, photos in enumerate(backgrounds, 1)]
   if boxes_path:
     boxes_path = pathlib.Path(boxes_path)
-    inputs.append(Input('boxes', csv_file.fingerprint(boxes_path), boxes_path.resolve()))
+    inputs.append(Input('boxes', files.content_fingerprint(boxes_path), boxes_path.resolve()))
     found = training_boxes.read(boxes_path, objects)
   else:
     found = training_boxes.whole_photos(objects)

@@ -1,14 +1,13 @@
 """Boxes of a data set in a CSV file: `image,ymin,xmin,ymax,xmax[,score]`, coordinates in [0, 1]."""
 
-import csv
-import hashlib
 import math
 import pathlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from delf_d2r.data import csv_rows
 from delf_d2r.data.photos import name_matching
 from delf_d2r.errors import UserError
 from delf_d2r.structures import Boxes
@@ -41,7 +40,7 @@ def read_boxes(path: str | pathlib.Path, image_names: Sequence[str]) -> dict[str
 
 def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
   rows: dict[str, list[list[float]]] = defaultdict(list)
-  for place, row in read_rows(path, COLUMNS, optional=('score',)):
+  for place, row in csv_rows.read_rows(path, COLUMNS, optional=('score',)):
     try:
       box = [float(row[column]) for column in COLUMNS[1:]]
       score = float(row.get('score') or 1)
@@ -52,34 +51,6 @@ def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
     check_box(box, place)
     rows[row['image']].append([*box, score])
   return rows
-
-
-def read_rows(
-  path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
-) -> Iterator[tuple[str, dict[str, str]]]:
-  """Yields (`file:line`, row) for each row of a CSV file with a header.
-
-  The missing values of a short row are None.
-
-  Args:
-    path: the CSV file.
-    columns: the columns that the header must name.
-    optional: further columns, for the message.
-
-  Raises:
-    UserError: the file is no UTF-8 CSV file, or its header lacks one of `columns`.
-  """
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      reader = csv.DictReader(file)
-      missing = [column for column in columns if column not in (reader.fieldnames or ())]
-      if missing:
-        more = f' and optionally {", ".join(optional)}' if optional else ''
-        raise UserError(f'{path}:1: the header lacks {", ".join(missing)}; wanted {",".join(columns)}{more}')
-      for row in reader:
-        yield f'{path}:{reader.line_num}', row
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
 
 
 def check_box(box: Iterable[float | str], place: str) -> None:
@@ -99,8 +70,3 @@ def check_box(box: Iterable[float | str], place: str) -> None:
       f'{place}: ymin,xmin,ymax,xmax = {ymin:g},{xmin:g},{ymax:g},{xmax:g} must satisfy 0 <= min < max <= 1:'
       ' coordinates are shares of height and width, not pixels'
     )
-
-
-def fingerprint(path: str | pathlib.Path) -> str:
-  """Returns a digest of the content of a file."""
-  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]

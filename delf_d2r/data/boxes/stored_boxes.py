@@ -40,7 +40,7 @@ def fingerprint(path: str | pathlib.Path) -> str:
   """Returns a digest of the boxes; equal boxes have equal digests, whenever they were written."""
   path = pathlib.Path(path)
   if not path.is_dir():
-    return csv_file.fingerprint(path)
+    return files.content_fingerprint(path)
   return Artefact.open(path, 'boxes').manifest.fingerprint if _is_artefact(path) else files.fingerprint(path)
 
 

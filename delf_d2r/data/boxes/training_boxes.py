@@ -9,7 +9,6 @@ The
 All boxes refer to the upright photo. Malformed rows are no error: they are reported with their photo.
 """
 
-import csv
 import dataclasses
 import pathlib
 from collections import defaultdict
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from absl import logging
 
-from delf_d2r.data import files
+from delf_d2r.data import csv_rows, files
 from delf_d2r.data.boxes import csv_file
 from delf_d2r.data.photos import name_matching
 from delf_d2r.data.photos.image_list import ImageList
@@ -89,7 +88,7 @@ def read(
   path = pathlib.Path(path)
   if path.suffix.lower() == '.json':
     rows = _coco_rows(path)
-  elif set(_GOOGLE_COLUMNS) <= set(_header(path)):
+  elif set(_GOOGLE_COLUMNS) <= set(csv_rows.read_header(path)):
     rows = _google_rows(path, landmarks_path)
     landmarks_path = None
   else:
@@ -115,16 +114,8 @@ def whole_photos(photos: ImageList) -> list[PhotoBoxes]:
   ]
 
 
-def _header(path: pathlib.Path) -> list[str]:
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      return next(csv.reader(file), [])
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{path}: cannot be read as a UTF-8 CSV file ({error})') from None
-
-
 def _google_rows(path: pathlib.Path, landmarks_path: str | pathlib.Path | None) -> Iterator[_Row]:
-  rows = [(place, row['id'], row['box']) for place, row in csv_file.read_rows(path, _GOOGLE_COLUMNS)]
+  rows = [(place, row['id'], row['box']) for place, row in csv_rows.read_rows(path, _GOOGLE_COLUMNS)]
   landmarks = _landmarks(pathlib.Path(landmarks_path), {row[1] for row in rows}) if landmarks_path else {}
   for place, photo, box in rows:
     yield _row(place, photo, (box or '').split(), group=landmarks.get(photo, ''))
@@ -134,7 +125,7 @@ def _landmarks(path: pathlib.Path, wanted: set[str]) -> dict[str, str]:
   """Reads the landmarks of the wanted ids, as far as the file contains them."""
   found = {
     row['id']: row['landmark_id'] or ''
-    for _, row in csv_file.read_rows(path, ('id', 'landmark_id'))
+    for _, row in csv_rows.read_rows(path, ('id', 'landmark_id'))
     if row['id'] in wanted
   }
   if wanted and not found:
@@ -149,7 +140,7 @@ def _landmarks(path: pathlib.Path, wanted: set[str]) -> dict[str, str]:
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
-  for place, row in csv_file.read_rows(path, csv_file.COLUMNS, optional=('class', 'group')):
+  for place, row in csv_rows.read_rows(path, csv_file.COLUMNS, optional=('class', 'group')):
     box = [row[column] for column in csv_file.COLUMNS[1:]]
     yield _row(place, row['image'], box, row.get('class') or DEFAULT_CLASS, row.get('group') or '')
 

@@ -1,8 +1,8 @@
 """The ground truth of an artefact of rankings: its images as the image ids of the rankings."""
 
-import hashlib
 import pathlib
 
+from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer
 from delf_d2r.data.artefacts.artefact import Artefact, Input
 from delf_d2r.data.artefacts.ranking_files import StoredRankings
@@ -32,5 +32,4 @@ def resolved_queries(
 
 def ground_truth_input(path: str | pathlib.Path) -> Input:
   """Returns a file of ground truth as the input of an artefact."""
-  digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
-  return Input('ground_truth', digest, pathlib.Path(path).resolve())
+  return Input('ground_truth', files.content_fingerprint(path), pathlib.Path(path).resolve())

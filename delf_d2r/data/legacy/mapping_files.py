@@ -14,8 +14,7 @@ import pathlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from delf_d2r.data import files
-from delf_d2r.data.boxes import csv_file
+from delf_d2r.data import csv_rows, files
 from delf_d2r.errors import UserError
 
 COLUMNS = ('name', 'index_image_id', 'box_id')
@@ -60,7 +59,7 @@ def read(path: str | pathlib.Path) -> list[MappedImage]:
   """
   rows: dict[int, dict[int, str]] = defaultdict(dict)
   known: set[str] = set()
-  for place, row in csv_file.read_rows(pathlib.Path(path), COLUMNS):
+  for place, row in csv_rows.read_rows(pathlib.Path(path), COLUMNS):
     try:
       image, box = int(row['index_image_id']), int(row['box_id'])
     except (TypeError, ValueError):

@@ -1,17 +1,15 @@
 """Groups photos that show the same object: by their folders, by a CSV file, or by ground truth."""
 
 import collections
-import csv
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from delf_d2r.data import csv_rows
 from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.data.photos import name_matching
 from delf_d2r.errors import UserError
-
-_COLUMNS = ('path', 'label')
 
 
 def load(path: str | pathlib.Path | None, image_names: Sequence[str]) -> list[np.ndarray]:
@@ -60,19 +58,9 @@ def _by_folder(image_names: Sequence[str]) -> dict[str, set[int]]:
 
 
 def _by_csv(path: pathlib.Path) -> dict[str, set[str]]:
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as lines:
-      reader = csv.DictReader(lines)
-      rows, header = list(reader), reader.fieldnames or []
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{path}: cannot be read as a CSV file ({error})') from None
-  if not set(_COLUMNS) <= set(header):
-    raise UserError(f'{path}: the first line must name the columns path and label, found {sorted(header)}')
   labelled: dict[str, set[str]] = collections.defaultdict(set)
-  for line, row in enumerate(rows, start=2):
-    if not row['path'] or not row['label']:
-      raise UserError(f'{path}:{line}: path or label is missing')
-    labelled[row['label']].add(row['path'])
+  for name, label in csv_rows.read_labels(path):
+    labelled[label].add(name)
   return labelled
 
 

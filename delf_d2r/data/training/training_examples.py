@@ -4,7 +4,6 @@ Each of these gives access to examples by number. The order of training can thus
 seed, and an interrupted run can be resumed at any example.
 """
 
-import csv
 import dataclasses
 import glob
 import hashlib
@@ -16,6 +15,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image, ImageOps
 
+from delf_d2r.data import csv_rows
 from delf_d2r.data.artefacts import record_shards
 from delf_d2r.data.artefacts.artefact import Input
 from delf_d2r.data.artefacts.record_shards import RecordShards
@@ -207,20 +207,8 @@ def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: boo
 
 
 def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
-  try:
-    with open(file, encoding='utf-8-sig', newline='') as lines:
-      rows = list(csv.DictReader(lines))
-      header = set(rows[0]) if rows else {'path', 'label'}
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{file}: cannot be read as a CSV file ({error})') from None
-  if not {'path', 'label'} <= header:
-    raise UserError(
-      f'{file}: the first line must name the columns path and label, found {sorted(map(str, header))}'
-    )
-  for line, row in enumerate(rows, start=2):
-    if not row['path'] or not row['label']:
-      raise UserError(f'{file}:{line}: path or label is missing')
-  names = [row['path'] for row in rows]
+  rows = csv_rows.read_labels(file)
+  names = [name for name, _ in rows]
   if len(set(names)) < len(names):
     raise UserError(f'{file}: {next(n for n in names if names.count(n) > 1)} appears twice. Keep one line')
   missing = [name for name in names if not (file.parent / name).is_file()]
@@ -231,7 +219,7 @@ def _from_csv(file: pathlib.Path, classes: Sequence[str]) -> PhotoFiles:
     )
   if not names:
     raise UserError(f'{file}: lists no photos')
-  labels, known = class_names.to_numbers([row['label'] for row in rows], names, classes, file)
+  labels, known = class_names.to_numbers([label for _, label in rows], names, classes, file)
   photos = ImageList(file.parent, tuple(names)).fingerprint
   digest = hashlib.sha256('\n'.join([photos, *known, *map(str, labels)]).encode()).hexdigest()[:16]
   return PhotoFiles(file, names, [file.parent / name for name in names], labels, known, digest)

@@ -3,6 +3,7 @@
 import pytest
 from numpy.testing import assert_allclose
 
+from delf_d2r.data import files
 from delf_d2r.data.boxes import csv_file
 from delf_d2r.errors import UserError
 
@@ -109,5 +110,5 @@ def test_fingerprint_is_that_of_the_contents(tmp_path):
   paths = [tmp_path / name for name in 'abc']
   for path, text in zip(paths, ('x', 'x', 'y'), strict=True):
     path.write_text(text, encoding='utf-8')
-  a, b, c = map(csv_file.fingerprint, paths)
+  a, b, c = map(files.content_fingerprint, paths)
   assert a == b != c

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support import tfrecord_files, tiny_detector_training
-from tiny_detector_training.tiny_delf_training import write_shard
+from support.tiny_delf_training import write_shard
 
 from delf_d2r.data.training import detection_examples
 from delf_d2r.data.training.detection_records import DetectionRecords
