@@ -1,4 +1,4 @@
-"""The actors of the cluster: what runs in its processes."""
+"""The actors that run in the processes of a cluster."""
 
 import os
 import socket

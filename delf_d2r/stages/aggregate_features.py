@@ -36,12 +36,12 @@ def run(
 
   Args:
     config: its part `aggregation` says how.
-    features: what extract_features made.
-    codebook: what train_codebook made of features of the same extractor.
+    features: the artefact of extract_features.
+    codebook: the artefact of train_codebook, of features of the same extractor.
     output: the artefact directory.
     workers: processes (None: as many as there is work for, at most one for each core), or those of a cluster.
     strict: stop at an image that kills the workers of a cluster, instead of going on without it.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

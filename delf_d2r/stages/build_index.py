@@ -53,14 +53,14 @@ def run(
 
   Args:
     config: its part `aggregation` says how scores are computed; the rest is taken from the descriptors.
-    descriptors: what aggregate_features made.
+    descriptors: the artefact of aggregate_features.
     codebook: the codebook that it used.
     output: the artefact directory.
     distractors: aggregated descriptors of photos that are in no ground truth; they follow the others.
     workers: processes (None: one for each segment, at most one for each core), or those of a cluster.
     memory_budget: bytes for sorting, without effect on the result: for all processes of this machine
       together, or for each worker of a cluster; see index.builder.SegmentBuilder.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

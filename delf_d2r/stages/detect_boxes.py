@@ -60,7 +60,7 @@ def run(
     boxes_path: takes the place of `regions.file_path` or `regions.random.like`.
     workers: processes of the detector (None: one for each core), or those of a cluster.
     strict: stop at the first photo that cannot be decoded.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.
@@ -119,7 +119,7 @@ class DetectedBoxes:
     candidates: how many there were before the limits.
     best_score: of the candidates.
     errors: why the photo could not be decoded; empty if it could.
-    note: what to tell the user if no photo has any box.
+    note: a remark for the user in case no photo has any box.
   """
 
   name: str
@@ -136,7 +136,7 @@ class DetectedBoxes:
 
   @property
   def counts(self) -> Mapping[str, int]:
-    """What the photo adds to the counts of the artefact, among them a class for each box's score."""
+    """Its share of the counts of the artefact, among them a class for the score of each box."""
     if self.errors:
       return {}
     number = len(self.boxes)
@@ -150,7 +150,7 @@ class DetectedBoxes:
 
 
 class _Remarks:
-  """What this run, earlier parts of it excepted, saw of photos on which the limits leave no box.
+  """Remarks on the photos of this run on which the limits leave no box; a resumed run lacks the earlier ones.
 
   Attributes:
     best: the photo without boxes that had the best one before the limits.
@@ -209,7 +209,7 @@ class BoxSource:
 
   Attributes:
     make_function: makes the function from photos to their boxes; picklable if the source uses a network.
-    inputs: what the boxes depend on beside config and photos.
+    inputs: the inputs of the boxes beside config and photos.
     images_per_shard: records in one shard.
     photos_at_once: the most photos to give to the function at a time.
     uses_network: whether a network finds the boxes, so that worker processes pay.

@@ -38,13 +38,13 @@ def run(
 
   Args:
     config: its part `evaluation` has the k of mP@k.
-    rankings: what search_index or rerank_results made.
+    rankings: the artefact of search_index or rerank_results.
     ground_truth_path: `.json`, or Revisited's `.pkl` or `.mat`.
     output: the artefact directory.
-    before: if rerank_results made `rankings`, what search_index made; `metrics.txt` then has both.
-    hard: takes the place of `rankings` in the hard protocol: what rerank_results made of the same rankings
-      with the junk of that protocol left out.
-    redo: replace what another config made.
+    before: if `rankings` are verified, those of search_index; `metrics.txt` then has both.
+    hard: takes the place of `rankings` in the hard protocol: the artefact of rerank_results, of the same
+      rankings with the junk of that protocol left out.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

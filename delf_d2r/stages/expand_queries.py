@@ -47,11 +47,11 @@ def run(
 
   Args:
     config: its part `expansion` says how.
-    reranked: what rerank_results made.
-    index, features, query_features: what `reranked` was made from.
+    reranked: the artefact of rerank_results.
+    index, features, query_features: the artefacts that `reranked` was made from.
     output: the artefact directory.
     distractors: the features of distractors that `reranked` was made from, if there are any.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

@@ -42,10 +42,10 @@ def run(
     config: its part `extraction` says how.
     dataset: the photos.
     output: the artefact directory.
-    boxes: what detect_boxes made of the same photos; None: no boxes.
+    boxes: the artefact of detect_boxes, of the same photos; None: no boxes.
     workers: processes (None: one for each core), or those of a cluster.
     strict: stop at the first photo that cannot be decoded.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

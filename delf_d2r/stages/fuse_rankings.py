@@ -36,10 +36,10 @@ def run(
 
   Args:
     config: its part `fusion` says how.
-    rankings: what search_index made, of all images.
-    other: what search_index made of another index of the same images, for the same queries.
+    rankings: the artefact of search_index, with rankings of all images.
+    other: the same, of another index of the same images and for the same queries.
     output: the artefact directory.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

@@ -33,10 +33,10 @@ def run(
 
   Args:
     config: its part `regions` has limits at least as strict as those of `boxes`.
-    features: what extract_features made of `boxes`.
-    boxes: what detect_boxes made.
+    features: the artefact of extract_features, of `boxes`.
+    boxes: the artefact of detect_boxes.
     output: the artefact directory.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

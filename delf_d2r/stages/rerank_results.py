@@ -57,16 +57,16 @@ def run(
 
   Args:
     config: its part `verification` says how.
-    rankings: what search_index made.
-    features: what extract_features made of the index images.
+    rankings: the artefact of search_index.
+    features: the artefact of extract_features, of the index images.
     query_features: the features that the rankings were made from; or features and query_features of another
       extractor, as global descriptors need, of the same images and queries.
     output: the artefact directory.
-    distractors: what extract_features made of the distractors in the rankings.
+    distractors: the artefact of extract_features, of the distractors in the rankings.
     ground_truth_path: says which images are junk; needed only if `verification.junk` skips junk.
     protocol: the protocol whose junk is skipped, `medium` or `hard`; needed only with junk SKIP_EACH.
     workers: threads, which share the images of a ranking; None: one for each core.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.
@@ -185,7 +185,7 @@ class _QueryVerification:
     junk: Mapping[str, np.ndarray],
     threads: int,
   ):
-    """Takes what to verify.
+    """Takes rankings and features.
 
     Args:
       options: the config.

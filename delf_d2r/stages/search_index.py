@@ -27,10 +27,10 @@ def run(
 
   Args:
     config: its part `search` says how long rankings are, its part `aggregation` how descriptors are compared.
-    index: what build_index made.
-    query_features: what extract_features made of the queries with the same extractor.
+    index: the artefact of build_index.
+    query_features: the artefact of extract_features, of the queries and by the same extractor.
     output: the artefact directory.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
     warm: read the index in a row first, so that queries find it in memory.
 
   Raises:

@@ -27,10 +27,10 @@ def run(index: Artefact, output: pathlib.Path, *, shards: int, redo: bool = Fals
   """Splits an index; returns the front and the shards.
 
   Args:
-    index: what build_index made.
+    index: the artefact of build_index.
     output: the directory of the parts.
     shards: their number; their sizes differ by one image at most.
-    redo: replace what was made of another index or with another number of shards.
+    redo: replace parts of another index or of another number of shards.
 
   Raises:
     UserError: there are fewer images than shards, or the output cannot be written.

@@ -27,9 +27,9 @@ def run(
 
   Args:
     config: its part `codebook` says how; with source: ORIGIN nothing is trained, and the only word is zero.
-    features: what extract_features made.
+    features: the artefact of extract_features.
     output: the artefact directory.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact.

@@ -42,7 +42,7 @@ def run(
     output: the artefact directory.
     validation_photos: photos in the same form, which decide which checkpoint is best; None: no validation.
     classes: the names that labels may have, in order; empty: those that occur.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact; None in a process that is not the first of several machines.

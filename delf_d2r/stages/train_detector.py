@@ -42,7 +42,7 @@ def run(
     output: the artefact directory.
     validation_records: records in the same form, which decide which checkpoint is best; empty: no
       validation.
-    redo: replace what another config made.
+    redo: replace an artefact of another config.
 
   Returns:
     The artefact; None in a process that is not the first of several machines.

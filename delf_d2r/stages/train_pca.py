@@ -21,9 +21,9 @@ def run(features: Artefact, output: pathlib.Path, *, redo: bool = False) -> Arte
   Writes mean, components and variances as `.npy` and as `.datum` of the tensorflow/models DELF code.
 
   Args:
-    features: what extract_features made, not reduced by another PCA.
+    features: the artefact of extract_features, not reduced by another PCA.
     output: the artefact directory.
-    redo: replace what was made from other features.
+    redo: replace an artefact of other features.
 
   Returns:
     The artefact.

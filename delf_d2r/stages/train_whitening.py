@@ -30,7 +30,7 @@ def run(
     features: global descriptors that extract_features made, not reduced by a PCA.
     output: the artefact directory.
     labels_path: see object_labels.load.
-    redo: replace what another config or other labels made.
+    redo: replace an artefact of another config or other labels.
 
   Returns:
     The artefact.

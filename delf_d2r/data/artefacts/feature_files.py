@@ -1,4 +1,4 @@
-"""Artefacts of features: one record for each image, and what is counted of them."""
+"""Artefacts of features: one record for each image, and their counts."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from delf_d2r.structures import ImageFeatures
 
 
 def counts(image: ImageFeatures) -> dict[str, int]:
-  """Returns what the features of one image add to the counts of their artefact."""
+  """Returns the share of one image in the counts of its artefact."""
   return {
     'images': 1,
     'features': len(image.features),

@@ -1,4 +1,4 @@
-"""The shards of an artefact that is being made: one entry for each finished shard says what it holds."""
+"""The shards of an artefact that is being made, with an entry for each finished one."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ _FOLDER = '.progress'
 
 
 class Entry(TypedDict):
-  """What the ledger says of one finished shard."""
+  """The entry of one finished shard in the ledger."""
 
   records: int
   bytes: int

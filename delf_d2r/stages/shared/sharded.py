@@ -34,8 +34,8 @@ class Result(Protocol):
   Attributes:
     name: of the photo, or of whatever the job was about.
     record: the record; b'' where there is none.
-    counts: what the job adds to the counts of the artefact.
-    errors: what could not be used.
+    counts: its share of the counts of the artefact.
+    errors: why something could not be used, one message each.
   """
 
   @property
@@ -53,7 +53,7 @@ class Outcome:
   """A result as a plain value; the attributes are those of `Result`.
 
   Attributes:
-    note: what to tell the user about it.
+    note: a remark for the user.
   """
 
   name: str
@@ -119,7 +119,7 @@ class Options:
   Attributes:
     workers: a number of processes (None: one for each core, or fewer), or the workers of a cluster.
     strict: stop at the first error.
-    redo: replace what another config or other inputs made.
+    redo: replace an artefact of another config or other inputs.
   """
 
   workers: Workers = None
