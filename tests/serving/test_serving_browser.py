@@ -149,7 +149,7 @@ def test_verifying(open_page, address, query_path):
 @pytest.mark.parametrize(('verifies', 'refusal'), [(True, ''), (False, ''), (False, 'no places')])
 def test_verifying_is_offered_as_the_run_has_it(open_page, address, engine, monkeypatch, verifies, refusal):
   monkeypatch.setattr(engine, 'verifies', verifies)
-  monkeypatch.setattr(engine._candidates, 'refusal', refusal)
+  monkeypatch.setattr(engine._verification, 'why_unverifiable', refusal)
   page = open_page(address)
   page.wait_for_selector('#index-size:not(:empty)')
   assert page.is_checked('#verify') == verifies

@@ -1,4 +1,4 @@
-// The annotate page: one photo after the other, one box for each, saved as soon as it is drawn.
+// The annotation page: one photo at a time, one box for each, saved as soon as it is drawn.
 
 import { put, request } from './api.js';
 import { BoxEditor } from './box_editor.js';
@@ -7,11 +7,11 @@ import { showProblem } from './report/dom.js';
 const $ = (id) => document.getElementById(id);
 const SAVING_PAUSE = 300; // milliseconds between the last change of a box and saving it
 
-let photo = null; // what the server says of the photo of the heading
-let seen = null; // its number, once its picture is there or cannot be shown
+let photo = null; // the server's record of the photo in the heading
+let seen = null; // its number, once the picture is displayed or has failed to load
 let total = 0;
 let pause = 0;
-let unsaved = null; // the photo's number and box that are still to be saved
+let unsaved = null; // the number and box of a photo that are still to be saved
 
 const editor = new BoxEditor($('editor'), { onChange, label: 'Photo to annotate', describedBy: 'editor-help' });
 
@@ -29,11 +29,11 @@ async function save() {
   const path = `/api/annotate/${number}`;
   const saved = box ? await put(path, { box }) : await request(path, { method: 'DELETE' });
   if (unsaved?.number === number && String(unsaved.box) === String(box)) unsaved = null;
-  await took(saved);
+  await accept(saved);
 }
 
-// Takes over what the server has saved.
-async function took(saved) {
+// Displays what the server has saved.
+async function accept(saved) {
   if (saved.number === photo.number) {
     photo = saved;
     showState();
@@ -47,7 +47,7 @@ async function show(number) {
   do {
     await save();
     found = await request(`/api/annotate/${number}`);
-  } while (unsaved); // The photo before it may be drawn on until then.
+  } while (unsaved); // The previous photo may be drawn on until then.
   photo = found;
   seen = null;
   location.replace(`#${number + 1}`);
@@ -60,7 +60,7 @@ async function show(number) {
     await editor.show(`/api/annotate/${number}/photo`, found.box);
   } catch {
     if (photo === found) {
-      throw Object.assign(new Error(`${found.name} cannot be shown.`), { remedy: 'Go on to the next one.' });
+      throw Object.assign(new Error(`${found.name} cannot be shown.`), { remedy: 'Go to the next one.' });
     }
   } finally {
     $('editor').classList.remove('waiting');
@@ -89,7 +89,7 @@ async function showProgress() {
 async function noObject() {
   unsaved = null;
   editor.set(null, { silent: true });
-  await took(await put(`/api/annotate/${photo.number}`, { box: null }));
+  await accept(await put(`/api/annotate/${photo.number}`, { box: null }));
   await show(photo.number + 1);
 }
 
@@ -109,10 +109,10 @@ const actions = {
     await show((await request(`/api/annotate?start=${photo.number + 1}`)).next);
   },
 };
-const OF_THE_PHOTO = ['none', 'clear']; // what they say is meant for the photo that was seen then
+const OF_THE_PHOTO = ['none', 'clear']; // they apply to the photo that was displayed when the key was pressed
 const KEYS = { p: 'previous', n: 'next', 0: 'none', c: 'clear', u: 'undone' };
 
-// One action after the other: a key held down must not overtake the saving of a box.
+// Actions run one after the other: a key that is held down must not overtake the saving of a box.
 let queue = Promise.resolve();
 
 function guarded(action) {

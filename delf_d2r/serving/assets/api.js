@@ -1,4 +1,4 @@
-// Talks to the server; what fails is an Error whose message and remedy are meant for the reader.
+// Requests to the server. Failures are Errors whose message and remedy are shown to the user.
 
 export class Problem extends Error {
   constructor(message, remedy, status = 0) {
@@ -14,7 +14,7 @@ export async function request(path, options = {}) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new Problem('The server does not answer.', 'Is it still running? Then try again.');
+    throw new Problem('The server does not answer.', 'Check that it is running, then try again.');
   }
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;

@@ -1,14 +1,14 @@
 // A photo on which one box is drawn, moved and resized, by pointer or by keyboard.
 //
-// Boxes are [ymin, xmin, ymax, xmax], shares of height and width. `onChange(box)` hears of every finished change.
-// While its photo is not there, neither pointer nor keys change it.
+// Boxes are [ymin, xmin, ymax, xmax], normalised to [0, 1]. `onChange(box)` is called after every finished change.
+// While the photo is loading, neither pointer nor keys change the box.
 
 import { element, svg } from './report/dom.js';
 
-const LEAST = 0.01; // a side, as a share of the photo
-const STEP = 0.01;
+const LEAST = 0.01; // minimum height and width, as a share of the photo
+const STEP = 0.01; // of a key press, as a share of the photo
 const HANDLES = [[0, 0], [0, 1], [1, 1], [1, 0]]; // corners (y, x)
-const GRIP = 14; // pixels from a corner within which it is taken
+const GRIP = 14; // distance in pixels within which a corner is grabbed
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -37,7 +37,7 @@ export class BoxEditor {
     this.stage.addEventListener('keydown', (event) => this.#press(event));
   }
 
-  // Shows another photo, with or without a box; resolves when it is there, rejects if it cannot be shown.
+  // Shows another photo, with or without a box; resolves when it is displayed, rejects if it cannot be.
   async show(source, box = null) {
     delete this.stage.dataset.ready;
     this.drag = this.box = null;
@@ -94,7 +94,7 @@ export class BoxEditor {
     if (!this.drag) return;
     const { before } = this.drag;
     this.drag = null;
-    // A click, or a box of no size, draws nothing.
+    // A click, or a box without area, changes nothing.
     if (this.box && !isLarge(this.box)) this.box = before;
     this.#draw();
     if (String(before) !== String(this.box)) this.#tell();

@@ -7,12 +7,12 @@ import { element, outlines, showProblem, svg } from './report/dom.js';
 import { MatchView } from './report/match_view.js';
 
 const $ = (id) => document.getElementById(id);
-const TYPING_PAUSE = 500; // milliseconds between the last change of the box and the search for it
+const TYPING_PAUSE = 500; // milliseconds between the last change of the box and the search
 
 let limits = null;
 let answer = null;
-let asked = null; // what the latest search is for
-let running = null; // its AbortController, while it is under way
+let asked = null; // the arguments of the latest search
+let running = null; // its AbortController, while it runs
 let pause = 0;
 
 const editor = new BoxEditor($('editor'), {
@@ -27,7 +27,7 @@ function onBox(box) {
   pause = setTimeout(() => search({ query: answer.query, box }), TYPING_PAUSE);
 }
 
-// Searches with a photo, an indexed photo's name, or the photo of an earlier search.
+// Searches for a photo, for an indexed photo by name, or for the photo of an earlier search.
 async function search(wanted) {
   const { photo, indexed, query, box = null } = asked = wanted;
   clearTimeout(pause);
@@ -35,7 +35,7 @@ async function search(wanted) {
   const own = running = new AbortController();
   showProblem($('problem'), null);
   setBusy(true);
-  $('editor').inert = query === undefined; // No box on a photo that is about to go.
+  $('editor').inert = query === undefined; // No box may be drawn on a photo that is about to be replaced.
   try {
     if (photo && limits && photo.size > limits.max_upload_bytes) throw tooLarge(photo);
     const form = new FormData();
@@ -65,7 +65,7 @@ async function search(wanted) {
 
 function tooLarge(photo) {
   const [found, most] = [photo.size, limits.max_upload_bytes].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
-  return Object.assign(new Error(`${photo.name} has ${found}, at most ${most} are taken.`),
+  return Object.assign(new Error(`${photo.name} has ${found}, at most ${most} are accepted.`),
     { remedy: 'Reduce the photo and choose it again.' });
 }
 
@@ -98,9 +98,10 @@ function showAnswer() {
       + ` · ${features.toLocaleString('en')} features`
     : '';
   $('summary').title = parts;
-  showProblem($('problem'), answer.note ? { message: 'Nothing to search with.', remedy: answer.note } : null);
+  const message = results.length ? 'Incomplete results.' : 'No results.';
+  showProblem($('problem'), answer.note ? { message, remedy: answer.note } : null);
   const top = Math.max(...results.map((result) => result.score)) || 1;
-  const own = answer; // The next one may come while a match of this one is looked at.
+  const own = answer; // Another answer may arrive while a match of this one is displayed.
   $('results').replaceChildren(...results.map((result, position) =>
     card(result, top, () => showMatch(own, position))));
   $('blank').hidden = true;
@@ -120,7 +121,7 @@ function card(result, top, onclick) {
   const inliers = result.inliers === null ? '' : `${result.inliers} inliers`;
   const button = element('button', {
     type: 'button', className: 'card', onclick,
-    'aria-label': `Rank ${result.rank}: ${result.name}, score ${score(result.score)}. See why it matched`,
+    'aria-label': `Rank ${result.rank}: ${result.name}, score ${score(result.score)}. Show why it matched`,
   },
   element('span', { className: 'frame' }, photo),
   element('span', { className: 'card-line' }, element('b', {}, String(result.rank)),
@@ -137,7 +138,7 @@ function score(value) {
 }
 
 function missing() {
-  this.closest('.fit').replaceWith(element('span', { className: 'quiet' }, 'photo not at hand'));
+  this.closest('.fit').replaceWith(element('span', { className: 'quiet' }, 'photo not available'));
 }
 
 async function showMatch(own, position) {
@@ -150,7 +151,7 @@ async function showMatch(own, position) {
   }));
 }
 
-// Photos come by dropping, choosing, pasting, or by a link to an indexed one.
+// Photos are dropped, chosen, pasted, or given by a link to an indexed one.
 
 function take(files) {
   const photo = [...files].find((file) => file.size >= 0);
@@ -167,14 +168,14 @@ $('clear-box').addEventListener('click', () => {
   editor.stage.focus();
 });
 $('verify').addEventListener('change', () => {
-  if (running && asked.query === undefined) search(asked); // a photo that is still to come
+  if (running && asked.query === undefined) search(asked); // the photo is not displayed yet
   else if (answer) search({ query: answer.query, box: editor.box });
 });
 $('show-boxes').addEventListener('change', () => {
   document.body.classList.toggle('no-boxes', !$('show-boxes').checked);
 });
 document.addEventListener('paste', (event) => take(event.clipboardData?.files ?? []));
-let depth = 0; // of elements entered while something is dragged over the page
+let depth = 0; // number of nested elements that a drag has entered
 document.addEventListener('dragenter', () => document.body.classList.toggle('dropping', ++depth > 0));
 document.addEventListener('dragleave', () => document.body.classList.toggle('dropping', --depth > 0));
 document.addEventListener('dragover', (event) => event.preventDefault());
