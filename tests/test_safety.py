@@ -1,4 +1,4 @@
-"""What the code may not use, whatever it reads: pickles, eval, shells, archives that unpack files."""
+"""The code does not use pickles, eval, shells, or archives that unpack files."""
 
 import ast
 import pathlib
@@ -13,7 +13,7 @@ REPOSITORY = PACKAGE.parent
 SOURCES = [
   path for path in (*PACKAGE.rglob('*.py'), *(REPOSITORY / 'tools').glob('*.py')) if '_pb2' not in path.name
 ]
-# Unpicklers that admit nothing but what they name; the tests of both try to get round them.
+# Unpicklers with a list of admitted globals; their tests try to circumvent it.
 RESTRICTED = {'delf_d2r/data/foreign/restricted_pickle.py', 'delf_d2r/data/foreign/torch_checkpoint.py'}
 FORBIDDEN_CALLS = {
   '__import__',
@@ -33,7 +33,7 @@ FORBIDDEN_METHODS = {'extractall'}
 
 
 def name_of(node):
-  """`a.b.c` of a call's function; '' where it has no such name."""
+  """Returns the name `a.b.c` of the function of a call; '' if it has no such name."""
   if isinstance(node, ast.Name):
     return node.id
   if isinstance(node, ast.Attribute):
@@ -43,7 +43,7 @@ def name_of(node):
 
 
 def objections(source):
-  """What a source may not do, with the line."""
+  """Yields the forbidden statements of a source with their lines."""
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import | ast.ImportFrom):
       is_from = isinstance(node, ast.ImportFrom)
@@ -109,7 +109,7 @@ def test_licences_of_all_dependencies_are_listed():
   wanted = dependencies_page.requirements()
   for name in wanted['']:
     row = f'| {name} | {dependencies_page.licence(name)} |'
-    assert row in every_installation, f'write it anew: python tests/support/dependencies_page.py ({row})'
+    assert row in every_installation, f'write it again: python tests/support/dependencies_page.py ({row})'
   for extra in wanted.keys() - {''}:
     for name in wanted[extra]:
-      assert f'| {extra} | {name} | ' in extras, 'write it anew: python tests/support/dependencies_page.py'
+      assert f'| {extra} | {name} | ' in extras, 'write it again: python tests/support/dependencies_page.py'

@@ -69,7 +69,7 @@ def ms(times) -> tuple[float, float, float]:
 
 
 def check_against_asmk(asmk, image, centroids, kernel) -> None:
-  """The package sums in another order: floats agree closely, at most a few bits in 10,000 flip."""
+  """Checks equality up to the order of sums: floats agree closely, and a few bits in 10,000 may flip."""
   expected, words = asmk.aggregate_image(*image)
   found = aggregate(*image, centroids, kernel=kernel)
   np.testing.assert_array_equal(found.visual_words, words)

@@ -42,7 +42,7 @@ REFERENCE = 'as in tensorflow/models'
 
 
 def alternate(functions: dict, *, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-  """Median seconds on the clock and of CPU of each function, called in turn after one round of warming up."""
+  """Returns the median wall and CPU seconds of each function, called in turn after a round of warming up."""
   wall, cpu = ({name: [] for name in functions} for _ in range(2))
   for round_number in range(rounds + 1):
     for name, function in functions.items():
@@ -62,7 +62,7 @@ def options(model_path: str, region_features=Config.CROP) -> Config:
 
 
 def reference_extraction(model: network.Delf, config: Config) -> RegionExtractor:
-  """One call after the other of a network that is not prepared for inference."""
+  """Returns an extractor that calls the trained network, unprepared, for one crop at a time."""
   import tensorflow as tf
 
   @tf.function(
@@ -107,7 +107,7 @@ def processes_seconds(config: Config, photos: list, *, workers: int) -> float:
 
 
 def difference(a, b) -> str:
-  """How far the features of two extractions are from each other, most attention first."""
+  """Returns the difference of the features of two extractions, by descending attention."""
   if len(a) != len(b):
     return f'{len(a)} and {len(b)} features'
   same = np.abs(a.locations - b.locations).max(axis=1) < 0.01

@@ -70,7 +70,7 @@ class Task:
 
 
 def make_tasks(output: pathlib.Path) -> dict[str, Task]:
-  """The columns of the table."""
+  """Returns the columns of the table."""
   photos = sets.link_photos(output / 'photos')
 
   def task(make, queries: str, *index: str) -> Task:
@@ -93,7 +93,7 @@ def make_tasks(output: pathlib.Path) -> dict[str, Task]:
 
 
 def extract_parts(config, tasks: dict[str, Task], output: pathlib.Path, workers: int) -> dict[str, Artefact]:
-  """The features of every photo, by part."""
+  """Returns the features of every photo, by part."""
   folder, mini = output / 'features' / config.name, tasks[MINI].dataset
   photos = output / 'photos'
   parts = {name: Dataset(ImageList(photos, tuple(names()))) for name, names in PARTS.items()} | {MINI: mini}
@@ -108,7 +108,7 @@ def extract_parts(config, tasks: dict[str, Task], output: pathlib.Path, workers:
 
 
 def joined(parts: Sequence[Artefact], images: ImageList, output: pathlib.Path) -> Artefact:
-  """The features of several parts as one artefact."""
+  """Returns the features of several parts as one artefact."""
   if len(parts) == 1:
     return parts[0]
   inputs = (images.as_input(), *(part.as_input(f'part {n}') for n, part in enumerate(parts)))
@@ -124,7 +124,7 @@ def joined(parts: Sequence[Artefact], images: ImageList, output: pathlib.Path) -
 
 
 def run(config, tasks: dict[str, Task], output: pathlib.Path, workers: int) -> dict[str, experiment.Outcome]:
-  """One row: an experiment on every data set."""
+  """Returns one row: an experiment on every data set."""
   features = extract_parts(config, tasks, output, workers)
   codebook = train_codebook.run(config, features['facades'], output / 'codebooks' / config.name)
   outcomes = {}
@@ -137,7 +137,7 @@ def run(config, tasks: dict[str, Task], output: pathlib.Path, workers: int) -> d
 
 
 def percents(values) -> str:
-  """mAP of medium; of all three protocols where they differ."""
+  """Formats the mAP of medium, or of all three protocols if they differ."""
   found = [100 * values[name].mean_average_precision for name in ('easy', 'medium', 'hard')]
   return f'{found[1]:.1f}' if np.isnan(found[2]) else ' / '.join(f'{value:.1f}' for value in found)
 
@@ -149,7 +149,7 @@ def measured(outcome: experiment.Outcome) -> str:
 
 
 def fused(outcomes: Sequence[experiment.Outcome], task: Task) -> str:
-  """Of z(scores of the first) + WEIGHT z(scores of the second), z over the index images of a query."""
+  """Evaluates z(first scores) + WEIGHT * z(second scores), where z is over the index images of a query."""
   first, second = (ranking_files.load(outcome.artefacts['rankings'].path) for outcome in outcomes)
   if first.image_names != second.image_names:
     sys.exit('the two rankings are over different index images')
@@ -169,7 +169,7 @@ def z_scores(ranking, image_names) -> np.ndarray:
 
 
 def cpu_seconds(config, paths: Sequence[pathlib.Path], boxes: Boxes | None = None) -> float:
-  """CPU seconds for each photo with its boxes, of all threads, from the decoded photo to its features."""
+  """Returns the CPU seconds of all threads for a photo with boxes, from decoded pixels to features."""
   extractor = region_extractor.build(config.extraction)
   photos = [load_image(path) for path in paths]
   boxes = boxes or Boxes.empty()

@@ -32,7 +32,7 @@ GRID = box_geometry.uniform_grid([1, 2, 3], overlap=0.3)
 
 
 def examples(pattern: str):
-  """The photos of some shards that have a box."""
+  """Returns the photos of some shards that have a box."""
   for path in sorted(glob.glob(pattern)):
     for data in tfrecord.read_file(pathlib.Path(path)):
       example = detection_examples.decode(data)

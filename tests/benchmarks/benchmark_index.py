@@ -59,7 +59,7 @@ def milliseconds(function, *arguments, **options) -> float:
 
 
 def medians(functions, queries, rounds=3) -> list[float]:
-  """Median time of a query in ms for each function; the functions take all queries in turn."""
+  """Returns the median time of a query in ms for each function; the functions alternate."""
   times = [[] for _ in functions]
   for function in functions:
     function(queries[0])
@@ -109,7 +109,7 @@ def asmk_build(descriptors) -> tuple[float, float]:
 
 
 def read_bandwidth() -> float:
-  """GB/s of one thread reading 512 MB with a loop as simple as NumPy has."""
+  """Returns the GB/s of one thread that reads 512 MB by a simple loop of NumPy."""
   array = np.ones(1 << 26, np.uint64)
   return array.nbytes / 1e6 / min(milliseconds(array.max) for _ in range(5))
 
@@ -123,7 +123,7 @@ def _arithmetic(steps):
 
 
 def thread_ceiling() -> float:
-  """What two threads of plain arithmetic gain on this machine: no batch can gain more."""
+  """Returns the speedup of plain arithmetic by two threads on this machine, the limit of any batch."""
   _arithmetic(1)
   steps = [50_000_000] * 2
   ratios = []
@@ -233,7 +233,7 @@ def main(flags) -> None:
 
 
 def compared(what: str, asmk: float, here: float) -> tuple[str, str, str, str]:
-  """A row of the table; smaller is better."""
+  """Returns a row of the table; smaller is better."""
   return what, f'{asmk:.4g}', f'{here:.4g}', f'{asmk / here:.1f}'
 
 

@@ -148,7 +148,7 @@ def measure(flags) -> None:
 
 
 def watched_children() -> list[int]:
-  """The peak memory of the largest process below this one, for as long as this one lasts.
+  """Returns the peak memory of the largest process below this one, for as long as this one lasts.
 
   What getrusage tells of children counts the memory of the parent that they were forked from.
   """

@@ -121,7 +121,7 @@ def make_queries() -> list:
 
 
 def compile_search() -> None:
-  """Numba's part, which is no reading of the index."""
+  """Returns the seconds of loading Numba, which do not belong to the index."""
   generator = DescriptorGenerator(seed=QUERY_SEED + 1)
   InvertedIndex.build(generator.draw_many(2), ['a', 'b'], **OPTIONS).search(generator.draw())
 
@@ -174,7 +174,7 @@ def status(field: str) -> int:
 
 
 def measure(work: pathlib.Path) -> dict:
-  """Both measurements, each in a process of its own."""
+  """Runs both measurements, each in its own process."""
   found = {}
   for state in ('cold', 'warm'):
     evict(work / 'index')
@@ -210,7 +210,7 @@ def row(size: int, results: dict) -> tuple:
 
 
 def picture(sizes: list[int], results: dict) -> str:
-  """The growth as an SVG."""
+  """Returns the growth as an SVG."""
 
   def line(value) -> list[tuple[int, float]]:
     return [(size, value(size, results['measured'][str(size)])) for size in sizes]

@@ -29,7 +29,7 @@ NUM_WORDS = 65536
 
 
 def descriptors_of_photos(rng) -> np.ndarray:
-  """float32 [N, 128], of unit length: real descriptors, repeated with noise until there are enough."""
+  """Returns real descriptors of unit length, repeated with noise if there are too few: float32 [N, 128]."""
   extractor = RootSift(RootSiftConfig(), max_features=5000, min_attention=0.0)
   shown = {o.scene_photo for o in photos.object_photos()} | set(photos.clutter_photos())
   real = np.concatenate([extractor(photos.load_photo(p)).descriptors for p in sorted(shown, key=str)])

@@ -76,7 +76,7 @@ def mini(output: pathlib.Path) -> Task:
 
 
 def detected_boxes(task: Task, models: list[str]) -> dict[str, Boxes]:
-  """Each photo's boxes, of the detector that has not seen it."""
+  """Returns the boxes of each photo by the detector that was not trained on it."""
   detectors = [photo_boxes.load_detector(DetectorConfig(model_path=model)) for model in models]
   found = {}
   images = task.dataset.images
@@ -89,7 +89,7 @@ def detected_boxes(task: Task, models: list[str]) -> dict[str, Boxes]:
 
 
 def true_boxes(task: Task) -> dict[str, Boxes]:
-  """Those of the file; for an image without, one of another image's size at a random place."""
+  """Returns the boxes of the file; images without one get one of the size of another at random."""
   names = task.dataset.images.names
   known = csv_file.read_boxes(task.boxes, names)
   templates = [Boxes(boxes.coordinates[:1], boxes.scores[:1]) for boxes in known.values() if len(boxes)]

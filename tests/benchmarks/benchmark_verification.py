@@ -44,7 +44,7 @@ HEAD = 100
 
 
 def make_pair(rng, descriptors, *, features: int, inliers: int) -> tuple[LocalFeatures, LocalFeatures]:
-  """Query and index image; feature i < inliers is the same point in both."""
+  """Returns a query and an index image, in which feature i < inliers is the same point."""
   query, index = rng.permutation(descriptors)[: 2 * features].reshape(2, features, -1)
   query[:inliers] = index[:inliers] + rng.normal(0, NOISE, (inliers, query.shape[1]))
   return tuple(map(as_features, make_places(rng, features, inliers), (query, index)))
@@ -70,7 +70,7 @@ def as_features(places: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
 
 
 def correct(matches, verification, inliers: int) -> str:
-  """How many inliers are right, and how many are not."""
+  """Returns the numbers of correct and of wrong inliers."""
   query, index = matches.query[verification.inliers], matches.index[verification.inliers]
   right = (query == index) & (query < inliers)
   return f'{right.sum()} right, {(~right).sum()} wrong'
@@ -83,7 +83,7 @@ def product_seconds(pair, rounds: int) -> float:
 
 
 def head_seconds(verifier: Verifier, pairs) -> float:
-  """Wall time of each pair, with a thread for each core."""
+  """Returns the wall time of a pair, with a thread for each core."""
   with (
     threadpool_limits(1, user_api='blas'),
     concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,

@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 
 
 def train_codebooks(configs, output):
-  """A codebook for each experiment, trained on other photos than those that are searched."""
+  """Returns a codebook for each experiment, trained on other photos than those that are searched."""
   dataset = Dataset(ImageList(sets.DATA / 'facades', sets.codebook_facades()))
   codebooks = {}
   for loaded in configs:

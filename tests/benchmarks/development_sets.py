@@ -47,7 +47,7 @@ def distractors() -> tuple[str, ...]:
 
 
 def landmark_names() -> dict[str, list[str]]:
-  """The `dev` photos of each landmark."""
+  """Returns the `dev` photos of each landmark."""
   names = defaultdict(list)
   with open(DATA / 'landmarks' / 'manifest.csv', encoding='utf-8') as file:
     for row in csv.DictReader(file):
@@ -104,7 +104,7 @@ def link_photos(folder: pathlib.Path) -> pathlib.Path:
 
 
 def boxes_path(folder: pathlib.Path) -> pathlib.Path:
-  """The true boxes of the scenes that `link_photos` wrote."""
+  """Returns the true boxes of the scenes that `link_photos` wrote."""
   return folder / 'scenes' / 'boxes.csv'
 
 
@@ -124,7 +124,7 @@ def _write_scenes(folder: pathlib.Path) -> None:
 
 
 def _compose(rng, background: np.ndarray, photo: np.ndarray) -> tuple[np.ndarray, list[float]]:
-  """The scene, uint8 [H, W, 3], and the photo's box in it."""
+  """Composes a scene, uint8 [H, W, 3]; returns it and the box of the photo in it."""
   canvas = background.astype(np.float32)
   size = np.array(canvas.shape[1::-1])
   quad = pasting.tilted_quad(rng, photo.shape[1] / photo.shape[0], tilt=_TILT, perspective=_PERSPECTIVE)

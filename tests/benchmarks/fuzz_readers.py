@@ -30,7 +30,7 @@ ADDRESS_SPACE = 4 << 30
 
 
 def attempt(reader, folder, inputs, seed, connection):
-  """What one reader's process does."""
+  """Runs the campaign of one reader, in its process."""
   faulthandler.enable()
   used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
   resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE,) * 2)

@@ -41,7 +41,7 @@ def run(folder: pathlib.Path, arguments: list[str]) -> int:
 
 
 def seconds_by_test(results: pathlib.Path) -> dict[tuple[str, str], float]:
-  """(file, test) -> seconds, its fixtures included."""
+  """Returns the seconds of each (file, test), including fixtures."""
   found = {}
   for case in ElementTree.parse(results).iter('testcase'):
     file = pathlib.Path(*case.get('classname').split('.')).with_suffix('.py')
@@ -57,7 +57,7 @@ def print_table(title: str, header: tuple[str, ...], rows) -> None:
 
 
 def print_times(seconds: dict[tuple[str, str], float]) -> None:
-  """Files, then the slowest ten tests."""
+  """Prints the seconds of files and of the ten slowest tests."""
   files = collections.defaultdict(list)
   for (file, _), time in seconds.items():
     files[file].append(time)
@@ -117,7 +117,7 @@ def print_coverage(coverage: pathlib.Path) -> None:
 
 
 def main() -> None:
-  """Runs, then prints."""
+  """Runs the tests and prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--output', type=pathlib.Path, default=None)
   options, arguments = parser.parse_known_args()

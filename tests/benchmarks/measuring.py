@@ -36,7 +36,7 @@ def print_table(header: tuple, rows: list[tuple]) -> None:
 
 
 def root_sift(photos: pathlib.Path, *, count: int, seed: int = 0) -> np.ndarray:
-  """RootSIFT float32 [count, 128] of the photos below a folder, in random order; leaves if too few."""
+  """Returns RootSIFT of photos in random order, float32 [count, 128]; exits if there are too few."""
   paths = sorted(p for p in photos.rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg', '.png'))
   random.Random(seed).shuffle(paths)
   sift = cv2.SIFT_create(1500)

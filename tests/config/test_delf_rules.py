@@ -1,4 +1,4 @@
-"""What an extraction config with DELF may say."""
+"""Rules of extraction with DELF."""
 
 import pytest
 

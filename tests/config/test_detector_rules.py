@@ -1,4 +1,4 @@
-"""Rules of the detector's config: what contradicts itself is refused, with the remedy."""
+"""Rules of the training of detectors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What configs of patches, activation regions, networks without training, fusion and whitening may say."""
+"""Rules of patches, activation regions, networks without training, fusion and whitening."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a config of global descriptors may say."""
+"""Rules of configs of global descriptors."""
 
 import pytest
 

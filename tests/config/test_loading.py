@@ -1,4 +1,4 @@
-"""Configs: what is refused and how it is said, overrides, fingerprints and differences."""
+"""Configs: errors and their messages, overrides, fingerprints and differences."""
 
 import math
 import pathlib

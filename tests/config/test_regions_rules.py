@@ -1,4 +1,4 @@
-"""What a config of regions may say."""
+"""Rules of regions."""
 
 import pytest
 

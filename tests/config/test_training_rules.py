@@ -1,4 +1,4 @@
-"""What a config of training DELF may say."""
+"""Rules of the training of DELF."""
 
 import pytest
 

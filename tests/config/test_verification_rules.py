@@ -1,4 +1,4 @@
-"""What VerificationConfig may say."""
+"""Rules of verification and expansion."""
 
 import importlib.machinery
 import sys
@@ -41,7 +41,7 @@ def test_each_rule(field, text):
     load(text)
 
 
-def test_what_is_legal():
+def test_legal():
   assert load('estimator: DEGENSAC model: HOMOGRAPHY').trials == 1000
   assert load('compat: true max_residual: 20 max_distance: 1').compat
 

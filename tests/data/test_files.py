@@ -15,7 +15,7 @@ from delf_d2r.errors import ArtefactError, UserError
 
 @pytest.fixture
 def full_disk(monkeypatch):
-  """Every fsync finds the disk full, as delayed allocation does."""
+  """Makes every fsync fail with a full disk, as with delayed allocation."""
 
   def fail(_handle):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -72,7 +72,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, full_disk):
 
 
 def test_file_size_limit_leaves_the_old_file(tmp_path):
-  """A real failing write, half-way through, in a process of its own."""
+  """Checks a real write that fails half-way, in its own process."""
   path = tmp_path / 'x'
   path.write_bytes(b'old')
   script = """

@@ -210,7 +210,7 @@ def _checkpoints() -> list[Reader]:
 
 
 def _torch() -> bytes:
-  """A state dict of one tensor [2, 2], written by hand."""
+  """Returns a state dict of one tensor [2, 2], written by hand."""
   state = (
     b'\x80\x02ccollections\nOrderedDict\n)R(X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n'
     b'((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04NtQK\x00'

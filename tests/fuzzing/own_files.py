@@ -91,7 +91,7 @@ def _configs() -> list[Reader]:
 
 
 def _records(run: pathlib.Path) -> list[Reader]:
-  """TFRecord files as they are, and the records in them, whose damage no checksum shows."""
+  """Returns readers of TFRecord files, and of their records, where no checksum reveals damage."""
   shards = {kind: sorted((run / kind).glob('*.tfrecord'))[0] for kind in ('boxes', 'descriptors', 'reranked')}
   shards['query_features'] = sorted((run / 'query_features').glob('*.tfrecord'))[0]
   first = {kind: tuple(tfrecord.read_file(path)) for kind, path in shards.items()}
@@ -163,7 +163,7 @@ QUERY = AggregatedDescriptor(
 
 
 def _inverted(folder: pathlib.Path) -> None:
-  """Whatever the bytes, a search ends; and where `verify` finds nothing, it finds what it should."""
+  """Checks that a search of any bytes ends, and that it is correct if `verify` finds no damage."""
   index = InvertedIndex.load(folder)
   ranking = index.search(QUERY)
   names = list(index.image_names)
@@ -179,7 +179,7 @@ def _engine(folder: pathlib.Path) -> None:
 
 
 def _live(made: ValidFiles) -> Reader:
-  """`live.npz` beside the postings that it belongs to."""
+  """Returns the reader of `live.npz`, in a folder with its postings."""
   boxes = index_files.load_boxes(made.run / 'index')
   folder = made.run.with_name('live')
   folder.mkdir()

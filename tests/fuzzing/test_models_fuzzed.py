@@ -5,6 +5,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 INPUTS = 25
 

@@ -9,6 +9,8 @@ import pytest
 from fuzzing import foreign_files, own_files, served_requests, valid_files
 from fuzzing.campaign import campaign
 
+pytestmark = pytest.mark.slow
+
 SEED = 1
 # Number of inputs of each reader.
 INPUTS = 30

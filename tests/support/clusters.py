@@ -78,7 +78,7 @@ class Disturbed:
 
   @contextlib.contextmanager
   def after(self, items: int, act: Callable[[], None]) -> Iterator[None]:
-    """Within the block, does something when so many items have been begun."""
+    """Does something within the block as soon as a number of items has been started."""
 
     def wait_and_act():
       wait_until(lambda: len(list(self.log.iterdir())) >= items)

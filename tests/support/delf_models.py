@@ -13,7 +13,7 @@ TINY = {'endpoint': 'conv3', 'reduced_dimensions': 16, 'attention_channels': 8}
 
 
 def make_model(**fields) -> network.Delf:
-  """A network whose batch normalisation has something to do and whose attention varies."""
+  """Returns a network with nontrivial batch normalisation and varying attention."""
   keras.utils.set_random_seed(1)
   model = network.Delf(delf_model_pb2.DelfModelConfig(**{**TINY, **fields}))
   generator = np.random.default_rng(2)
@@ -34,7 +34,7 @@ def tiny_module() -> export.LocalFeatureModule:
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-  """uint8 [height, width, 3]: smooth noise, so that resizing changes little."""
+  """Returns smooth noise, which resizing changes little: uint8 [height, width, 3]."""
   generator = np.random.default_rng(seed)
   coarse = generator.uniform(0, 256, (-(-height // 8) + 1, -(-width // 8) + 1, 3))
   fine = np.kron(coarse, np.ones((8, 8, 1)))

@@ -44,7 +44,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def licence(name: str) -> str:
-  """The licence of an installed package; PackageNotFoundError where it is not."""
+  """Returns the licence of an installed package; raises PackageNotFoundError if it is not installed."""
   if name in _KNOWN:
     return _KNOWN[name]
   metadata = importlib.metadata.metadata(name)
@@ -64,7 +64,7 @@ def licence(name: str) -> str:
 
 
 def brought(names: list[str]) -> list[str]:
-  """What these packages bring with them on this system, and what that brings."""
+  """Returns the direct and indirect requirements of packages on this system."""
   found, left = set(), list(names)
   while left:
     for text in importlib.metadata.requires(left.pop()) or []:
@@ -81,7 +81,7 @@ def _normal(name: str) -> str:
 
 
 def page() -> str:
-  """The whole page."""
+  """Returns the whole page."""
   wanted = requirements()
   lines = [_HEAD, '## Every installation', '', '| package | licence |', '|---|---|']
   lines += [f'| {name} | {licence(name)} |' for name in wanted['']]

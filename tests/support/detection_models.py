@@ -35,7 +35,7 @@ def stand_in(images) -> dict:
 
 
 def _range(lit):
-  """First and last of bool [B, S, 2] along S, as shares of S: float32 [B, 2] each."""
+  """Returns the first and last true position along S of bool [B, S, 2], as shares: float32 [B, 2] each."""
   size = tf.cast(tf.shape(lit)[1], tf.float32)
   lit = tf.cast(lit, tf.int32)
   first, last = tf.argmax(lit, axis=1), tf.argmax(lit[:, ::-1], axis=1)
@@ -45,7 +45,7 @@ def _range(lit):
 def write_tf1(
   path, *, feed='input_images', outputs=OUTPUTS, dtype='uint8', shape=(None, None, None, 3), compute=stand_in
 ) -> str:
-  """As TensorFlow 1 wrote them: a placeholder and named outputs, no functions."""
+  """Writes the form of TensorFlow 1: a placeholder and named outputs, no functions."""
   v1 = tf.compat.v1
   with tf.Graph().as_default(), v1.Session() as session:
     images = v1.placeholder(dtype, shape, name=feed)
@@ -63,7 +63,7 @@ def write_tf2(
   compute=stand_in,
   is_callable=False,
 ) -> str:
-  """As the TensorFlow Object Detection API writes them now: `serving_default`, or a callable object."""
+  """Writes the form of the TF2 Object Detection API: `serving_default`, or a callable object."""
 
   def run(images, offset):
     found = compute(tf.cast(images, tf.uint8))

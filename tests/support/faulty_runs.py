@@ -76,7 +76,7 @@ class FaultInjector:
     assert process.returncode == 0, process.stderr
 
   def fails(self, out: pathlib.Path, *, before: Sequence[str] = ()) -> str:
-    """Runs, which must fail without a traceback; returns the error message."""
+    """Checks that a run fails without a traceback; returns the error message."""
     process = subprocess.run(
       [*before, *self.command(out)], capture_output=True, text=True, timeout=300, check=False
     )

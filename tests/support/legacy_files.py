@@ -23,7 +23,7 @@ delf_local_config {
 
 
 def varint(value):
-  """The wire form of an unsigned integer: seven bits at a time, the lowest first."""
+  """Encodes an unsigned integer as a varint: seven bits at a time, the lowest first."""
   found = bytearray()
   while value > 127:
     found.append(value % 128 + 128)
@@ -40,7 +40,7 @@ def fixed(field, value):
 
 
 def datum(array):
-  """A DatumProto: shape = 1 { dim = 1 packed }, float_list = 2 or uint32_list = 3 { value = 1 packed }."""
+  """Encodes a DatumProto: shape = 1 { dim = 1 }, float_list = 2 or uint32_list = 3 { value = 1 }, packed."""
   shape = submessage(1, submessage(1, b''.join(map(varint, array.shape)) if array.ndim else b''))
   if array.dtype.kind == 'f':
     values, field = b''.join(struct.pack('<f', value) for value in array.ravel()), 2
@@ -51,12 +51,12 @@ def datum(array):
 
 
 def pair(first, second):
-  """A DatumPairProto: first = 1, second = 2."""
+  """Encodes a DatumPairProto: first = 1, second = 2."""
   return submessage(1, datum(first)) + submessage(2, datum(second))
 
 
 def delf(locations, descriptors, *, scale=1.5, orientation=0.0, strength=120.0):
-  """DelfFeatures: feature = 1 { descriptor 1, x 2, y 3, scale 4, orientation 5, strength 6 }, N of them."""
+  """Encodes DelfFeatures: N feature = 1 { descriptor 1, x 2, y 3, scale 4, orientation 5, strength 6 }."""
   found = b''
   for n, ((y, x), descriptor) in enumerate(zip(locations, descriptors, strict=True)):
     values = (x, y, scale, orientation, strength - n)
@@ -66,7 +66,7 @@ def delf(locations, descriptors, *, scale=1.5, orientation=0.0, strength=120.0):
 
 
 def boxes(rows):
-  """Boxes: box = 1 { ymin 1, xmin 2, ymax 3, xmax 4, score 5, class_index 6 }, rows of five numbers."""
+  """Encodes Boxes: box = 1 { ymin 1, xmin 2, ymax 3, xmax 4, score 5, class_index 6 }, from rows of five."""
   return b''.join(
     submessage(1, b''.join(fixed(i, value) for i, value in enumerate(row, start=1)) + varint(48) + varint(1))
     for row in rows
@@ -82,6 +82,6 @@ def photos(folder, sizes):
 
 
 def unit(rows, dimensions=3, seed=0):
-  """float32 [rows, D] of unit length."""
+  """Returns random vectors of unit length: float32 [rows, D]."""
   found = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
   return found / np.linalg.norm(found, axis=1, keepdims=True)

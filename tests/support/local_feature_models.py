@@ -31,7 +31,7 @@ def stand_in(image, scales, max_features, threshold, *, resize):
 
 
 def write_tf1(path, *, with_global=False, outputs=('boxes', 'features', 'scales', 'scores'), tag='serve'):
-  """A SavedModel as TensorFlow 1 wrote them: placeholders and named outputs, no functions."""
+  """Writes a SavedModel of TensorFlow 1: placeholders and named outputs, no functions."""
   v1 = tf.compat.v1
   with tf.Graph().as_default(), v1.Session() as session:
     image = v1.placeholder(tf.uint8, [None, None, 3], name='input_image')
@@ -45,7 +45,7 @@ def write_tf1(path, *, with_global=False, outputs=('boxes', 'features', 'scales'
     if with_global:
       chosen = v1.placeholder(tf.int32, [None], name='input_global_scales_ind')
       tf.gather(tf.ones((len(SCALES), 4)), chosen, name='global_descriptors')
-      # As in the research code's models, every output waits for all inputs.
+      # As in the models of the tensorflow/models DELF code, every output depends on all inputs.
       found['boxes'] += tf.cast(tf.reduce_sum(chosen), tf.float32)
     return tf1_models.save(session, path, found, outputs=outputs, moved='features', tag=tag)
 

@@ -15,7 +15,7 @@ def encoded(image: Image.Image, file_format: str, **options) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-  """A PNG file of that size by its header, without pixels."""
+  """Returns a PNG file with that size in its header, without pixels."""
 
   def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
@@ -35,7 +35,7 @@ REFUSED = [
 
 
 def kinds(photo: Image.Image) -> dict[str, bytes]:
-  """The same photo in forms that are odd and good."""
+  """Returns a photo in unusual but valid formats, by name."""
   rgba = photo.copy()
   rgba.putalpha(255)
   palette = photo.quantize(256)

@@ -34,7 +34,7 @@ def _tensor(name: str, array: np.ndarray) -> bytes:
 
 
 def _value(name: str, shape) -> bytes:
-  """A ValueInfoProto; a string as a size is one that may be any."""
+  """Encodes a ValueInfoProto; a string instead of a size stands for any size."""
   sizes = b''.join(
     _message(1, _message(2, size) if isinstance(size, str) else _number(1, size)) for size in shape
   )
@@ -46,7 +46,7 @@ def _node(kind: str, inputs, output: str) -> bytes:
 
 
 def write_linear(path: pathlib.Path, matrix: np.ndarray, *, input_shape) -> pathlib.Path:
-  """A model that flattens each of N patches and multiplies it by `matrix` float32 [S * S, D]."""
+  """Writes a model that flattens each of N patches and multiplies it by `matrix`, float32 [S * S, D]."""
   size, dimensions = matrix.shape
   graph = (
     _message(1, _node('Reshape', ('patches', 'shape'), 'flat'))

@@ -15,7 +15,7 @@ def drag(page, start, stop):
 
 
 def begin_drag(page, start, stop):
-  """The same without letting go."""
+  """Begins to drag, without releasing the button."""
   frame = page.locator('.stage img').bounding_box()
   places = [(frame['x'] + x * frame['width'], frame['y'] + y * frame['height']) for y, x in (start, stop)]
   page.mouse.move(*places[0])

@@ -20,7 +20,7 @@ def descendants(process: int) -> dict[int, str]:
 
 
 def is_running(process: int) -> bool:
-  """Whether a process is there, and more than an exit status that nobody has asked for."""
+  """Tells whether a process exists and is not a zombie."""
   try:
     status = (PROC / str(process) / 'stat').read_text(encoding='utf-8')
   except (FileNotFoundError, ProcessLookupError):
@@ -29,7 +29,7 @@ def is_running(process: int) -> bool:
 
 
 def peak_bytes(process: int | str = 'self') -> int:
-  """The most memory that a process has had resident; 0 if it has ended."""
+  """Returns the peak of the resident memory of a process in bytes; 0 if it has ended."""
   with contextlib.suppress(FileNotFoundError, ProcessLookupError):
     for line in (PROC / str(process) / 'status').read_text().splitlines():
       if line.startswith('VmHWM:'):

@@ -28,11 +28,11 @@ class Command:
   Attributes:
     program: d2r, make, pip, ...
     name: of d2r: the binary; of the others: the first argument. Empty for a mere list of flags.
-    flags: (name, value) of each flag, without dashes; the value of a flag that stands alone is None.
+    flags: (name, value) of each flag, without dashes; the value of a flag without one is None.
     arguments: what is no flag, after the name.
     line: its line in the page.
     is_shown: in a block or a table, so that readers will run it; False in running text.
-    is_shortened: `...` stands for flags that the page does not repeat.
+    is_shortened: `...` represents flags that the page does not repeat.
     page: path of the page in the repository.
   """
 
@@ -51,14 +51,14 @@ class Command:
 
 
 def is_placeholder(value: str | None) -> bool:
-  """Whether the reader has to put something of his own in its place: FILE, DIR, N, `...`."""
+  """Tells whether a value is a placeholder that readers replace: FILE, DIR, N, `...`."""
   return value is not None and _PLACEHOLDER.search(value) is not None
 
 
 def parse(
   text: str, *, line: int = 0, is_shown: bool = True, name: str = '', page: str = 'README.md'
 ) -> Command:
-  """One command; `name` is the binary of flags that stand alone.
+  """Parses one command; `name` is the program of flags without a command.
 
   Raises:
     ValueError: its quotes do not match.
@@ -78,7 +78,7 @@ def parse(
 
 
 def commands() -> list[Command]:
-  """All commands of all pages, each once, those of blocks and tables before those of running text."""
+  """Returns the commands of all pages without repetitions, those of blocks and tables first."""
   found = []
   for path in PAGES:
     if path.stem != _OTHERS:
@@ -87,7 +87,7 @@ def commands() -> list[Command]:
 
 
 def commands_of(text: str, *, page: str = 'README.md') -> list[Command]:
-  """All commands of one page, each once, those of blocks and tables before those of running text."""
+  """Returns the commands of a page without repetitions, those of blocks and tables first."""
   found = []
   for block in _BLOCK.finditer(text):
     language, body = block.groups()
@@ -109,18 +109,18 @@ def commands_of(text: str, *, page: str = 'README.md') -> list[Command]:
 
 
 def blocks(language: str) -> list[str]:
-  """The blocks of another language, such as python, of all pages."""
+  """Returns the blocks of another language, such as python, of all pages."""
   texts = [path.read_text(encoding='utf-8') for path in PAGES]
   return [block[2] for text in texts for block in _BLOCK.finditer(text) if block[1] == language]
 
 
 def paths() -> set[str]:
-  """The files of the checkout that the pages name or link to, relative to the repository."""
+  """Returns the files of the checkout that the pages name or link to, relative to the repository."""
   return {name for path in PAGES for name in _paths_of(path)}
 
 
 def links() -> list[tuple[str, str]]:
-  """(page, target) of each link to a heading, `docs/commands.md#serve`; both relative to the repository."""
+  """Returns (page, target) of each link to a heading, `docs/commands.md#serve`, by repository paths."""
   found = []
   for path in PAGES:
     for target in _LINK.findall(path.read_text(encoding='utf-8')):
@@ -131,7 +131,7 @@ def links() -> list[tuple[str, str]]:
 
 
 def anchors(page: str) -> set[str]:
-  """The names by which GitHub links to the headings of a page."""
+  """Returns the names by which GitHub links to the headings of a page."""
   text = _BLOCK.sub('', (REPOSITORY / page).read_text(encoding='utf-8'))
   headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
   return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
@@ -142,7 +142,7 @@ def _name(path: pathlib.Path) -> str:
 
 
 def _inside(page: pathlib.Path, target: str) -> str:
-  """The path in the repository that a link of a page leads to."""
+  """Returns the path in the repository that a link of a page leads to."""
   return pathlib.Path(os.path.relpath(page.parent / target, REPOSITORY)).as_posix()
 
 
@@ -167,7 +167,7 @@ def _program(code: str) -> str:
 
 
 def _lines(body: str):
-  """(number, line) of a block: continued lines joined, comments and empty lines left out."""
+  """Yields (number, line) of a block: joins continued lines, skips comments and empty lines."""
   joined, start = '', 0
   for number, line in enumerate(body.split('\n')):
     if not joined:

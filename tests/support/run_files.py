@@ -22,7 +22,7 @@ def contents(directory):
 
 
 def score_table(rankings):
-  """float32 [Q, M]: the scores of an artefact of rankings, by image id."""
+  """Returns the scores of an artefact of rankings by image id: float32 [Q, M]."""
   stored = ranking_files.load(rankings.path)
   found = np.zeros((len(stored.rankings), len(stored.image_names)), np.float32)
   for row, ranking in zip(found, stored.rankings, strict=True):

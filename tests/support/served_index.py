@@ -48,7 +48,7 @@ def engine(index_dir):
 
 @pytest.fixture(scope='session')
 def query_path(photos):
-  """The photo of an object that the index shows."""
+  """Returns the photo of an object that the index shows."""
   return photos.queries_dir / 'astronaut.jpg'
 
 

@@ -31,14 +31,14 @@ def image(name, locations, descriptors, regions=((0, 0, 1, 1),), offsets=None):
 
 
 def query_images():
-  """Each query shows an object of 60 points; that of the last is in no index image."""
+  """Returns queries that show an object of 60 points each; no index image shows the last one."""
   places = np.random.default_rng(0).uniform(0, 400, (60, 2))
   seen = transforms.apply(MATRIX, places)
   return places, [image(name, seen, vectors(60, seed=min(i, 1) * 7)) for i, name in enumerate(QUERIES)]
 
 
 def index_images():
-  """Each index image shows points of both objects among others; its box repeats a part of them."""
+  """Returns index images with points of both objects and others; the box of each repeats some of them."""
   places, queries = query_images()
   found = []
   for number, (name, shown) in enumerate(zip(NAMES, SHOWN, strict=True)):

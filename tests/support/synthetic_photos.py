@@ -5,7 +5,7 @@ import numpy as np
 
 
 def blobs(height, width, places, sigma=4.0):
-  """uint8 [H, W, 3]: bright Gaussians at `places`, `(y, x)` with pixel centres at i + 0.5."""
+  """Draws bright Gaussians at `places`, `(y, x)` with pixel centres at i + 0.5: uint8 [H, W, 3]."""
   y, x = np.mgrid[:height, :width] + 0.5
   image = sum(np.exp(-((y - py) ** 2 + (x - px) ** 2) / (2 * sigma**2)) for py, px in places)
   return np.repeat(np.rint(40 + 180 * image).astype(np.uint8)[:, :, None], 3, 2)

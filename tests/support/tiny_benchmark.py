@@ -44,7 +44,7 @@ def config_path(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def load(config_path):
-  """The tiny config with overrides."""
+  """Returns the tiny config with overrides."""
   return lambda *overrides: config.load(config_path, experiment.STAGES, overrides=overrides)
 
 
@@ -68,7 +68,7 @@ def run(load, dataset, benchmark, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def finished(run):
-  """One finished run; tests only read it."""
+  """Returns a finished run, which tests only read."""
   return run()
 
 

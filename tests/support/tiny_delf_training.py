@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-from google.protobuf import text_format
 from PIL import Image
 
 from delf_d2r import config, models  # noqa: F401
@@ -11,6 +10,7 @@ from delf_d2r.protos import example_pb2, experiment_pb2
 
 # delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
 from support import tfrecord_files
+from support.config_parts import load_part
 
 CLASSES = ('arch', 'bridge', 'castle')
 
@@ -26,23 +26,19 @@ TINY = """
 
 
 def load(text: str = TINY, *changes: str) -> experiment_pb2.ExperimentConfig:
-  """A resolved config from the text of its part `training`, with overrides."""
-  parsed = experiment_pb2.ExperimentConfig()
-  text_format.Parse(text, parsed.training)
-  for change in changes:
-    text_format.Merge(change, parsed.training)
-  return config.resolve(parsed)
+  """Returns a resolved config from the text of its part `training`, with overrides."""
+  return load_part('training', text, *changes)
 
 
 def pattern(number: int, size: int = 96) -> np.ndarray:
-  """uint8 [size, size, 3]: coloured squares, others for each number."""
+  """Draws coloured squares that depend on the number: uint8 [size, size, 3]."""
   generator = np.random.default_rng(number)
   squares = generator.integers(0, 256, (8, 8, 3))
   return np.kron(squares, np.ones((size // 8, size // 8, 1))).astype(np.uint8)
 
 
 def write_photos(folder: pathlib.Path, *, per_class: int = 4) -> pathlib.Path:
-  """A folder for each class; the photos of a class are one pattern, shifted and noisy."""
+  """Writes a folder for each class, whose photos are one pattern, shifted and with noise."""
   generator = np.random.default_rng(0)
   for number, name in enumerate(CLASSES):
     (folder / name).mkdir(parents=True)
@@ -54,7 +50,7 @@ def write_photos(folder: pathlib.Path, *, per_class: int = 4) -> pathlib.Path:
 
 
 def write_shard(path: pathlib.Path, examples) -> pathlib.Path:
-  """A TFRecord shard of (id, encoded photo, label or None)."""
+  """Writes a TFRecord shard of (id, encoded photo, label or None)."""
   records = []
   for name, encoded, label in examples:
     example = example_pb2.Example()

@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
 from PIL import Image
 
 from delf_d2r import config, models  # noqa: F401
@@ -17,6 +16,7 @@ from delf_d2r.protos import experiment_pb2
 
 # delf_d2r.models sets the log level of TensorFlow, so it must be imported first.
 from support import tfrecord_files
+from support.config_parts import load_part
 
 MODEL = 'image_size: 64 min_level: 4 max_level: 5 pyramid_filters: 16 head_convs: 1 head_filters: 16'
 TINY = f"""
@@ -44,16 +44,12 @@ def require_wheel() -> None:
 
 
 def load(text: str = TINY, *changes: str) -> experiment_pb2.ExperimentConfig:
-  """A resolved config from the text of its part `detector_training`, with overrides."""
-  parsed = experiment_pb2.ExperimentConfig()
-  text_format.Parse(text, parsed.detector_training)
-  for change in changes:
-    text_format.Merge(change, parsed.detector_training)
-  return config.resolve(parsed)
+  """Returns a resolved config from the text of its part `detector_training`, with overrides."""
+  return load_part('detector_training', text, *changes)
 
 
 def photo(number: int, size: int = 128, shape=None) -> tuple[np.ndarray, np.ndarray]:
-  """uint8 [H, W, 3], a red rectangle on dark noise, and its box float32 [1, 4]."""
+  """Draws a red rectangle on dark noise, uint8 [H, W, 3]; returns it and its box, float32 [1, 4]."""
   generator = np.random.default_rng(number)
   height, width = shape or (size, size)
   image = generator.integers(0, 120, (height, width, 3)).astype(np.uint8)
@@ -65,7 +61,7 @@ def photo(number: int, size: int = 128, shape=None) -> tuple[np.ndarray, np.ndar
 
 
 def example(number: int, *, size: int = 128, shape=None, labels=(1,), boxes=None) -> DetectionExample:
-  """The example of `photo`."""
+  """Returns the example of `photo`."""
   image, box = photo(number, size, shape)
   file = io.BytesIO()
   Image.fromarray(image).save(file, 'PNG')
@@ -85,6 +81,6 @@ def example(number: int, *, size: int = 128, shape=None, labels=(1,), boxes=None
 
 
 def write_records(path: pathlib.Path, examples) -> pathlib.Path:
-  """A TFRecord shard of examples."""
+  """Writes a TFRecord shard of examples."""
   tfrecord_files.write(path, map(detection_examples.encode, examples))
   return path

@@ -71,7 +71,7 @@ def _between_stages(config: ExperimentConfig) -> Iterator[Problem]:
         f'regions.detector.apply_exif_orientation is {found[0]} but extraction.apply_exif_orientation is'
         f' {found[1]}, so boxes would be misplaced in rotated photos. Set both to the same value',
       )
-  # A config of one stage alone has no part `search`.
+  # A config of a single stage has no part `search`.
   if config.HasField('expansion') and config.HasField('search') and not config.HasField('verification'):
     yield Problem(
       'expansion',
@@ -119,7 +119,7 @@ def _missing_regions(config: ExperimentConfig | FusionConfig, boxes: RegionsConf
     yield Problem(
       'aggregation.regions',
       f'aggregation.regions is {name} but regions.source is NONE, so there is nothing to aggregate or search'
-      ' beside the whole image. Set regions.source, or aggregation.regions: WHOLE_IMAGE',
+      ' except the whole image. Set regions.source, or aggregation.regions: WHOLE_IMAGE',
     )
 
 

@@ -162,7 +162,7 @@ class _Composer:
     pixels = self._load(photo.path)
     height, width = pixels.shape[:2]
     low, high = photo.boxes[:, :2].min(axis=0), photo.boxes[:, 2:].max(axis=0)
-    # Half of the photos whole, the others anywhere between that and their objects alone.
+    # Half of the photos stay complete; the others are cropped, at most to the hull of their objects.
     cut = self._rng.uniform(0, 1, 4) * self._rng.integers(0, 2)
     top, left = np.floor(low * cut[:2] * (height, width)).astype(int)
     bottom, right = np.ceil((1 - (1 - high) * cut[2:]) * (height, width)).astype(int)

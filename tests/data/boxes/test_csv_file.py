@@ -1,4 +1,4 @@
-"""Boxes from a CSV file: names, lines and what is no box."""
+"""Boxes from a CSV file: names, lines and invalid boxes."""
 
 import pytest
 from numpy.testing import assert_allclose

@@ -1,4 +1,4 @@
-"""Boxes from an artefact: names, filters of other images, fingerprints, and what is none."""
+"""Boxes from an artefact: names, filters of other images, fingerprints, and invalid sources."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Files of boxes of three kinds: what is read, and what is said about every row that is no box."""
+"""Files of boxes in three formats: valid rows, and the messages for all invalid ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""MATLAB files: the same content as SciPy's reader finds, and errors where that one crashes."""
+"""MATLAB files: the same content as by the reader of SciPy, and errors where that one crashes."""
 
 import io
 import struct
@@ -47,7 +47,7 @@ CONTENT = {
 
 
 def assert_equal(found, expected):
-  """SciPy's form of the content: structs are records there, dicts here."""
+  """Converts the content as read by SciPy, where structs are records, to dicts."""
   names = expected.dtype.names
   if names:
     assert found.shape == expected.shape
@@ -78,7 +78,7 @@ def element(kind, data, order='<'):
 
 
 def variable(kind, shape, *parts, order='<', flags=0):
-  """A variable `v` of a class, put together by hand."""
+  """Writes a variable `v` of a class by hand."""
   head = element(6, struct.pack(f'{order}II', kind | flags, 0), order)
   head += element(5, struct.pack(f'{order}{len(shape)}i', *shape), order) + element(1, b'v', order)
   return element(14, head + b''.join(parts), order)

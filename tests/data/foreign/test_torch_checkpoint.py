@@ -1,4 +1,4 @@
-"""PyTorch checkpoints: tensors come out, programs do not run."""
+"""PyTorch checkpoints: tensors are read, programs are not executed."""
 
 import pickle
 import struct
@@ -16,7 +16,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 def state_pickle(
   items: dict, *, called=b'ctorch._utils\n_rebuild_tensor_v2\n', storage=b'ctorch\nFloatStorage\n'
 ):
-  """The pickled state dict of {name: (key, count, offset, shape, strides)}, opcode by opcode."""
+  """Writes the pickled state dict of {name: (key, count, offset, shape, strides)} by opcodes."""
   data = b'\x80\x02}('
   for name, (key, count, offset, shape, strides) in items.items():
     data += pickle.dumps(name, 0)[:-1] + called + b'('
@@ -90,6 +90,6 @@ def test_damage_is_a_clear_error(tmp_path):
 
 def test_memo_larger_than_the_file_is_refused(tmp_path):
   whole = checkpoint({'a': ('1', 1, 0, (1,), (1,))}, {'1': [1]})
-  # LONG_BINPUT of slot 2^31: Python's unpickler would make room for as many.
+  # LONG_BINPUT of slot 2^31: the unpickler of CPython would allocate that many slots.
   with pytest.raises(UserError, match='memo slot 2147483648 of a file of'):
     load(tmp_path, b'\x80\x02K\x01r\x00\x00\x00\x80.' + whole)

@@ -1,4 +1,4 @@
-"""Bombs: files of some kilobytes that would unpack to gigabytes are refused before they do."""
+"""Files of some kilobytes that would unpack to gigabytes are refused before unpacking."""
 
 import io
 import resource
@@ -22,7 +22,7 @@ def peak():
 
 
 def mat_bomb(order='<', megabytes=200):
-  """A MATLAB file of one compressed element that unpacks to so many zeros."""
+  """Writes a MATLAB file of one compressed element that unpacks to a number of zeros."""
   packer = zlib.compressobj(1)
   packed = b''.join(packer.compress(ZEROS) for _ in range(megabytes)) + packer.flush()
   header = b'MATLAB 5.0'.ljust(124) + struct.pack(f'{order}H', 0x0100) + (b'IM' if order == '<' else b'MI')

@@ -41,7 +41,7 @@ def load_document(folder, document):
 
 
 def changed(**fields):
-  """DOCUMENT with fields of its query replaced; None removes one."""
+  """Returns DOCUMENT with replaced fields of its query; None removes a field."""
   query = {**DOCUMENT['queries'][0], **fields}
   return {**DOCUMENT, 'queries': [{key: value for key, value in query.items() if value is not None}]}
 

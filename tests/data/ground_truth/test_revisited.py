@@ -53,12 +53,12 @@ def as_arrays(content):
 
 
 def cells(names):
-  """A MATLAB cell array of strings."""
+  """Returns a MATLAB cell array of strings."""
   return np.array(names, object).reshape(1, -1)
 
 
 def matlab_content(gnd=GND, first=1):
-  """As MATLAB holds it: cells, and a struct array whose lists count from 1."""
+  """Returns the form of MATLAB: cells, and a struct array whose positions begin with 1."""
   array = np.empty((1, len(gnd)), [(key, object) for key in ('easy', 'hard', 'junk', 'bbx')])
   for i, entry in enumerate(gnd):
     for label in ('easy', 'hard', 'junk'):
@@ -129,7 +129,7 @@ def python2_string(text):
 
 
 def python2_array(values, dtype):
-  """What Python 2 with NumPy 1 pickles by protocol 2: byte strings, numpy.core."""
+  """Returns the pickle of Python 2 and NumPy 1, protocol 2: byte strings, numpy.core."""
   raw = np.array(values, dtype).tobytes()
   minus_one = b'J\xff\xff\xff\xff'
   byte_order = b'(K\x03U\x01<NNN' + minus_one + minus_one + b'K\x00tb'

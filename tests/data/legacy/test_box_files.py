@@ -1,4 +1,4 @@
-"""`.boxes` files: the research code's bytes (docs/reference.md 1.3), folders of them, and what is none."""
+"""`.boxes` files: published bytes (docs/reference.md 1.3), folders, and invalid files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Configs of the research code become configs that extract the same."""
+"""Configs of the tensorflow/models DELF code are converted to configs that extract the same features."""
 
 import pytest
 from google.protobuf import text_format

@@ -1,4 +1,4 @@
-"""`.datum` files: the research code's bytes (docs/reference.md 1.1), and PCA files in both forms."""
+"""`.datum` files: published bytes (docs/reference.md 1.1), and PCA files in both formats."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`.delf` files: the research code's bytes (docs/reference.md 1.2), and what is none."""
+"""`.delf` files: published bytes (docs/reference.md 1.2), and invalid files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Aggregated files of the research code: its bytes (docs/reference.md 1.1, 2.8, 2.9), and what is none."""
+"""Files of aggregated descriptors: published bytes (docs/reference.md 1.1, 2.8, 2.9), and invalid files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The CSV file of the research code that says which features belong to which image."""
+"""The CSV file that maps feature files to images."""
 
 import pytest
 

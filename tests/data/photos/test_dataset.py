@@ -1,4 +1,4 @@
-"""Data sets: which photos are indexed, which are queries, and what is refused early."""
+"""Data sets: index images, queries, and early errors."""
 
 import json
 

@@ -101,7 +101,7 @@ def test_name_that_is_no_utf8_is_left_out_with_a_warning(folder, monkeypatch):
   try:
     root = folder('a.jpg', bad, f'{os.fsdecode(bytes([0xE9]))}/b.jpg')
   except OSError:
-    pytest.skip('this file system admits UTF-8 names alone')
+    pytest.skip('this file system supports UTF-8 names only')
   assert ImageList.from_folder(root).names == ('a.jpg',)
   assert len(warnings) == 2
   assert 'is not valid UTF-8; rename the photo' in warnings[0]

@@ -34,7 +34,7 @@ def gradient(height=20, width=30):
 
 
 def png_header(width, height):
-  """A PNG that has a header and no pixels."""
+  """Returns a PNG with a header and no pixels."""
   header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
   chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(b'')), (b'IEND', b'')]
   body = [

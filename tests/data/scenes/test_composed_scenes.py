@@ -1,4 +1,4 @@
-"""Composed scenes: exact boxes, seeds, kinds, what hides and what is cut off."""
+"""Composed scenes: exact boxes, seeds, kinds, occlusion and truncation."""
 
 import pathlib
 
@@ -52,7 +52,7 @@ def sources(tmp_path_factory):
 
 
 def extent(pixels, colour):
-  """The box in pixels of what is nearer to a colour than to grey."""
+  """Returns the box, in pixels, of the pixels that are closer to a colour than to grey."""
   near = np.abs(pixels.astype(int) - colour).sum(axis=2) < np.abs(pixels.astype(int) - GREY).sum(axis=2)
   rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
   return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])

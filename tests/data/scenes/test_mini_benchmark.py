@@ -51,7 +51,7 @@ def compose(pixels, *, seed=0, area=0.3, hidden=0.0):
 @pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('hidden', [0.0, 0.3, 0.75])
 def test_box_is_tight_around_what_is_seen_of_the_object(seed, hidden):
-  # Of one seed, a white and a black object make scenes that differ where the object is seen, and there alone.
+  # With the same seed, scenes of a white and a black object differ exactly where the object is visible.
   shape, area = (300, 200 + 50 * seed, 3), 0.1 + 0.07 * seed
   white = compose(np.full(shape, 255, np.uint8), seed=seed, area=area, hidden=hidden)
   black = compose(np.zeros(shape, np.uint8), seed=seed, area=area, hidden=hidden)
@@ -81,7 +81,7 @@ def test_object_that_would_not_fit_is_shrunk_into_the_scene(shape):
 
 
 def test_no_clutter_photo_shows_an_object():
-  # The premise of the ground truth: a scene is a right answer for its one object alone.
+  # The ground truth assumes that a scene is a positive for its one object only.
   shown = {photo for o in photos.object_photos() for photo in (o.scene_photo, o.query_photo)}
   assert not shown & {*photos.clutter_photos(), *photos.texture_photos()}
 
@@ -182,6 +182,7 @@ def test_attribution_names_every_photo(benchmark):
 # Writing
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path):
   for name, seed in (('a', 3), ('b', 3), ('c', 4)):
     mini_benchmark.generate(tmp_path / name, seed=seed, **SMALL)
@@ -207,6 +208,7 @@ def test_complete_set_is_reused(tmp_path):
   assert calls == []
 
 
+@pytest.mark.slow
 def test_interrupted_run_leaves_nothing_and_a_killed_one_is_replaced(tmp_path):
   def interrupt(done, total):
     if done == 3:

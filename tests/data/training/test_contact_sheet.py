@@ -1,4 +1,4 @@
-"""Contact sheets: every picture in its place, its boxes where they are."""
+"""Contact sheets: the positions of pictures and boxes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Photos with boxes as records: there and back, in TensorFlow's own form, and everything that is refused."""
+"""Photos with boxes as records: round trips, the format of TensorFlow, and invalid records."""
 
 import io
 

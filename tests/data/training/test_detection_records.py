@@ -1,4 +1,4 @@
-"""Records of a detector's training: what is read, and what is refused with the place named."""
+"""Records for training a detector: valid ones, and errors that name the place."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The split by hash: the share that was asked for, and the same one every time."""
+"""The split by hash: it has the requested share and is reproducible."""
 
 import pytest
 

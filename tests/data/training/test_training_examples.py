@@ -1,4 +1,4 @@
-"""Photos to train on: three forms, and everything that can be wrong with them."""
+"""Photos for training: three formats, and their errors."""
 
 import io
 
