@@ -120,7 +120,12 @@ def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
   if config.regions.source == RegionsConfig.DETECTOR and config.regions.detector.model_path:
     places.append(pathlib.Path(config.regions.detector.model_path))
   # A handle of TensorFlow Hub is not a file.
-  return list(dict.fromkeys(str(place) for place in places if ':/' not in str(place)))
+  needed = (
+    place
+    for place in places
+    if ':/' not in str(place) and not place.is_relative_to(registry.PACKAGED_MODELS)
+  )
+  return list(dict.fromkeys(map(str, needed)))
 
 
 def missing(

@@ -1,4 +1,4 @@
-"""Aggregated files to an artefact that build_index takes, and back: all six kinds."""
+"""Conversion of aggregated files of all six kinds to an artefact that build_index takes, and back."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ from delf_d2r.stages import build_index
 
 SIZES = {'a.jpg': (20, 30), 'b.jpg': (20, 30), 'c.jpg': (20, 30)}
 K, D = 6, 10
-# By image its visual words.
+# Visual words by image.
 WORDS = {'a': [0, 3, 5], 'b': [2], 'c': []}
 
 
 def make(folder, extension):
-  """Files of that extension, by hand."""
+  """Writes files of an extension by hand."""
   folder.mkdir()
   for seed, (name, words) in enumerate(WORDS.items()):
     values = legacy_files.unit(len(words), D, seed=seed)
@@ -111,7 +111,7 @@ def test_regional_search_has_no_such_files(there):
 
 
 def test_same_words_as_aggregated_here(there):
-  """The research code's vector of docs/reference.md 2.9: R-ASMK* of two regions."""
+  """The vector of the DELF code in docs/reference.md 2.9: R-ASMK* of two regions."""
   data = legacy_files.pair(np.array([64, 192], np.uint32), np.array([3, 4], np.uint32))
   (there / 'files').mkdir()
   (there / 'files' / 'a.rasmk_star').write_bytes(data)

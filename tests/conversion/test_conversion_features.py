@@ -1,4 +1,4 @@
-"""`.delf` files to an artefact and back: regions, frames, queries, resuming, refusals, later stages."""
+"""Conversion of `.delf` files and back: regions, frames, queries, resuming, errors, later stages."""
 
 import json
 
@@ -19,13 +19,13 @@ from delf_d2r.models import codebook_checkpoint
 from delf_d2r.stages import aggregate_features, build_index, search_index
 
 SIZES = {'a.jpg': (100, 200), 'sub/b.png': (80, 60), 'c.jpg': (50, 50)}
-# Two above the threshold of 0.4, and one between them in the file that is not.
+# Two boxes above the threshold of 0.4, and between them in the file one below it.
 BOXES = [(0.1, 0.25, 0.9, 1.0, 0.9), (0.0, 0.0, 1.0, 1.0, 0.3), (0.5, 0.505, 1.0, 0.9, 0.5)]
 
 
 @pytest.fixture
 def there(tmp_path):
-  """The folders of the research code: photos, features, boxes and the mapping."""
+  """The folders of the DELF code: photos, features, boxes and the mapping."""
   legacy_files.photos(tmp_path / 'photos', SIZES)
   folder = tmp_path / 'delf'
   folder.mkdir()
@@ -63,7 +63,7 @@ def test_whole_images_and_boxes(there):
   assert b.region_offsets.tolist() == [0, 5, 5]
   assert c.region_offsets.tolist() == [0, 0]
   assert c.features.descriptors.shape == (0, 3)
-  # The two boxes of most score, in the order of the file.
+  # The two boxes of the highest scores, in the order of the file.
   assert_allclose(a.boxes, [(0, 0, 1, 1), BOXES[0][:4], BOXES[2][:4]])
   whole = np.random.default_rng(0).integers(0, 200, (4, 2)) / 4
   assert_array_equal(a.region(0).locations, whole)
@@ -88,7 +88,7 @@ def test_bytes_come_back(there):
     'name,index_image_id,box_id\r\na,0,-1\r\na_0,0,0\r\na_1,0,1\r\nc,1,-1\r\nsub/b,2,-1\r\nsub/b_0,2,0\r\n'
   )
   assert (there / 'back' / 'index_mapping.csv').read_bytes().decode() == expected
-  # And from there to the same artefact again, boxes lying beside the features.
+  # And back to the same artefact, with the boxes beside the features.
   again = options(there, mapping=there / 'back' / 'index_mapping.csv')
   run.run(there / 'back', there / 'again', again)
   for one, other in zip(read(there / 'out'), read(there / 'again'), strict=True):
@@ -207,7 +207,7 @@ def test_stopped_conversion_goes_on(there, monkeypatch):
   monkeypatch.setattr(delf_files, 'read', lambda path: (read_files.append(path.name), original(path))[1])
   read_files.clear()
   features.read(there / 'delf', dataset, config, there / 'out', **where)
-  # The first file is looked at for its dimensions; of the images only the one that is left.
+  # The first file is read for its dimensions, and then only the image that is left.
   assert read_files == ['a.delf', 'b.delf', 'b_0.delf']
   features.read(there / 'delf', dataset, config, there / 'at_once', **where)
   for one, other in zip(read(there / 'out'), read(there / 'at_once'), strict=True):

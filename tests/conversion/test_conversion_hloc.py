@@ -1,4 +1,4 @@
-"""Exports that hloc reads, as oracles/hloc_oracle.py reads them."""
+"""Exports for hloc, read by oracles/hloc_oracle.py."""
 
 import h5py
 import numpy as np
@@ -89,7 +89,7 @@ def test_matches_in_hdf5(verified, tmp_path):
   for query, own in found.items():
     for match in own:
       name = NAMES[match.image_id]
-      # Whichever comes first in a list of pairs.
+      # In either order of the pair.
       (rows, columns), scores = hloc_oracle.matches(path, query, name)
       turned, _ = hloc_oracle.matches(path, name, query)
       assert_array_equal(turned, [columns, rows])

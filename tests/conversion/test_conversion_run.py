@@ -1,4 +1,4 @@
-"""Single files and folders of them; what a conversion is told by; boxes; the binary."""
+"""Conversion of single files, folders and boxes, the choice of a conversion, and the command."""
 
 import subprocess
 import sys
@@ -181,6 +181,7 @@ def test_names_that_only_extensions_tell_apart(tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
   (tmp_path / 'metrics.txt').write_text(METRICS)
   script = 'import sys; from delf_d2r import command_line; sys.argv[0] = "d2r"; command_line.main()'

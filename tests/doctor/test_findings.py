@@ -1,4 +1,4 @@
-"""What stopped a reader becomes a finding that names place and remedy once."""
+"""Findings from exceptions: each names place and remedy once."""
 
 import pytest
 
@@ -28,7 +28,7 @@ from delf_d2r.index import IndexFormatError
     (FileNotFoundError(2, 'No such file', 'r/f/x'), ('r/f/x', 'No such file', 'Restore it')),
     (
       OSError(5, 'Input/output error', 'r/f/x'),
-      ('r/f/x', 'Input/output error', 'Mend permissions or disk; nothing is known to be wrong with it'),
+      ('r/f/x', 'Input/output error', 'Check permissions and disk; nothing else is known to be wrong'),
     ),
   ],
 )

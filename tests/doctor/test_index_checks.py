@@ -1,4 +1,4 @@
-"""What the doctor says of posting lists: damaged values, entries without words, nothing, crowded words."""
+"""Checks of posting lists: damaged values, entries without words, empty and unbalanced lists."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ OPTIONS = {'num_words': 9, 'dimensions': 16}
 
 
 def findings(directory, descriptors, kernel=Kernel.ASMK, num_words=9, **entries):
-  """(severity, text) of each finding about an index of those descriptors."""
+  """Returns (severity, text) of each finding on an index of some descriptors."""
   names = [f'image {m}' for m in range(len(descriptors))]
   if entries:
     names = names[: max(entries['entry_images']) + 1]

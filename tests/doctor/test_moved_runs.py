@@ -1,4 +1,4 @@
-"""Where the inputs of a run are that was moved, if its manifests have the places of before."""
+"""Inputs of a moved run whose manifests have the old places."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Artefacts of one run that were made from photos of different moments."""
+"""Artefacts of one run that were made from different states of the photos."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Which folders the doctor looks at: behind links too, each once, and none silently left out."""
+"""The folders that are inspected: also behind links, each once, and none silently skipped."""
 
 import os
 import pathlib
@@ -55,12 +55,12 @@ def test_files_of_an_artefact_without_manifest(tmp_path, file):
     (finding,) = places.find(path).findings
     assert (place, state) == (tmp_path / 'run' / 'place', State.LOST)
     assert (finding.severity, finding.place) == (Severity.ERROR, str(place))
-    assert 'neither manifest.pbtxt nor manifest.partial.pbtxt' in finding.problem
+    assert 'without manifest.pbtxt and manifest.partial.pbtxt' in finding.problem
 
 
 def test_files_of_others_need_no_manifest(tmp_path):
   make(tmp_path / 'data' / 'train-00000-of-00100.tfrecord', tmp_path / 'data' / 'embeddings.npy')
-  # What a kill leaves that was quicker than the first file of the work.
+  # A command that was killed before its first file leaves this.
   make(tmp_path / 'boxes' / '.manifest.partial.pbtxt.abc.tmp')
   (tmp_path / 'features').mkdir()
   there = places.find(tmp_path)
@@ -75,7 +75,7 @@ def test_links_are_followed_once_and_end(tmp_path):
   (tmp_path / 'run' / 'loop').symlink_to('..')
   (tmp_path / 'run' / 'photo.jpg').symlink_to(tmp_path / 'disk' / 'moved' / 'manifest.pbtxt')
   (tmp_path / 'run' / 'broken').symlink_to('nowhere')
-  # By their own names where they have one below `run`.
+  # Not by a link if they are below `run` themselves.
   assert found(tmp_path / 'run') == {'again': State.FINISHED, 'z/boxes': State.FINISHED}
   assert found(tmp_path) == {'disk/moved': State.FINISHED, 'run/z/boxes': State.FINISHED}
   assert places.find(tmp_path / 'run').findings == []
@@ -83,7 +83,7 @@ def test_links_are_followed_once_and_end(tmp_path):
 
 @pytest.fixture
 def nobodys():
-  """A folder in which this process has no rights of root."""
+  """A folder in which this process has no root permissions."""
   with tempfile.TemporaryDirectory() as folder:
     os.chmod(folder, 0o777)
     user = os.geteuid()

@@ -23,7 +23,7 @@ def test_nothing_found_is_zero():
     ([0, 1, 2], None, 1.0),
     ([1], None, (0 / 1 + 1 / 2) / 2),
     ([3], None, (0 / 3 + 1 / 4) / 2),
-    ([0, 2, 5], None, 0.677778),  # The research code's own test (docs/reference.md 4.8).
+    ([0, 2, 5], None, 0.677778),  # From the tests of the DELF code (docs/reference.md 4.8).
     ([0, 3], None, (1 + (1 / 3 + 2 / 4) / 2) / 2),
     ([0], 4, 1 / 4),
     ([1, 2], 4, ((0 / 1 + 1 / 2) + (1 / 2 + 2 / 3)) / 2 / 4),

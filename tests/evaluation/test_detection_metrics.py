@@ -1,4 +1,4 @@
-"""Metrics of detections, against values by hand and a definition of average precision of our own."""
+"""Metrics of detections, compared with values by hand and with a second implementation."""
 
 import importlib.util
 import sys
@@ -88,7 +88,7 @@ def test_average_precision_is_what_it_is_defined_as(seed):
     extra = truth([0.1, 0.1, 0.3, 0.35])
     candidates = np.concatenate([true + noise, extra])
     truths.append(true)
-    # Distinct scores: what comes first among equal ones is not defined.
+    # Distinct scores, since the order of equal ones is undefined.
     found.append(Boxes(candidates, generator.uniform(0, 1, len(candidates)).astype(np.float32)))
   ap50, ap = average_precision(truths, found)
   assert_allclose(ap50, by_definition(truths, found, 0.5), atol=1e-6)

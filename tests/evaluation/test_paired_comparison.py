@@ -1,4 +1,4 @@
-"""Paired comparison: differences query by query, winners and losers by name, unlike queries refused."""
+"""Paired comparison: differences of queries, gains and losses by name, errors for different queries."""
 
 import math
 

@@ -65,7 +65,7 @@ def test_one_query_by_hand():
 def test_precision_stops_at_the_last_positive():
   result = protocol.evaluate_query(ids(0, 3, 1, 2), ids(0), ids())
   np.testing.assert_array_equal(result.precision, [1, 1, 1])
-  # A positive that was not found counts as one behind the end: no shortening.
+  # A missing positive counts as if it came after the end, so that k is not reduced.
   result = protocol.evaluate_query(ids(0, 3, 1, 2), ids(0, 7), ids())
   np.testing.assert_array_equal(result.precision, [1, 1 / 5, 1 / 10])
   np.testing.assert_array_equal(result.recall, [1 / 2, 1 / 2, 1 / 2])
@@ -189,7 +189,7 @@ def revisited(request):
 
 
 def perfect_ranking(labelled, num_images):
-  """Junk at the head, then easy, hard and the rest."""
+  """Junk first, then easy, hard and the rest."""
   head = np.concatenate([labelled.junk, labelled.easy, labelled.hard])
   return np.concatenate([head, np.setdiff1d(np.arange(num_images), head)])
 
@@ -197,7 +197,7 @@ def perfect_ranking(labelled, num_images):
 @needs_revisited
 def test_perfect_rankings_of_revisited_score_one(revisited):
   truth, queries = revisited
-  # Of easy and hard, those that are junk under a protocol do no harm at any place.
+  # Images that are junk under a protocol make no difference at any rank.
   metrics = protocol.evaluate([perfect_ranking(q, len(truth.index_images)) for q in queries], queries)
   for name, values in metrics.protocols.items():
     positives = [protocol.positives_and_junk(q, name)[0] for q in queries]

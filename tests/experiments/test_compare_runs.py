@@ -1,4 +1,4 @@
-"""`d2r compare`: two finished runs, their page and JSON, links that lead into the reports, refusals."""
+"""`d2r compare`: the page and JSON of two finished runs, links into their reports, and errors."""
 
 import json
 import re
@@ -13,6 +13,8 @@ from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import paired_runs
 from delf_d2r.report import paired_page
 from tools import compare as binary
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +63,7 @@ def test_scores_are_those_that_the_report_shows(other, other_dir):
     reported.protocols['medium'].mean_average_precision, abs=0
   )
   assert found.page == other.page
-  # Those from before verification are another run, which no report shows.
+  # The metrics from before verification are a run of their own, which no report shows.
   before = paired_runs.open_run(other_dir / 'metrics')
   assert before.page is None
   assert compared(other_dir / 'metrics', other_dir).others[0][1]['medium'].won

@@ -1,4 +1,4 @@
-"""Distractors: an index with more photos in it, and nothing of the run made anew."""
+"""Distractors: an index with more photos, while no artefact of the run is computed again."""
 
 import pathlib
 import subprocess
@@ -22,13 +22,15 @@ from delf_d2r.experiments import distractors, experiment
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import build_index
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ('features', 'codebook', 'descriptors', 'index', 'query_features')
 
 
 @pytest.fixture(scope='module')
 def folder(benchmark, tmp_path_factory) -> pathlib.Path:
-  """Photos that show the queries' objects, turned over, under the very names that the ground truth uses."""
+  """Mirrored photos of the queries' objects under the names that the ground truth uses."""
   made = tmp_path_factory.mktemp('more') / 'revisitop1m'
   (made / 'jpg').mkdir(parents=True)
   names = sorted(file.name for file in benchmark.images_dir.iterdir())[:6]
@@ -151,7 +153,7 @@ def test_metrics_count_distractors_as_wrong(base, joined):
     ours, theirs = values.average_precisions, among_others.protocols[name].average_precisions
     assert np.all(np.isnan(ours) == np.isnan(theirs))
     assert np.all(theirs[~np.isnan(theirs)] <= ours[~np.isnan(ours)] + 1e-12)
-  # Mirrored photos of what is looked for are found: a ground truth that took them for its own would not lose.
+  # Mirrored photos of an object are found, so that mAP would not drop if they counted as right.
   medium = [metrics.protocols['medium'].mean_average_precision for metrics in (alone, among_others)]
   assert medium[1] < medium[0]
 
@@ -206,7 +208,7 @@ def test_other_distractors_in_the_same_place_are_refused(joined, among, folder):
 
 
 def test_photos_of_the_run_are_refused(among, benchmark, tmp_path):
-  """Whether the folder is theirs, lies around it, within it, or leads there."""
+  """The folder is that of the distractors, a parent of it, below it, or a link to it."""
   (tmp_path / 'link').symlink_to(benchmark.images_dir)
   (tmp_path / 'photos').mkdir()
   photo = next(benchmark.images_dir.iterdir())

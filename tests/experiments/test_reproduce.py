@@ -1,4 +1,4 @@
-"""Tables of the paper: what a row needs, what rows share, and how the outcome is told."""
+"""Tables of the paper: files that rows need, artefacts that they share, and the forms of the table."""
 
 import csv
 import dataclasses
@@ -41,7 +41,7 @@ files { path: "nowhere/model" where: "fetch it from the moon" }
 def table_path(config_path, tmp_path_factory):
   path = tmp_path_factory.mktemp('table') / 'small.pbtxt'
   plain = tmp_path_factory.mktemp('table') / 'plain.pbtxt'
-  # Without the contrast threshold of RootSIFT and the grid, which other extractors and sources refuse.
+  # Without the contrast threshold of RootSIFT and the grid, which other extractors and sources do not take.
   text = config_path.read_text().replace('root_sift { contrast_threshold: 0.02 }', '')
   plain.write_text(
     text.replace('uniform { boxes_per_side: [2] }', '')
@@ -203,6 +203,7 @@ def test_the_table_in_all_its_forms(found, output):
   assert records[4]['missing'] == 'the Python module no_such_module; nowhere/model; nowhere/detector'
 
 
+@pytest.mark.slow
 def test_columns_without_numbers_are_left_out_of_the_text(table_path, small, output, found):
   del found
   choices = reproduction.Choices(rows=['SIFT-VLAD'], options=Options(workers=1))
@@ -213,6 +214,7 @@ def test_columns_without_numbers_are_left_out_of_the_text(table_path, small, out
   assert 'paper ROxf' not in text
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing(table_path, small, distractor_photos, output, found):
   del found
   before = {file: file.stat().st_mtime_ns for file in output.rglob('*.npy')}
@@ -253,6 +255,7 @@ def rerun(table_path, small, tmp_path_factory):
   return rerun
 
 
+@pytest.mark.slow
 def test_what_another_run_made_is_refused_before_anything_is_lost(
   rerun, small, distractor_photos, tmp_path, benchmark
 ):
@@ -274,11 +277,12 @@ def test_what_another_run_made_is_refused_before_anything_is_lost(
     assert re.search(what, text)
     assert re.search(r'row SIFT-ASMK\*: .*sift_asmk_star was made by another run', text)
     assert '--redo' in text
-    # Of the second row alone, only its own verification and metrics stand there.
+    # The folder of the second row holds only its own verification and metrics.
     assert ('row SIFT-ASMK*+SP' in text) == ('images' not in what)
     assert every_byte(rerun.output) == before
 
 
+@pytest.mark.slow
 def test_other_distractors_are_refused_before_anything_is_lost(rerun, small, distractor_photos, tmp_path):
   chosen = {'rows': ['SIFT-ASMK*'], 'max_words': 32, 'output': tmp_path / 'out'}
   rerun(distractors=distractor_list.load(distractor_photos), **chosen)
@@ -304,6 +308,7 @@ def test_what_was_begun_by_another_run_is_refused(rerun, tmp_path):
     rerun(rows=['SIFT-ASMK*'], max_words=16, output=tmp_path / 'out')
 
 
+@pytest.mark.slow
 def test_what_a_row_made_before_another_shared_its_own_is_no_hindrance(rerun, tmp_path):
   rerun(rows=['SIFT-ASMK*+SP'], max_words=16, output=tmp_path)
   with pytest.raises(UserError, match='row SIFT-ASMK'):
@@ -320,7 +325,7 @@ def test_numbers_of_a_row_that_fails_now_are_kept(rerun, table_path, small, tmp_
   table = paper_tables.load_table(table_path)
   table.rows[1].overrides.append('aggregation.tau: 7')
   choices = reproduction.Choices(rows=['SIFT-ASMK*+SP'], options=Options(workers=1))
-  # What failed before has no numbers that could be lost.
+  # A row that failed before has no numbers to lose.
   for is_restored, copies in ((False, 1), (False, 1), (True, 2)):
     for name, text in texts.items() if is_restored else ():
       (tmp_path / 'out' / f'small_table.{name}').write_bytes(text)
@@ -374,6 +379,7 @@ def test_a_table_that_is_not_finished_says_so(table_path, small, output, found, 
   assert last == (output / 'two_rows.txt').read_text()
 
 
+@pytest.mark.slow
 def test_codebooks_of_other_photos(table_path, small, distractor_photos, tmp_path, benchmark):
   others = Benchmark('folder', benchmark.queries_dir)
   choices = reproduction.Choices(rows=['SIFT-ASMK*', 'SIFT-VLAD'], max_words=32, options=Options(workers=1))
@@ -430,6 +436,7 @@ def test_oxford_takes_its_codebook_from_paris(tmp_path):
   assert benchmarks.locate('rparis6k', tmp_path).codebook.name == 'roxford5k'
 
 
+@pytest.mark.slow
 def test_the_binary(table_path, benchmark, tmp_path):
   command = [
     sys.executable,
@@ -453,6 +460,7 @@ def test_the_binary(table_path, benchmark, tmp_path):
   assert 'failed' in process.stdout
 
 
+@pytest.mark.slow
 def test_the_list_of_rows_needs_no_data_and_no_output(table_path, tmp_path):
   command = [sys.executable, REPOSITORY / 'tools/reproduce.py', f'--table={table_path}', '--list']
   process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

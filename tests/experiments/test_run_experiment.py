@@ -1,4 +1,4 @@
-"""The whole data flow on real photos: seams between the stages, validity of what stands, honest results."""
+"""The whole data flow on real photos: the stages together, artefacts that are kept, and the quality."""
 
 import json
 
@@ -95,6 +95,7 @@ def test_redo_replaces_what_another_config_made(run, tmp_path):
   assert len(codebook_files.load_centroids(tmp_path / 'index')) == 32
 
 
+@pytest.mark.slow
 def test_alpha_changes_rankings_but_not_the_index(run, finished, tmp_path):
   given = {kind: finished.artefacts[kind] for kind in ('features', 'codebook', 'query_features')}
   first = run(output=tmp_path, given=given)

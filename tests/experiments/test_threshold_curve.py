@@ -1,4 +1,4 @@
-"""The curve over the score threshold: one extraction, a point for each threshold, the same as single runs."""
+"""The curve over the score threshold: one extraction, and for each threshold the numbers of a single run."""
 
 import csv
 
@@ -10,6 +10,8 @@ from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment, threshold_curve
 from delf_d2r.stages import extract_features
+
+pytestmark = pytest.mark.slow
 
 ONE = experiment.Options(workers=1)
 
@@ -63,7 +65,7 @@ def test_curve(config, dataset, benchmark, scored_boxes, tmp_path, monkeypatch):
   assert [float(row['boxes_per_image']) for row in rows] == boxes
   assert 'threshold 0.75' in curve.page.read_text()
 
-  # The same numbers as a run of its own.
+  # The numbers of a single run.
   config.regions.min_score = 0.75
   alone = experiment.run(config, dataset, tmp_path / 'alone', **options)
   metrics = metrics_files.read_metrics_json(alone.artefacts['metrics'].path / 'metrics.json')

@@ -22,7 +22,7 @@ from delf_d2r.experiments import experiment, reproduction
 from delf_d2r.stages import evaluate_retrieval
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# With the few features of these runs many a true pair agrees no better than chance may.
+# With the few features of these runs, many true pairs have no more inliers than chance allows.
 VERIFICATION = 'verification { num_images: 10 max_false_alarms: 1e30 }'
 
 
@@ -56,7 +56,7 @@ def test_what_is_reported_is_after(verified):
 def test_a_moved_run_is_verified_from_anywhere_by_its_stored_features(
   load, dataset, finished, benchmark, tmp_path, monkeypatch
 ):
-  """`--output=run`, as README has it; then the folder is moved and asked from another one."""
+  """A run with a relative --output, as in README, is moved and searched from another folder."""
   monkeypatch.chdir(tmp_path)
   given = {kind: finished.artefacts[kind] for kind in ('features', 'codebook')}
   (tmp_path / 'first').mkdir()
@@ -68,13 +68,14 @@ def test_a_moved_run_is_verified_from_anywhere_by_its_stored_features(
   monkeypatch.chdir('/')
   engine = SearchEngine.load(tmp_path / 'second')
   assert engine.verifies
-  engine.photos = PhotoFolders()  # so that nothing can be extracted anew
+  engine.photos = PhotoFolders()  # So that nothing can be extracted again.
   name = dataset.images.names[0]
   (best,) = engine.search(dataset.images.path(name), top_k=1, verify=True).results
   assert best.name == name
   assert best.inliers > 20
 
 
+@pytest.mark.slow
 def test_a_single_photo_is_verified_as_the_run_is(verified, finished, dataset):
   photo = dataset.images.path(dataset.images.names[0])
   where = verified.artefacts['index'].path.parent
@@ -89,6 +90,7 @@ def test_a_single_photo_is_verified_as_the_run_is(verified, finished, dataset):
 COMPAT = 'verification { compat: true junk: SKIP_EACH num_images: 3 trials: 60 }'
 
 
+@pytest.mark.slow
 def test_the_research_rule_with_the_junk_of_each_protocol(run, finished, dataset, benchmark):
   kinds = ('features', 'codebook', 'descriptors', 'index', 'query_features')
   given = {kind: finished.artefacts[kind] for kind in kinds}
@@ -113,13 +115,13 @@ def test_the_research_rule_with_the_junk_of_each_protocol(run, finished, dataset
         precisions.append(evaluation_oracle.average_precision(order, positives, junk))
     values[protocol] = np.mean(precisions)
     assert found[protocol].mean_average_precision == pytest.approx(values[protocol], abs=1e-9)
-  # Medium's order would not do for hard.
+  # The order for medium would be wrong for hard.
   other = evaluate_retrieval.score(ranking_files.load(made['reranked'].path), truth).protocols['hard']
   assert other.mean_average_precision != pytest.approx(values['hard'], abs=1e-9)
 
 
 def inliers_of(query, index):
-  """As docs/reference.md 4.7 has it."""
+  """See docs/reference.md 4.7."""
   pairs = matching_oracle.one_way_matches(query.descriptors, index.descriptors, max_distance=0.9)
   if len(pairs) <= 3:
     return 0
@@ -137,6 +139,7 @@ def inliers_of(query, index):
   return 0 if agree is None else int(agree.sum())
 
 
+@pytest.mark.slow
 def test_a_run_that_verifies_twice_goes_on_and_is_whole(run, load, finished, dataset, benchmark, tmp_path):
   kinds = ('features', 'codebook', 'descriptors', 'index', 'query_features')
   given = {kind: finished.artefacts[kind] for kind in kinds}

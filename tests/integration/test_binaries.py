@@ -1,4 +1,4 @@
-"""The binaries as a user runs them: from a shell, one after the other, and with everything wrong."""
+"""The commands from a shell: one after the other, and with wrong flags and inputs."""
 
 import itertools
 import json
@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from delf_d2r import command_line
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -35,7 +37,7 @@ def d2r(command, *arguments, check=True, **flags):
 
 
 def refused(command, *arguments, **flags):
-  """Standard error of a run that must fail with one clear message and no traceback."""
+  """Returns the standard error of a command that must fail with one message and no traceback."""
   done = d2r(command, *arguments, check=False, **flags)
   assert done.returncode == 1, (done.returncode, done.stderr)
   assert 'Traceback' not in done.stderr
@@ -45,7 +47,7 @@ def refused(command, *arguments, **flags):
 
 @pytest.fixture
 def photos(tmp_path, benchmark):
-  """A small folder of photos of one's own."""
+  """A small folder of photos."""
   folder = tmp_path / 'photos'
   folder.mkdir()
   for file in sorted(benchmark.images_dir.iterdir())[:6]:
@@ -64,7 +66,7 @@ def test_every_command_has_a_binary_and_help():
     lines = text.split('Flags of')[1].splitlines()
     described = [below for line, below in itertools.pairwise(lines) if line.startswith('  --')]
     assert described, command
-    # Every flag says what it is for.
+    # Every flag has a description.
     assert all(line.startswith('      ') for line in described), command
 
 
@@ -104,7 +106,7 @@ def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path
   out = tmp_path / 'my run'
   printed = d2r('run_experiment', config_path=config_path, images=photos, output=out).stdout
   assert 'index images: 7' in printed
-  # The command is there to be copied.
+  # The command can be copied from the output.
   last = printed.splitlines()[-1].removeprefix('search: ')
   assert shlex.split(last) == ['d2r', 'search_index', f'--index={out}', '--query=PHOTO']
   assert (out / 'report' / 'index.html').is_file()
@@ -282,7 +284,7 @@ def test_output_that_cannot_be_written(tmp_path, photos, config_path):
 
 
 def test_full_disk(tmp_path, photos, config_path):
-  # A limit on the size of files stands for the disk: the kernel refuses the write, as it would when full.
+  # A limit on the size of files simulates a full disk: the kernel refuses the write.
   code = (
     'import resource, signal, sys, runpy;'
     'signal.signal(signal.SIGXFSZ, signal.SIG_IGN);'

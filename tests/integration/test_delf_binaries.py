@@ -1,4 +1,4 @@
-"""DELF from the shell: export, extraction by a config of the research code, PCA, and a search with both."""
+"""DELF from a shell: export, extraction with a config of the DELF code, PCA, and a search with both."""
 
 import pathlib
 import subprocess
@@ -14,9 +14,11 @@ from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.engine import SearchEngine
 from delf_d2r.experiments import experiment
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODEL = 'model { endpoint: "conv3" attention: L2_NORM reduced_dimensions: 0 }'
-RESEARCH = """
+DELF_CONFIG = """
 model_path: "{model}"
 image_scales: 0.7071
 image_scales: 1.0
@@ -44,13 +46,13 @@ def model(tmp_path_factory) -> pathlib.Path:
   )
   assert done.returncode == 0, done.stderr
   assert 'CC0' in (folder / 'model' / 'model_card.md').read_text()
-  # TensorFlow's own notices would hide ours.
+  # The messages of TensorFlow would hide those of the command.
   assert len(done.stderr.splitlines()) <= 2, done.stderr
   return folder / 'model'
 
 
 def test_research_config_pca_and_search(model, benchmark, tmp_path):
-  (tmp_path / 'delf_config.pbtxt').write_text(RESEARCH.format(model=model))
+  (tmp_path / 'delf_config.pbtxt').write_text(DELF_CONFIG.format(model=model))
   done = d2r(
     'extract_features',
     f'--config_path={tmp_path / "delf_config.pbtxt"}',

@@ -1,4 +1,4 @@
-"""A run with detected boxes, its control with random ones, and the search in what they made."""
+"""A run with detected boxes, a control run with random boxes, and searches in their indexes."""
 
 import pathlib
 import subprocess
@@ -13,6 +13,8 @@ from delf_d2r.data.artefacts import records
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.engine import SearchEngine
 from delf_d2r.experiments import comparison, experiment
+
+pytestmark = pytest.mark.slow
 
 CONFIG = """
 name: "%s"
@@ -61,7 +63,7 @@ def test_detected_beside_random_boxes(load, dataset, benchmark, tmp_path):
   for found, other in zip(*boxes, strict=True):
     assert_allclose(found[:, 2:] - found[:, :2], other[:, 2:] - other[:, :2], atol=1e-6)
 
-  # Where the model is gone, the index still answers: queries need no detector.
+  # The index can be searched without the detector's model, since queries need no detector.
   (tmp_path / 'model').rename(tmp_path / 'gone')
   engine = SearchEngine.load(tmp_path / 'out' / 'detector')
   name = dataset.images.names[0]
@@ -96,7 +98,7 @@ def test_binary_writes_and_reads_the_research_codes_files(benchmark, dataset, tm
     '--workers=1',
   )
   assert f'{len(dataset.images)} .boxes files in {tmp_path / "legacy"}' in done.stderr
-  # The bar and two lines: TensorFlow's own notices would hide ours.
+  # The progress bar and two lines: messages of TensorFlow would hide them.
   assert len(done.stderr.splitlines()) <= 5, done.stderr
   detect_boxes(
     f'--config_path={tmp_path / "file.pbtxt"}',

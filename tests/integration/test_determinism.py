@@ -4,7 +4,6 @@ All its experiments, with the default networks, on fewer and smaller photos. Wha
 test_run_experiment.py, runs that were killed and went on are in test_faults.py.
 """
 
-import pathlib
 import subprocess
 import sys
 import textwrap
@@ -12,19 +11,18 @@ import textwrap
 import pytest
 from support.run_files import contents
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip('tensorflow')
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
-# In a process of its own: TensorFlow keeps the threads that it starts with.
+# In a process of its own, since TensorFlow keeps its number of threads.
 SCRIPT = textwrap.dedent("""
   import pathlib, sys
   from delf_d2r import config
   from delf_d2r.data.scenes import mini_benchmark
   from delf_d2r.data.photos.dataset import Dataset
-  from delf_d2r.experiments import comparison, experiment
-  sys.path.append(sys.argv[2])
-  import demo
+  from delf_d2r.experiments import comparison, demo, experiment
 
   if __name__ == '__main__':
     output = pathlib.Path('demo')
@@ -56,7 +54,7 @@ def test_the_demo_twice(tmp_path):
     (tmp_path / str(workers)).mkdir()
     (tmp_path / 'script.py').write_text(SCRIPT)
     subprocess.run(
-      [sys.executable, tmp_path / 'script.py', str(workers), REPOSITORY / 'tools'],
+      [sys.executable, tmp_path / 'script.py', str(workers)],
       cwd=tmp_path / str(workers),
       capture_output=True,
       timeout=600,

@@ -1,4 +1,4 @@
-"""d2r doctor: every defect that is made in a small run is found, named and answered; a sound run passes."""
+"""d2r doctor: each defect of a small run gives a finding with a remedy; a sound run gives none."""
 
 import dataclasses
 import fcntl
@@ -25,6 +25,8 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.stages import split_index
 from delf_d2r.structures import Boxes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_dir(finished_dir, tmp_path):
@@ -38,7 +40,7 @@ def write_manifest(path, manifest):
 
 
 def rewrite(path, change):
-  """Changes the records of an artefact, list to list, in its first shard, and the manifest with them."""
+  """Changes the records of the first shard, a list to a list, and adapts the manifest."""
   manifest = read_manifest(path / MANIFEST)
   shard = manifest.shards[0]
   file = path / shard.file
@@ -51,7 +53,7 @@ def rewrite(path, change):
 
 
 def change_features(make):
-  """A change of the first image's features."""
+  """Returns a function that changes the features of the first image."""
 
   def change(data):
     image = records.decode_features(data[0])
@@ -86,7 +88,7 @@ def far_away(image):
 
 
 def restamp(path):
-  """Has the manifest name the present content of a file, as if it had been written so."""
+  """Writes the checksum of a file's present contents into the manifest."""
   manifest = read_manifest(path.parent / MANIFEST)
   (file,) = (file for file in manifest.side_files if file.file == path.name)
   manifest.bytes += path.stat().st_size - file.bytes
@@ -95,7 +97,7 @@ def restamp(path):
 
 
 def change_array(path, change):
-  """Changes an array, and the manifest with it."""
+  """Changes an array, and adapts the manifest."""
   array = np.array(np.load(path))
   change(array)
   files.save_array(path, array)
@@ -163,7 +165,7 @@ def damaged_metrics(run_dir):
   restamp(metrics)
 
 
-# name: (what is done to the run, severity, where, what is said)
+# name: (change of the run, severity, place, problem)
 DEFECTS = {
   'image without features': (
     lambda run: rewrite(run / 'features', change_features(without_features)),
@@ -301,7 +303,7 @@ DEFECTS = {
   'codebook of another run': (other_codebook, Severity.ERROR, 'index', 'its codebook is not that of'),
   'words that are copies': (copied_words, Severity.ERROR, 'codebook', '1 of 256 visual words are copies'),
   'words without descriptors': (empty_words, Severity.WARNING, 'codebook', '200 of 256 visual words'),
-  'edited manifest': (foreign_fingerprint, Severity.ERROR, 'features/manifest.pbtxt', 'edited: its fingerprint'),
+  'edited manifest': (foreign_fingerprint, Severity.ERROR, 'features/manifest.pbtxt', 'edited: its'),
   'damaged manifest': (
     lambda run: (run / 'codebook' / MANIFEST).write_text('kind: "code'),
     Severity.ERROR,
@@ -402,7 +404,7 @@ def test_input_that_was_made_anew_is_stale(run, run_dir, finished):
   shutil.rmtree(run_dir / 'codebook')
   run('codebook.num_words: 64', output=run_dir.with_name('other'), given=given)
   shutil.copytree(run_dir.with_name('other') / 'codebook', run_dir / 'codebook')
-  # The manifests name the place of the run that this one was copied from, which is still there.
+  # The manifests name the original of this copy, which still exists.
   for kind in ('descriptors', 'index'):
     manifest = read_manifest(run_dir / kind / MANIFEST)
     for item in manifest.inputs:
@@ -499,7 +501,7 @@ def test_index_that_was_changed_live_is_sound(run_dir, benchmark):
   (problem, *others) = found(run_dir / 'index')
   assert problem.problem == 'images were added or removed since it was built'
   assert others == []
-  # What was made from it before is stale.
+  # Artefacts that were made from it before are stale.
   manifest = read_manifest(run_dir / 'rankings' / MANIFEST)
   for item in manifest.inputs:
     item.path = str(run_dir / os.path.basename(item.path))
@@ -561,7 +563,7 @@ def test_json_says_what_the_text_says(run_dir):
 
 
 def doctor(*arguments):
-  """Exit code and standard output of the command."""
+  """Returns exit code and standard output of the command."""
   binary = str(pathlib.Path(__file__).parents[2] / 'tools' / 'doctor.py')
   process = subprocess.run([sys.executable, binary, *arguments], capture_output=True, text=True, check=False)
   assert process.stderr == ''

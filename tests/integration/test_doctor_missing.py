@@ -1,4 +1,4 @@
-"""d2r doctor on runs that lost something: manifests, artefacts, config, report, shards of a split."""
+"""d2r doctor on runs with missing manifests, artefacts, config, report or shards of a split index."""
 
 import os
 import pathlib
@@ -17,10 +17,12 @@ from delf_d2r.doctor.findings import Finding, Severity
 from delf_d2r.experiments import distractors, experiment
 from delf_d2r.stages import split_index
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_dir(finished_dir, tmp_path) -> pathlib.Path:
-  """A copy of a finished run, to take something from."""
+  """A copy of a finished run, to remove something from."""
   shutil.copytree(finished_dir, tmp_path / 'run')
   return tmp_path / 'run'
 
@@ -30,7 +32,7 @@ def found(path: pathlib.Path, least: Severity = Severity.NOTE) -> list[Finding]:
 
 
 def told(path: pathlib.Path, least: Severity = Severity.NOTE) -> list[tuple[Severity, str, str]]:
-  """Severity, place below `path` and problem of each finding."""
+  """Returns severity, place below `path` and problem of each finding."""
   return [(f.severity, os.path.relpath(f.place, path), f.problem) for f in found(path, least)]
 
 
@@ -75,7 +77,7 @@ def test_nothing_is_gone_from_a_place_that_nobody_knows(run_dir):
   shutil.rmtree(run_dir / 'boxes')
   manifest = read_manifest(run_dir / 'features' / MANIFEST)
   for item in manifest.inputs:
-    # From the folder that the command ran in, as manifests once said.
+    # Relative to the folder that the command ran in, as in old manifests.
     item.path = item.path.replace('../', 'outputs/run/')
   (run_dir / 'features' / MANIFEST).write_text(text_format.MessageToString(manifest, as_utf8=True))
   assert [(severity, place) for severity, place, _ in told(run_dir)] == [(Severity.NOTE, 'features')]
@@ -156,7 +158,7 @@ def test_missing_shards_of_a_split(split_dir, tmp_path):
   assert told(split_dir, Severity.WARNING) == [
     (Severity.ERROR, '.', '1 of the 4 parts of a split index are missing: shard-00001-of-00003')
   ]
-  # Parts may be moved, each to a machine of its own.
+  # Parts may be moved to machines of their own.
   shutil.move(split_dir / 'front', tmp_path / 'front')
   problem = '2 of the 4 parts of a split index are missing: front, shard-00001-of-00003'
   assert (Severity.NOTE, '.', problem) in told(split_dir)

@@ -16,6 +16,8 @@ import textwrap
 import pytest
 from support.faulty_runs import FaultInjector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def injector(tmp_path_factory):
@@ -28,7 +30,7 @@ def out(tmp_path):
 
 
 def can(*command):
-  """Whether the system lets this user do that."""
+  """Returns whether the system permits a command."""
   return (
     shutil.which(command[0]) and subprocess.run(command, capture_output=True, check=False).returncode == 0
   )
@@ -61,7 +63,7 @@ def test_cut_shard_of_a_finished_artefact_is_refused_until_it_is_deleted(injecto
 
 @needs_mounts
 def test_full_disk(injector, out, tmp_path):
-  """A small file system in a mount namespace of its own; then it grows."""
+  """A small file system in its own mount namespace, which is enlarged later."""
   out.mkdir()
   command = ' '.join(injector.command(out))
   script = f"""
@@ -82,7 +84,7 @@ def test_full_disk(injector, out, tmp_path):
 
 
 def read_only(out):
-  """What to put before a command that shall see the directory so."""
+  """Returns the command prefix with which a command sees the directory in that state."""
   script = f'mount --bind {out} {out} && mount -o remount,ro,bind {out} && exec "$@"'
   return ['unshare', '-m', 'sh', '-c', script, 'sh']
 
@@ -121,7 +123,7 @@ def test_permission_denied(injector, out):
 
 
 def test_clock_that_jumps(injector, out, tmp_path, monkeypatch):
-  """Years forth and back at every look at it; files are as old as they like."""
+  """The clock jumps by years at every call, and files have arbitrary times."""
   (tmp_path / 'site').mkdir()
   (tmp_path / 'site' / 'sitecustomize.py').write_text(
     textwrap.dedent("""

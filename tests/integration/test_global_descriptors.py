@@ -20,9 +20,12 @@ from delf_d2r.experiments import experiment
 from delf_d2r.models.backbones import efficientnet_lite
 from delf_d2r.stages import train_pca
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 NUM_PHOTOS = 9
-# Every photo of noise has a copy, a little darker, which is what its query looks for.
+# Every photo of noise has a slightly darker copy, which is the positive of its query.
 OBJECTS = range(0, NUM_PHOTOS - 1, 2)
 
 
@@ -78,7 +81,7 @@ def finished(run):
 
 
 def region_descriptors(artefact) -> list[np.ndarray]:
-  """[R, D] of each image."""
+  """Returns the descriptors [R, D] of each image."""
   return [image.features.descriptors for image in feature_files.read(artefact)]
 
 

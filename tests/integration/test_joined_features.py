@@ -10,6 +10,8 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 
+pytestmark = pytest.mark.slow
+
 
 def test_objects_are_found_and_a_photo_is_answered(tmp_path, config_path, benchmark, dataset):
   text = config_path.read_text().replace('regions { source: UNIFORM uniform { boxes_per_side: [2] } }', '')

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the rerun ends with the bytes of an undisturbed run."""
+"""SIGKILL at any moment: the next run ends with the bytes of an undisturbed run."""
 
 import os
 import pathlib
@@ -10,6 +10,8 @@ import time
 import pytest
 from support import processes
 from support.run_files import contents
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -29,7 +31,7 @@ def start(benchmark, config_path, output, workers):
 
 
 def wait_until(condition, process, seconds=120):
-  """Waits for a moment in the run; False if the run ended before it came."""
+  """Waits for a moment in the run; returns False if the run ended before."""
   deadline = time.monotonic() + seconds
   while not condition():
     if process.poll() is not None:
@@ -62,7 +64,7 @@ def test_killed_run_resumes_to_the_same_bytes(benchmark, config_path, finished_d
   again = start(benchmark, config_path, out, workers=1)
   assert again.wait(timeout=120) == 0
   assert contents(out) == contents(finished_dir)
-  # What was finished is kept, not made anew.
+  # Finished artefacts are kept.
   assert all(file.stat().st_mtime_ns == time for file, time in shards.items())
 
 

@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 nbformat = pytest.importorskip('nbformat', reason="nbclient is not installed: pip install 'delf_d2r[docs]'")
 nbclient = pytest.importorskip('nbclient', reason="nbclient is not installed: pip install 'delf_d2r[docs]'")
 
@@ -28,12 +30,12 @@ def test_it_runs(stored, tmp_path):
   client = nbclient.NotebookClient(
     notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}
   )
-  # Not its execute(), which leaves an event loop open, to be complained about in a later test.
+  # Not its execute(), which leaves an event loop open and so causes a warning in a later test.
   asyncio.run(client.async_execute())
   outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
   printed = ''.join(output.text for output in outputs if output.output_type == 'stream')
   assert '42 photos to index, 12 queries' in printed
   assert 'inliers' in printed
-  # The picture of why it matched.
+  # The drawing of the matches.
   assert [output for output in outputs if 'image/png' in output.get('data', {})]
   assert (tmp_path / 'quickstart_output' / 'sift_rasmk_star' / 'report' / 'index.html').is_file()

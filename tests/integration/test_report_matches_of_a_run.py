@@ -1,4 +1,4 @@
-"""Why pairs of a real run matched: in numbers, in a browser from a file, and after things moved."""
+"""Matches of a real run: numbers, the page in a browser, and after files were moved."""
 
 import copy
 import dataclasses
@@ -18,6 +18,8 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.report import answers, make_report, match_views
 
+pytestmark = pytest.mark.slow
+
 NARROW = {'width': 390, 'height': 740}
 
 
@@ -32,7 +34,7 @@ def engine(finished):
 
 
 def moved(artefact, folder, gone):
-  """A copy of an artefact that looks for its inputs where there are none."""
+  """A copy of an artefact whose manifest names places where there are no inputs."""
   shutil.copytree(artefact.path, folder)
   manifest = folder / 'manifest.pbtxt'
   manifest.write_text(manifest.read_text().replace(str(gone), str(folder / 'nowhere')))
@@ -112,7 +114,7 @@ def test_index_features_that_are_gone_are_made_anew_or_told(finished, finished_d
 
 
 def test_a_ranking_by_other_scores_is_told(finished, finished_dir, tmp_path):
-  """As after query expansion, whose descriptor is not that of the query alone."""
+  """The score after query expansion, whose descriptor is not that of the query alone."""
   path = shutil.copytree(finished_dir, tmp_path / 'run') / 'rankings'
   np.save(path / 'scores.npy', 2 * np.load(path / 'scores.npy'))
   run = dataclasses.replace(finished.reported, rankings=Artefact.open(path, 'rankings'))
@@ -218,7 +220,7 @@ def test_on_a_narrow_screen(open_page, engine, benchmark, tmp_path):
   photo = page.locator('.results li svg').nth(1)
   photo.scroll_into_view_if_needed()
   frame = photo.bounding_box()
-  page.touchscreen.tap(frame['x'] + frame['width'] / 2, frame['y'] + frame['height'] / 2)  # It opens it, too.
+  page.touchscreen.tap(frame['x'] + frame['width'] / 2, frame['y'] + frame['height'] / 2)  # Opens it too.
   page.wait_for_selector('.match-stage circle')
   photos = [image.bounding_box() for image in page.locator('.match-stage image').all()]
   assert photos[1]['y'] >= photos[0]['y'] + photos[0]['height']

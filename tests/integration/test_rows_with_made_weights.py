@@ -1,4 +1,4 @@
-"""Rows of the paper whose weights cannot be had here: from their configs, end to end, with made weights."""
+"""Rows of the paper whose weights are not shipped: their configs end to end, with random weights."""
 
 import json
 
@@ -24,15 +24,18 @@ from delf_d2r.kernels.pca import Covariance
 from delf_d2r.models.backbones import alexnet, efficientnet_lite
 from delf_d2r.stages import extract_features, train_pca, train_whitening
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 NUM_PHOTOS = 8
-# The smallest of the backbones; weights of the others take seconds to make.
+# The smallest backbone; making weights of the others takes seconds.
 SMALLEST = 'backbone: ALEXNET endpoint: "conv2"'
 
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-  """Pairs of photos in folders of their own: the second a little darker."""
+  """Pairs of photos, each in its folder, of which the second is slightly darker."""
   folder = tmp_path_factory.mktemp('photos')
   for number in range(NUM_PHOTOS):
     pixels = noise(128, 160, seed=number // 2)
@@ -105,7 +108,7 @@ def test_alexnet(run, weights):
 
 def test_rmac_is_a_sum_of_squares_reduced_by_a_pca_of_squares(run, weights, photos, tmp_path):
   loaded = config.find('configs/experiments/resnet101_rmac.pbtxt').read_text()
-  # As its header says: once without the lines of `pca`.
+  # As in its header: once without the lines of `pca`.
   without = tmp_path / 'without.pbtxt'
   start, end = loaded.index('    pca {'), loaded.index('  }\n}\ncodebook')
   without.write_text(loaded[:start] + loaded[end:])
@@ -185,7 +188,7 @@ def test_fusion_by_config(run, weights):
 
   np.testing.assert_allclose(score_table(made.artefacts['fused']), z(first) + 0.5 * z(second), atol=1e-4)
   assert mean_average_precision(made.artefacts['fused_metrics']) == 1
-  # What is verified is the fused ranking, by the features of the first search.
+  # The fused ranking is verified with the features of the first search.
   reranked = made.artefacts['reranked']
   assert reranked.input('rankings').fingerprint == made.artefacts['fused'].manifest.fingerprint
   assert mean_average_precision(made.artefacts['reranked_metrics']) == 1

@@ -39,6 +39,7 @@ if sys.argv[1] == 'run_experiment':
 """
 
 
+@pytest.mark.slow
 def test_commands_work_as_they_are_printed():
   path = 'configs/experiments/random_boxes_rasmk_star.pbtxt'
   large = ['codebook.num_words: 65536', 'codebook.max_descriptors: 5000000']
@@ -65,7 +66,7 @@ def test_commands_work_as_they_are_printed():
     assert done.returncode == 0, done.stderr
 
 
-# Its measuring does not happen: it says where it would.
+# The measurement is replaced: it prints its folder.
 BINARY = textwrap.dedent("""
   import sys
   from absl import flags
@@ -87,6 +88,7 @@ def run_binary(*arguments):
   return subprocess.run(command, capture_output=True, text=True, encoding='utf-8', check=False).stderr
 
 
+@pytest.mark.slow
 def test_the_folder_of_work_is_made(tmp_path):
   work = tmp_path / 'not' / 'there'
   assert run_binary('--images=1,000,000', f'--work={work}') == f'error: 1000000 in {work}, True\n'
@@ -97,6 +99,7 @@ def test_the_folder_of_work_is_made(tmp_path):
   assert 'Traceback' not in refused
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_not_there_blames_no_other_flag(tmp_path):
   refused = run_binary('--images=5', f'--sample={tmp_path / "nowhere"}')
   assert refused == f'error: {tmp_path / "nowhere"}: no such folder of photos. Check the path\n'

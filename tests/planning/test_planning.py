@@ -1,4 +1,4 @@
-"""Rates come from real runs of the stages."""
+"""Rates, from real runs of the stages."""
 
 import functools
 import time
@@ -55,14 +55,16 @@ def fail(kind):
   raise kind('it broke')
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_function():
   little, much = (measure(functools.partial(burn, *size)) for size in ((0.2, 0), (1.4, 100)))
-  # Starting a process is in both, and takes more or less as the machine is busy.
+  # Both include the start of a process, whose time depends on the load of the machine.
   assert much.cpu_seconds - little.cpu_seconds == pytest.approx(1.2, abs=0.6)
   assert much.seconds > 1.3
   assert much.memory - little.memory == pytest.approx(100 << 20, rel=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [UserError, RuntimeError])
 def test_what_fails_in_the_process_is_told(kind):
   with pytest.raises(UserError, match='it broke'):
@@ -83,7 +85,7 @@ def made_features(settings, path):
 
 
 def test_exact_training_takes_what_was_measured(tmp_path, monkeypatch):
-  """Within a factor of three, which also holds on a busy machine; quiet ones: docs/scale.md."""
+  """Within a factor of three, which also holds on a busy machine; for idle machines see docs/scale.md."""
   monkeypatch.setattr(training_rates, '_COMPARED', 20_000_000)
   settings = make_config('sift_asmk_star', more=['codebook { num_words: 1024 iterations: 5 }'])
   features = made_features(settings, tmp_path / 'features')
@@ -94,6 +96,7 @@ def test_exact_training_takes_what_was_measured(tmp_path, monkeypatch):
   assert 1 / 3 < predicted / (time.process_time() - started) < 3
 
 
+@pytest.mark.slow
 def test_approximate_training_is_scaled_to_the_words_of_the_run(tmp_path, monkeypatch):
   """Measured with 256 words: reading, comparing, then one iteration and four."""
   costs = iter([Cost(64, 64, 0), Cost(1e-6, 2e-6, 0), Cost(5, 10, 0), Cost(11, 19, 0)])
@@ -127,6 +130,7 @@ def small(monkeypatch):
   monkeypatch.setattr(rates, '_PAIRS', 5)
 
 
+@pytest.mark.slow
 def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
   photos = mini_benchmark.generate(tmp_path / 'photos', seed=0, scenes_per_object=1, num_distractors=0)
   sample = ImageList.from_folder(photos.images_dir)
@@ -141,17 +145,18 @@ def test_rates_of_a_sample_are_those_of_its_photos(small, tmp_path):
   extracted = Artefact.open(tmp_path / 'work' / 'features_many', 'features')
   assert extracted.counts['regions'] == 3 * len(sample)
   whole = np.mean([len(image.region(0)) for image in feature_files.read(extracted)])
-  assert found.features == pytest.approx(whole, rel=0.2)  # of 64 images, the sample over and over
+  assert found.features == pytest.approx(whole, rel=0.2)  # The 64 images are the sample, repeated.
   assert 0 < found.words <= 60 * 3
   assert found.entries == 1
   for stage in found.stages.values():
-    assert stage.cpu_seconds(len(sample)) > 0  # too few photos for a slope that noise does not hide
+    assert stage.cpu_seconds(len(sample)) > 0  # With so few photos, noise may hide the slope.
     assert stage.disk.each > 0
     assert stage.memory(1) > 1e7
-  # A posting has two bytes of id and 16 of code; K offsets and the names come on top.
+  # A posting has two bytes of id and 16 of code, besides K offsets and the names.
   assert found.stages['index'].disk.each == pytest.approx(18 * found.words, rel=0.2)
 
 
+@pytest.mark.slow
 def test_rates_of_made_features_need_no_photo(small, tmp_path):
   found = measure_rates(
     make_config('sift_asmk_star', more=['aggregation.kernel: ASMK']),

@@ -1,4 +1,4 @@
-"""Plans follow from rates by arithmetic, and say what is doubtful, missing or too large."""
+"""Plans: the arithmetic of rates, and remarks on stages that are doubtful, missing or too large."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def test_a_plan_is_its_rates_at_the_number_of_images():
   assert stages['extraction'].cost == pytest.approx(500_010)
   assert stages['extraction'].memory == pytest.approx(4e9)
   assert stages['index'].disk == pytest.approx(1e10 + 1e6)
-  # Of postings a segment at most, of names all.
+  # At most one segment of postings, and all names.
   assert stages['index'].memory == pytest.approx(1e8 + 2e4 * 65536 + 250e6)
   # A million images are read; 100 descriptors for each of 64 words are moved in 20 iterations, and compared
   # with all words for the report.
@@ -35,7 +35,7 @@ def test_a_plan_is_its_rates_at_the_number_of_images():
 
 
 def test_a_sample_that_spends_its_time_on_start_up():
-  """Eight photos of GeM as they were measured: the wall time did not grow."""
+  """Measurements of GeM on eight photos, where the wall time did not grow."""
   few, many = (2, Cost(54.9, 62.0, 0), 1000), (8, Cost(54.8, 63.9, 0), 4000)
   rate = rate_of(few, many, workers=2, cores=2)
   cpu = rate.cpu_seconds(100_000)
@@ -70,7 +70,7 @@ def test_what_does_not_fit_gets_fewer_processes_or_more_machines():
   assert run == 'd2r run_experiment --images=PHOTOS --output=OUT --workers=2'
   assert extraction.memory == pytest.approx(2e9)
   assert extraction.seconds == pytest.approx(2 * 500_010)
-  # 10 GB of postings in machines that have 1.8 GB for them.
+  # 10 GB of postings on machines with 1.8 GB for them.
   assert split == 'd2r split_index --index=OUT/index --output=SPLIT --shards=6   # a machine for each'
   assert not plan.remarks
   small = make_plan(make_config(), simple_rates(), images=1_000_000, memory=4e8)
@@ -89,7 +89,7 @@ def test_all_stages_have_the_processes_that_the_largest_allows():
 
 
 def test_memory_that_holds_no_searcher():
-  """Of stages that need little: what an index of 10 GB wants."""
+  """The other stages need little, so that the index of 10 GB decides."""
   little = Rate(LinearFit(0, 1), LinearFit(0, 1), LinearFit(0, 1), LinearFit(1e8, 0))
   index = Rate(LinearFit(1, 1e-4), LinearFit(1, 1e-4), LinearFit(0, 1e6), LinearFit(0, 0), memory_bound=65536)
   rates = simple_rates(stages={'extraction': little, 'aggregation': little, 'index': index})
@@ -99,11 +99,12 @@ def test_memory_that_holds_no_searcher():
 
   plan = planned(0.31e9)
   assert plan.remarks == (
-    '0.31 GB are too little for a searcher: it needs 0.30 GB for itself, and with the smallest shard 0.40 GB.',
+    '0.31 GB are too little for a searcher: it needs 0.30 GB for itself, and with the smallest shard'
+    ' 0.40 GB.',
   )
   assert [command.split()[1] for command in plan.commands] == ['run_experiment']
   assert '--shards=100 ' in planned(0.4e9).commands[-1]
-  # A small index is held whole, and none is split into more shards than split_index makes.
+  # A small index is not split, and none is split into more shards than split_index allows.
   assert len(planned(0.31e9, images=9).commands) == 1
   assert not planned(0.31e9, images=9).remarks
   huge = dataclasses.replace(index, disk=LinearFit(0, 1e8))

@@ -10,7 +10,7 @@ VOID = {'meta', 'link', 'input', 'br', 'img', 'hr'}
 
 
 class Page(html.parser.HTMLParser):
-  """A page taken apart: fails on unbalanced tags; keeps elements, their attributes and the text."""
+  """A parsed page with its elements, attributes and text; fails on unbalanced tags."""
 
   def __init__(self, source: str):
     super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""An answer as text and as JSON, whatever photos are called."""
+"""An answer as text and as JSON, with any names of photos."""
 
 import json
 import types

@@ -1,4 +1,7 @@
+import re
+
 import numpy as np
+import pytest
 
 from delf_d2r.report.figures import PhotoSheet
 
@@ -13,6 +16,12 @@ def test_a_photo_is_embedded_once(make_photo, parse):
   assert targets == [f'#{images[0]["id"]}', f'#{images[1]["id"]}', f'#{images[0]["id"]}']
 
 
+def rectangles(paths):
+  """The corners (left, top, right, bottom) of the rectangles that some paths draw."""
+  steps = r'M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)H\1z'
+  return [tuple(map(float, corners)) for path in paths for corners in re.findall(steps, path['d'])]
+
+
 def test_boxes_lie_in_the_frame_of_the_thumbnail(make_photo, parse):
   drawing = parse(
     PhotoSheet().draw(
@@ -23,10 +32,9 @@ def test_boxes_lie_in_the_frame_of_the_thumbnail(make_photo, parse):
     )
   )
   assert drawing.all('svg')[0]['viewbox'] == '0 0 200 100'
-  assert [path['d'] for path in drawing.all('path', class_='box')] == [
-    'M100.0 0.0H200.0V25.0H100.0zM0.0 50.0H20.0V100.0H0.0z'
-  ]
-  assert [path['d'] for path in drawing.all('path', class_='box best')] == ['M40.0 10.0H80.0V30.0H40.0z']
+  boxes = rectangles(drawing.all('path', class_='box'))
+  assert boxes == [pytest.approx((100, 0, 200, 25)), pytest.approx((0, 50, 20, 100))]
+  assert rectangles(drawing.all('path', class_='box best')) == [pytest.approx((40, 10, 80, 30))]
 
 
 def test_no_boxes_no_lines(make_photo, parse):

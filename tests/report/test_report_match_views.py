@@ -31,7 +31,7 @@ def test_a_query_whose_objects_are_not_ranked_at_all():
 
 
 def test_no_pair_is_chosen_twice():
-  """The only right result, below a wrong one, is both the first and the last: it is shown as a failure."""
+  """The only right result, below a wrong one, is the first and the last; it is shown as the last."""
   assert chosen('wwr') == Choice((), (Pair(0, 0),), (Pair(0, 2),))
 
 

@@ -1,4 +1,4 @@
-"""How pages carry matches: as data for one script, which comes with them, and buttons that wait for it."""
+"""Matches in pages: data for a script in the page, and buttons that are hidden until it runs."""
 
 import json
 import re

@@ -84,7 +84,7 @@ def test_page_refers_to_nothing_outside(source, parse):
   style = re.search('<style>(.*?)</style>', source, re.DOTALL)[1]
   assert 'url(' not in style
   assert '@import' not in style
-  # A namespace is a name, which nobody fetches.
+  # A namespace is a name, which is not fetched.
   assert 'http' not in re.sub('http-equiv|http://www.w3.org/2000/svg', '', source)
 
 
@@ -202,6 +202,7 @@ def test_size_of_a_result_without_its_photo(make_query, make_result):
   assert (size(200) - size(100)) / 100 < 1500
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DVD_COVERS.is_dir(), reason=f'needs the photos of {DVD_COVERS.name}')
 def test_size_on_real_photos(make_query, make_result):
   """14 queries x 20 results over 150 index images: less than 3 MB."""

@@ -1,4 +1,4 @@
-"""The page of compared runs: bars and links where they belong, names escaped, nothing undefined."""
+"""The page of compared runs: positions of bars, links, escaped names, undefined values."""
 
 import math
 import re
@@ -45,7 +45,7 @@ def test_bars_rise_for_gains_and_hang_for_losses(parse):
   ]
   assert [float(bar.get('height')) for _, bar, _ in drawn] == [20, 4, 0, 8]
   assert [float(bar.get('y')) for _, bar, _ in drawn] == [-20, -4, 0, 0]
-  # The axis ends at the first round number that holds them all.
+  # The axis ends at the first round number that is large enough for all.
   assert picture.get('viewBox') == '0 -20 4 40'
   assert [href for *_, href in drawn] == ['run/index.html#q1', None, None, None]
 
@@ -61,7 +61,7 @@ def test_gains_and_losses_by_name(parse):
 
 def test_no_query_counts(parse):
   text = page([math.nan], [math.nan])
-  # What follows the style sheet.
+  # The page after the style sheet.
   assert 'nan' not in parse(text).text.lower().rsplit('}', 1)[1]
   assert 'role="img"' not in text
 

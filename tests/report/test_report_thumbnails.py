@@ -41,7 +41,7 @@ def test_exif_orientation_is_applied_once(tmp_path):
   pixels = np.zeros((200, 400, 3), np.uint8)
   pixels[:, :200] = (220, 20, 20)
   exif = Image.Exif()
-  exif[0x0112] = 6  # shown turned by 90 degrees clockwise: the left half comes to the top
+  exif[0x0112] = 6  # Shown rotated by 90 degrees clockwise: the left half is at the top.
   Image.fromarray(pixels).save(tmp_path / 'a.jpg', exif=exif, quality=95)
   image = decode(make_thumbnail(tmp_path / 'a.jpg', long_side=100))
   assert image.size == (50, 100)

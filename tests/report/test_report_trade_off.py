@@ -1,4 +1,4 @@
-"""The page of a threshold curve: every point in every picture, axes that enclose them, nothing undefined."""
+"""The page of a threshold curve: positions of points, axes that enclose them, undefined values."""
 
 import itertools
 import math
