@@ -12,7 +12,6 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -28,9 +27,6 @@ flags.DEFINE_string('json', None, 'Write all that was found to this file, names 
 flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
 FLAGS = flags.FLAGS
 
-# More of them fill a terminal; --json has all.
-_SHOWN = 20
-
 
 def main(_):
   if FLAGS.root is None:
@@ -42,25 +38,9 @@ def main(_):
   found = datasets.check(FOLDERS[FLAGS.name], FLAGS.root, workers=FLAGS.workers)
   if FLAGS.json:
     files.write_atomically(pathlib.Path(FLAGS.json), json.dumps(dataclasses.asdict(found), indent=1) + '\n')
-  print(f'{FLAGS.name}: {found.listed:,} photos are named, {found.found:,} are there')
-  for problem in found.problems:
-    print(f'problem: {problem}')
-  _show('missing', found.missing)
-  _show('unreadable', found.unreadable)
-  _show('surplus, left out', found.surplus)
-  _show('with a query box that reaches beyond the photo (were photos made smaller?)', found.clipped)
-  _show('turned by EXIF (annotated as stored: set extraction.apply_exif_orientation: false)', found.turned)
-  print('whole' if found.is_whole else 'NOT whole')
+  print(found.to_text(FLAGS.name))
   if not found.is_whole:
     sys.exit(1)
-
-
-def _show(what: str, names: Sequence[str]) -> None:
-  if names:
-    print(f'{len(names):,} {what}:')
-    print('\n'.join(f'  {name}' for name in names[:_SHOWN]))
-    if len(names) > _SHOWN:
-      print(f'  and {len(names) - _SHOWN:,} more (--json=FILE has all)')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ import pathlib
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.report import make_report
 
@@ -31,13 +30,9 @@ FLAGS = flags.FLAGS
 
 def main(_):
   options = config.load_or_default(FLAGS.config_path, ['report'], overrides=FLAGS.override).report
-  folder = pathlib.Path(FLAGS.experiment)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
-  scored = {}
-  if dataset.queries:
-    scored = {kind: Artefact.open(folder / kind, kind) for kind in ('rankings', 'metrics')}
   page = make_report.run(
-    make_report.Run(folder.resolve().name, dataset, Artefact.open(folder / 'index', 'index'), **scored),
+    make_report.Run.open(FLAGS.experiment, dataset),
     pathlib.Path(FLAGS.output),
     results_per_query=options.results_per_query,
     max_queries=options.max_queries,

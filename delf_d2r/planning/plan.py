@@ -3,16 +3,23 @@
 import dataclasses
 import json
 import math
+import pathlib
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 from delf_d2r import text_table
+from delf_d2r.data import files
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.errors import UserError
 from delf_d2r.planning import stage_plans
-from delf_d2r.planning.rates import Rates
+from delf_d2r.planning.rates import Rates, measure_rates
 from delf_d2r.planning.stage_plans import StagePlan
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 
+# A sample of fewer photos says too little.
+LEAST_PHOTOS = 8
 _POOLS = ('detection', 'extraction', 'aggregation')
 # The least share of a sample's time that must grow with its images. With a smaller share, noise of a tenth of
 # the time is half of the growth.
@@ -57,6 +64,66 @@ class RunPlan:
       max(stage.memory for stage in self.stages),
       sum(costs) if costs else None,
     )
+
+
+def measure_and_plan(
+  config: experiment_pb2.ExperimentConfig,
+  *,
+  images: int,
+  sample: str | pathlib.Path | None = None,
+  sample_photos: int = 64,
+  features: int = 1000,
+  boxes: int | None = None,
+  dimensions: int = 128,
+  workers: int | None = None,
+  work: str | pathlib.Path | None = None,
+  memory: float | None = None,
+  price_per_hour: float | None = None,
+  config_flags: Sequence[str] = (),
+) -> RunPlan:
+  """Measures the rates of this machine in a temporary folder, and plans a run by them.
+
+  Args:
+    config: of the run, with all stages.
+    images: number of photos of the run.
+    sample: the folder of photos like those of the run; None measures on synthetic features.
+    sample_photos: number of photos of the sample to measure on.
+    features: number of synthetic features of a whole image.
+    boxes: number of boxes of each photo; None: those of the config.
+    dimensions: D of synthetic features.
+    workers: processes of the stages that work in parallel; None: one for each core.
+    work: the folder in which the temporary folder is made, itself made if missing; None: that of the system.
+    memory: see `make_plan`.
+    price_per_hour: see `make_plan`.
+    config_flags: see `make_plan`.
+
+  Raises:
+    UserError: there are too few photos, a folder cannot be written, or a stage cannot work with its input.
+  """
+  photos = None
+  if sample is not None:
+    every = ImageList.from_folder(sample)
+    if len(every) < LEAST_PHOTOS:
+      raise UserError(f'{sample}: expected at least {LEAST_PHOTOS} photos, found {len(every)}')
+    step = max(1, len(every) // sample_photos)
+    photos = ImageList(every.root, every.names[::step][:sample_photos])
+  parent = pathlib.Path(work or tempfile.gettempdir())
+  with files.user_errors('cannot write', parent):
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(dir=parent)
+  with folder as temporary:
+    measured = measure_rates(
+      config,
+      pathlib.Path(temporary),
+      photos=photos,
+      features=features,
+      boxes=boxes,
+      dimensions=dimensions,
+      workers=workers,
+    )
+  return make_plan(
+    config, measured, images=images, memory=memory, price_per_hour=price_per_hour, config_flags=config_flags
+  )
 
 
 def make_plan(

@@ -3,11 +3,13 @@
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from delf_d2r.data import files
 from delf_d2r.data.boxes.csv_file import check_box
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.report import match_views, search_page
@@ -17,6 +19,48 @@ from delf_d2r.text_table import one_line
 _NO_FEATURES = (
   'The query has no local features, so nothing can be found: the photo or its box is too small or too smooth.'
 )
+
+
+def search_photo(
+  index: str | pathlib.Path,
+  photo: str,
+  *,
+  box: str | None = None,
+  top_k: int = 10,
+  verify: bool | None = None,
+  photos: Sequence[str | pathlib.Path] = (),
+  preload: bool = False,
+  page: str | pathlib.Path | None = None,
+  matches: int = 24,
+  form: Literal['text', 'json'] = 'text',
+) -> str:
+  """Searches an index for one photo and returns the printed answer.
+
+  Args:
+    index: an output directory of `build_index` or of `run_experiment`.
+    photo: the path of the photo.
+    box: `ymin,xmin,ymax,xmax` normalised to [0, 1], the part of the photo to search for.
+    top_k: number of results; 0 for all images.
+    verify: whether to verify the results; None verifies if the run that made the index does.
+    photos: the folders of the indexed photos, if they have moved.
+    preload: whether to read the index into memory first.
+    page: an HTML file to write the answer to, too.
+    matches: see `write_page`.
+    form: how the answer is printed.
+
+  Raises:
+    UserError: the index, the photo or the box cannot be used.
+  """
+  engine = SearchEngine.load(index, one_photo=True, preload=preload)
+  corners = parse_box(box) if box else None
+  if photos:
+    engine.photos = PhotoFolders.of(photos)
+  answer = engine.search(
+    photo, box=corners, top_k=top_k, verify=engine.verifies if verify is None else verify
+  )
+  if page:
+    write_page(engine, answer, pathlib.Path(photo), corners, pathlib.Path(page), matches=matches)
+  return to_json(answer, photo, corners) if form == 'json' else to_text(answer, photo, corners)
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

@@ -26,6 +26,24 @@ class Run:
   rankings: Artefact | None = None
   metrics: Artefact | None = None
 
+  @classmethod
+  def open(cls, folder: str | pathlib.Path, dataset: Dataset) -> 'Run':
+    """Opens the artefacts of a finished experiment.
+
+    Args:
+      folder: an output directory of `run_experiment`.
+      dataset: the data set of the experiment.
+
+    Raises:
+      ArtefactError: an artefact is missing or damaged.
+    """
+    folder = pathlib.Path(folder)
+    index = Artefact.open(folder / 'index', 'index')
+    if not dataset.queries:
+      return cls(folder.resolve().name, dataset, index)
+    rankings, metrics = (Artefact.open(folder / kind, kind) for kind in ('rankings', 'metrics'))
+    return cls(folder.resolve().name, dataset, index, rankings, metrics)
+
   @property
   def photo_folders(self) -> PhotoFolders:
     """The folders of the indexed photos: those of the data set and, if there are any, of the distractors."""

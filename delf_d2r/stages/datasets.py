@@ -15,6 +15,8 @@ from delf_d2r.runtime import progress, worker_pool
 _EXIF_ORIENTATION = 0x0112
 # JPEGs are decoded at an eighth of their size, which reads every byte but makes few pixels.
 _REDUCTION = 8
+# Names of each kind that are printed; more of them fill a terminal.
+_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,29 @@ class Findings:
 
   @property
   def is_whole(self) -> bool:
+    """Whether every photo of the data set is there and can be decoded."""
     return not (self.missing or self.unreadable or self.problems)
+
+  def to_text(self, name: str) -> str:
+    """Returns the findings for a terminal, with the first names of each kind.
+
+    Args:
+      name: the name of the data set.
+    """
+    lines = [f'{name}: {self.listed:,} photos are named, {self.found:,} are there']
+    lines += [f'problem: {problem}' for problem in self.problems]
+    for what, names in (
+      ('missing', self.missing),
+      ('unreadable', self.unreadable),
+      ('surplus, left out', self.surplus),
+      ('with a query box that reaches beyond the photo (were photos made smaller?)', self.clipped),
+      ('turned by EXIF (annotated as stored: set extraction.apply_exif_orientation: false)', self.turned),
+    ):
+      if names:
+        lines += [f'{len(names):,} {what}:', *(f'  {name}' for name in names[:_SHOWN])]
+      if len(names) > _SHOWN:
+        lines.append(f'  and {len(names) - _SHOWN:,} more (--json=FILE has all)')
+    return '\n'.join([*lines, 'whole' if self.is_whole else 'NOT whole'])
 
 
 def check(expected: RevisitedFolder, root: str | pathlib.Path, *, workers: int | None = None) -> Findings:
