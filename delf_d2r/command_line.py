@@ -1,11 +1,12 @@
-"""How every binary runs: help on request, and errors that a user can read.
+"""Runs the commands: prints help, and reports errors in a form that a user can read.
 
-`d2r X ...` runs the binary `tools/X.py`; so does `python tools/X.py ...` in a checkout.
+`d2r X ...` runs `tools/X.py`; so does `python tools/X.py ...` in a checkout.
 """
 
 import contextlib
 import difflib
 import importlib
+import importlib.util
 import logging as python_logging
 import os
 import pkgutil
@@ -19,7 +20,7 @@ from absl import app, flags, logging
 from delf_d2r.errors import UserError
 from delf_d2r.version import VERSION
 
-# In the order of the data flow, which is the order in which `d2r` lists them.
+# `d2r --help` lists them in this order, which is that of the data flow.
 COMMANDS = (
   'plan',
   'run_experiment',
@@ -57,20 +58,37 @@ COMMANDS = (
 )
 
 
-def takes_arguments(main: Callable) -> Callable:
-  """Marks a binary's main that takes arguments beside its flags: it finds them after the command's name."""
-  main.takes_arguments = True
+# Takes the name of the command and its arguments without flags.
+Main = Callable[[Sequence[str]], None]
+
+_TAKES_ARGUMENTS: set[Main] = set()
+_ANSWERS_BY_EXIT_CODE: set[Main] = set()
+
+
+def takes_arguments(main: Main) -> Main:
+  """Marks the main function of a command that takes arguments beside its flags."""
+  _TAKES_ARGUMENTS.add(main)
   return main
 
 
-def answers_by_exit_code(main: Callable) -> Callable:
-  """Marks a binary's main whose exit codes 1 and 2 are answers: it fails with those of sysexits.h instead."""
-  main.answers_by_exit_code = True
+def answers_by_exit_code(main: Main) -> Main:
+  """Marks the main function of a command whose exit codes 1 and 2 are results.
+
+  Its failures have the exit codes of sysexits.h.
+  """
+  _ANSWERS_BY_EXIT_CODE.add(main)
   return main
 
 
-def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
-  """Runs a binary's main: help on request, messages without tracebacks for what a user can mend."""
+def run(main: Main, arguments: Sequence[str] | None = None) -> None:
+  """Runs the main function of a command, and ends the process.
+
+  Errors that a user can fix are reported without a traceback.
+
+  Args:
+    main: called with the name of the command and its arguments without flags.
+    arguments: the name of the command and all arguments; by default those of the process.
+  """
   arguments = list(sys.argv if arguments is None else arguments)
   if any(argument in ('--help', '-help', '-h', '-?', '--helpshort') for argument in arguments[1:]):
     with _reader_may_leave():
@@ -80,11 +98,11 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
   # It reports which of its variants it loads.
   python_logging.getLogger('faiss').setLevel(python_logging.WARNING)
   logging.get_absl_handler().setFormatter(_Formatter())
-  app.run(lambda rest: _guarded(main, rest), argv=arguments, flags_parser=lambda given: _parsed(main, given))
+  app.run(lambda rest: _guarded(main, rest), argv=arguments, flags_parser=lambda given: _parse(main, given))
 
 
-def _parsed(main: Callable, arguments: list[str]) -> list[str]:
-  """What is left of the arguments without flags."""
+def _parse(main: Main, arguments: list[str]) -> list[str]:
+  """Parses the flags, and returns the arguments without them."""
   try:
     return flags.FLAGS(arguments)
   except flags.Error as error:
@@ -92,14 +110,15 @@ def _parsed(main: Callable, arguments: list[str]) -> list[str]:
     sys.exit(_failure(main, os.EX_USAGE))
 
 
-def _failure(main: Callable, code: int) -> int:
-  """The exit code of a failure that sysexits.h gives `code`."""
-  return code if getattr(main, 'answers_by_exit_code', False) else 1
+def _failure(main: Main, code: int) -> int:
+  """Returns the exit code of a failure that has `code` in sysexits.h."""
+  return code if main in _ANSWERS_BY_EXIT_CODE else 1
 
 
-def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None:
+def _guarded(main: Main, rest: Sequence[str]) -> None:
+  """Runs `main`, and turns its errors into messages and exit codes."""
   try:
-    if len(rest) > 1 and not getattr(main, 'takes_arguments', False):
+    if len(rest) > 1 and main not in _TAKES_ARGUMENTS:
       raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
     with _reader_may_leave():
       main(rest)
@@ -107,7 +126,7 @@ def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None
     print(f'error: {error}', file=sys.stderr)
     sys.exit(_failure(main, os.EX_USAGE))
   except KeyboardInterrupt:
-    print('stopped; run the same command again to go on', file=sys.stderr)
+    print('stopped; run the same command again to continue', file=sys.stderr)
     sys.exit(130)
   except Exception:
     if _failure(main, os.EX_SOFTWARE) == 1:
@@ -118,30 +137,30 @@ def _guarded(main: Callable[[Sequence[str]], None], rest: Sequence[str]) -> None
 
 @contextlib.contextmanager
 def _reader_may_leave() -> Iterator[None]:
-  """Ends without an error when the reader of our output (head, less) has left."""
+  """Ends the process without an error if the reader of its output (head, less) has closed it."""
   try:
     yield
     sys.stdout.flush()
   except BrokenPipeError:
-    # What is still in the buffer is written at the end of the process, and has to go somewhere.
+    # The rest of the buffer is written at the end of the process, and has to go somewhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
 class _Formatter(python_logging.Formatter):
-  """`12:34:56 message`; the level only where it is no plain information."""
+  """Formats `12:34:56 message`; only levels above information are named."""
 
   def format(self, record: python_logging.LogRecord) -> str:
     level = '' if record.levelno <= python_logging.INFO else f'{record.levelname.lower()}: '
     return f'{self.formatTime(record, "%H:%M:%S")} {level}{record.getMessage()}'
 
 
-# What absl appends to the help of flags that say so themselves.
+# absl appends this to the help of flags that say so themselves.
 _REPEATABLE = '; repeat this option to specify a list of values'
 
 
-def _help(main: Callable, command: str) -> str:
-  """The binary's docstring and its own flags; absl's --helpfull has all others."""
+def _help(main: Main, command: str) -> str:
+  """Returns the docstring of a command and its flags; absl's --helpfull has all others."""
   name = command.removesuffix('.py').rsplit('/', 1)[-1]
   lines = [(sys.modules[main.__module__].__doc__ or '').strip(), '', f'Flags of {name}:']
   for module, module_flags in flags.FLAGS.flags_by_module_dict().items():
@@ -166,7 +185,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def main() -> None:
-  """The command `d2r`."""
+  """Runs the command `d2r`."""
   arguments = sys.argv[1:]
   command = arguments[0] if arguments else '--help'
   if command == '--version':
@@ -183,7 +202,7 @@ def main() -> None:
 
 
 def _hint(command: str) -> str:
-  """The command that resembles what was typed; if none does, all of them."""
+  """Returns a hint at the command that resembles the given one; if none does, at all of them."""
   close = difflib.get_close_matches(command.lower().replace('-', '_'), COMMANDS, n=1)
   return f'Did you mean {close[0]}?' if close else f'There are: {", ".join(COMMANDS)}'
 
@@ -203,7 +222,10 @@ def _overview() -> str:
 
 
 def _first_line(command: str) -> str:
-  """The first line of a binary's docstring, without importing it and all that it needs."""
-  source = importlib.util.find_spec(f'delf_d2r.tools.{command}').origin
+  """Returns the first line of the docstring of a command without importing it."""
+  spec = importlib.util.find_spec(f'delf_d2r.tools.{command}')
+  source = spec.origin if spec else None
+  if source is None:
+    return ''
   with open(source, encoding='utf-8') as file:
     return file.readline().strip().removeprefix('r').strip('"').rstrip('.')

@@ -1,4 +1,4 @@
-"""Flags that binaries share, of one name and meaning, and what some of them ask for."""
+"""Flags that several commands share, with the same name and meaning, and the objects that they describe."""
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ from delf_d2r.errors import UserError
 
 
 class CountParser(flags.IntegerParser):
-  """A number of things, at least one: 1000000, 1,000,000, 1_000_000 or 1e6."""
+  """Parses a number of things, at least one: 1000000, 1,000,000, 1_000_000 or 1e6."""
 
   def __init__(self):
     super().__init__(lower_bound=1)
@@ -27,13 +27,18 @@ class CountParser(flags.IntegerParser):
     raise ValueError('expected a whole number, such as 1000000, 1,000,000 or 1e6')
 
 
-def define_config(stage: str, default: str | None = None) -> None:
-  """Flags --config_path and --override."""
+def define_config(stage: str | None, default: str | None = None) -> None:
+  """Defines --config_path and --override.
+
+  Args:
+    stage: the part of an experiment config that the command reads; None for all of them.
+    default: the default config; None makes the flag required.
+  """
+  contents = 'a whole experiment' + (f' or only the part {stage}' if stage else '')
   flags.DEFINE_string(
     'config_path',
     default,
-    f'Config file (.pbtxt): a whole experiment or the part {stage} alone. configs/... are found wherever the'
-    ' package is installed.',
+    f'Config file (.pbtxt): {contents}. configs/... are found wherever the package is installed.',
     required=default is None,
   )
   flags.DEFINE_multi_string(
@@ -42,61 +47,65 @@ def define_config(stage: str, default: str | None = None) -> None:
 
 
 def define_output(what: str, *, required: bool = True) -> None:
-  """Flags --output and --redo."""
+  """Defines --output, the directory of `what`, and --redo."""
   flags.DEFINE_string('output', None, f'Directory of {what}; made if missing.', required=required)
   flags.DEFINE_bool(
-    'redo', False, 'Replace what another config or other inputs made there, instead of refusing.'
+    'redo',
+    False,
+    'Replace artefacts there that were made with another config or other inputs, instead of refusing.',
   )
 
 
 def define_images() -> None:
-  """Flags --images, --ground_truth and --query_images: a data set."""
+  """Defines --images, --ground_truth and --query_images, a data set."""
   flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
   flags.DEFINE_string(
     'ground_truth', None, "Queries and their right answers: .json, or Revisited's gnd_*.pkl or .mat."
   )
-  flags.DEFINE_string('query_images', None, 'Folder of the query photos; that of --images by default.')
+  flags.DEFINE_string('query_images', None, 'Folder of the query photos; by default that of --images.')
 
 
 def define_workers(*, skips_photos: bool = True) -> None:
-  """Flags --workers and, of a stage that goes on without photos that it cannot read, --strict."""
+  """Defines --workers and, for a stage that skips photos that cannot be decoded, --strict."""
   flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
   if skips_photos:
-    flags.DEFINE_bool('strict', False, 'Stop at the first photo that cannot be decoded, instead of going on.')
+    flags.DEFINE_bool(
+      'strict', False, 'Stop at the first photo that cannot be decoded, instead of skipping it.'
+    )
 
 
 def define_sorting() -> None:
-  """Flag --sorting_gb of what builds an index."""
+  """Defines --sorting_gb of the commands that build an index."""
   from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 
   flags.DEFINE_float(
     'sorting_gb',
     DEFAULT_MEMORY_BUDGET / 1e9,
-    'Memory for sorting the index: of all processes together, with --cluster of each worker. With less it'
-    ' takes longer, and the index is the same.',
+    'Memory in GB for sorting the index: of all processes together or, with --cluster, of each worker. With'
+    ' less, building takes longer, and the index is the same.',
     lower_bound=0.05,
   )
 
 
 def sorting_bytes() -> int:
-  """What `define_sorting`'s flag says."""
+  """Returns the value of --sorting_gb in bytes."""
   return round(1e9 * flags.FLAGS.sorting_gb)
 
 
 def define_cluster(*, skips_photos: bool = True) -> None:
-  """Flags --cluster, --cpus_per_worker and --gpus_per_worker, beside those of `define_workers`."""
+  """Defines --cluster, --cpus_per_worker and --gpus_per_worker; call `define_workers`, too."""
   flags.DEFINE_string(
     'cluster',
     None,
-    'Work on a Ray cluster instead of in processes of this machine: HOST:PORT of its head; auto, for the one'
-    ' that this machine belongs to; or local, for one of this machine alone that ends with the command.'
-    ' --workers then is their number on all machines, by default as many as there is room for. Photos, models'
-    ' and artefacts must have the same paths everywhere.'
+    'Run on a Ray cluster instead of in processes of this machine: HOST:PORT of its head; auto, for the'
+    ' cluster that this machine belongs to; or local, for a cluster of only this machine that ends with'
+    ' the command. --workers is then the number of workers on all machines, by default as many as fit.'
+    ' Photos, models and artefacts must have the same paths on all machines.'
     + skips_photos
-    * ' A photo that kills three workers is left out.',
+    * ' A photo that kills three workers is skipped.',
   )
   flags.DEFINE_float(
-    'cpus_per_worker', 1, 'With --cluster: CPUs that each worker has for itself.', lower_bound=0.1
+    'cpus_per_worker', 1, 'With --cluster: CPUs that are reserved for each worker.', lower_bound=0.1
   )
   flags.DEFINE_float(
     'gpus_per_worker',
@@ -107,10 +116,10 @@ def define_cluster(*, skips_photos: bool = True) -> None:
 
 
 def cluster() -> Any:
-  """The workers (stages.parallel.Pool) that `define_cluster`'s flags ask for; None without --cluster.
+  """Returns the pool of workers (`runtime.worker_pool.Pool`) that the flags describe; None without --cluster.
 
   Raises:
-    UserError: there is no cluster at the address, or flags of one are given without --cluster.
+    UserError: there is no cluster at the address, or flags of a cluster are given without --cluster.
   """
   if flags.FLAGS.cluster is None:
     _refuse_without_cluster('cpus_per_worker', 'gpus_per_worker')
@@ -126,13 +135,14 @@ def cluster() -> Any:
 
 
 def define_training_cluster() -> None:
-  """Flags --cluster, --workers, --cpus_per_worker and --gpus_per_worker of a training."""
+  """Defines --cluster, --workers, --cpus_per_worker and --gpus_per_worker of a training."""
   flags.DEFINE_string(
     'cluster',
     None,
-    'Train in several processes of a Ray cluster: HOST:PORT of its head; auto, for the one that this machine'
-    ' belongs to; or local, for one of this machine alone. The config must have strategy: MULTI_WORKER, and'
-    ' files the same paths everywhere. When a process dies the training goes on from its last checkpoint.',
+    'Train in several processes of a Ray cluster: HOST:PORT of its head; auto, for the cluster that this'
+    ' machine belongs to; or local, for a cluster of only this machine. The config must have strategy:'
+    ' MULTI_WORKER, and files the same paths on all machines. If a process dies, training continues from'
+    ' the last checkpoint.',
   )
   flags.DEFINE_integer('workers', 1, 'With --cluster: training processes.', lower_bound=1)
   flags.DEFINE_float('cpus_per_worker', 1, 'With --cluster: CPUs of each process.', lower_bound=0.1)
@@ -140,10 +150,15 @@ def define_training_cluster() -> None:
 
 
 def run_training(train: Callable[[], Any], strategy: int) -> None:
-  """Trains by a strategy of the config here, or where `define_training_cluster`'s flags say.
+  """Trains in this process, or on the cluster that the flags describe.
+
+  Args:
+    train: the training.
+    strategy: the strategy of its config, of TrainDelfConfig.Strategy.
 
   Raises:
-    UserError: as `cluster`, or as `train`.
+    UserError: there is no cluster at the address, flags of a cluster are given without --cluster, the
+      strategy is not that of a cluster, or the training cannot work with its inputs.
   """
   if flags.FLAGS.cluster is None:
     _refuse_without_cluster('workers', 'cpus_per_worker', 'gpus_per_worker')
@@ -169,23 +184,24 @@ def _refuse_without_cluster(*names: str) -> None:
   given = [f'--{name}' for name in names if flags.FLAGS[name].present]
   if given:
     raise UserError(
-      f'{" and ".join(given)}: only with --cluster. Give that, too (--cluster=local: this machine alone), or'
+      f'{" and ".join(given)}: only with --cluster. Add --cluster (--cluster=local for only this machine), or'
       ' leave this out'
     )
 
 
 def define_artefact(name: str, maker: str) -> None:
-  """A required flag for the artefact directory that another binary made."""
+  """Defines a required flag for the artefact directory that another command made."""
   flags.DEFINE_string(name, None, f'Directory that {maker} made.', required=True)
 
 
 def define_moved_photos() -> None:
-  """Flag --images of what opens an index."""
+  """Defines --images of the commands that open an index."""
   flags.DEFINE_multi_string(
     'images',
     [],
-    'Folder of the indexed photos, if it has moved: names are relative to it. Those given take the place'
-    ' of all that the index was made from; of distractors give the folder that theirs lies in. Repeatable.',
+    'Folder of the indexed photos, if it has moved; names of photos are relative to it. The given folders'
+    ' replace all that the index was made from; for distractors give the parent of their folder.'
+    ' Repeatable.',
   )
 
 
@@ -196,10 +212,10 @@ def define_address(port: int) -> None:
 
 
 def define_warm() -> None:
-  """Flag --warm."""
+  """Defines --warm."""
   flags.DEFINE_bool(
     'warm',
     False,
-    'Read the whole index in a row first, so that no search waits for the disk; for an index that fits into'
-    ' memory.',
+    'Read the whole index sequentially first, so that no search waits for the disk; for an index that'
+    ' fits into memory.',
   )

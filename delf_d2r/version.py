@@ -1,3 +1,3 @@
-"""The one place that knows the library's version; pyproject.toml reads it too."""
+"""The version of the library; pyproject.toml reads it."""
 
 VERSION = '0.1.0'

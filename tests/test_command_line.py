@@ -86,7 +86,7 @@ def test_error_of_ours_has_one(run):
 def test_interrupt_says_how_to_go_on(run):
   process = run('--raise=interrupt')
   assert process.returncode == 130
-  assert process.stderr == 'stopped; run the same command again to go on\n'
+  assert process.stderr == 'stopped; run the same command again to continue\n'
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The binaries: each parses flags, loads a config, calls one stage and writes one artefact."""
+"""The commands: each parses flags, loads a config, calls one library function and writes one artefact."""

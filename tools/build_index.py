@@ -1,13 +1,13 @@
-r"""Builds an inverted index of aggregated descriptors: all that a search needs.
+r"""Builds an inverted index of aggregated descriptors, which is all that a search needs.
 
   d2r build_index --config_path=configs/experiments/sift_rasmk_star.pbtxt --descriptors=out/descriptors \
     --codebook=out/codebook --output=out/index
 
-Segments of 65,536 entries are built beside each other, by processes of this machine or, with --cluster, by
-workers that see the same folders. A run that was stopped keeps those that are finished.
+Segments of 65,536 entries are built in parallel, by processes of this machine or, with --cluster, by workers
+that see the same folders. A run that was stopped keeps the finished segments.
 
-Config: the part `aggregation` of an experiment, or an AggregationConfig; of it, alpha, tau, normalize and
-use_idf are what searches of this index use unless told otherwise.
+Config: the part `aggregation` of an experiment, or an AggregationConfig. Its alpha, tau, normalize and
+use_idf are the defaults of searches of this index.
 """
 
 import pathlib

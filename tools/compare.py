@@ -1,13 +1,13 @@
-"""Compares runs query by query: differences with intervals, queries won and lost.
+"""Compares runs query by query: differences with confidence intervals, queries won and lost.
 
   d2r compare RUN_A RUN_B RUN_C
   d2r compare RUN_A RUN_B --output=comparison
   d2r compare a/metrics b/reranked_metrics
   d2r compare a/rankings b/reranked --ground_truth=truth.json
 
-A run is a directory of run_experiment, whose last rankings count, or the metrics or rankings in it. The first
-is what the others are compared to. All must have the same queries and ground truth. With --output there are
-compare.html and compare.json, too.
+A run is a directory that run_experiment made, of which the last rankings count, or the metrics or rankings in
+it. The others are compared with the first one. All must have the same queries and ground truth. With
+--output, compare.html and compare.json are written, too.
 """
 
 import pathlib
@@ -18,7 +18,9 @@ from delf_d2r import command_line
 from delf_d2r.experiments import paired_runs
 
 flags.DEFINE_string('output', None, 'Folder for compare.html and compare.json; made if missing.')
-flags.DEFINE_string('ground_truth', None, 'Scores rankings that are given without their metrics.')
+flags.DEFINE_string(
+  'ground_truth', None, 'Ground truth to score rankings that are given without their metrics.'
+)
 flags.DEFINE_float('level', 0.95, 'Confidence level of the intervals.', lower_bound=0.01, upper_bound=0.9999)
 flags.DEFINE_integer('seed', 0, 'Seed of the bootstrap.', lower_bound=0)
 FLAGS = flags.FLAGS

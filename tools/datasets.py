@@ -1,11 +1,11 @@
-"""Says where to fetch Revisited Oxford and Paris, and checks what was fetched.
+"""Tells where to download Revisited Oxford and Paris, and checks downloaded copies.
 
   d2r datasets
   d2r datasets --name=roxford5k
   d2r datasets --name=roxford5k --root=data/roxford5k
 
-With --root every photo is decoded, and missing, surplus and broken ones are named; the exit status is 1
-unless the data set is whole. Nothing is ever fetched.
+With --root every photo is decoded, and missing, surplus and damaged ones are named; the exit status is 1
+unless the data set is complete. Nothing is ever downloaded.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from delf_d2r.errors import UserError
 from delf_d2r.stages import datasets
 
 flags.DEFINE_enum('name', None, list(FOLDERS), 'The data set; all of them by default.')
-flags.DEFINE_string('root', None, 'Its folder, or the one around it: check what is there.')
-flags.DEFINE_string('json', None, 'Write all that was found to this file, names included.')
+flags.DEFINE_string('root', None, 'Its folder, or the folder that contains it: check it.')
+flags.DEFINE_string('json', None, 'File to write all findings to, with all names.')
 flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
 FLAGS = flags.FLAGS
 

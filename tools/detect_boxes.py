@@ -4,10 +4,10 @@ r"""Finds the boxes of every index image: by a detector, a uniform grid, a file,
   d2r detect_boxes --config_path=configs/experiments/random_boxes_rasmk_star.pbtxt --images=photos \
     --boxes_file=out/boxes --output=out/random_boxes
 
-Config: the part `regions` of an experiment, or a RegionsConfig. A run that was stopped goes on where it was.
-Photos that cannot be decoded are named in errors.jsonl. To apply other limits (regions.min_score, ...) to
-boxes that were detected already, give --override='regions.source: FILE' --boxes_file=out/boxes and another
---output.
+Config: the part `regions` of an experiment, or a RegionsConfig. A run that was stopped continues where it was
+stopped. Photos that cannot be decoded are named in errors.jsonl. To apply other limits (regions.min_score,
+...) to boxes that were detected already, give --override='regions.source: FILE' --boxes_file=out/boxes and
+another --output.
 """
 
 import pathlib
@@ -28,10 +28,13 @@ common_flags.define_cluster()
 flags.DEFINE_string(
   'boxes_file',
   None,
-  'Boxes for source: FILE, or what source: RANDOM imitates: a CSV file image,ymin,xmin,ymax,xmax[,score], a'
-  " directory that detect_boxes made, or one of the research code's .boxes files.",
+  'Boxes for source: FILE, or boxes that source: RANDOM imitates: a CSV file'
+  ' image,ymin,xmin,ymax,xmax[,score], a directory that detect_boxes made, or a directory of .boxes'
+  ' files of the tensorflow/models DELF code.',
 )
-flags.DEFINE_string('legacy_output', None, "Also write the boxes as the research code's .boxes files there.")
+flags.DEFINE_string(
+  'legacy_output', None, 'Folder to write .boxes files of the tensorflow/models DELF code to, too.'
+)
 FLAGS = flags.FLAGS
 
 

@@ -1,14 +1,14 @@
-r"""Inspects a run, artefact or index: what is damaged, stale or odd, and what to do.
+r"""Inspects a run, an artefact or an index for damage and inconsistencies, and tells what to do.
 
   d2r doctor OUT
   d2r doctor OUT/index OUT/features --format=json
 
-Reads every byte of artefacts and indexes, those behind links too, and changes nothing. In the folder of a
-run it also compares config.pbtxt with the artefacts, and looks whether all results and the report are there;
-what is written in the report it does not read.
+It reads every byte of artefacts and indexes, also behind links, and changes nothing. In the folder of a run
+it also compares config.pbtxt with the artefacts, and checks that all results and the report exist; it does
+not read the contents of the report.
 
-Exit code, the worst of all directories: 0 sound (notes do not count), 1 warnings, 2 errors. 64: the command
-line is wrong; 70: the doctor itself failed.
+The exit code is the worst of all directories: 0 sound (notes do not count), 1 warnings, 2 errors. 64: the
+command line is wrong; 70: the doctor itself failed.
 """
 
 import json
@@ -21,7 +21,7 @@ from delf_d2r import command_line
 from delf_d2r.doctor import inspect
 from delf_d2r.errors import UserError
 
-flags.DEFINE_enum('format', 'text', ['text', 'json'], 'Of the findings on standard output.')
+flags.DEFINE_enum('format', 'text', ['text', 'json'], 'Format of the findings on standard output.')
 FLAGS = flags.FLAGS
 
 

@@ -1,8 +1,8 @@
-"""Scores rankings by the Revisited protocol: easy, medium, hard; mAP, mP@k, mR@k.
+"""Evaluates rankings by the Revisited protocol: easy, medium, hard; mAP, mP@k, mR@k.
 
   d2r evaluate_retrieval --rankings=out/rankings --ground_truth=truth.json --output=out/metrics
 
-Writes metrics.json, per_query.json and metrics.txt, the last in the form of the research code.
+Writes metrics.json, per_query.json and metrics.txt; the last has the form of the tensorflow/models DELF code.
 """
 
 import pathlib
@@ -17,15 +17,22 @@ common_flags.define_artefact('rankings', 'search_index --query_features or reran
 flags.DEFINE_string(
   'rankings_before',
   None,
-  'The rankings that --rankings verifies: metrics.txt shows both, mAP before and after.',
+  'Rankings before verification, if --rankings are verified ones: metrics.txt shows mAP before and after.',
 )
 flags.DEFINE_string(
   'rankings_hard',
   None,
-  'Scored in the place of --rankings by the hard protocol: the same verified with junk: SKIP_HARD.',
+  'Rankings that replace --rankings in the hard protocol: the same, verified with junk: SKIP_HARD.',
 )
-flags.DEFINE_string('ground_truth', None, "Own .json, or Revisited's gnd_*.pkl or .mat.", required=True)
-flags.DEFINE_string('config_path', None, 'Experiment or EvaluationConfig; k of 1, 5, 10 by default.')
+flags.DEFINE_string(
+  'ground_truth',
+  None,
+  "Queries and their right answers: .json, or Revisited's gnd_*.pkl or .mat.",
+  required=True,
+)
+flags.DEFINE_string(
+  'config_path', None, 'Config of an experiment, or an EvaluationConfig; by default k is 1, 5 and 10.'
+)
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'evaluation.ks: [1, 100]'. Repeatable."
 )

@@ -1,10 +1,10 @@
-"""Asks every query again, with what its verified images show of the same object.
+"""Searches for every query again together with its verified images (query expansion).
 
   d2r expand_queries --rankings=out/reranked --index=out/index --features=out/features \\
     --query_features=out/query_features --output=out/expanded
 
---rankings are those of rerank_results, which were made from the others. The output is scored like any
-rankings.
+--rankings are those of rerank_results, made from the same index, features and query features. The output is
+evaluated like any rankings.
 """
 
 import pathlib
@@ -19,7 +19,9 @@ common_flags.define_artefact('rankings', 'rerank_results')
 common_flags.define_artefact('index', 'build_index')
 common_flags.define_artefact('features', 'extract_features')
 common_flags.define_artefact('query_features', 'extract_features --queries')
-flags.DEFINE_string('config_path', None, 'Experiment or QueryExpansionConfig; its defaults are used without.')
+flags.DEFINE_string(
+  'config_path', None, 'Config of an experiment, or a QueryExpansionConfig; by default its defaults.'
+)
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'expansion.num_images: 3'. Repeatable."
 )

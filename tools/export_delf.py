@@ -4,8 +4,8 @@ r"""Exports a DELF network as a SavedModel that extract_features and others can 
   d2r export_delf --config_path=configs/training/X.pbtxt --weights=best.weights.h5 --output=out/delf_model
   d2r extract_features --override='extraction { extractor: DELF delf { model_path: "out/delf_model" } }' ...
 
-The SavedModel has the signature of the research code's exports and loads with tf.saved_model.load and
-tensorflow_hub.load. model_card.md in it says what it is made of.
+The SavedModel has the signature of the exports of the tensorflow/models DELF code and can be loaded by
+tf.saved_model.load and tensorflow_hub.load. model_card.md in it describes how it was made.
 """
 
 import pathlib
@@ -20,16 +20,20 @@ from delf_d2r.stages import export_delf
 flags.DEFINE_string('trained', None, 'Directory that train_delf made.')
 common_flags.define_config('training', default='')
 flags.DEFINE_string(
-  'weights', '', 'File .weights.h5 for the network of --config_path; none: as its backbone_weights say.'
+  'weights', '', 'File .weights.h5 for the network of --config_path; by default its backbone_weights.'
 )
 flags.DEFINE_string('output', None, 'Directory of the SavedModel; must not exist.', required=True)
 flags.DEFINE_string('name', 'DELF', 'Name of the model on its card.')
-flags.DEFINE_string('notes', '', 'For the card: data, licence, what a user has to know.')
-flags.DEFINE_string('pca', '', 'Directory that train_pca made: the reduction becomes part of the model.')
-flags.DEFINE_integer('pca_dimensions', 0, 'Components of the PCA to keep; 0 = all.', lower_bound=0)
+flags.DEFINE_string('notes', '', 'Text for the card: training data, licence, advice for users.')
+flags.DEFINE_string('pca', '', 'Directory that train_pca made; the reduction becomes part of the model.')
+flags.DEFINE_integer('pca_dimensions', 0, 'Number of components of the PCA to keep; 0 = all.', lower_bound=0)
 flags.DEFINE_bool('whitening', False, 'Divide each component by its standard deviation.')
-flags.DEFINE_float('nms_iou', 1.0, 'Drop features whose patch overlaps a better one by more; 1 = none.')
-flags.DEFINE_bool('half_weights', False, 'Store the weights in half precision: half the size.')
+flags.DEFINE_float(
+  'nms_iou',
+  1.0,
+  'Drop features whose patch overlaps a better one by a larger intersection over union; 1 drops none.',
+)
+flags.DEFINE_bool('half_weights', False, 'Store the weights in half precision, which halves the size.')
 FLAGS = flags.FLAGS
 
 

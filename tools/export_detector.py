@@ -3,8 +3,8 @@ r"""Exports a landmark detector as a SavedModel that detect_boxes and others can
   d2r export_detector --trained=out/detector --output=out/detector_model --half_weights
   d2r detect_boxes --override='regions { source: DETECTOR detector { model_path: "out/detector_model" } }' ...
 
-The SavedModel has the signature of TensorFlow's Object Detection API and needs nothing but TensorFlow: it
-loads with tf.saved_model.load and tensorflow_hub.load. model_card.md in it says what it is made of.
+The SavedModel has the signature of TensorFlow's Object Detection API and needs only TensorFlow: it can be
+loaded by tf.saved_model.load and tensorflow_hub.load. model_card.md in it describes how it was made.
 """
 
 import pathlib
@@ -21,16 +21,16 @@ common_flags.define_config('detector_training', default='')
 flags.DEFINE_string('weights', '', 'File .weights.npz for the network of --config_path.')
 flags.DEFINE_string('output', None, 'Directory of the SavedModel; must not exist.', required=True)
 flags.DEFINE_string('name', 'Landmark detector', 'Name of the model on its card.')
-flags.DEFINE_string('notes', '', 'For the card: data, licence, what a user has to know.')
-flags.DEFINE_bool('half_weights', False, 'Store the weights in half precision: half the size.')
+flags.DEFINE_string('notes', '', 'Text for the card: training data, licence, advice for users.')
+flags.DEFINE_bool('half_weights', False, 'Store the weights in half precision, which halves the size.')
 flags.DEFINE_float(
-  'min_score', None, 'Boxes that score less are not among the outputs; by default as the config says.', 0, 1
+  'min_score', None, 'Minimum score of the boxes in the output; by default that of the config.', 0, 1
 )
 flags.DEFINE_float(
-  'nms_iou', None, 'Greatest intersection over union of two boxes; by default as the config says.', 0, 1
+  'nms_iou', None, 'Maximum intersection over union of two boxes; by default that of the config.', 0, 1
 )
 flags.DEFINE_integer(
-  'max_detections', None, 'Greatest number of boxes; by default as the config says.', 1, 1000
+  'max_detections', None, 'Maximum number of boxes; by default that of the config.', 1, 1000
 )
 FLAGS = flags.FLAGS
 

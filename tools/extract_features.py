@@ -5,8 +5,9 @@ r"""Extracts local features of photos and their boxes, or of the queries of a da
   d2r extract_features --config_path=... --images=photos --ground_truth=truth.json --queries \
     --output=out/query_features
 
-Config: the part `extraction` of an experiment, an ExtractionConfig, or a delf_config of the research code. A
-run that was stopped goes on where it was. Photos that cannot be decoded are named in errors.jsonl.
+Config: the part `extraction` of an experiment, an ExtractionConfig, or a delf_config of the tensorflow/models
+DELF code. A run that was stopped continues where it was stopped. Photos that cannot be decoded are named in
+errors.jsonl.
 """
 
 import pathlib
@@ -25,8 +26,10 @@ common_flags.define_images()
 common_flags.define_output('the features')
 common_flags.define_workers()
 common_flags.define_cluster()
-flags.DEFINE_string('boxes', None, 'Directory that detect_boxes made; whole images alone by default.')
-flags.DEFINE_bool('queries', False, 'Extract the query images of --ground_truth, cut to their boxes.')
+flags.DEFINE_string(
+  'boxes', None, 'Directory that detect_boxes made; by default only whole images are extracted.'
+)
+flags.DEFINE_bool('queries', False, 'Extract the query images of --ground_truth, cropped to their boxes.')
 FLAGS = flags.FLAGS
 
 

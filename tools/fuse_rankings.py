@@ -1,11 +1,11 @@
-r"""Adds the scores of two searches, as of local features and of a global descriptor.
+r"""Adds the scores of two searches, for example by local features and by a global descriptor.
 
   d2r fuse_rankings --rankings=local/rankings --other=global/rankings --output=fused \
     --override='fusion.weight: 0.5'
 
-Both must be rankings of all images (search.top_k: 0) for the same queries. The scores are first made
-comparable, by their mean and standard deviation over the images of each query. The output is verified and
-scored like any rankings.
+Both must be rankings of all images (search.top_k: 0) for the same queries. The scores are first standardised
+by their mean and standard deviation over the images of each query. The output is verified and evaluated like
+any rankings.
 """
 
 import pathlib
@@ -18,7 +18,9 @@ from delf_d2r.stages import fuse_rankings
 
 common_flags.define_artefact('rankings', 'search_index --query_features')
 common_flags.define_artefact('other', 'search_index --query_features')
-flags.DEFINE_string('config_path', None, 'Experiment or FusionConfig; its defaults are used without.')
+flags.DEFINE_string(
+  'config_path', None, 'Config of an experiment, or a FusionConfig; by default its defaults.'
+)
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'fusion.weight: 0.3'. Repeatable.")
 common_flags.define_output('the rankings')
 FLAGS = flags.FLAGS

@@ -1,4 +1,4 @@
-r"""Makes records to train a detector on, from photos and a file of their boxes.
+r"""Makes records for training a detector, from photos and a file of their boxes.
 
   d2r make_detection_records --images=gld/train --boxes=boxes_split1.csv --validation_boxes=boxes_split2.csv \
     --landmarks=train.csv --output=out/gld_boxes --override='detection_records.max_image_size: 512'
@@ -7,9 +7,9 @@ r"""Makes records to train a detector on, from photos and a file of their boxes.
 Boxes are Google Landmark Boxes (id,box), a CSV file image,ymin,xmin,ymax,xmax[,class][,group] with
 coordinates in [0, 1], or COCO JSON. The output has directories train and validation, each with TFRecord
 shards in the form of the TF Object Detection API, label_map.pbtxt and contact_sheet.png. Boxes and photos
-that cannot be used are named in errors.jsonl. A run that was stopped goes on where it was.
+that cannot be used are named in errors.jsonl. A run that was stopped continues where it was stopped.
 
-Config: the part `detection_records` of an experiment, or a DetectionRecordsConfig; defaults without.
+Config: the part `detection_records` of an experiment, or a DetectionRecordsConfig; by default its defaults.
 """
 
 import pathlib
@@ -25,9 +25,11 @@ common_flags.define_config('detection_records', default='')
 flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
 flags.DEFINE_string('boxes', None, 'File of their boxes.', required=True)
 flags.DEFINE_string(
-  'validation_boxes', None, 'File of boxes of other photos, to validate on; by default a share of --boxes.'
+  'validation_boxes',
+  None,
+  'File of the boxes of other photos, for validation; by default a share of --boxes.',
 )
-flags.DEFINE_string('landmarks', None, "Google Landmarks' train.csv, which tells the landmark of each id.")
+flags.DEFINE_string('landmarks', None, "Google Landmarks' train.csv, which lists the landmark of each id.")
 common_flags.define_output('train and validation')
 common_flags.define_workers()
 FLAGS = flags.FLAGS

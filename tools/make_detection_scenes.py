@@ -4,11 +4,11 @@ r"""Composes scenes with exact boxes from photos of objects and of backgrounds.
   d2r make_detection_scenes --objects=photos --boxes=boxes.csv --backgrounds=facades --output=out/scenes \
     --override='detection_scenes { num_scenes: 10000 image_size: 512 }'
 
-Without --boxes each photo of --objects is one object that fills it, and its subfolder is its group. The
-output is that of make_detection_records; image/object/group tells which landmark or thing an object is. The
-same seed gives the same bytes. Photos that cannot be used are named in errors.jsonl.
+Without --boxes each photo of --objects is filled by one object, and its subfolder is the group of the object.
+The output has the form of that of make_detection_records; image/object/group identifies the landmark or thing
+that an object is. The same seed gives the same bytes. Photos that cannot be used are named in errors.jsonl.
 
-Config: the part `detection_scenes` of an experiment, or a DetectionScenesConfig; defaults without.
+Config: the part `detection_scenes` of an experiment, or a DetectionScenesConfig; by default its defaults.
 """
 
 import pathlib
@@ -23,7 +23,9 @@ from delf_d2r.stages.shared.sharded import Options
 common_flags.define_config('detection_scenes', default='')
 flags.DEFINE_string('objects', None, 'Folder of photos of objects, subfolders included.', required=True)
 flags.DEFINE_string(
-  'boxes', None, 'File of their boxes: any that make_detection_records reads. Photos without are not used.'
+  'boxes',
+  None,
+  'File of their boxes in any form that make_detection_records reads. Photos without boxes are not used.',
 )
 flags.DEFINE_multi_string(
   'backgrounds', None, 'Folder of photos without objects, subfolders included. Repeatable.', required=True

@@ -2,7 +2,7 @@
 
   d2r make_mini_benchmark --output=mini
 
-Real photos that come with scikit-image and scikit-learn are pasted, warped and partly hidden, into clutter.
+Real photos that come with scikit-image and scikit-learn are pasted into clutter, warped and partly hidden.
 The same seed gives the same bytes.
 """
 
@@ -16,7 +16,7 @@ from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.runtime import progress
 
 flags.DEFINE_string('output', None, 'Directory of the benchmark; made if missing.', required=True)
-flags.DEFINE_integer('seed', 0, 'Seed of everything that is drawn by lot.', lower_bound=0)
+flags.DEFINE_integer('seed', 0, 'Seed of all random choices.', lower_bound=0)
 FLAGS = flags.FLAGS
 
 

@@ -1,4 +1,4 @@
-"""Makes the HTML report of a finished experiment: one file that any browser opens.
+"""Makes the HTML report of a finished experiment: one file that opens in any browser.
 
 d2r make_report --experiment=out --images=photos --ground_truth=truth.json --output=out/report
 """
@@ -17,12 +17,14 @@ flags.DEFINE_string('output', None, 'Folder for index.html; made if missing.', r
 flags.DEFINE_integer(
   'matches',
   None,
-  'Pairs of a query and a result that can be opened to see why they match; 0 = none. As the config says by'
-  ' default.',
+  'Number of pairs of a query and a result that can be opened to see why they match; 0 = none. By'
+  ' default that of the config.',
   lower_bound=0,
 )
 flags.DEFINE_string(
-  'config_path', None, 'Experiment or ReportConfig: how many queries, results and matches are shown.'
+  'config_path',
+  None,
+  'Config of an experiment, or a ReportConfig: how many queries, results and matches are shown.',
 )
 flags.DEFINE_multi_string('override', [], "Change a field, for example 'report.max_queries: 0'. Repeatable.")
 FLAGS = flags.FLAGS

@@ -15,7 +15,7 @@ from delf_d2r import command_line, common_flags, config
 from delf_d2r.experiments import experiment
 from delf_d2r.planning import plan
 
-common_flags.define_config('of every stage', default='configs/experiments/d2r_rasmk_star.pbtxt')
+common_flags.define_config(None, default='configs/experiments/d2r_rasmk_star.pbtxt')
 flags.DEFINE(common_flags.CountParser(), 'images', None, 'Number of photos to plan for.', required=True)
 flags.DEFINE_string(
   'sample', None, 'Folder of photos like those of the run; without it, synthetic features are measured.'

@@ -1,13 +1,13 @@
-"""Runs the rows of a table of the paper; the paper's numbers stand beside ours.
+"""Runs the rows of a table of the paper, and prints the measured numbers beside the published ones.
 
   d2r reproduce --table=main --list
   d2r reproduce --table=main --dataset=mini --output=out
   d2r reproduce --table=main --dataset=roxford5k --root=DIR --distractors=revisitop1m --output=out
   d2r reproduce --table=ablation --dataset=folder --root=photos --ground_truth=truth.json --output=out
 
-Rows whose files are missing are left out: the table, and --list before a long run, say which these are and
-where to get them. Rows share what they can. The table is written anew after every row; run the same command
-again after a kill and it goes on.
+Rows whose files are missing are left out: the table, and --list before a long run, name these files and where
+to get them. Rows share artefacts where they can. The table is written after every row; run the same command
+again to continue a run that was stopped.
 """
 
 import pathlib
@@ -23,31 +23,35 @@ from delf_d2r.errors import UserError
 from delf_d2r.experiments import experiment, paper_tables, reproduction, reproduction_table
 from delf_d2r.runtime import progress
 
-flags.DEFINE_bool('list', False, 'Print the rows, and what those need that do not run here; run nothing.')
+flags.DEFINE_bool('list', False, 'Print the rows and the files that are missing for them; run nothing.')
 flags.DEFINE_string('table', 'main', f'One of {", ".join(paper_tables.TABLES)}, or a .pbtxt of that form.')
 flags.DEFINE_enum('dataset', 'mini', benchmarks.NAMES, 'The data set.')
 flags.DEFINE_string(
   'root',
   None,
-  'Its folder, see d2r datasets; the mini benchmark is made there, or in --output.',
+  'Folder of the data set, see d2r datasets; the mini benchmark is made there, by default in --output.',
 )
-flags.DEFINE_string('ground_truth', None, 'In the place of the ground truth in --root.')
+flags.DEFINE_string('ground_truth', None, 'Ground truth to use instead of that in --root.')
 flags.DEFINE_string('query_images', None, 'Folder of the query photos; by default that of --root.')
 flags.DEFINE_string(
   'codebook_images',
   None,
-  'Folder of photos to train codebooks on. By default Paris for Oxford and Oxford for Paris where both lie in'
-  ' one folder, else the index images.',
+  'Folder of photos to train codebooks on. By default Paris for Oxford and Oxford for Paris if both are'
+  ' in one folder, else the index images.',
 )
-flags.DEFINE_string('distractors', None, 'Folder of photos to search among, too; see run_experiment.')
-flags.DEFINE_string('distractors_boxes_file', None, 'Their boxes, for rows whose boxes come from a file.')
+flags.DEFINE_string('distractors', None, 'Folder of further photos to search among; see run_experiment.')
+flags.DEFINE_string(
+  'distractors_boxes_file', None, 'Boxes of the distractors, for rows whose boxes come from a file.'
+)
 flags.DEFINE_multi_string(
   'row',
   [],
-  'Run this row alone, named as in the table or as its folder; the table has no other. Repeatable.',
+  'Run only this row, named as in the table or as its folder; the output has no other. Repeatable.',
 )
 flags.DEFINE_multi_string('override', [], 'Change a field of all configs. Repeatable.')
-flags.DEFINE_integer('max_words', None, 'Train no codebook of more words: for few photos.', lower_bound=1)
+flags.DEFINE_integer(
+  'max_words', None, 'Maximum number of words of trained codebooks, for few photos.', lower_bound=1
+)
 common_flags.define_output('artefacts, table and page', required=False)
 common_flags.define_workers()
 FLAGS = flags.FLAGS
@@ -55,7 +59,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
   table = paper_tables.load_table(FLAGS.table)
-  # Before a benchmark is made, or found not to be whole.
+  # Checked before a benchmark is made or found to be incomplete.
   rows = paper_tables.chosen(table, FLAGS.row)
   if FLAGS.list:
     print(_listing(table, rows))
@@ -91,7 +95,7 @@ def main(_):
 
 
 def _listing(table, rows) -> str:
-  # Of true boxes only the data set itself knows, which need not be here yet.
+  # Only the data set itself has true boxes, and it may not have been downloaded yet.
   return paper_tables.listing(
     table,
     rows,

@@ -1,10 +1,11 @@
-"""Puts the best images of rankings in the order of what matches the query in one piece.
+"""Re-ranks the best images of rankings by spatial verification.
 
   d2r rerank_results --rankings=out/rankings --features=out/features --query_features=out/query_features \\
     --output=out/reranked
 
-Local features are matched, and a match counts if it agrees with the others on one affine transform between
-the two photos. The output is scored like any rankings, and holds the inliers of every pair of photos.
+Local features are matched, and the images are ranked by the number of matches that agree on one affine
+transform between the two photos. The output is evaluated like any rankings, and holds the inliers of
+every pair.
 """
 
 import pathlib
@@ -18,11 +19,13 @@ from delf_d2r.stages import rerank_results
 common_flags.define_artefact('rankings', 'search_index --query_features')
 common_flags.define_artefact('features', 'extract_features')
 common_flags.define_artefact('query_features', 'extract_features --queries')
-flags.DEFINE_string('config_path', None, 'Experiment or VerificationConfig; its defaults are used without.')
+flags.DEFINE_string(
+  'config_path', None, 'Config of an experiment, or a VerificationConfig; by default its defaults.'
+)
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'verification.num_images: 200'. Repeatable."
 )
-flags.DEFINE_string('ground_truth', None, 'What is junk; only for verification.junk.')
+flags.DEFINE_string('ground_truth', None, 'Ground truth that lists the junk; only for verification.junk.')
 flags.DEFINE_integer('workers', None, 'Threads; one for each core by default.', lower_bound=1)
 common_flags.define_output('the verified rankings')
 FLAGS = flags.FLAGS

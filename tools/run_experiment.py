@@ -20,7 +20,7 @@ from delf_d2r import command_line, common_flags
 from delf_d2r.experiments import run_experiment
 from delf_d2r.experiments.run_options import Options
 
-common_flags.define_config('of every stage', default=run_experiment.DEFAULT_CONFIG)
+common_flags.define_config(None, default=run_experiment.DEFAULT_CONFIG)
 common_flags.define_images()
 common_flags.define_output('the whole run')
 common_flags.define_workers()

@@ -2,9 +2,9 @@
 
   d2r split_index --index=OUT/index --shards=4 --output=SPLIT
 
-Makes SPLIT/front and SPLIT/shard-00000-of-00004 and so on, each for a machine of its own. `d2r serve_shard`
-serves a shard, `d2r serve --index=SPLIT/front --shards=...` answers photos with all of them, with the ranking
-that the whole index gives. A run that was stopped goes on after the last shard that it finished.
+Makes SPLIT/front, SPLIT/shard-00000-of-00004 and so on, each for a machine of its own. `d2r serve_shard`
+serves a shard; `d2r serve --index=SPLIT/front --shards=...` searches all of them, with the same rankings as
+the whole index. A run that was stopped continues after the last finished shard.
 """
 
 import pathlib

@@ -1,10 +1,11 @@
-r"""Draws index size and mAP over the boxes' score threshold: the paper's trade-off.
+r"""Draws index size and mAP over the score threshold of the boxes: the trade-off of the paper.
 
   d2r threshold_curve --config_path=configs/experiments/d2r_rasmk_star.pbtxt --images=photos \
     --ground_truth=truth.json --output=out --threshold=0.05 --threshold=0.1 --threshold=0.2 --threshold=0.4
 
-Detects and extracts once, with the lowest threshold; the thresholds take the place of regions.min_score. What
-stands already is skipped: run the same command again after a kill.
+Boxes are detected and features extracted once, with the lowest threshold; the thresholds replace
+regions.min_score. Artefacts that exist are reused: run the same command again to continue a run that was
+stopped.
 """
 
 import pathlib
@@ -16,13 +17,19 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import experiment, threshold_curve
 
-common_flags.define_config('of every stage')
+common_flags.define_config(None)
 common_flags.define_images()
 common_flags.define_output('all runs, the picture and the table')
 common_flags.define_workers()
-flags.DEFINE_multi_float('threshold', [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9], 'A score in [0, 1]. Repeatable.')
-flags.DEFINE_string('boxes_file', None, 'Boxes for source: FILE or RANDOM; see d2r detect_boxes --help.')
-flags.DEFINE_string('codebook', None, 'Use the codebook that train_codebook made there.')
+flags.DEFINE_multi_float(
+  'threshold', [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9], 'Minimum score of the boxes, in [0, 1]. Repeatable.'
+)
+flags.DEFINE_string(
+  'boxes_file', None, 'Boxes for regions.source FILE or RANDOM; see d2r detect_boxes --help.'
+)
+flags.DEFINE_string(
+  'codebook', None, 'Directory that train_codebook made: use this codebook instead of training one.'
+)
 FLAGS = flags.FLAGS
 
 

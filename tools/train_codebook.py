@@ -3,8 +3,8 @@ r"""Trains a codebook of visual words on local features.
   d2r train_codebook --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
     --output=out/codebook
 
-Config: the part `codebook` of an experiment, or a CodebookConfig. report.json beside the codebook tells the
-loss of each iteration, empty words and imbalance.
+Config: the part `codebook` of an experiment, or a CodebookConfig. report.json in the output has the loss of
+each iteration, the number of empty words and the imbalance.
 """
 
 import pathlib

@@ -3,11 +3,11 @@ r"""Trains DELF, a network for local features with attention, on your photos.
   d2r train_delf --config_path=configs/training/delf_tiny.pbtxt --photos=landmarks/train \
     --validation_photos=landmarks/dev --output=out/delf
 
-Config: the part `training` of an experiment, or a TrainDelfConfig. Run the same command again to go on after
-an interruption: the training continues exactly. Watch it with `tensorboard --logdir=out/delf/tensorboard`.
+Config: the part `training` of an experiment, or a TrainDelfConfig. Run the same command again to continue an
+interrupted training exactly where it was. Watch it with `tensorboard --logdir=out/delf/tensorboard`.
 
-The output holds delf.weights.h5 (the best weights by validation, or the last ones), history.jsonl,
-checkpoints/ and tensorboard/. export_delf makes a SavedModel of it.
+The output has delf.weights.h5 (the best weights by validation, or the last ones), history.jsonl, checkpoints/
+and tensorboard/. export_delf makes a SavedModel of it.
 """
 
 import functools
@@ -24,14 +24,14 @@ _FORMS = (
   ' TFRecord shards in the form of the Google Landmarks data (image/encoded, image/class/label, image/id)'
 )
 common_flags.define_config('training')
-flags.DEFINE_string('photos', None, f'What to train on: {_FORMS}.', required=True)
+flags.DEFINE_string('photos', None, f'Photos to train on: {_FORMS}.', required=True)
 flags.DEFINE_string(
-  'validation_photos', None, f'For choosing the best checkpoint; none by default: {_FORMS}.'
+  'validation_photos', None, f'Photos for choosing the best checkpoint; none by default: {_FORMS}.'
 )
 flags.DEFINE_string(
   'classes',
   None,
-  'Text file with the class names, one a line in the order of their numbers; others are refused.',
+  'Text file with the class names, one a line in the order of their numbers; other classes are refused.',
 )
 common_flags.define_output('the trained network')
 common_flags.define_training_cluster()

@@ -1,9 +1,10 @@
-r"""Trains a PCA that reduces local features, in one pass over them.
+r"""Trains a PCA that reduces the dimensions of local features.
 
   d2r train_pca --features=out/features --output=out/pca
 
-The output holds mean, components and variances as .npy for extraction.delf.pca.path and for export_delf, and
-as .datum files for the research code. How many components to keep is said where the PCA is used.
+The output has mean, components and variances as .npy for extraction.delf.pca.path and for export_delf, and as
+.datum files for the tensorflow/models DELF code. The number of components to keep is chosen where the PCA is
+used.
 """
 
 import pathlib

@@ -1,11 +1,11 @@
-r"""Learns from labelled photos how global descriptors have to be whitened.
+r"""Learns a whitening of global descriptors from labelled photos.
 
   d2r train_whitening --features=out/features --output=out/whitening
   d2r train_whitening --features=out/features --labels=labels.csv --output=out/whitening
 
-Photos of one object come together, different objects stay apart (Radenovic et al., TPAMI 2019). The output is
-used like that of train_pca: extraction.global_descriptor.pca { path: "out/whitening" dimensions: 512 }. Learn
-it on other photos than are searched.
+The whitening brings photos of the same object together and separates different objects (Radenovic et al.,
+TPAMI 2019). The output is used like that of train_pca: extraction.global_descriptor.pca { path:
+"out/whitening" dimensions: 512 }. Learn it on photos other than those to search.
 """
 
 import pathlib
@@ -20,10 +20,12 @@ common_flags.define_artefact('features', 'extract_features')
 flags.DEFINE_string(
   'labels',
   None,
-  'What photos show: a CSV file with the header path,label, or ground truth (.json, .pkl, .mat). Without it'
-  ' photos of one folder show one object.',
+  'Labels of the photos: a CSV file with the header path,label, or ground truth (.json, .pkl, .mat). By'
+  ' default the photos of one folder show the same object.',
 )
-flags.DEFINE_string('config_path', None, 'Experiment or WhiteningConfig; its defaults are used without.')
+flags.DEFINE_string(
+  'config_path', None, 'Config of an experiment, or a WhiteningConfig; by default its defaults.'
+)
 flags.DEFINE_multi_string(
   'override', [], "Change a field, for example 'whitening.shrinkage: 0.01'. Repeatable."
 )

@@ -51,7 +51,7 @@ def test_no_cluster_is_wanted(binary, arguments, printed):
 def test_flags_of_a_cluster_without_one_are_refused(binary, arguments, named):
   process = run(binary, *arguments)
   assert (process.returncode, process.stdout) == (1, '')
-  assert process.stderr.startswith(f'error: {named}: only with --cluster. Give that, too')
+  assert process.stderr.startswith(f'error: {named}: only with --cluster')
 
 
 @pytest.mark.parametrize(
