@@ -174,12 +174,12 @@ class QueryExecutor:
     return self._derived[name]
 
   def _idf(self) -> npt.NDArray[np.float64]:
-    def compute() -> npt.NDArray[np.float64]:
-      entries = sum(segment.num_entries for segment in self._segments)
-      corpus = self._corpus or CorpusStatistics(self.list_sizes(), entries)
-      return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
+    return self._derive('idf', self._compute_idf)
 
-    return self._derive('idf', compute)
+  def _compute_idf(self) -> npt.NDArray[np.float64]:
+    entries = sum(segment.num_entries for segment in self._segments)
+    corpus = self._corpus or CorpusStatistics(self.list_sizes(), entries)
+    return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
 
   def _norms(self, options: Scoring) -> npt.NDArray[np.float32] | None:
     """Returns the `inverse_norms` of all entries, None where scores are not divided by them."""
