@@ -1,4 +1,4 @@
-"""The values that travel: shapes are checked, zero rows are legal."""
+"""The values that stages exchange: shapes are checked, zero rows are legal."""
 
 import numpy as np
 import pytest

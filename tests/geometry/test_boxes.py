@@ -138,7 +138,7 @@ def test_select_drops_scores_that_are_no_numbers():
 # Random places
 
 
-def test_scattered_boxes_keep_their_sizes_and_reach_every_place():
+def test_random_placement_keeps_sizes_and_reaches_every_place():
   some = boxes([[0.1, 0.2, 0.35, 0.7], [0, 0, 1, 1], [0.5, 0.5, 0.6, 0.6]], [0.9, 0.5, 0.1])
   generator = np.random.default_rng(0)
   found = np.stack([geometry.random_placement(some, generator).coordinates for _ in range(2000)])
@@ -151,7 +151,7 @@ def test_scattered_boxes_keep_their_sizes_and_reach_every_place():
   assert_allclose(found[..., :2].mean(0), (1 - sides) / 2, atol=0.02)
 
 
-def test_scattered_boxes_come_from_the_generator_alone():
+def test_random_placement_depends_on_the_generator_alone():
   some = boxes(SQUARES, [1, 0.9, 0.8, 0.7])
   first, again, other = (geometry.random_placement(some, np.random.default_rng(seed)) for seed in (1, 1, 2))
   assert_array_equal(first.coordinates, again.coordinates)
@@ -159,7 +159,7 @@ def test_scattered_boxes_come_from_the_generator_alone():
   assert_array_equal(first.scores, some.scores)
 
 
-def test_scattering_nothing():
+def test_random_placement_of_no_boxes():
   assert geometry.random_placement(Boxes.empty(), np.random.default_rng(0)).coordinates.shape == (0, 4)
 
 

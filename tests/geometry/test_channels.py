@@ -1,4 +1,4 @@
-"""Regions matched by channel: all pairs, the one transform among them, and what is found in the end."""
+"""Regions matched by channel: all pairs, the best transform of a single pair, and the final inliers."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_of_equally_good_matches_the_first_is_taken(monkeypatch, chunk):
   assert consistent(query, index)[1].tolist() == [True, False]
 
 
-def test_sizes_too_different_tell_nothing():
+def test_matches_of_too_different_sizes_are_not_tried():
   query, index = scene()
   assert not consistent(query, index, max_scale=1.0001)[1].sum() > 3
   assert not consistent(features(np.zeros((0, 2)), [], []), index)[1].size

@@ -1,4 +1,4 @@
-"""The research code's rule against loops, and its oddities."""
+"""The reference rule of the tensorflow/models DELF code against loops, and its peculiarities."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_inliers_are_what_the_model_takes_within_the_residual():
 
 
 def test_samples_of_three_are_drawn():
-  """So few that what they find depends on which they are."""
+  """There are so few samples that the result depends on the draw."""
   query, index = places(20, 60)
   found = legacy_rule.verify(query, index, max_residual=10, trials=5, seed=1)
   model, _ = measure.ransac(

@@ -1,4 +1,4 @@
-"""Features of all regions as one set: what counts as the same feature, and what does not."""
+"""Features of all regions as one set: which features are duplicates and which are not."""
 
 import numpy as np
 import pytest

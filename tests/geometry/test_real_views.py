@@ -69,7 +69,7 @@ def test_mutual_matches_have_a_larger_share_of_right_ones():
 
 
 @pytest.mark.parametrize('view', [3, 4, 6])
-def test_no_fewer_right_inliers_than_by_the_rule_of_the_research_code(view):
+def test_no_fewer_right_inliers_than_by_the_reference_rule(view):
   """Right by the true homography, and each pixel once: several matches of one keypoint are one."""
   query, index = features(view), features(1)
   ours = match(query.descriptors, index.descriptors, max_distance=0.9, ratio=0.9)

@@ -1,4 +1,4 @@
-"""Transforms: fitted to exact points, applied, judged."""
+"""Transforms: their fit to exact points, application and plausibility."""
 
 import math
 

@@ -123,14 +123,14 @@ def test_samples_of_two_find_what_those_of_three_miss():
 
 
 def test_samples_of_four_find_what_is_in_strong_perspective():
-  """One corner of the plane is six times as far away as another: similarities are no beginning."""
+  """One corner of the plane is six times as far away as another: no similarity is near enough."""
   rng = np.random.default_rng(0)
   index = rng.uniform(0, 1000, (160, 2))
   matrix = np.array([[1, 0, 0], [0, 1, 0], [2e-3, -5e-4, 1]])
   query = transforms.apply(matrix, index)
   query[40:] = rng.uniform(0, 500, (120, 2))
   options = Options(model=Model.HOMOGRAPHY, max_residual=1)
-  # Where it is nearest and farthest no photos are like that.
+  # At the nearest and the farthest places it is implausible.
   assert (verify(query, index, options).inliers < 40).sum() >= 20
 
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its data are what they claim."""
+"""The benchmark runs, and its data have the properties that it claims."""
 
 import json
 

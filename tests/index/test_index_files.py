@@ -48,7 +48,7 @@ def only(directory, pattern):
 
 
 def use(directory, query):
-  """Everything a reader does."""
+  """Does everything that a reader does."""
   index = InvertedIndex.load(directory)
   for compiled in PATHS:
     for use_idf in (False, True):
@@ -60,7 +60,7 @@ def use(directory, query):
 
 
 def rewrite_manifest(directory, change):
-  """Changes the manifest and gives it the right checksum again."""
+  """Changes the manifest and corrects its checksum."""
   path = directory / 'index.json'
   manifest = json.loads(path.read_text())
   del manifest['checksum']
@@ -70,7 +70,7 @@ def rewrite_manifest(directory, change):
 
 
 def replace_array(directory, stem, change):
-  """Puts another content in the place of an array, checksums and all, as a faulty writer would."""
+  """Replaces the content of an array and all its checksums, as a faulty writer would."""
   path = only(directory, f'{stem}-????????.npy')
   array = np.load(path)
   change(array)
@@ -170,7 +170,7 @@ def test_offsets_that_fall_are_refused_before_any_list_is_read(tmp_path):
   ],
 )
 def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
-  """With right checksums: only the content tells."""
+  """The checksums are right, so only the content shows the fault."""
   query = save_index(tmp_path / 'x')
   replace_array(tmp_path / 'x', stem, change)
   message = f'{stem}.*: {message}'
@@ -214,7 +214,7 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
     (lambda m: m.update(segments=7), 'not a manifest'),
   ],
 )
-def test_manifests_that_lie_with_a_right_checksum(tmp_path, change, message):
+def test_wrong_manifests_with_a_right_checksum(tmp_path, change, message):
   save_index(tmp_path / 'x')
   rewrite_manifest(tmp_path / 'x', change)
   with pytest.raises(IndexFormatError, match=message):
@@ -224,7 +224,7 @@ def test_manifests_that_lie_with_a_right_checksum(tmp_path, change, message):
 @pytest.mark.parametrize(
   'content', [b'', b'{', b'[]', b'null', b'7', b'\xff\xfe', b'{"checksum": 1}', b'[' * 100_000]
 )
-def test_manifests_that_are_none(tmp_path, content):
+def test_files_that_are_no_manifest(tmp_path, content):
   (tmp_path / 'index.json').write_bytes(content)
   with pytest.raises(IndexFormatError, match=r'index\.json'):
     InvertedIndex.load(tmp_path)
@@ -304,7 +304,7 @@ def test_mutated_files_are_all_refused_and_none_crashes(tmp_path, request):
   assert int(result.stdout) > 250
 
 
-def test_an_index_updated_elsewhere_says_so(tmp_path):
+def test_an_index_that_another_process_updated_is_refused(tmp_path):
   query = save_index(tmp_path / 'x')
   stale = InvertedIndex.load(tmp_path / 'x')
   index = InvertedIndex.load(tmp_path / 'x')
@@ -325,7 +325,7 @@ def test_an_open_index_goes_on_after_an_update(tmp_path):
   assert before.scores.tobytes() == after.scores.tobytes()
 
 
-def test_what_is_closed_is_not_mapped_any_more(tmp_path):
+def test_a_closed_index_is_not_mapped_any_more(tmp_path):
   if not os.path.exists('/proc/self/maps'):
     pytest.skip('what is mapped is known on Linux')
   query = save_index(tmp_path / 'x')

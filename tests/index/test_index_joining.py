@@ -49,7 +49,7 @@ def test_the_part_of_a_faster_process_stays(parts, tmp_path):
   assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == files
 
 
-def test_what_stands_in_the_place_of_a_part_is_no_part(parts, tmp_path):
+def test_other_files_in_the_place_of_a_part_are_no_part(parts, tmp_path):
   next(parts[1].glob('*-values-*')).unlink()
   files = sorted(tmp_path.rglob('*'))
   with pytest.raises(OSError, match='part 8'):

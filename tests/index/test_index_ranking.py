@@ -1,4 +1,4 @@
-"""The choice of the best images: what the quick ways choose is what a full sort and a loop choose."""
+"""The choice of the best images: the fast functions choose the same as a full sort and a loop."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The scan alone, on segments made by hand: weights, powers, many words, lists that cannot be."""
+"""The scan alone, on segments made by hand: weights, powers, many words, impossible lists."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def scanned_binary(segment, words, codes, weights, table, compiled):
 @pytest.mark.parametrize('columns', [1, 2, 3])
 @pytest.mark.parametrize('first', [0, 1, 2])
 def test_each_word_has_its_own_weight_from_the_first_on(columns, first, compiled):
-  """More words than Python has small numbers at hand."""
+  """There are more words than Python has cached integers."""
   segment = make_segment(columns)
   rng = np.random.default_rng(1)
   words = np.arange(NUM_WORDS, dtype=np.uint32)
@@ -99,7 +99,7 @@ def test_powers_keep_the_sign(alpha, tau, compiled):
 
 @pytest.mark.parametrize('compiled', PATHS)
 def test_lists_that_end_before_they_begin_are_empty(compiled):
-  """As of a file that changed after it was checked: nothing is read beside the arrays."""
+  """A file may change after it was checked: nothing outside the arrays is read."""
   segment = make_segment(1, num_words=6)
   segment.offsets[:] = [0, 9, 3, 2**32 - 1, 4, 5, segment.num_postings]
   rng = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""Segments by themselves: the counting sort against a plain one, counting of words, packing, taking apart."""
+"""Segments alone: the counting sort against a plain one, counts of words, packing, postings in blocks."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def path(request, monkeypatch):
 
 
 def random_postings(layout, seed=0):
-  """Of each entry some words; as one would list them, and as blocks of 1 to 9."""
+  """Returns some words of each entry: as a list of postings, and as blocks of 1 to 9 postings."""
   rng = np.random.default_rng(seed)
   chosen = [np.sort(rng.choice(layout.num_words, rng.integers(0, 7), replace=False)) for _ in range(ENTRIES)]
   words = np.concatenate(chosen).astype(np.uint32)
@@ -65,7 +65,7 @@ def test_more_words_than_sixteen_bits_can_count(path):
   assert segment.values[:, 0].tolist() == [3, 9, 0, 6]
 
 
-def test_large_arrays_come_from_whom_they_are_asked_of(path):
+def test_large_arrays_come_from_the_allocator(path):
   asked = []
 
   def allocate(name, dtype, shape):
@@ -126,7 +126,7 @@ def test_one_word_alone(path):
 
 @pytest.mark.parametrize('layout', [BINARY, FLOAT])
 @pytest.mark.parametrize('most', [1, 4, 1000])
-def test_a_segment_gives_its_postings_back_in_blocks(layout, most, monkeypatch):
+def test_a_segment_yields_its_postings_in_blocks(layout, most, monkeypatch):
   monkeypatch.setattr(segments, 'BLOCK_BYTES', most * layout.posting_bytes)
   assert layout.block_postings == most
   segment, words, ids, rows = sort(layout)

@@ -203,7 +203,7 @@ def test_changes_reach_the_disk_with_save_alone(tmp_path):
   index.close()
   assert {name: directory_bytes(tmp_path / 'x')[name] for name in before} == before
 
-  # Files of the update that was given up go with the next one.
+  # The next update removes the files of the one that was abandoned.
   again = InvertedIndex.load(tmp_path / 'x')
   again.remove(['a'])
   again.save()
@@ -327,7 +327,7 @@ def test_searches_go_on_while_a_copy_is_changed_and_saved(tmp_path):
   assert (len(index), len(changed), len(InvertedIndex.load(tmp_path / 'x'))) == (4, 3, 3)
 
 
-def test_files_are_readable_to_whom_other_files_are(tmp_path):
+def test_files_have_the_permissions_of_other_files(tmp_path):
   umask = os.umask(0o020)
   try:
     InvertedIndex.build(random_descriptors(9, 2, **OPTIONS), list('ab'), **BUILD, directory=tmp_path / 'x')
@@ -458,7 +458,7 @@ def test_layout_bytes():
 
 
 def test_an_odd_number_of_images_and_then_more_than_a_batch(tmp_path):
-  """Of descriptors so long that no two numbers for their length are one object."""
+  """The descriptors are so long that no two numbers for their length are the same object."""
   descriptors = random_descriptors(11, 200, **{**OPTIONS, 'dimensions': int('300')})
   names, build = list(map(str, range(200))), {**BUILD, 'dimensions': int('300')}
   index = InvertedIndex.build(descriptors[:65], names[:65], **build)

@@ -1,4 +1,4 @@
-"""Scores and rankings of the index against comparing the query with every image."""
+"""Scores and rankings of the index against a comparison of the query with every image."""
 
 import functools
 import math
@@ -104,7 +104,7 @@ def test_rankings_equal_the_oracle(
   full = index.search(query, top_k=None, normalize=normalize, use_idf=use_idf, compiled=compiled)
   np.testing.assert_array_equal(ranking.image_ids, full.image_ids[:k])
   assert_same_ranking(full, ids, scores)
-  # Equal scores stand in order of image id.
+  # Equal scores are in order of image id.
   equal = np.diff(full.scores) == 0
   assert (np.diff(full.image_ids)[equal] > 0).all()
   if not regional:
@@ -363,7 +363,7 @@ def test_entries_that_disagree_are_refused(options, message):
 
 
 def test_search_allocates_little():
-  """Nothing the size of the postings: the scores and a ranking."""
+  """A search allocates its scores and a ranking, nothing of the size of the postings."""
   options = {'num_words': 64, 'dimensions': 128, 'kernel': Kernel.ASMK_STAR, 'present': 60}
   index = build(random_descriptors(18, 3000, **options), 64, Kernel.ASMK_STAR)
   query = random_descriptors(19, 1, **options)[0]

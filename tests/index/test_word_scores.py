@@ -1,4 +1,4 @@
-"""What each word adds to a score: the terms add up to what the search gives."""
+"""The contribution of each word to a score: the terms add up to the score of the search."""
 
 import numpy as np
 import pytest

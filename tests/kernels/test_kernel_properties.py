@@ -1,4 +1,4 @@
-"""A kernel says of itself what others need to know, so that nobody else asks for its name."""
+"""A kernel has properties for all that other packages need to know, so that none asks for its name."""
 
 import ast
 import pathlib

@@ -168,7 +168,7 @@ def test_checklist_12_features_are_added_in_file_order(order, expected, repeats)
 
 @st.composite
 def images(draw, exact):
-  """Features, words, offsets, centroids; values are multiples of 1/4 where sums shall be exact."""
+  """Features, words, offsets, centroids; values are multiples of 1/4 where sums must be exact."""
   dimensions = draw(st.integers(1, 19))
   num_words = draw(st.integers(1, 6))
   lengths = draw(st.lists(st.integers(0, 7), min_size=1, max_size=5))

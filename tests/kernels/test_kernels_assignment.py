@@ -17,7 +17,7 @@ from delf_d2r.kernels.norms import row_squared_norms
 
 
 def clustered(num_vectors, dimensions, seed, spread=0.3):
-  """Unit vectors around a few hundred directions of a low-dimensional space, as descriptors are."""
+  """Returns unit vectors around a few hundred directions of a low-dimensional space, like descriptors."""
   rng = np.random.default_rng(seed)
   basis = np.random.default_rng(0).normal(size=(12, dimensions))
   x = np.random.default_rng(1).normal(size=(300, 12))[rng.integers(0, 300, num_vectors)]
@@ -78,7 +78,7 @@ def test_memory_bound_does_not_change_the_answer():
 
 @pytest.mark.parametrize('num_features, num_assignments', [(80, 1), (500, 2)])
 def test_working_memory_is_bounded_where_all_words_are_equally_far(num_features, num_assignments):
-  """As traced, which faiss is not; features are compared with few words, with more, then with all."""
+  """Memory is traced without that of faiss; features are compared with few words, with more, with all."""
   descriptors, centroids = np.zeros((num_features, 4), np.float32), np.ones((3000, 4), np.float32)
   assigner = ExactAssigner(centroids, memory_bytes=400_000)
   assigner(descriptors[:1], num_assignments)  # what numba and others keep of a first call
@@ -225,7 +225,7 @@ def test_wrong_arguments_are_named(make, descriptors, centroids, num_assignments
 
 
 def test_words_of_two_kinds_that_lie_apart_are_found_too():
-  """As extractors/joined.py makes them, but 4 times as far apart: with the whole gap, recall is 0.4."""
+  """They are 4 times as far apart as in extractors/joined.py: with the whole gap, recall is 0.4."""
   apart = np.eye(1, 32, dtype=np.float32) * 16
   centroids = np.concatenate([clustered(6000, 32, seed=4), clustered(3000, 32, seed=5) + apart])
   descriptors = np.concatenate([clustered(200, 32, seed=6), clustered(100, 32, seed=7) + apart])

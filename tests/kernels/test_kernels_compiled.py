@@ -30,7 +30,7 @@ print(compiled.HAVE_NUMBA, hasattr(double, 'py_func'), double(4), triple(4), val
 
 
 def run(tmp_path, **environment):
-  # Run elsewhere than the checkout so that only the package's own place matters to numba's cache.
+  # The program runs outside the checkout: numba's cache depends on the location of the package alone.
   root = os.path.dirname(os.path.dirname(os.path.dirname(compiled.__file__)))
   result = subprocess.run(
     [sys.executable, '-W', 'error', '-c', PROGRAM],

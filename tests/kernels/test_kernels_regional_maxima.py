@@ -28,7 +28,7 @@ def test_squares_lie_within_and_level_1_covers_the_map(rows, columns):
   covered = np.zeros((rows, columns), int)
   for top, left, bottom, right in regional_maxima.squares(rows, columns, levels=1):
     covered[top:bottom, left:right] += 1
-  # Wide maps have gaps of rounding at most: the ends are always seen.
+  # On wide maps gaps come from rounding only: the ends are always covered.
   assert covered[0, 0] > 0
   assert covered[-1, -1] > 0
 

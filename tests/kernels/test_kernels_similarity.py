@@ -33,7 +33,7 @@ def test_asmk_reference_vector(normalize, expected):
 
 @pytest.mark.parametrize('compat', [False, True])
 def test_asmk_star_reference_vector(compat):
-  # The reference's test puts the two bits at the low end of the byte; XOR does not care.
+  # The reference's test puts the two bits at the low end of the byte; XOR gives the same.
   a = descriptor(range(5), [[0], [0], [3], [3], [3]], 2, np.uint8)
   b = descriptor([1, 2, 4], [[1], [2], [3]], 2, np.uint8)
   found = similarity(a, b, kernel=Kernel.ASMK_STAR, normalize=True, compat=compat)

@@ -1,4 +1,4 @@
-"""Learned whitening: the definition over all pairs, what it is for, and what it refuses."""
+"""Learned whitening: the definition over all pairs, its effect, and its errors."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ GROUPS = [np.arange(0, 5), np.arange(5, 7), np.arange(7, 20), np.arange(20, 32)]
 
 
 def data(dimensions=5, seed=0):
-  """Objects that differ along some axes, photos of one that differ along others, more so."""
+  """Returns objects that differ along some axes; photos of one object differ along others, and more."""
   generator = np.random.default_rng(seed)
   between, within = generator.normal(size=(2, dimensions, dimensions)) * np.array([1, 3])[:, None, None]
   between[:, 2:], within[:, :1] = 0, 0

@@ -4,7 +4,7 @@
   .venv/bin/python tests/mutation/mutants.py [--seed=N] [--module=kernels/aggregation.py ...]
 
 cosmic-ray says where a module can be changed and how. Each of those places is changed once, by an operator
-that is drawn by lot, and the tests of the module run in a fork that imports the changed source; no file is
+that is drawn at random, and the tests of the module run in a fork that imports the changed source; no file is
 touched. Compiled loops run as plain Python, beside their NumPy twins. Prints what no test noticed.
 """
 
@@ -186,7 +186,7 @@ def _seconds_of_children() -> float:
 def main() -> int:
   """Prints a table of modules, then each unnoticed change; returns 0 if the unchanged code passes."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--seed', type=int, default=0, help='of the lots')
+  parser.add_argument('--seed', type=int, default=0, help='of the random draws')
   parser.add_argument('--module', action='append', choices=MODULES, help='only this one; repeatable')
   options = parser.parse_args()
   os.chdir(REPOSITORY)

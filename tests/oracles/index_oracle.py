@@ -1,4 +1,4 @@
-"""What an inverted index must answer, in plain Python: every pair, every word, every bit."""
+"""The answers of an inverted index in plain Python: every pair, every word, every bit."""
 
 import math
 

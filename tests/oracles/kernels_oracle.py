@@ -1,6 +1,6 @@
-"""The kernels once more, as plainly as they can be said: one feature, one word, one bit at a time.
+"""The kernels in the plainest form: one feature, one word, one bit at a time.
 
-Written from docs/reference.md 2, apart from the code under test. Slow, dense, float32.
+Written after docs/reference.md 2, independently of the code under test. Slow, dense, float32.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Matching and the research code's spatial verification the plain way: one pair, one sample at a time."""
+"""Matching, and the reference rule of verification, in the plainest form: one pair, one sample at a time."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def match(query, index, *, max_distance=np.inf, ratio=1.0, mutual=True):
 
 
 def one_way_matches(query, index, *, max_distance):
-  """The research code's: the nearest neighbour of each feature of the query, if nearer than the threshold."""
+  """Reference rule: the nearest neighbour of each feature of the query, if nearer than the threshold."""
   found = []
   for i, q in enumerate(query.astype(float)):
     distances = np.linalg.norm(index.astype(float) - q, axis=1)
@@ -31,7 +31,7 @@ def one_way_matches(query, index, *, max_distance):
 
 
 def affine_agreements(query, index, matrix, *, max_residual):
-  """Which (y, x) pairs an affine matrix [3, 3] takes to within max_residual pixels."""
+  """Returns which (y, x) pairs an affine matrix [3, 3] takes to within max_residual pixels."""
   agree = []
   for q, x in zip(query.astype(float), index.astype(float), strict=True):
     moved = matrix @ [*x, 1]
