@@ -96,8 +96,8 @@ def compare(what: str, functions: dict, inliers: int, rounds: int) -> tuple:
   with threadpool_limits(1, user_api='blas'):
     found = [correct(*function(), inliers) for function in functions.values()]
     times = alternate(functions, rounds=rounds, clock=time.thread_time)
-  reference, here = times.values()
-  return [what, 1e3 * reference, 1e3 * here, reference / here, *found]
+  legacy, here = times.values()
+  return [what, 1e3 * legacy, 1e3 * here, legacy / here, *found]
 
 
 def main(flags) -> None:
