@@ -19,9 +19,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-# The reference of the library, from its docstrings.
+# The reference of the library, from its docstrings, and the picture of its layers, from its imports.
 docs: $(VENV)/installed-for-tests
 	$(BIN)/python tests/support/reference_pages.py docs_output
+	$(BIN)/python tests/support/layers_picture.py
 
 # What to run before a commit: style, types and the tests that take no more than a few seconds, up to the
 # first failure.

@@ -101,7 +101,7 @@ class Codebook:
   @property
   def dimensions(self) -> int:
     """D, the number of dimensions of a descriptor."""
-    return self.centroids.shape[1]
+    return int(self.centroids.shape[1])
 
   def __repr__(self) -> str:
     loss = f', loss={self.loss[0]:.6g}->{self.loss[-1]:.6g}' if self.loss else ''

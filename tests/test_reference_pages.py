@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import delf_d2r
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 pytest.importorskip('pdoc', reason="pdoc is not installed: pip install 'delf_d2r[docs]'")
@@ -14,7 +16,7 @@ pytest.importorskip('pdoc', reason="pdoc is not installed: pip install 'delf_d2r
 
 def build(folder, *package, **environment):
   return subprocess.run(
-    [sys.executable, str(REPOSITORY / 'tests' / 'reference_pages.py'), str(folder), *package],
+    [sys.executable, str(REPOSITORY / 'tests' / 'support' / 'reference_pages.py'), str(folder), *package],
     env={**os.environ, **environment},
     capture_output=True,
     text=True,
@@ -22,6 +24,7 @@ def build(folder, *package, **environment):
   )
 
 
+@pytest.mark.slow
 def test_every_module_has_its_page(tmp_path):
   done = build(tmp_path)
   assert done.returncode == 0, done.stderr
@@ -35,7 +38,11 @@ def test_every_module_has_its_page(tmp_path):
   }
   assert modules - pages == {'delf_d2r'}  # It is the page beside the folder of that name.
   assert (tmp_path / 'delf_d2r.html').is_file()
-  # An explanation of an argument is a list, not a paragraph that runs on.
+  # The page of the package documents the public names, although they are imported lazily.
+  surface = (tmp_path / 'delf_d2r.html').read_text(encoding='utf-8')
+  for name in delf_d2r.__all__:
+    assert name == '__version__' or f'id="{name}"' in surface, name
+  # Arguments are a list, not a continuous paragraph.
   assert '<h6 id="arguments">' in (tmp_path / 'delf_d2r' / 'engine' / 'attribution.html').read_text(
     encoding='utf-8'
   )
