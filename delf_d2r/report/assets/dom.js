@@ -1,6 +1,6 @@
-// Elements of the served page and of offline ones.
+// Helpers for elements, shared by the served page and the report pages.
 
-// An element with properties (`className`, `onclick`), attributes given as `aria-...` and children.
+// Returns an element with properties (`className`, `onclick`), attributes named `aria-...`, and children.
 export function element(name, properties = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -18,7 +18,7 @@ export function svg(name, attributes = {}, ...children) {
   return node;
 }
 
-// The outlines of boxes as one path in the frame of `width` x `height`, with a dark halo that keeps them visible.
+// Returns the outlines of boxes as one path in a frame of `width` x `height`, with a dark halo for visibility.
 export function outlines(boxes, width, height, className) {
   if (!boxes.length) return [];
   const d = boxes.map(([ymin, xmin, ymax, xmax]) =>
@@ -26,7 +26,7 @@ export function outlines(boxes, width, height, className) {
   return [svg('path', { d, class: `${className} halo` }), svg('path', { d, class: className })];
 }
 
-// Closes a dialog by its button and by a click beside it; Escape does so by itself.
+// Closes a dialog by its button and by a click outside it; Escape closes it without this function.
 export function closable(dialog) {
   dialog.querySelector('[data-close]').addEventListener('click', () => dialog.close());
   dialog.addEventListener('click', (event) => {

@@ -2,19 +2,19 @@
 
 import { closable, element, outlines, perCent, showProblem, svg } from './dom.js';
 
-const LISTED = 40; // words in the list
-const LINED = 24; // words that are joined by lines where nothing was verified
-const PAIRS = 60; // lines of one word at most
+const LISTED = 40; // Words in the list.
+const LINED = 24; // Words whose locations are joined by lines if nothing was verified.
+const PAIRS = 60; // Most lines of one word.
 const GAP = 12;
-// Light to dark would vanish on photos: from pale blue by yellow to red, every mark with a dark rim.
+// From pale blue to yellow to red, each mark with a dark rim: a scale from light to dark is invisible on photos.
 const COLOURS = ['#9ecae1', '#c7e9b4', '#fee08b', '#fdae61', '#f46d43', '#e31a1c'];
 
 // A dialog that shows one match at a time.
 //
-// A match is what delf_d2r/report/match_document.py says. The two photos are addresses, or `{ missing: reason }`
-// where there is none: features are then drawn on an empty ground.
+// A match is a document of match_document in delf_d2r/report/match_views.py. The two photos are addresses, or
+// `{ missing: reason }` if there is no photo, in which case features are drawn on an empty background.
 export class MatchView {
-  // `onStep` is called with one of the neighbours that `show` was given.
+  // `onStep` is called with one of the neighbours given to `show`.
   constructor(onStep) {
     this.body = element('div', { id: 'match-body', className: 'match-body' });
     this.heading = element('h2', { id: 'match-heading' }, 'Why it matched');
@@ -40,8 +40,8 @@ export class MatchView {
     new ResizeObserver(() => this.match && this.#draw()).observe(this.body);
   }
 
-  // Shows what `load` promises: `{ match, photos }` and, if there is more to say, `label` and `note`. The neighbours,
-  // before and after, may be undefined.
+  // Shows the result of the promise `load`: `{ match, photos }` and perhaps `label` and `note`. The neighbours before
+  // and after may be undefined.
   async show(heading, neighbours, load) {
     this.neighbours = neighbours;
     this.steps.forEach((button, side) => { button.disabled = neighbours[side] === undefined; });
@@ -56,7 +56,7 @@ export class MatchView {
     this.wanted = load;
     try {
       const { match, photos, label, note } = await load();
-      if (load !== this.wanted) return; // overtaken by a step to another match
+      if (load !== this.wanted) return; // Another match was opened in the meantime.
       this.photos = photos;
       this.match = match;
       this.chosen = this.box = null;
@@ -148,11 +148,11 @@ export class MatchView {
     this.chosen = word;
     this.#press('.word', word && button);
     this.#draw();
-    // On a narrow screen the photos stand above the list.
+    // On a narrow screen the photos are above the list.
     if (word) this.stage.scrollIntoView({ block: 'nearest' });
   }
 
-  // Draws all words, or with a word under the pointer or chosen, that one alone; a box likewise stands out.
+  // Draws all words, or only the word under the pointer or chosen; a box is highlighted likewise.
   #draw(pointed = null, pointedBox = null) {
     if (!this.stage) return;
     const { match, options } = this;
@@ -175,7 +175,7 @@ export class MatchView {
     const shown = chosen ? [chosen] : match.words.filter((word) => word.share > 0);
     if (options.lines.input.checked) parts.push(...this.#lines(chosen, shown, query, index, top));
     if (options.features.input.checked) {
-      // The largest last, on top.
+      // The largest share last, so that it is on top.
       for (const word of [...shown].reverse()) {
         const fill = colour(word.share / top);
         const radius = chosen ? 6 : scale * (2.2 + 3.8 * Math.sqrt(word.share / top));
@@ -187,7 +187,7 @@ export class MatchView {
         }
       }
     }
-    // What is missing is told above all marks.
+    // The reason for a missing photo is above all marks.
     parts.push(...areas.flatMap((area, side) => absence(this.photos[side], area)));
     const text = `Query photo and ${match.name}; ${match.words.length} shared visual words are marked on both`;
     this.stage.replaceChildren(svg('svg', {
@@ -225,7 +225,7 @@ function check(text, checked) {
   return { input, label: element('label', { className: 'check' }, input, ` ${text}`) };
 }
 
-// Side by side at one height where there is room, else one above the other.
+// Side by side at the same height if there is space, else one above the other.
 function layout(width, height, { query_photo: a, index_photo: b }) {
   const [ratioA, ratioB] = [a.width / a.height, b.width / b.height];
   if (width >= 560) {

@@ -1,4 +1,4 @@
-// Opens the matches of an offline page.
+// Opens the matches of a report page.
 
 import { MatchView } from './match_view.js';
 

@@ -1,5 +1,5 @@
 'use strict';
-// Sorts and filters the queries. The page is complete without it.
+// Sorts and filters the queries. Without it the page shows all queries.
 (() => {
   const list = document.getElementById('query-list');
   const [toolbar, sort, filter, mistakes, count] =
@@ -34,7 +34,7 @@
     count.textContent = `${shown} of ${queries.length} shown`;
   }
 
-  // A link from the chart must find its query even when the filter hides it.
+  // A link from the chart must show its query even if the filter hides it.
   function reveal() {
     const target = document.getElementById(location.hash.slice(1));
     if (target?.hidden) {
