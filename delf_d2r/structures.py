@@ -85,7 +85,7 @@ class LocalFeatures:
 
   @property
   def dimensions(self) -> int:
-    return self.descriptors.shape[1]
+    return int(self.descriptors.shape[1])
 
   def take(self, indices: npt.NDArray[Any] | Sequence[int] | slice) -> 'LocalFeatures':
     """Returns the features at `indices`: integers [M], a boolean mask [N] or a slice."""
