@@ -50,6 +50,7 @@ def encode(found: QueryMatches) -> bytes:
   )
 
 
+@records.checking
 def decode(data: bytes) -> QueryMatches:
   """Inverts `encode`; raises ArtefactError for anything else."""
   record = records.Record(data)
@@ -61,11 +62,9 @@ def decode(data: bytes) -> QueryMatches:
   rises = len(offsets) and offsets[0] == 0 and not np.any(offsets[1:] < offsets[:-1])
   if len(lengths) > 1 or not rises or pairs != {int(offsets[-1])}:
     raise ArtefactError(f'{record.name}: match_offsets do not divide the matches of {len(ids)} images')
-  matches = records.checked(
-    lambda: tuple(
-      Match(int(image), matrix, *(points[start:end] for points in locations))
-      for image, matrix, (start, end) in zip(ids, matrices, itertools.pairwise(offsets), strict=True)
-    )
+  matches = tuple(
+    Match(int(image), matrix, *(points[start:end] for points in locations))
+    for image, matrix, (start, end) in zip(ids, matrices, itertools.pairwise(offsets), strict=True)
   )
   return QueryMatches(record.name, matches)
 

@@ -6,6 +6,7 @@ bytes, row-major), `x/dtype` (NumPy's name of the type) and `x/shape`. In Tensor
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -94,6 +95,24 @@ class Record:
     return self._feature[key]
 
 
+def checking(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+  """Makes a function that decodes records raise ArtefactError where values contradict each other.
+
+  The constructors of structures.py raise ValueError for such values, which in a record are damage.
+  """
+
+  @functools.wraps(decode)
+  def checked(data: bytes) -> T:
+    try:
+      return decode(data)
+    except ArtefactError:
+      raise
+    except ValueError as error:
+      raise ArtefactError(f'a record contradicts itself: {error}') from None
+
+  return checked
+
+
 def encode_features(image: ImageFeatures) -> bytes:
   """Returns ImageFeatures as a record."""
   arrays = {name: getattr(image.features, name) for name in FEATURE_ARRAYS}
@@ -104,19 +123,18 @@ def encode_features(image: ImageFeatures) -> bytes:
   )
 
 
+@checking
 def decode_features(data: bytes) -> ImageFeatures:
   """Inverts `encode_features`; raises ArtefactError for anything else."""
   record = Record(data)
   ranks = {'locations': 2, 'scales': 1, 'attention': 1, 'descriptors': 2}
-  return checked(
-    lambda: ImageFeatures(
-      name=record.name,
-      height=record.integer('height'),
-      width=record.integer('width'),
-      boxes=record.array('boxes', 2, 'float32'),
-      region_offsets=record.array('region_offsets', 1, 'int64'),
-      features=LocalFeatures(**{name: record.array(name, ranks[name], 'float32') for name in FEATURE_ARRAYS}),
-    )
+  return ImageFeatures(
+    name=record.name,
+    height=record.integer('height'),
+    width=record.integer('width'),
+    boxes=record.array('boxes', 2, 'float32'),
+    region_offsets=record.array('region_offsets', 1, 'int64'),
+    features=LocalFeatures(**{name: record.array(name, ranks[name], 'float32') for name in FEATURE_ARRAYS}),
   )
 
 
@@ -125,12 +143,11 @@ def encode_boxes(name: str, boxes: Boxes) -> bytes:
   return encode(name, {}, {'boxes': boxes.coordinates, 'scores': boxes.scores})
 
 
+@checking
 def decode_boxes(data: bytes) -> tuple[str, Boxes]:
   """Inverts `encode_boxes`: returns the name of the image and its boxes."""
   record = Record(data)
-  return record.name, checked(
-    lambda: Boxes(record.array('boxes', 2, 'float32'), record.array('scores', 1, 'float32'))
-  )
+  return record.name, Boxes(record.array('boxes', 2, 'float32'), record.array('scores', 1, 'float32'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +181,7 @@ def encode_descriptors(image: ImageDescriptors) -> bytes:
   )
 
 
+@checking
 def decode_descriptors(data: bytes) -> ImageDescriptors:
   """Inverts `encode_descriptors`."""
   record = Record(data)
@@ -173,12 +191,10 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
   dimensions = record.integer('dimensions')
   if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(offsets[1:] < offsets[:-1]):
     raise ArtefactError(f'{record.name}: descriptor_offsets do not divide {len(words)} visual words')
-  descriptors = checked(
-    lambda: [
-      AggregatedDescriptor(words[start:end], values[start:end], dimensions)
-      for start, end in itertools.pairwise(offsets)
-    ]
-  )
+  descriptors = [
+    AggregatedDescriptor(words[start:end], values[start:end], dimensions)
+    for start, end in itertools.pairwise(offsets)
+  ]
   return ImageDescriptors(record.name, record.array('boxes', 2, 'float32'), descriptors)
 
 
@@ -202,13 +218,3 @@ def outline_descriptors(data: bytes) -> DescriptorsOutline:
   record = Record(data)
   offsets = record.array('descriptor_offsets', 1, 'int64')
   return DescriptorsOutline(record.name, record.array('boxes', 2, 'float32'), max(len(offsets) - 1, 0))
-
-
-def checked(make: Callable[[], T]) -> T:
-  """Calls a constructor of structures.py; values that it refuses are damage, and raise ArtefactError."""
-  try:
-    return make()
-  except ArtefactError:
-    raise
-  except ValueError as error:
-    raise ArtefactError(f'a record contradicts itself: {error}') from None

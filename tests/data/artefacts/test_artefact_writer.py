@@ -15,10 +15,9 @@ import pytest
 
 from delf_d2r import config as configs
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import artefact_writer, shard_ledger, tfrecord
+from delf_d2r.data.artefacts import artefact_writer, tfrecord
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, PARTIAL_MANIFEST
-from delf_d2r.data.artefacts.shard_ledger import ShardRange
 from delf_d2r.errors import ArtefactError, UserError
 
 NUM_ITEMS = 10
@@ -471,9 +470,10 @@ def test_partial_manifest_tells_the_plan(path):
     assert writer.resumed
 
 
-def test_items_that_missing_shards_hold():
-  shards = [ShardRange(number, '', range(3 * number, min(3 * number + 3, 8))) for number in range(3)]
-  assert list(shard_ledger.items_of(shards, iter(range(8)))) == list(range(8))
-  assert list(shard_ledger.items_of([shards[0], shards[2]], range(8))) == [0, 1, 2, 6, 7]
-  assert list(shard_ledger.items_of(shards[1:2], range(100))) == [3, 4, 5]
-  assert list(shard_ledger.items_of([], range(8))) == []
+def test_a_finished_artefact_is_opened_again(path, caplog):
+  caplog.set_level('INFO', logger='absl')
+  make(path)
+  with artefact_writer.writing(path, plan()) as writer:
+    assert writer.finished
+    assert writer.reuse('things').counts['images'] == 9
+  assert f'things: {path} is up to date, skipped' in caplog.text

@@ -115,6 +115,9 @@ def test_open(directory):
   assert artefact.config == plan().config
   assert artefact.input('images') == PHOTOS
   assert artefact.input('boxes') is None
+  assert artefact.require_input('images') == PHOTOS
+  with pytest.raises(ArtefactError, match=r"names no input boxes, but \['images'\]"):
+    artefact.require_input('boxes')
   assert artefact.as_input('descriptors') == Input('descriptors', plan().fingerprint, directory)
 
 
