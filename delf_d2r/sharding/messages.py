@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from delf_d2r.aggregator import SearchOptions
-from delf_d2r.data.artefacts.records import Record, checked, encode
+from delf_d2r.data.artefacts.records import Record, checking, encode
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index.search import Scoring
 from delf_d2r.structures import AggregatedDescriptor
@@ -67,30 +67,35 @@ class ShardQuery:
     Raises:
       ArtefactError: it is not what `encode` makes.
     """
-    record = Record(body)
-    top_k = record.integer('top_k')
-    if not 0 <= top_k <= MAX_RESULTS:
-      raise ArtefactError(f'top_k: expected 0 to {MAX_RESULTS}, found {top_k}')
-    dimensions = record.integer('dimensions')
-    if not 1 <= dimensions <= 1 << 16:
-      raise ArtefactError(f'dimensions: expected 1 to 65536, found {dimensions}')
-    words, values = record.array('visual_words', 1, 'uint32'), record.array('values', 2, 'float32', 'uint8')
-    numbers = record.array('scoring', 1, 'float32')
-    if len(numbers) != len(_SCORING) or not np.isfinite(numbers).all():
-      raise ArtefactError(f'scoring: expected {len(_SCORING)} finite numbers, found {numbers.tolist()}')
-    if values.dtype == np.float32 and not np.isfinite(values).all():
-      raise ArtefactError('values: expected finite numbers')
-    alpha, tau, *switches = numbers.tolist()
-    normalize, use_idf, compat = map(bool, switches)
-    scoring: SearchOptions = {
-      'alpha': alpha,
-      'tau': tau,
-      'normalize': normalize,
-      'use_idf': use_idf,
-      'compat': compat,
-    }
-    descriptor = checked(lambda: AggregatedDescriptor(words, values, dimensions))
-    return cls(descriptor, top_k, scoring, record.integer('image_id'), record.integer('region'))
+    return _decode_query(body)
+
+
+@checking
+def _decode_query(body: bytes) -> ShardQuery:
+  record = Record(body)
+  top_k = record.integer('top_k')
+  if not 0 <= top_k <= MAX_RESULTS:
+    raise ArtefactError(f'top_k: expected 0 to {MAX_RESULTS}, found {top_k}')
+  dimensions = record.integer('dimensions')
+  if not 1 <= dimensions <= 1 << 16:
+    raise ArtefactError(f'dimensions: expected 1 to 65536, found {dimensions}')
+  words, values = record.array('visual_words', 1, 'uint32'), record.array('values', 2, 'float32', 'uint8')
+  numbers = record.array('scoring', 1, 'float32')
+  if len(numbers) != len(_SCORING) or not np.isfinite(numbers).all():
+    raise ArtefactError(f'scoring: expected {len(_SCORING)} finite numbers, found {numbers.tolist()}')
+  if values.dtype == np.float32 and not np.isfinite(values).all():
+    raise ArtefactError('values: expected finite numbers')
+  alpha, tau, *switches = numbers.tolist()
+  normalize, use_idf, compat = map(bool, switches)
+  scoring: SearchOptions = {
+    'alpha': alpha,
+    'tau': tau,
+    'normalize': normalize,
+    'use_idf': use_idf,
+    'compat': compat,
+  }
+  descriptor = AggregatedDescriptor(words, values, dimensions)
+  return ShardQuery(descriptor, top_k, scoring, record.integer('image_id'), record.integer('region'))
 
 
 @dataclasses.dataclass(frozen=True)
