@@ -41,7 +41,7 @@ def main():
       cut = injector.cut_unfinished(out)
       wanted = min(options.series, options.kills - survived) - killed
       killed += injector.random_kills(out, wanted, rng.getrandbits(32))
-      injector.check_resumes(out)
+      injector.check_resumes(out, cut=cut)
       survived, number = survived + killed, number + 1
       what = f'{killed} kills, {"a shard cut, " if cut else ""}then the same bytes'
       print(f'run {number}: {what}; {survived} kills in all ({time.monotonic() - started:.0f} s)', flush=True)
