@@ -171,6 +171,7 @@ def test_two_paths_of_one_name(live, query_path, tmp_path):
     live.add(str(query_path))
 
 
+@pytest.mark.slow
 def test_threads_search_while_images_come_and_go(live, new_photo, query_paths):
   """Every answer is that of a state that there was: without the photo, or with it."""
   without = answers(live, query_paths, verify=True)
@@ -251,6 +252,7 @@ def test_another_process_has_changed_the_index(live, live_dir, new_photo, query_
   assert len(live.search(query_path, top_k=0).results) == len(live)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('killed_at', ['prepare', 'save', 'finish', 'stamp'])
 def test_a_kill_while_saving_leaves_boxes_that_fit(live_dir, new_photo, query_path, monkeypatch, killed_at):
   """Twice, so that what is left behind by the first kill is there at the second."""

@@ -10,6 +10,7 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.extractors import region_extractor
 
 
+@pytest.mark.slow
 def test_threads_share_an_engine(index_dir, photos, monkeypatch):
   paths = sorted(photos.queries_dir.iterdir())[:4]
   alone = SearchEngine.load(index_dir)

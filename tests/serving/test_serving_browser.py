@@ -9,6 +9,8 @@ from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
 
+pytestmark = pytest.mark.slow
+
 NARROW = {'width': 360, 'height': 740}
 
 

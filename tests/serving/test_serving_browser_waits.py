@@ -10,6 +10,8 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 
+pytestmark = pytest.mark.slow
+
 STARTED = pytest.approx((0.25, 0.25, 0.75, 0.75))  # a box by Enter
 
 

@@ -49,6 +49,7 @@ def parts(index_dir, tmp_path_factory):
   return folder, split_index.run(Artefact.open(index_dir / 'index', 'index'), folder, shards=SHARDS)
 
 
+@pytest.mark.slow
 def test_a_front_answers_while_a_shard_is_replaced(index_dir, parts, query_path, tmp_path):
   _, (front, *shards) = parts
   expected = [

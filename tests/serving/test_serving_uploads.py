@@ -135,6 +135,7 @@ def test_clients_that_leave_or_never_finish(engine):
     assert client.get('/healthz').status_code == 200
 
 
+@pytest.mark.slow
 def test_sixteen_clients_at_once_lose_nothing(engine, address, photos):
   queries = sorted(photos.queries_dir.iterdir())[:8]
   boxes = ['', '0.1,0.1,0.9,0.9']

@@ -86,6 +86,7 @@ def assert_equal(found, expected):
   assert found.query == expected.query
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kernel', list(Kernel))
 @pytest.mark.parametrize('is_regional', [False, True])
 def test_the_merged_ranking_is_that_of_the_whole_index_bit_by_bit(tmp_path, kernel, is_regional):
