@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.kernels import kmeans
-from delf_d2r.kernels.assignment import Assigner, ExactAssigner, require_finite
+from delf_d2r.kernels.assignment import Assigner, ExactAssigner
+from delf_d2r.kernels.finite import require_finite
 
 Assignment = Literal['exact', 'approximate']
 
@@ -66,14 +67,14 @@ class Codebook:
       The codebook.
 
     Raises:
-      ValueError: there are fewer descriptors than words, values that are not finite, or an option is out of
-        its range.
+      ValueError: there are fewer descriptors than words, a value is not finite or so large that the loss
+        would not be, or an option is out of its range.
     """
     array = descriptors if isinstance(descriptors, np.ndarray) else np.asarray(descriptors)
     _check_options(array, num_words, iterations, assignment, max_descriptors_per_word)
     rng = np.random.default_rng(seed)
     sample = _subsample(array, num_words * max_descriptors_per_word, rng)
-    require_finite('descriptors', sample)
+    require_finite('descriptors', sample, num_summed=len(sample))
     lloyd = kmeans.exact if assignment == 'exact' else kmeans.approximate
     centroids, loss = lloyd(sample, num_words, iterations, rng)
     return cls(centroids, tuple(loss), len(sample), assignment, seed)

@@ -26,6 +26,17 @@ def _require_shape(owner: str, field: str, array: np.ndarray, shape: tuple[int |
     raise ValueError(f'{owner}.{field}: expected shape {wanted}, found {found}')
 
 
+def require_several(names: object, what: str = 'names') -> None:
+  """Raises TypeError for one string where several names are wanted, which would be read letter by letter.
+
+  Args:
+    names: anything.
+    what: the parameter, begins the message.
+  """
+  if isinstance(names, str | bytes):
+    raise TypeError(f'{what}: expected several names, found the string {names!r}; give [{names!r}]')
+
+
 @dataclasses.dataclass(frozen=True)
 class Boxes:
   """Boxes of one image.

@@ -5,7 +5,7 @@ import pytest
 
 from delf_d2r import codebook
 from delf_d2r.codebook import Codebook, quality_report
-from delf_d2r.kernels import kmeans
+from delf_d2r.kernels import finite, kmeans
 from delf_d2r.kernels.assignment import assign
 
 
@@ -147,3 +147,23 @@ def test_codebook_is_a_value_that_shows_its_size():
   for wrong in (np.zeros((0, 8), np.float32), np.zeros((3, 8)), np.zeros(3, np.float32)):
     with pytest.raises(ValueError, match=r'expected float32 \[K, D\]'):
       Codebook(wrong)
+
+
+@pytest.mark.parametrize('assignment', ['exact', 'approximate'])
+@pytest.mark.parametrize('value', [1e18, 1e20, -3e38, np.inf, np.nan])
+def test_a_value_that_k_means_cannot_compute_with_is_refused(assignment, value):
+  # 1e20 ended the process: faiss throws on a thread of its own. 1e18 gave a loss of infinity.
+  descriptors = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+  descriptors[3] = value
+  with pytest.raises(ValueError, match=r'descriptors: .*row 3 of 500'):
+    Codebook.train(descriptors, num_words=8, seed=0, assignment=assignment)
+
+
+@pytest.mark.parametrize('assignment', ['exact', 'approximate'])
+def test_the_largest_values_that_are_taken_give_a_finite_loss(assignment):
+  descriptors = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+  descriptors[3] = finite.largest_magnitude(16, num_summed=500)
+  descriptors[4] = -descriptors[3]
+  codebook = Codebook.train(descriptors, num_words=2, seed=0, assignment=assignment)
+  assert np.isfinite(codebook.loss).all()
+  assert np.isfinite(codebook.centroids).all()

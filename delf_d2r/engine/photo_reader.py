@@ -15,7 +15,7 @@ from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import photo_boxes, region_extractor
-from delf_d2r.structures import Boxes, ImageFeatures
+from delf_d2r.structures import Boxes, ImageFeatures, require_several
 
 T = TypeVar('T')
 
@@ -111,8 +111,7 @@ def named_photos(paths: Iterable[str | pathlib.Path], folders: PhotoFolders) -> 
   Raises:
     UserError: two of them would have one name.
   """
-  if isinstance(paths, str):
-    raise TypeError(f'expected paths, found the string {paths!r}; give [{paths!r}]')
+  require_several(paths, 'photos')
   named: dict[str, pathlib.Path] = {}
   for path in map(pathlib.Path, paths):
     name = folders.name_of(path)

@@ -32,7 +32,15 @@ from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.sharding import layout
-from delf_d2r.structures import AggregatedDescriptor, Boxes, ImageFeatures, LocalFeatures, Match, Ranking
+from delf_d2r.structures import (
+  AggregatedDescriptor,
+  Boxes,
+  ImageFeatures,
+  LocalFeatures,
+  Match,
+  Ranking,
+  require_several,
+)
 from delf_d2r.verifier import reordered
 
 if TYPE_CHECKING:
@@ -400,8 +408,7 @@ class SearchEngine:
     Raises:
       UserError: a name is not in the index; nothing is removed.
     """
-    if isinstance(names, str):
-      raise TypeError(f'expected names, found the string {names!r}; give [{names!r}]')
+    require_several(names)
     self._live.remove(list(names))
     self._verification.clear_cache()
 

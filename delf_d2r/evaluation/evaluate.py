@@ -11,7 +11,7 @@ from delf_d2r.data.ground_truth.ground_truth import GroundTruth, ResolvedQuery
 from delf_d2r.data.photos import name_matching
 from delf_d2r.evaluation import protocol
 from delf_d2r.evaluation.protocol import KS, Metrics
-from delf_d2r.structures import Ranking
+from delf_d2r.structures import Ranking, require_several
 
 # Names of index images, or their image ids.
 Images = Sequence[str] | Sequence[int] | npt.NDArray[np.integer]
@@ -118,6 +118,7 @@ class _ImageIds:
   """Numbers index images: by their position in a list, or in the order in which names come up."""
 
   def __init__(self, image_names: Sequence[str] | None):
+    require_several(image_names, 'image_names')
     self._is_closed = bool(image_names)
     self._ids = {name_matching.nfc(name): position for position, name in enumerate(image_names or ())}
     self._kind: type | None = None

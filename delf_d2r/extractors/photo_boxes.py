@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from delf_d2r.errors import UserError
+from delf_d2r.errors import ImageError, UserError
 from delf_d2r.extractors.registry import PACKAGED_MODELS
 from delf_d2r.extractors.resize import resize
 from delf_d2r.geometry import boxes as box_geometry
@@ -28,7 +28,8 @@ def build(regions: Regions) -> Callable[[np.ndarray], Boxes]:
   Loads a detector's network.
 
   Raises:
-    UserError: the config's boxes are those of given photos (FILE, RANDOM), or the detector is missing.
+    UserError: the config's boxes are those of given photos (FILE, RANDOM), or the detector is missing. The
+      function raises ImageError if the detector returns NaN or infinity.
   """
   if regions.source == Regions.NONE:
     return lambda pixels: Boxes.empty()
@@ -41,7 +42,22 @@ def build(regions: Regions) -> Callable[[np.ndarray], Boxes]:
       ' file. Give the boxes of each photo'
     )
   detector = load_detector(regions.detector)
-  return lambda pixels: box_geometry.select(detector.batch([detector.reduce(pixels)])[0], **limits(regions))
+
+  def detect(pixels: np.ndarray) -> Boxes:
+    (found,) = detector.batch([detector.reduce(pixels)])
+    require_finite(found, 'the photo')
+    return box_geometry.select(found, **limits(regions))
+
+  return detect
+
+
+def require_finite(found: Boxes, name: str) -> None:
+  """Raises ImageError, which begins with `name`, if a detector returned NaN or infinity for a photo.
+
+  The limits of a config would drop such boxes without a word.
+  """
+  if not (np.isfinite(found.coordinates).all() and np.isfinite(found.scores).all()):
+    raise ImageError(f'{name}: the detector returned NaN or infinity. Check its model, or remove the photo')
 
 
 class BoxDetector:

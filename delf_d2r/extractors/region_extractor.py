@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from delf_d2r.errors import ImageError
 from delf_d2r.extractors import registry
 from delf_d2r.extractors.registry import LocalExtractor, PyramidExtractor
 from delf_d2r.extractors.resize import resize
 from delf_d2r.geometry import boxes as box_geometry
+from delf_d2r.kernels.finite import require_finite
 from delf_d2r.protos import extraction_pb2
-from delf_d2r.structures import WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
+from delf_d2r.structures import FEATURE_ARRAYS, WHOLE_IMAGE, Boxes, ImageFeatures, LocalFeatures
 
 # Crops with a shorter side have no features, as in the tensorflow/models DELF code (docs/reference.md 3.1).
 MIN_SIDE = 10
@@ -41,6 +43,9 @@ class RegionExtractor:
       name: the image's name.
       image: uint8 [H, W, 3].
       boxes: R - 1 boxes.
+
+    Raises:
+      ImageError: the extractor returned NaN, infinity, or values too large to be compared; names the image.
     """
     regions = np.concatenate([np.array([WHOLE_IMAGE], np.float32), boxes.coordinates])
     return _assemble(name, image, regions, self._extract_regions(image, regions[1:]))
@@ -170,4 +175,19 @@ def _moved(features: LocalFeatures, *, factor: np.ndarray, origin: tuple[int, in
 def _assemble(name: str, image: np.ndarray, regions: np.ndarray, parts: list[LocalFeatures]) -> ImageFeatures:
   offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
   height, width = image.shape[:2]
-  return ImageFeatures(name, height, width, regions, offsets, LocalFeatures.concatenate(parts))
+  features = LocalFeatures.concatenate(parts)
+  _require_finite(name, features)
+  return ImageFeatures(name, height, width, regions, offsets, features)
+
+
+def _require_finite(name: str, features: LocalFeatures) -> None:
+  """Raises ImageError, which names the photo, if an extractor returned NaN, infinity or the like for it."""
+  for field in FEATURE_ARRAYS:
+    array = getattr(features, field)
+    try:
+      require_finite(field, array.reshape(len(array), -1))
+    except ValueError as error:
+      raise ImageError(
+        f'{name or "the photo"}: the extractor returned values that cannot be used ({error}). Check its'
+        ' model, or remove the photo'
+      ) from None

@@ -164,7 +164,7 @@ def check_descriptor(descriptor: AggregatedDescriptor, layout: Layout) -> None:
 
 
 def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
-  """Raises ValueError unless the descriptor is binary or float as the index is, and of its dimensions."""
+  """Raises ValueError unless the descriptor is binary or float as the index is, of its D, and finite."""
   if descriptor.is_binary != layout.is_binary:
     kinds = {True: 'binary (ASMK_STAR)', False: 'float (VLAD, ASMK)'}
     raise ValueError(
@@ -175,6 +175,11 @@ def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
     raise ValueError(
       f'expected a descriptor of {layout.dimensions} dimensions, found {descriptor.dimensions};'
       ' extract queries and index images with the same extractor'
+    )
+  if not descriptor.is_binary and not np.isfinite(descriptor.values).all():
+    raise ValueError(
+      'expected finite values, found NaN or infinity in a descriptor; its scores would mean nothing. Extract'
+      ' the features again'
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r.structures import require_several
+
 
 class NameTable(Sequence[str]):
   """An immutable sequence of names, decoded when asked for.
@@ -145,7 +147,9 @@ class ImageTable:
 
     Raises:
       ValueError: entries are out of order or of no image.
+      TypeError: `names` is a string.
     """
+    require_several(names, 'image_names')
     table = NameTable.from_names(names)
     if entry_images is None:
       if entry_regions is not None:

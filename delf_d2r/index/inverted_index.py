@@ -26,7 +26,7 @@ from delf_d2r.index.search import CorpusStatistics, QueryExecutor, Scoring
 from delf_d2r.index.segments import Layout
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.structures import AggregatedDescriptor, Ranking
+from delf_d2r.structures import AggregatedDescriptor, Ranking, require_several
 
 
 class InvertedIndex:
@@ -144,6 +144,7 @@ class InvertedIndex:
 
     Raises:
       KeyError: a name is not in the index; nothing is removed.
+      TypeError: `image_names` is a string, which would name each of its letters; nothing is removed.
     """
     self._check_entry_offsets()
     self._replace(updates.remove(self._state, image_names, self._new_builder(memory_budget)))
@@ -309,9 +310,11 @@ class InvertedIndex:
         compat=False.
 
     Raises:
-      ValueError: the query does not fit the index.
+      ValueError: the query does not fit the index, or `top_k` is negative.
       IndexFormatError: a file of the index is damaged.
     """
+    if top_k is not None and top_k < 0:
+      raise ValueError(f'top_k: expected at least 0 (0 ranks all images), found {top_k}')
     options = Scoring(**scoring)
     return self._get_executor().search(query, top_k=top_k or len(self), name=name, options=options)
 
@@ -335,6 +338,7 @@ class InvertedIndex:
       ValueError: there are more or fewer names than queries, or a query does not fit the index.
     """
     names = [''] * len(queries) if names is None else names
+    require_several(names)
     if len(names) != len(queries):
       raise ValueError(f'expected a name for each of {len(queries)} queries, found {len(names)}')
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

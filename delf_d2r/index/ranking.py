@@ -12,10 +12,15 @@ def top_k(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
   The result is the beginning of the full ranking for any k: of equal scores at the cut, too, the first
   positions are taken.
 
+  Raises:
+    ValueError: k is negative.
+
   The k-th largest of 4 k maxima over disjoint parts of the scores is a lower bound of the k-th largest
   score, and a close one, so that few scores exceed it and have to be sorted. This is ten times faster than a
   partition.
   """
+  if k < 0:
+    raise ValueError(f'k: expected at least 0, found {k}')
   columns = 4 * k
   rows = len(scores) // columns if k else 0
   if rows < 2:

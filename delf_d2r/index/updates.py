@@ -14,7 +14,7 @@ from delf_d2r.index.builder import SegmentBuilder
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.index_state import AnySegment, IndexState
 from delf_d2r.index.segments import SEGMENT_ENTRIES
-from delf_d2r.structures import AggregatedDescriptor
+from delf_d2r.structures import AggregatedDescriptor, require_several
 
 # Takes the list that finished segments are appended to.
 NewBuilder = Callable[[list[AnySegment]], SegmentBuilder]
@@ -61,7 +61,9 @@ def remove(state: IndexState, image_names: Iterable[str], new_builder: NewBuilde
 
   Raises:
     KeyError: a name is not among the images.
+    TypeError: `image_names` is a string.
   """
+  require_several(image_names, 'image_names')
   ids = {name: m for m, name in enumerate(state.images.names)}
   kept = np.ones(len(ids), bool)
   for name in image_names:

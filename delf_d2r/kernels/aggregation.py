@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.norms import l2_norms, row_squared_norms
 from delf_d2r.structures import AggregatedDescriptor
 
@@ -398,6 +399,7 @@ def _checked(
       f'descriptors {descriptors.shape} and centroids {centroids.shape} must be [N, D] and [K, D] of one D;'
       ' aggregate with the codebook that was trained on these descriptors'
     )
+  require_finite('descriptors', descriptors)
   if words.ndim == 1:
     words = words[:, None]
   if words.ndim != 2 or len(words) != len(descriptors) or words.shape[1] < 1:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import threadpoolctl
 
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
+from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.norms import row_squared_norms
 
 DEFAULT_MEMORY_BYTES = 256 << 20
@@ -338,14 +339,3 @@ def checked_descriptors(
     )
   require_finite('descriptors', checked)
   return checked
-
-
-def require_finite(name: str, array: npt.NDArray[np.float32]) -> None:
-  """Raises ValueError naming the first row of `array` [N, D] that holds NaN or infinity."""
-  for start in range(0, len(array), 65536):
-    finite = np.isfinite(array[start : start + 65536]).all(axis=1)
-    if not finite.all():
-      raise ValueError(
-        f'{name}: expected finite values, found NaN or infinity in row {start + finite.argmin()} of'
-        f' {len(array)}; extract the features again or drop such rows'
-      )

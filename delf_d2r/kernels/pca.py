@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.norms import row_squared_norms
 from delf_d2r.structures import _require_shape
 
@@ -42,11 +43,12 @@ class Pca:
     """Returns the PCA of the first `dimensions` components; 0 = all.
 
     Raises:
-      ValueError: there are fewer.
+      ValueError: there are fewer, or `dimensions` is negative.
     """
-    if dimensions > self.dimensions:
+    if not 0 <= dimensions <= self.dimensions:
       raise ValueError(
-        f'{dimensions} dimensions are wanted, but the PCA has {self.dimensions} components; ask for fewer'
+        f'{dimensions} dimensions are wanted, but the PCA has {self.dimensions} components; ask for 0 (all)'
+        f' to {self.dimensions}'
       )
     kept = dimensions or self.dimensions
     variances = None if self.variances is None else self.variances[:kept]
@@ -96,10 +98,15 @@ class Covariance:
     self._scatter = np.zeros((dimensions, dimensions))
 
   def add(self, descriptors: npt.NDArray[np.floating]) -> None:
-    """Adds descriptors [N, D]."""
+    """Adds descriptors [N, D].
+
+    Raises:
+      ValueError: a value is not finite, or so large that its square is not in float32.
+    """
     n = len(descriptors)
     if not n:
       return
+    require_finite('descriptors', descriptors)
     values = descriptors.astype(np.float64)
     mean = values.mean(axis=0)
     centered = values - mean

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.pca import Pca
 
 
@@ -36,9 +37,11 @@ def learn(
     them changes nothing.
 
   Raises:
-    ValueError: there is no pair, or S has directions without variance in spite of the shrinkage.
+    ValueError: there is no pair, a value is not finite or too large to be squared in float32, or S has
+      directions without variance in spite of the shrinkage.
   """
   dimensions = descriptors.shape[1]
+  require_finite('descriptors', descriptors)
   scatter, pairs = np.zeros((dimensions, dimensions)), 0
   for group in groups:
     # The sum over all pairs is n times that of the squares around the mean.

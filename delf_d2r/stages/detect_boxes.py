@@ -322,6 +322,11 @@ def _detect(detector: BoxDetector, regions: Regions, photos: Sequence[Photo]) ->
     else:
       decoded[photo.name] = detector.reduce(pixels)
   boxes = dict(zip(decoded, detector.batch(list(decoded.values())), strict=True))
+  for photo in photos:
+    try:
+      photo_boxes.require_finite(boxes.get(photo.name, Boxes.empty()), str(photo.path))
+    except ImageError as error:
+      failed[photo.name] = str(error)
   return [
     DetectedBoxes(photo.name, errors=(failed[photo.name],))
     if photo.name in failed

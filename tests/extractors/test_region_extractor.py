@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.synthetic_photos import blobs, texture
 
 from delf_d2r import config as configs
+from delf_d2r.errors import ImageError
 from delf_d2r.extractors import region_extractor
 from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import extraction_pb2
@@ -238,3 +239,19 @@ def test_unknown_extractors_are_refused():
 
   with pytest.raises(ValueError, match='extractor 99 has no implementation'):
     region_extractor.build(Unknown)
+
+
+@pytest.mark.parametrize('field', FEATURE_ARRAYS)
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e25])
+def test_values_that_cannot_be_used_are_named_with_the_photo(field, value):
+  class Broken(BrightPixels):
+    def __call__(self, image):
+      found = super().__call__(image)
+      getattr(found, field)[-1] = value
+      return found
+
+  extractor = RegionExtractor(Broken(), options())
+  with pytest.raises(ImageError, match=f'sub/x.jpg: .*{field}.*row 1 of 2'):
+    extractor.extract('sub/x.jpg', dots((5, 5), (20, 30)), Boxes.empty())
+  with pytest.raises(ImageError, match=r'the query: .*row 1 of 2'):
+    extractor.extract_query('the query', dots((5, 5), (20, 30)), (0, 0, 1, 1))

@@ -37,3 +37,8 @@ def test_the_best_entry_of_an_image_is_the_first_of_its_largest(images):
     offsets[image] + images[image].index(max(images[image])) if images[image] else -1 for image in asked
   ]
   assert found.tolist() == expected
+
+
+def test_a_negative_number_of_results_is_refused():
+  with pytest.raises(ValueError, match='found -1'):
+    top_k(np.arange(3, dtype=np.float32), -1)

@@ -20,6 +20,7 @@ from delf_d2r.index.builder import SegmentBuilder
 from delf_d2r.index.directory import Directory
 from delf_d2r.index.segments import Layout
 from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.structures import AggregatedDescriptor
 
 OPTIONS = {'num_words': 12, 'dimensions': 70, 'kernel': Kernel.ASMK_STAR}
 BUILD = {'num_words': 12, 'kernel': Kernel.ASMK_STAR, 'dimensions': 70}
@@ -466,3 +467,17 @@ def test_an_odd_number_of_images_and_then_more_than_a_batch(tmp_path):
   index.save(tmp_path / 'added')
   InvertedIndex.build(descriptors, names, **build, directory=tmp_path / 'fresh')
   assert directory_bytes(tmp_path / 'added') == directory_bytes(tmp_path / 'fresh')
+
+
+def test_a_string_is_not_a_list_of_names():
+  descriptor = AggregatedDescriptor(np.array([1], np.uint32), np.ones((1, 4), np.float32), 4)
+  index = InvertedIndex.build([descriptor] * 3, ['a', 'b', 'ab'], num_words=2, kernel=Kernel.VLAD)
+  with pytest.raises(TypeError, match="'ab'"):
+    index.remove('ab')
+  with pytest.raises(TypeError, match="'xy'"):
+    index.add([descriptor] * 2, 'xy')
+  with pytest.raises(TypeError, match="'xy'"):
+    InvertedIndex.build([descriptor] * 2, 'xy', num_words=2, kernel=Kernel.VLAD)
+  with pytest.raises(TypeError, match="'xy'"):
+    index.search_batch([descriptor] * 2, names='xy')
+  assert list(index.image_names) == ['a', 'b', 'ab']

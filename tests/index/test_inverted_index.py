@@ -374,3 +374,33 @@ def test_search_allocates_little():
   tracemalloc.stop()
   if HAVE_NUMBA:
     assert peak < 200_000 < index.nbytes / 10
+
+
+@pytest.mark.parametrize('is_regional', [False, True])
+@pytest.mark.parametrize('top_k', [-1, -100])
+def test_a_negative_number_of_results_is_refused(top_k, is_regional):
+  # A slice up to -1 dropped the last image.
+  query = AggregatedDescriptor(np.array([1], np.uint32), np.ones((1, 4), np.float32), 4)
+  index = InvertedIndex.build(
+    [query] * 3,
+    ['a', 'b', 'c'],
+    num_words=2,
+    kernel=Kernel.VLAD,
+    entry_images=[0, 1, 2] if is_regional else None,
+  )
+  with pytest.raises(ValueError, match=f'found {top_k}'):
+    index.search(query, top_k=top_k)
+  with pytest.raises(ValueError, match=f'found {top_k}'):
+    index.search_batch([query], top_k=top_k)
+  assert index.search(query, top_k=0).image_ids.tolist() == [0, 1, 2]
+
+
+def test_nan_is_refused_in_queries_and_images():
+  good = AggregatedDescriptor(np.array([1], np.uint32), np.ones((1, 4), np.float32), 4)
+  bad = AggregatedDescriptor(np.array([1], np.uint32), np.full((1, 4), np.nan, np.float32), 4)
+  index = InvertedIndex.build([good], ['a'], num_words=2, kernel=Kernel.VLAD)
+  with pytest.raises(ValueError, match='NaN'):
+    index.search(bad)
+  with pytest.raises(ValueError, match='NaN'):
+    index.add([bad], ['b'])
+  assert list(index.image_names) == ['a']

@@ -306,3 +306,11 @@ def test_weights_of_one_change_no_byte():
   plain = aggregate_regions(*arguments, kernel=Kernel.VLAD)
   weighted = aggregate_regions(*arguments, kernel=Kernel.VLAD, weights=np.ones(3))
   assert plain.values.tobytes() == weighted.values.tobytes()
+
+
+@pytest.mark.parametrize('kernel', list(Kernel))
+def test_nan_is_refused(kernel):
+  with pytest.raises(ValueError, match='row 1 of 2'):
+    aggregate(
+      np.array([[1, 0], [np.nan, 1]], np.float32), [0, 0], np.zeros((1, 2), np.float32), kernel=kernel
+    )

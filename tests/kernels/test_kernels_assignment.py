@@ -242,3 +242,13 @@ def test_gaps_are_narrowed_without_changing_distances_within_a_kind():
   assert gaps.excess.tolist() == [7, 0]
   assert gaps.narrow(vectors)[:, 0].tolist() == [0, 1, 2, 5, 6]
   assert CoordinateGaps.between(vectors[:1]).narrow(vectors) is vectors
+
+
+@pytest.mark.parametrize('value', [1e20, -1e20, np.finfo(np.float32).max])
+def test_values_whose_distances_overflow_are_refused(value):
+  descriptors, centroids = np.ones((3, 16), np.float32), np.eye(4, 16, dtype=np.float32)
+  descriptors[2, 5] = value
+  with pytest.raises(ValueError, match=r'descriptors: .*row 2 of 3'):
+    ExactAssigner(centroids)(descriptors)
+  with pytest.raises(ValueError, match=r'centroids: .*row 2 of 3'):
+    ExactAssigner(descriptors)(centroids)

@@ -73,6 +73,18 @@ def test_what_cannot_be_done_is_said():
     Pca(pca.mean[:3], pca.components)
 
 
+def test_a_negative_number_of_components_is_refused():
+  pca = Pca(np.zeros(4, np.float32), np.eye(4, dtype=np.float32))
+  with pytest.raises(ValueError, match='-1 dimensions'):
+    pca.truncated(-1)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e30])
+def test_values_that_have_no_covariance_are_refused(value):
+  with pytest.raises(ValueError, match='row 1 of 2'):
+    Covariance(3).add(np.array([[0, 1, 2], [3, value, 5]], np.float32))
+
+
 def test_normalize():
   x = np.array([[3, 4], [0, 0], [1e-20, 0]], np.float32)
   assert_allclose(normalize(x)[0], [0.6, 0.8])

@@ -59,3 +59,10 @@ def test_few_pairs_need_shrinkage():
   assert np.isfinite(whitening.learn(x, pair, shrinkage=0.1).components).all()
   with pytest.raises(ValueError, match='from pairs, but 0 groups have none'):
     whitening.learn(x, [], shrinkage=0.1)
+
+
+def test_nan_is_refused():
+  descriptors = np.ones((4, 3), np.float32)
+  descriptors[3, 0] = np.nan
+  with pytest.raises(ValueError, match='row 3 of 4'):
+    whitening.learn(descriptors, [np.array([0, 1])], shrinkage=0.1)

@@ -1,5 +1,6 @@
 """detect_boxes: every source, limits that leave nothing, unreadable photos, resuming, processes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from support.detection_models import photo, write_tf1, write_tf2
 
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts import records
+from delf_d2r.data.artefacts.artefact_writer import read_errors
 from delf_d2r.data.legacy import box_files
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import ArtefactError, ImageError, UserError
@@ -329,3 +331,25 @@ def test_file_that_is_missing_or_not_asked_for(folder, tmp_path):
       run(folder, tmp_path / 'a', f'source: {source}')
   with pytest.raises(UserError, match=r'--boxes_file is given but regions\.source is NONE'):
     run(folder, tmp_path / 'a', boxes_path=tmp_path)
+
+
+@pytest.mark.parametrize('field', ['coordinates', 'scores'])
+def test_nan_of_a_detector_is_named_with_the_photo(folder, tmp_path, model, monkeypatch, field):
+  batch = photo_boxes.BoxDetector.batch
+
+  def broken(self, images):
+    return [
+      dataclasses.replace(boxes, **{field: np.full_like(getattr(boxes, field), np.nan)})
+      if len(boxes) == 2
+      else boxes
+      for boxes in batch(self, images)
+    ]
+
+  monkeypatch.setattr(photo_boxes.BoxDetector, 'batch', broken)
+  artefact = detected(folder, tmp_path / 'boxes', model)
+  (failure,) = read_errors(artefact)
+  assert failure['name'] == 'b.png'
+  assert f'{folder / "b.png"}: the detector returned NaN' in failure['error']
+  assert 'b.png' not in read(artefact)
+  with pytest.raises(ImageError, match='the detector returned NaN'):
+    detected(folder, tmp_path / 'strict', model, strict=True)

@@ -34,7 +34,9 @@ class ImageBoxes:
   offsets: np.ndarray
 
   def of(self, image_id: int) -> np.ndarray:
-    """Returns the regions of one image, float32 [R, 4], the whole image first."""
+    """Returns the regions of one image, float32 [R, 4], the whole image first; IndexError if it is absent."""
+    if not 0 <= image_id < len(self.offsets) - 1:
+      raise IndexError(f'expected an image id from 0 to below {len(self.offsets) - 1}, found {image_id}')
     start, end = self.offsets[image_id : image_id + 2]
     return np.array(self.coordinates[start:end])
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from delf_d2r.errors import UserError
+from delf_d2r.structures import require_several
 
 
 class MissingImagesError(UserError):
@@ -53,6 +54,8 @@ def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str
     MissingImagesError: names match no photo.
     UserError: a name matches several photos in the first step that finds any.
   """
+  require_several(names)
+  require_several(image_names, 'image_names')
   positions: dict[str, int] = {}
   missing = set(names)
   for fold_name, key_of_image in _STEPS:
@@ -78,6 +81,7 @@ def match_names(names: Iterable[str], image_names: Sequence[str], *, source: str
 
 def match_those_present(names: Iterable[str], image_names: Sequence[str], *, source: str) -> dict[str, int]:
   """Returns positions like `match_names`, without the names that match no photo."""
+  require_several(names)
   names = list(names)
   try:
     return match_names(names, image_names, source=source)
@@ -94,6 +98,7 @@ def names_by_image(names: Iterable[str], image_names: Sequence[str], *, source: 
   Raises:
     UserError: none of `names` matches a photo, or one matches several.
   """
+  require_several(names)
   names = list(names)
   positions = match_those_present(names, image_names, source=source)
   if names and not positions:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from delf_d2r.data.artefacts.artefact import Artefact, Input
 from delf_d2r.errors import UserError
+from delf_d2r.structures import require_several
 
 IMAGES = 'images'
 DISTRACTOR_IMAGES = 'distractor_images'
@@ -25,6 +26,7 @@ class PhotoFolders:
   @classmethod
   def of(cls, folders: Iterable[str | pathlib.Path]) -> 'PhotoFolders':
     """Returns the given folders; raises UserError if one of them does not exist."""
+    require_several(folders, 'folders')
     found = tuple(map(pathlib.Path, folders))
     for folder in found:
       if not folder.is_dir():
