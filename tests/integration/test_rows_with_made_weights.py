@@ -232,8 +232,8 @@ def test_how(run, tmp_path):
   ('name', 'overrides', 'message'),
   [
     ('vgg16_gem', ['verification { }'], 'verification matches local features, but .* GLOBAL'),
-    ('joined_gem_fused', ['verification { }', 'expansion { }'], 'so that fusion would be lost'),
-    ('resnet101_gem_dsm', ['expansion { }'], 'makes others than are searched with'),
+    ('joined_gem_fused', ['verification { }', 'expansion { }'], 'fusion would be lost'),
+    ('resnet101_gem_dsm', ['expansion { }'], 'makes other features than the search uses'),
     ('sift_asmk_star', ['fusion { }'], 'fusion lacks the other search'),
   ],
 )
