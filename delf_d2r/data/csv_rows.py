@@ -1,10 +1,33 @@
-"""Reads the rows of CSV files with a header."""
+"""Reads and writes the rows of CSV files with a header."""
 
 import csv
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from delf_d2r.errors import UserError
+
+# A text is quoted if it holds one of these, or begins with one of those. The csv module writes a carriage
+# return as it is unless it ends lines, and then reads two rows; some beginnings are formulas in spreadsheets.
+_QUOTED = frozenset('",\r\n')
+_QUOTED_BEGINNINGS = ('=', '+', '-', '@', '\t')
+
+
+def format_rows(rows: Iterable[Iterable[object]], *, line_end: str = '\n') -> str:
+  """Returns rows as the text of a CSV file, from which the csv module reads equal texts.
+
+  Args:
+    rows: texts, numbers and None, which becomes an empty text; the header first.
+    line_end: the end of each line.
+  """
+  return ''.join(','.join(map(_formatted, row)) + line_end for row in rows)
+
+
+def _formatted(value: object) -> str:
+  text = '' if value is None else str(value)
+  if not isinstance(value, str) or not (_QUOTED & set(text) or text.startswith(_QUOTED_BEGINNINGS)):
+    return text
+  escaped = text.replace('"', '""')
+  return f'"{escaped}"'
 
 
 def read_rows(

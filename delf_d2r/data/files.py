@@ -88,6 +88,11 @@ def parse_json(text: str) -> Any:
     raise ValueError('JSON nested too deeply') from None
 
 
+def parse_json_lines(text: str) -> list[Any]:
+  """Parses JSON Lines. Other letters that end a line in Unicode, where `splitlines` cuts, may be in texts."""
+  return [parse_json(line) for line in text.split('\n') if line]
+
+
 def fingerprint(path: pathlib.Path) -> str:
   """Returns a digest of a file, or of the names and contents of all files below a directory.
 

@@ -116,8 +116,7 @@ def _failures(artefact: Artefact) -> Iterator[Finding]:
   if not failed:
     return
   try:
-    lines = place.read_text(encoding='utf-8').splitlines()
-    names = [str(files.parse_json(line)['name']) for line in lines]
+    names = [str(failure['name']) for failure in files.parse_json_lines(place.read_bytes().decode())]
   except (OSError, ValueError, KeyError, TypeError) as problem:
     yield error(place, f'missing or damaged ({problem})', f'Delete {artefact.path} and run its stage again')
     return

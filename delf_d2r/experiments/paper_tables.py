@@ -121,9 +121,7 @@ def needed_files(config: experiment_pb2.ExperimentConfig) -> list[str]:
     places.append(pathlib.Path(config.regions.detector.model_path))
   # A handle of TensorFlow Hub is not a file.
   needed = (
-    place
-    for place in places
-    if ':/' not in str(place) and not place.is_relative_to(registry.PACKAGED_MODELS)
+    place for place in places if ':/' not in str(place) and not place.is_relative_to(registry.PACKAGED_MODELS)
   )
   return list(dict.fromkeys(map(str, needed)))
 

@@ -1,15 +1,13 @@
 """A reproduced table in the form of the paper: text, CSV, JSON and a page."""
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import pathlib
 from collections.abc import Sequence
 
 from delf_d2r import text_table
-from delf_d2r.data import files
+from delf_d2r.data import csv_rows, files
 from delf_d2r.data.ground_truth.benchmarks import REVISITED, Benchmark
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import comparison, paper_tables
@@ -243,8 +241,4 @@ def _records(found: Reproduction) -> list[dict[str, object]]:
 
 
 def _csv(records: Sequence[dict[str, object]]) -> str:
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(records[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(records)
-  return text.getvalue()
+  return csv_rows.format_rows([records[0], *(record.values() for record in records)])

@@ -4,13 +4,11 @@ Boxes are detected and features extracted once, with the lowest threshold. Each 
 of them. All thresholds share the codebook and the query features.
 """
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from delf_d2r.data import files
+from delf_d2r.data import csv_rows, files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
@@ -107,11 +105,11 @@ def _point(threshold: float, outcome: experiment.Outcome, features: Mapping[str,
 
 
 def _table(points: Sequence[TradeOffPoint]) -> str:
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
   names = [f'map_{protocol}' for protocol in PROTOCOLS]
-  writer.writerow(['min_score', 'boxes_per_image', 'postings_per_image', 'index_bytes_per_image', *names])
+  rows: list[list[object]] = [
+    ['min_score', 'boxes_per_image', 'postings_per_image', 'index_bytes_per_image', *names]
+  ]
   for point in points:
     scores = [point.mean_average_precision[protocol] for protocol in PROTOCOLS]
-    writer.writerow([point.threshold, point.boxes, point.postings, point.index_bytes, *scores])
-  return text.getvalue()
+    rows.append([point.threshold, point.boxes, point.postings, point.index_bytes, *scores])
+  return csv_rows.format_rows(rows)

@@ -1,6 +1,5 @@
 """Measures every stage on a small sample of photos, or on synthetic features, with the config of the run."""
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from delf_d2r import config as configs
 from delf_d2r.aggregator import kernel
 from delf_d2r.config.rules import runs
+from delf_d2r.data import csv_rows
 from delf_d2r.data.artefacts import feature_files, index_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
@@ -179,14 +179,13 @@ def _of_photos(
 def _file_of_boxes(names: Sequence[str], count: int, path: pathlib.Path) -> experiment_pb2.ExperimentConfig:
   """Writes `count` boxes at random places for each photo; returns the config that reads them."""
   rng = np.random.default_rng(_BOXES_SEED)
-  with open(path, 'w', encoding='utf-8', newline='') as file:
-    rows = csv.writer(file)
-    rows.writerow(COLUMNS)
-    for name in names:
-      for _ in range(count):
-        size = rng.uniform(0.3, 0.7, 2)
-        first = rng.uniform(0, 1 - size)
-        rows.writerow((name, *first.round(4), *(first + size).round(4)))
+  rows: list[tuple[object, ...]] = [COLUMNS]
+  for name in names:
+    for _ in range(count):
+      size = rng.uniform(0.3, 0.7, 2)
+      first = rng.uniform(0, 1 - size)
+      rows.append((name, *first.round(4), *(first + size).round(4)))
+  path.write_text(csv_rows.format_rows(rows), encoding='utf-8', newline='')
   config = configs.default('regions')
   config.regions.source = regions_pb2.RegionsConfig.FILE
   config.regions.file_path = str(path)

@@ -5,8 +5,6 @@
 so that annotating can continue where it was interrupted.
 """
 
-import csv
-import io
 import json
 import pathlib
 import threading
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 
 from delf_d2r.data import files
 from delf_d2r.data.boxes.csv_file import COLUMNS, check_box
-from delf_d2r.data.csv_rows import read_rows
+from delf_d2r.data.csv_rows import format_rows, read_rows
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 
@@ -102,11 +100,8 @@ class Annotations:
     """Writes the files that change, and then replaces the labels in memory."""
     with files.user_errors('cannot write', self.output):
       if boxes != self._boxes or not self.output.exists():
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator='\n')
-        writer.writerow(COLUMNS)
-        writer.writerows((name, *boxes[name]) for name in sorted(boxes))
-        files.write_atomically(self.output, text.getvalue())
+        rows = [(name, *boxes[name]) for name in sorted(boxes)]
+        files.write_atomically(self.output, format_rows([COLUMNS, *rows]))
       self._boxes = boxes
       if no_object != self._no_object:
         document = json.dumps(sorted(no_object), ensure_ascii=False, indent=1)

@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -164,6 +165,14 @@ def test_names_below_a_folder(tmp_path, name):
 def test_names_that_lead_out_of_a_folder(tmp_path, name):
   with pytest.raises(UserError, match='leads out of it'):
     files.safe_join(tmp_path, name)
+
+
+def test_lines_of_json_end_with_a_line_feed_alone():
+  rows = [{'name': 'a\u2028b\x85c\x0bd\re\nf'}, {'name': 'g'}]
+  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+  assert files.parse_json_lines(text) == rows
+  with pytest.raises(ValueError, match='Expecting'):
+    files.parse_json_lines('{"name": \n')
 
 
 def test_json_nested_too_deeply_is_a_value_error():

@@ -1,9 +1,10 @@
 """Boxes drawn on the photos of a folder: saved at once, taken up again, never losing what was there."""
 
 import pytest
+from PIL import Image
 from support.servers import serving_client
 
-from delf_d2r.data.boxes import training_boxes
+from delf_d2r.data.boxes import stored_boxes, training_boxes
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.serving.annotations import NO_OBJECT, Annotations
@@ -197,3 +198,21 @@ def test_a_place_that_cannot_be_written(client, output, monkeypatch):
   assert 'No space left' in response.json()['error']
   assert client.get('/api/annotate/1').json()['done'] is False
   assert client.get('/api/annotate/0').json()['box'] == list(BOX)
+
+
+@pytest.mark.parametrize(
+  'name', ['a\rb.jpg', '=1+1.jpg', '+a.jpg', '-a.jpg', '@a.jpg', 'a\nb.jpg', '"a,b".jpg']
+)
+def test_a_file_of_odd_names_is_taken_up(tmp_path, output, name):
+  Image.new('RGB', (8, 8)).save(tmp_path / name, 'JPEG')
+  Image.new('RGB', (8, 8)).save(tmp_path / 'b.jpg')
+  photos = ImageList.from_folder(tmp_path)
+  number = photos.names.index(name)
+  Annotations(photos, output).set_box(number, BOX)
+  Annotations(photos, output).set_no_object(1 - number)
+  again = Annotations(photos, output)
+  assert again.box(number) == BOX
+  assert again.num_labelled == 2
+  boxes = stored_boxes.read(output, photos.names)[name]
+  assert boxes.coordinates.round(5).tolist() == [pytest.approx(BOX)]
+  assert [photo.name for photo in training_boxes.read(output, photos) if len(photo)] == [name]

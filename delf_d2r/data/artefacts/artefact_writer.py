@@ -218,8 +218,7 @@ def read_errors(artefact: Artefact | None) -> list[dict[str, str]]:
   """Returns `name` and `error` of everything that could not be used on the way to an artefact."""
   if artefact is None or not (artefact.path / ERRORS).is_file():
     return []
-  lines = (artefact.path / ERRORS).read_text(encoding='utf-8').splitlines()
-  return [files.parse_json(line) for line in lines]
+  return files.parse_json_lines((artefact.path / ERRORS).read_bytes().decode())
 
 
 @contextlib.contextmanager

@@ -7,9 +7,7 @@
 Box -1 is the whole image; boxes from 0 are sorted by descending score.
 """
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -36,13 +34,11 @@ class MappedImage:
 
 def encode(images: Sequence[MappedImage]) -> str:
   """Encodes a mapping; lines end with CR LF, the default of the csv module, which the original code uses."""
-  text = io.StringIO()
-  writer = csv.writer(text)
-  writer.writerow(COLUMNS)
+  rows: list[tuple[object, ...]] = [COLUMNS]
   for image_id, image in enumerate(images):
-    writer.writerow([image.whole, image_id, WHOLE_IMAGE])
-    writer.writerows([name, image_id, box] for box, name in enumerate(image.boxes))
-  return text.getvalue()
+    rows.append((image.whole, image_id, WHOLE_IMAGE))
+    rows += [(name, image_id, box) for box, name in enumerate(image.boxes)]
+  return csv_rows.format_rows(rows, line_end='\r\n')
 
 
 def write(path: str | pathlib.Path, images: Sequence[MappedImage]) -> None:

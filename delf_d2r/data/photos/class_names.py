@@ -15,9 +15,13 @@ def read(path: str | pathlib.Path) -> tuple[str, ...]:
     UserError: the file cannot be read, is empty or names a class twice.
   """
   try:
-    names = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
+    text = pathlib.Path(path).read_bytes().decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'{path}: cannot be read as a list of classes ({error})') from None
+  # `splitlines` would also cut names at letters that end a line in Unicode.
+  names = text.removesuffix('\n').split('\n') if text else []
+  if all(name.endswith('\r') for name in names[:-1]):
+    names = [name.removesuffix('\r') for name in names]
   if not names or len(set(names)) < len(names):
     what = 'names no class' if not names else f'names {max(names, key=names.count)!r} twice'
     raise UserError(f'{path}: {what}; expected distinct class names, one a line')
@@ -39,10 +43,15 @@ def to_numbers(
     int64 [n] class numbers, and the names of the classes by number.
 
   Raises:
-    UserError: a label is not among `classes`.
+    UserError: a label is not among `classes`, or has a line break.
   """
   names = tuple(classes) or tuple(sorted(set(labels)))
   numbers = {name: number for number, name in enumerate(names)}
+  broken = [name for name in names if '\n' in name]
+  if broken:
+    raise UserError(
+      f'{source}: the class {broken[0]!r} has a line break, but a list has one class a line; rename it'
+    )
   unknown = sorted(set(labels) - numbers.keys())
   if unknown:
     photo = next(photo for photo, label in zip(photos, labels, strict=True) if label == unknown[0])

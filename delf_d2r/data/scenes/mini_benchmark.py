@@ -22,9 +22,7 @@ Frames: quadrilaterals are float [4, 2], `(x, y)` in pixels of the scene (OpenCV
 top left corner; pixel i covers [i, i + 1). Boxes are `[ymin, xmin, ymax, xmax]` normalised to [0, 1].
 """
 
-import csv
 import dataclasses
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -33,6 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from delf_d2r.data import csv_rows
 from delf_d2r.data.boxes.csv_file import COLUMNS
 from delf_d2r.data.files import sync_directory, user_errors, write_atomically
 from delf_d2r.data.ground_truth import ground_truth
@@ -229,11 +228,8 @@ def _write_index_images(
 
 
 def _write_boxes(path: Path, index_images: list[_IndexImage]) -> None:
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(COLUMNS)
-  writer.writerows((image.name, *(f'{side:.7f}' for side in image.box)) for image in index_images)
-  write_atomically(path, text.getvalue())
+  rows = [(image.name, *(f'{side:.7f}' for side in image.box)) for image in index_images]
+  write_atomically(path, csv_rows.format_rows([COLUMNS, *rows]))
 
 
 def _write_queries(folder: Path) -> None:

@@ -171,5 +171,5 @@ def label_map(classes: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-  escaped = text.replace('\\', '\\\\').replace("'", "\\'")
+  escaped = text.replace('\\', '\\\\').replace("'", "\\'").replace('\n', '\\n').replace('\r', '\\r')
   return f"'{escaped}'"

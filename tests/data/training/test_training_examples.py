@@ -184,6 +184,13 @@ def test_list_of_classes(tmp_path):
   file = tmp_path / 'classes.txt'
   file.write_text('b\na\n', encoding='utf-8')
   assert class_names.read(file) == ('b', 'a')
+  file.write_bytes(b'b\r\na\r\n')
+  assert class_names.read(file) == ('b', 'a')
+  odd = ('a\u2028b', 'c\x85d', 'e\x0bf', 'g\rh')
+  file.write_text(''.join(f'{name}\n' for name in odd), encoding='utf-8', newline='')
+  assert class_names.read(file) == odd
+  with pytest.raises(UserError, match='line break'):
+    class_names.to_numbers(['a\nb'], ['a\nb/1.jpg'], (), tmp_path)
   file.write_text('b\nb\n', encoding='utf-8')
   with pytest.raises(UserError, match="names 'b' twice"):
     class_names.read(file)
