@@ -8,7 +8,7 @@ from oracles.index_inputs import random_descriptors
 
 from delf_d2r.doctor.findings import Severity
 from delf_d2r.doctor.index_checks import IndexCheck
-from delf_d2r.index import InvertedIndex
+from delf_d2r.index import InvertedIndex, builder
 from delf_d2r.kernels.aggregation import Kernel
 
 OPTIONS = {'num_words': 9, 'dimensions': 16}
@@ -31,7 +31,9 @@ def test_a_sound_index_has_no_findings(tmp_path):
 
 
 @pytest.mark.parametrize('value', [np.nan, 2.0])
-def test_values_that_are_no_unit_vectors(tmp_path, value):
+def test_values_that_are_no_unit_vectors(tmp_path, monkeypatch, value):
+  # Indexes of earlier versions may hold values that are refused now.
+  monkeypatch.setattr(builder, 'check_kind', lambda descriptor, layout: None)
   descriptors = random_descriptors(0, 5, kernel=Kernel.ASMK, present=9, **OPTIONS)
   descriptors[3].values[2] = value
   ((severity, problem),) = findings(tmp_path / 'index', descriptors)
