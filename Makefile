@@ -51,7 +51,7 @@ $(VENV)/installed-for-tests: $(SOURCES) | $(VENV)/bin/python
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/installed
 
-# Makes the model that comes with the package anew, in $(WORK), from any folder of photos: PHOTOS=DIR.
+# Makes the model that comes with the package again, in $(WORK), from any folder of photos: PHOTOS=DIR.
 # Compare it, then put it in the place of delf_d2r/models/default.
 WORK ?= default_model
 EXPORT = $(BIN)/d2r export_delf --config_path=configs/training/delf_default.pbtxt
@@ -64,7 +64,7 @@ default-model: $(VENV)/installed-for-tests
 	$(EXPORT) --pca=$(WORK)/pca --pca_dimensions=128 --whitening --half_weights --name='Default DELF' \
 	  --notes="$$(cat configs/training/delf_default.notes)" --output=$(WORK)/model
 
-# Makes the detector that comes with the package anew, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
+# Makes the detector that comes with the package again, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
 # (tests/benchmarks/development_boxes.py writes that of the development photos), BACKGROUNDS, folders of photos
 # without objects. Half an hour to an hour on 2 cores. Then put it in the place of delf_d2r/models/default_detector.
 default-detector: $(VENV)/installed-for-tests
