@@ -91,7 +91,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
   """
   arguments = list(sys.argv if arguments is None else arguments)
   if any(argument in ('--help', '-help', '-h', '-?', '--helpshort') for argument in arguments[1:]):
-    with _reader_may_leave():
+    with _ignoring_closed_output():
       print(_help(main, arguments[0]))
     sys.exit(0)
   logging.set_verbosity(logging.INFO)
@@ -120,7 +120,7 @@ def _guarded(main: Main, rest: Sequence[str]) -> None:
   try:
     if len(rest) > 1 and main not in _TAKES_ARGUMENTS:
       raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
-    with _reader_may_leave():
+    with _ignoring_closed_output():
       main(rest)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -136,7 +136,7 @@ def _guarded(main: Main, rest: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _reader_may_leave() -> Iterator[None]:
+def _ignoring_closed_output() -> Iterator[None]:
   """Ends the process without an error if the reader of its output (head, less) has closed it."""
   try:
     yield
@@ -191,7 +191,7 @@ def main() -> None:
   if command == '--version':
     print(f'delf_d2r {VERSION}')
   elif command in ('--help', '-h', 'help'):
-    with _reader_may_leave():
+    with _ignoring_closed_output():
       print(_overview())
   elif command not in COMMANDS:
     print(f'error: no command {command!r}. {_hint(command)}', file=sys.stderr)

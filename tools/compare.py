@@ -1,4 +1,4 @@
-"""Compares runs query by query: differences with confidence intervals, queries won and lost.
+"""Compares runs query by query: differences with intervals, queries won and lost.
 
   d2r compare RUN_A RUN_B RUN_C
   d2r compare RUN_A RUN_B --output=comparison

@@ -1,4 +1,4 @@
-r"""Converts files of the tensorflow/models DELF code into artefacts and back; exports NPZ and HDF5.
+r"""Converts files of the tensorflow/models DELF code into artefacts and back.
 
   d2r convert --input=k65536_codebook_tfckpt/codebook --config_path=delf_gld_config.pbtxt \
     --output=out/codebook
@@ -13,7 +13,7 @@ r"""Converts files of the tensorflow/models DELF code into artefacts and back; e
   d2r convert --input=out/reranked --to=pairs --output=pairs.txt
   d2r convert --input=mean.datum --output=mean.npy
 
-The kind of --input is detected:
+--to also exports NPZ, and HDF5 for hloc. The kind of --input is detected:
 
   artefacts of features, boxes, descriptors, codebook   .delf, .boxes, .vlad .asmk .asmk_star .rvlad .rasmk
                                                         .rasmk_star, checkpoint; --to for other forms

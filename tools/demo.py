@@ -1,4 +1,4 @@
-"""Runs the systems of the paper on a small benchmark made of real photos, and compares them.
+"""Compares the systems of the paper on a small benchmark made of real photos.
 
   d2r demo --output=demo_output
 

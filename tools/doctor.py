@@ -1,4 +1,4 @@
-r"""Inspects a run, an artefact or an index for damage and inconsistencies, and tells what to do.
+r"""Inspects a run, an artefact or an index for damage, and tells what to do.
 
   d2r doctor OUT
   d2r doctor OUT/index OUT/features --format=json

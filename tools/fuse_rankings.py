@@ -1,4 +1,4 @@
-r"""Adds the scores of two searches, for example by local features and by a global descriptor.
+r"""Adds the scores of two searches, for example by local and by global descriptors.
 
   d2r fuse_rankings --rankings=local/rankings --other=global/rankings --output=fused \
     --override='fusion.weight: 0.5'

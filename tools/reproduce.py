@@ -1,4 +1,4 @@
-"""Runs the rows of a table of the paper, and prints the measured numbers beside the published ones.
+"""Runs the rows of a table of the paper, and compares the numbers with the paper.
 
   d2r reproduce --table=main --list
   d2r reproduce --table=main --dataset=mini --output=out

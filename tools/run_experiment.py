@@ -1,4 +1,4 @@
-"""Runs every stage: from photos to an index and, with ground truth, to metrics and a report.
+"""Runs every stage: photos to an index and, with ground truth, to metrics and a report.
 
   d2r run_experiment --images=photos --output=out
   d2r run_experiment --config_path=... --images=photos --ground_truth=truth.json --output=out

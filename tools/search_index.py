@@ -1,4 +1,4 @@
-"""Searches an index for the photos that show the same object as a photo, or as a box of it.
+"""Searches an index for photos that show the same object as a photo or a box of it.
 
   d2r search_index --index=out --query=photo.jpg
   d2r search_index --index=out --query=photo.jpg --box=0.1,0.2,0.8,0.9 --format=json
