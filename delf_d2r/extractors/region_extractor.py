@@ -185,7 +185,8 @@ def _require_finite(name: str, features: LocalFeatures) -> None:
   for field in FEATURE_ARRAYS:
     array = getattr(features, field)
     try:
-      require_finite(field, array.reshape(len(array), -1))
+      # An array of 0 rows cannot be reshaped to -1 columns.
+      require_finite(field, array if array.ndim == 2 else array[:, np.newaxis])
     except ValueError as error:
       raise ImageError(
         f'{name or "the photo"}: the extractor returned values that cannot be used ({error}). Check its'
