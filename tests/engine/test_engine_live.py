@@ -167,7 +167,7 @@ def test_two_paths_of_one_name(live, query_path, tmp_path):
   shutil.copy(query_path, tmp_path)
   with pytest.raises(UserError, match=r'would both be called astronaut\.jpg'):
     live.add([query_path, tmp_path / query_path.name])
-  with pytest.raises(TypeError, match='expected paths, found the string'):
+  with pytest.raises(TypeError, match='photos: expected several names, found the string'):
     live.add(str(query_path))
 
 

@@ -100,9 +100,7 @@ def test_features_are_made_anew_from_the_right_folder(joined, others, tmp_path):
   assert anew.name == others.names[0]
   np.testing.assert_array_equal(anew.features.descriptors, known.features(image_id).features.descriptors)
   moved.photos = PhotoFolders(moved.photos.folders[:1])
-  with pytest.raises(
-    ImageError, match=r'others/.*features.*nor its photo in .*Give the folder'
-  ):
+  with pytest.raises(ImageError, match=r'others/.*features.*nor its photo in .*Give the folder'):
     moved.features(image_id)
 
 
