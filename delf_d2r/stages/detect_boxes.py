@@ -246,11 +246,40 @@ def build_source(
       uses_network=True,
     )
   stored = stored_boxes.read(path, photos.names) if path else {}
+  if path:
+    _require_pixels(path, stored, photos)
   inputs = (Input('boxes_file', stored_boxes.fingerprint(path), path.resolve()),) if path else ()
   find = _finder(regions, stored)
   return BoxSource(
     lambda: lambda some: [find(photo.name) for photo in some], inputs, regions.images_per_shard
   )
+
+
+# Boxes with smaller sides are compared with the size of their photo.
+_SMALL_SIDE = 0.02
+
+
+def _require_pixels(path: pathlib.Path, stored: Mapping[str, Boxes], photos: ImageList) -> None:
+  """Raises UserError if boxes of a file cover less than a pixel of their photo, which has no features."""
+  specks = 0
+  example = ''
+  for name, boxes in stored.items():
+    sides = boxes.coordinates[:, 2:] - boxes.coordinates[:, :2]
+    if not np.any(sides < _SMALL_SIDE):
+      continue
+    try:
+      size = images.image_size(photos.path(name))
+    except ImageError:
+      continue  # Extraction reports the photo.
+    small = int(np.any(sides * size < 0.999, axis=1).sum())
+    if small and not specks:
+      example = f'{name}, which is {size[1]} x {size[0]}'
+    specks += small
+  if specks:
+    raise UserError(
+      f'{path}: {specks} boxes cover less than a pixel of their photo, for example of {example}; are their'
+      ' coordinates normalised twice? Correct or remove them'
+    )
 
 
 def _boxes_path(regions: Regions, flag: str | pathlib.Path | None) -> pathlib.Path | None:

@@ -113,9 +113,16 @@ def test_reduced_photos_are_betrayed_by_their_boxes(folder):
 
 
 def test_boxes_that_reach_beyond_their_photo(folder):
-  (folder / 'jpg' / 'all_souls_26.jpg').write_bytes(jpeg(20, 12))
+  (folder / 'jpg' / 'all_souls_26.jpg').write_bytes(jpeg(28, 18))
   found = check(folder)
   assert (found.clipped, found.is_whole) == (('all_souls_26',), True)
+
+
+def test_a_box_mostly_outside_its_photo_is_a_problem(folder):
+  (folder / 'jpg' / 'all_souls_26.jpg').write_bytes(jpeg(20, 12))
+  found = check(folder)
+  assert not found.is_whole
+  assert any('all_souls_26' in problem and 'more than half' in problem for problem in found.problems)
 
 
 def test_photos_that_exif_turns_are_named(folder):

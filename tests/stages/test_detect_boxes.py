@@ -353,3 +353,14 @@ def test_nan_of_a_detector_is_named_with_the_photo(folder, tmp_path, model, monk
   assert 'b.png' not in read(artefact)
   with pytest.raises(ImageError, match='the detector returned NaN'):
     detected(folder, tmp_path / 'strict', model, strict=True)
+
+
+def test_boxes_of_a_file_of_less_than_a_pixel_are_refused(folder, tmp_path):
+  path = tmp_path / 'boxes.csv'
+  # b.png is 50 x 40 pixels.
+  path.write_text('image,ymin,xmin,ymax,xmax\nb.png,0.1,0.1,0.9,0.9\nb.png,0.1,0.1,0.102,0.9\n')
+  with pytest.raises(UserError, match=r'1 boxes cover less than a pixel .* b\.png, which is 50 x 40'):
+    run(folder, tmp_path / 'boxes', 'source: FILE', boxes_path=path)
+  path.write_text('image,ymin,xmin,ymax,xmax\nb.png,0.1,0.1,0.9,0.9\nb.png,0.1,0.1,0.9,0.12\n')
+  found = read(run(folder, tmp_path / 'boxes', 'source: FILE', boxes_path=path))
+  assert len(found['b.png']) == 2

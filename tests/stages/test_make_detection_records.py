@@ -408,3 +408,34 @@ def test_binaries_explain_themselves_and_work(photos, boxes, material, tmp_path,
   )
   assert process.returncode == 0, process.stderr
   assert Artefact.open(tmp_path / 'out/train', KIND).counts['images'] > 0
+
+
+def test_coco_boxes_of_another_size_than_the_photo_are_named_and_left_out(tmp_path):
+  # The same boxes upright, of the stored frame, with width and height swapped, and of another photo.
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  write_photo(tmp_path / 'photos/phone.jpg', 0, size=(40, 60), exif=exif)
+  write_photo(tmp_path / 'photos/plain.jpg', 1)
+  photos = ImageList.from_folder(tmp_path / 'photos')
+
+  def failures(name, width, height, bbox):
+    path = tmp_path / f'{name}.json'
+    images = [
+      {'id': 1, 'file_name': 'phone.jpg', 'width': width, 'height': height},
+      {'id': 2, 'file_name': 'plain.jpg', 'width': 60, 'height': 40},
+    ]
+    annotations = [
+      {'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': bbox},
+      {'id': 2, 'image_id': 2, 'category_id': 1, 'bbox': [6, 4, 24, 16]},
+    ]
+    categories = [{'id': 1, 'name': 'tower'}]
+    path.write_text(json.dumps({'images': images, 'annotations': annotations, 'categories': categories}))
+    made = make(photos, path, tmp_path / name)['train']
+    for example in examples(made):
+      assert example.boxes.round(5).tolist() == [[pytest.approx(value) for value in (0.1, 0.1, 0.5, 0.5)]]
+    return {error['name']: error['error'] for error in artefact_writer.read_errors(made)}
+
+  assert failures('upright', 60, 40, [6, 4, 24, 16]) == {}
+  assert 'swapped' in failures('stored', 40, 60, [4, 30, 16, 24])['phone.jpg']
+  assert 'swapped' in failures('swapped', 40, 60, [6, 4, 24, 16])['phone.jpg']
+  assert '100 x 100' in failures('other', 100, 100, [6, 4, 24, 16])['phone.jpg']

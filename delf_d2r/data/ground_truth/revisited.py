@@ -2,8 +2,9 @@
 
 `gnd_roxford5k` (70 queries, 4,993 index images) and `gnd_rparis6k` (70 and 6,322) hold three entries:
 `imlist`, the index images; `qimlist`, the query images; and `gnd`, for each query the lists `easy`, `hard`
-and `junk` of positions in `imlist`, and the query box `bbx` = (xmin, ymin, xmax, ymax) in pixels. Positions
-begin with 0 in the pickle and with 1 in the MATLAB file. Names have neither folder nor extension.
+and `junk` of positions in `imlist`, and the query box `bbx` = (xmin, ymin, xmax, ymax) in pixels, which other
+ground truths of this form may lack. Positions begin with 0 in the pickle and with 1 in the MATLAB file. Names
+have neither folder nor extension.
 """
 
 import math
@@ -19,7 +20,7 @@ from delf_d2r.data.foreign import matlab_file, restricted_pickle
 from delf_d2r.data.ground_truth.values import LABELS, GroundTruth, QueryGroundTruth
 
 _TOP_KEYS = ('gnd', 'imlist', 'qimlist')
-_QUERY_KEYS = ('bbx', *LABELS)
+_QUERY_KEYS = LABELS
 
 
 def read_pickle(path: pathlib.Path) -> GroundTruth:
@@ -68,7 +69,9 @@ def _ground_truth(path: pathlib.Path, content: object, *, first: int) -> GroundT
       )
       for label in LABELS
     )
-    box = tuple(_numbers(fields['bbx'], f'{where}: bbx'))
+    # Without a box, the query is the whole photo.
+    bbx = fields.get('bbx')
+    box = tuple(_numbers(bbx, f'{where}: bbx')) if bbx is not None else ()
     # QueryGroundTruth checks that there are four numbers.
     box_pixels = cast(tuple[float, float, float, float], box) if box else None
     queries.append(QueryGroundTruth(image, image, None, easy, hard, junk, box_pixels))

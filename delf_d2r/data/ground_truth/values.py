@@ -43,6 +43,12 @@ class QueryGroundTruth:
       raise ValueError(f'{where}: found both box and box_pixels; keep one')
     _check_box(self.box, f'{where}: box', '[ymin, xmin, ymax, xmax]', upper=1.0)
     _check_box(self.box_pixels, f'{where}: box_pixels', '[xmin, ymin, xmax, ymax]', upper=math.inf)
+    if self.box_pixels is not None and max(self.box_pixels) <= 1:
+      raise ValueError(
+        f'{where}: box_pixels: expected [xmin, ymin, xmax, ymax] in pixels, found {list(self.box_pixels)},'
+        ' which seems to be normalised to [0, 1]; multiply it by the size of the photo, or give box:'
+        ' [ymin, xmin, ymax, xmax] instead'
+      )
     label_of: dict[str, str] = {}
     for label in LABELS:
       for image in _checked_names(getattr(self, label), f'{where}: {label}'):
@@ -53,22 +59,30 @@ class QueryGroundTruth:
   def box_for(self, height: int, width: int) -> tuple[float, float, float, float] | None:
     """Returns the box, normalised `(ymin, xmin, ymax, xmax)`, in a photo of that size in pixels.
 
-    Pixel boxes are rounded to whole pixels (docs/reference.md 4.3), then clipped.
+    Pixel boxes are rounded to whole pixels (docs/reference.md 4.3), then clipped to the photo.
 
     Returns:
       None for the whole photo.
 
     Raises:
-      UserError: the box has no pixel inside the photo.
+      UserError: the box covers less than a pixel of the photo, or lies for the most part outside of it.
     """
+    photo = f'{self.image!r} ({width} x {height}, width x height)'
     if self.box_pixels is None:
+      if self.box and min((self.box[2] - self.box[0]) * height, (self.box[3] - self.box[1]) * width) < 0.999:
+        raise UserError(
+          f'query {self.name!r}: box [ymin, xmin, ymax, xmax] = {list(self.box)} covers less than a pixel of'
+          f' {photo}; is it normalised twice?'
+        )
       return self.box
     xmin, ymin, xmax, ymax = (round(value) for value in self.box_pixels)
     clipped = (max(ymin, 0), max(xmin, 0), min(ymax, height), min(xmax, width))
-    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+    sides = max(clipped[2] - clipped[0], 0), max(clipped[3] - clipped[1], 0)
+    if not 2 * sides[0] * sides[1] > (ymax - ymin) * (xmax - xmin):
+      inside = 'more than half of it outside' if sides[0] * sides[1] else 'no pixel inside'
       raise UserError(
-        f'query {self.name!r}: box_pixels [xmin, ymin, xmax, ymax] = {list(self.box_pixels)} has no pixel'
-        f' inside {self.image!r} ({width} x {height}, width x height); is this the photo that was annotated?'
+        f'query {self.name!r}: box_pixels [xmin, ymin, xmax, ymax] = {list(self.box_pixels)} has {inside} of'
+        f' {photo}; is this the photo that was annotated, upright and of that size?'
       )
     return clipped[0] / height, clipped[1] / width, clipped[2] / height, clipped[3] / width
 

@@ -222,6 +222,154 @@ def test_what_is_no_coco_is_explained(photos, write, text, message):
     training_boxes.read(write(text, 'x.json'), photos)
 
 
+def turned(photos, orientation=6):
+  """Makes c.png a photo whose pixels are 20 x 40, shown as 40 x 20."""
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  Image.new('RGB', (20, 40)).save(photos.path('c.png'), exif=exif)
+
+
+@pytest.mark.parametrize(
+  ('size', 'problem'),
+  [
+    ((20, 40), 'swapped'),
+    ((200, 400), 'swapped'),
+    ((100, 100), '100 x 100 in the file, but the photo is 40 x 20'),
+    ((40, 21.5), '40 x 21.5'),
+    ((640, 360), '640 x 360'),
+  ],
+)
+def test_coco_boxes_of_another_size_than_the_photo_are_refused(photos, write, size, problem):
+  turned(photos)
+  text = coco([annotation(bbox=[2, 3, 8, 9])], width=size[0], height=size[1])
+  found = by_name(training_boxes.read(write(text, 'x.json'), photos))['c.png']
+  assert len(found) == 0
+  assert 'x.json: annotation 1: ' in found.problems[0]
+  assert problem in found.problems[0]
+
+
+@pytest.mark.parametrize('size', [(40, 20), (80, 40), (79, 40), (81, 40), (400, 201), (20, 10)])
+def test_coco_boxes_of_the_upright_photo_at_any_scale(photos, write, size):
+  turned(photos)
+  bbox = [size[0] / 4, size[1] / 4, size[0] / 2, size[1] / 2]
+  text = coco([annotation(bbox=bbox)], width=size[0], height=size[1])
+  found = by_name(training_boxes.read(write(text, 'x.json'), photos))['c.png']
+  assert found.problems == ()
+  assert_allclose(found.boxes, [[0.25, 0.25, 0.75, 0.75]])
+
+
+def test_coco_id_of_two_images_moves_no_box(photos, write):
+  document = json.loads(coco([annotation(), annotation(id=2, image_id=8)]))
+  document['images'] += [
+    {'id': 7, 'file_name': '00aa.jpg', 'width': 40, 'height': 20},
+    {'id': 8, 'file_name': '00bb.jpg', 'width': 40, 'height': 20},
+    {'id': 8, 'file_name': '00bb.jpg', 'width': 40, 'height': 20},
+  ]
+  found = by_name(training_boxes.read(write(json.dumps(document), 'x.json'), photos))
+  for name in ('c.png', '0/a/00aa.jpg'):
+    assert len(found[name]) == 0
+    assert "its image_id 7 is that of 2 images ('c.png', '00aa.jpg')" in found[name].problems[0]
+  assert (len(found['0/b/00bb.jpg']), found['0/b/00bb.jpg'].problems) == (1, ())  # Twice the same entry.
+
+
+def test_coco_id_of_two_categories(photos, write):
+  document = json.loads(coco([annotation()]))
+  document['categories'].append({'id': 3, 'name': 'door'})
+  found = by_name(training_boxes.read(write(json.dumps(document), 'x.json'), photos))['c.png']
+  assert "its category_id 3 is that of 2 categories ('tower', 'door')" in found.problems[0]
+
+
+@pytest.mark.parametrize('bbox', [(0.1, 0.2, 0.5, 0.4), (0, 0, 1, 1), (0.5, 0.5, 0.5004, 0.2)])
+def test_coco_boxes_that_are_normalised_are_refused(photos, write, bbox):
+  found = by_name(training_boxes.read(write(coco([annotation(bbox=bbox)]), 'x.json'), photos))['c.png']
+  assert len(found) == 0
+  assert 'normalised' in found.problems[0]
+
+
+ODD_VALUES = (None, True, 'x', '1234', [], [1], {}, {'a': 1}, 10**400, float('nan'), float('inf'), -1, 1.5)
+
+
+@pytest.mark.parametrize('value', ODD_VALUES, ids=repr)
+@pytest.mark.parametrize('key', ['image_id', 'category_id', 'bbox'])
+def test_odd_types_in_coco_annotations_are_problems(photos, write, key, value):
+  text = coco([annotation(), annotation(id=9) | {key: value}])
+  found = by_name(training_boxes.read(write(text, 'x.json'), photos))
+  assert len(found['c.png']) == 1
+  (problem,) = [text for photo in found.values() for text in photo.problems if 'annotation 9: ' in text] or [
+    text for photo in found.values() for text in photo.problems
+  ]
+  assert problem
+
+
+@pytest.mark.parametrize('value', ODD_VALUES, ids=repr)
+@pytest.mark.parametrize('element', range(4))
+def test_odd_types_in_bbox_are_problems(photos, write, element, value):
+  bbox = [10, 5, 20, 10]
+  bbox[element] = value
+  found = by_name(training_boxes.read(write(coco([annotation(bbox=bbox)]), 'x.json'), photos))['c.png']
+  assert len(found) + len(found.problems) == 1
+  assert isinstance(value, float) or not len(found)
+
+
+@pytest.mark.parametrize('value', ODD_VALUES, ids=repr)
+@pytest.mark.parametrize('key', ['width', 'height'])
+def test_odd_types_of_the_size_are_problems(photos, write, key, value):
+  found = by_name(training_boxes.read(write(coco([annotation()], **{key: value}), 'x.json'), photos))
+  assert len(found['c.png']) == 0
+  assert len(found['c.png'].problems) == 1
+
+
+@pytest.mark.parametrize('value', [None, True, [], [1], {}, '', 5, '\ud800'], ids=repr)
+@pytest.mark.parametrize(
+  ('part', 'key'), [('images', 'id'), ('images', 'file_name'), ('categories', 'id'), ('categories', 'name')]
+)
+def test_odd_types_of_images_and_categories_are_explained(photos, write, part, key, value):
+  document = json.loads(coco([annotation()]))
+  document[part].append({'id': 99, 'file_name': 'z.jpg', 'name': 'z', 'width': 1, 'height': 1} | {key: value})
+  path = write(json.dumps(document), 'x.json')
+  if key == 'id' and isinstance(value, int | str) and value is not True:
+    assert len(training_boxes.read(path, photos)) == len(NAMES)
+  else:
+    with pytest.raises(UserError, match=f'no COCO annotations .{part}: expected'):
+      training_boxes.read(path, photos)
+
+
+@pytest.mark.parametrize('value', [None, 5, 'x', {}, [None], [5], ['x'], [[]]], ids=repr)
+@pytest.mark.parametrize('part', ['images', 'categories', 'annotations'])
+def test_odd_types_of_whole_parts_are_explained(photos, write, part, value):
+  document = json.loads(coco([annotation()])) | {part: value}
+  with pytest.raises(UserError, match=f'no COCO annotations .{part}: expected a list of objects'):
+    training_boxes.read(write(json.dumps(document), 'x.json'), photos)
+
+
+# Boxes of less than a pixel
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'image,ymin,xmin,ymax,xmax\nc.png,0.01,0.01,0.02,0.5\nc.png,0.1,0.1,0.9,0.9\n',
+    'id,box\nc,0.01 0.01 0.5 0.03\nc,0.1 0.1 0.9 0.9\n',
+  ],
+)
+def test_boxes_of_less_than_a_pixel_are_refused(photos, write, text):
+  found = by_name(training_boxes.read(write(text), photos))['c.png']
+  assert_allclose(found.boxes, [[0.1, 0.1, 0.9, 0.9]])
+  assert 'boxes.csv:2: ' in found.problems[0]
+  assert 'less than a pixel of the photo, which is 40 x 20' in found.problems[0]
+
+
+def test_boxes_of_a_pixel_are_taken(photos, write):
+  text = 'image,ymin,xmin,ymax,xmax\nc.png,0.05,0.025,0.1,0.05\n'
+  assert len(by_name(training_boxes.read(write(text), photos))['c.png']) == 1
+
+
+def test_photos_that_cannot_be_read_keep_their_boxes_for_whoever_reports_them(photos, write):
+  photos.path('c.png').write_bytes(b'damaged')
+  found = by_name(training_boxes.read(write(coco([annotation()]), 'x.json'), photos))['c.png']
+  assert (len(found), found.problems) == (1, ())
+
+
 # Whole photos
 
 

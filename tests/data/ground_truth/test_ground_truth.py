@@ -215,7 +215,7 @@ def test_box_for_without_a_box_and_with_a_normalised_one():
 def test_pixel_box_is_rounded_as_the_research_code_does_and_clipped():
   query = QueryGroundTruth('q', 'q', box_pixels=(136.5, 34.1, 648.5, 955.7))
   assert query.box_for(1000, 1000) == (0.034, 0.136, 0.956, 0.648)
-  assert query.box_for(500, 200) == (34 / 500, 136 / 200, 1, 1)
+  assert query.box_for(900, 600) == (34 / 900, 136 / 600, 1, 1)
   assert QueryGroundTruth('q', 'q', box_pixels=(-3, -0.2, 10, 20)).box_for(40, 20) == (0, 0, 0.5, 0.5)
 
 
@@ -223,6 +223,26 @@ def test_pixel_box_outside_the_photo_is_refused():
   query = QueryGroundTruth('clock', 'q.jpg', box_pixels=(136.5, 34.1, 648.5, 955.7))
   with pytest.raises(ValueError, match=r"'clock': .*\[136.5, 34.1, 648.5, 955.7\].*'q.jpg' \(100 x 900"):
     query.box_for(900, 100)
+
+
+@pytest.mark.parametrize('size', [(500, 200), (640, 360), (900, 392)])
+def test_pixel_box_mostly_outside_the_photo_is_refused(size):
+  query = QueryGroundTruth('clock', 'q.jpg', box_pixels=(136.5, 34.1, 648.5, 955.7))
+  with pytest.raises(UserError, match=r"'clock': .*more than half of it outside .*'q.jpg'"):
+    query.box_for(*size)
+
+
+@pytest.mark.parametrize('box', [(0.1, 0.2, 0.9, 0.8), (0, 0, 1, 1), (0.5, 0.5, 0.9, 1.0)])
+def test_pixel_box_that_is_normalised_is_refused(box):
+  with pytest.raises(ValueError, match=r"'q': box_pixels: .* normalised"):
+    QueryGroundTruth('q', 'q.jpg', box_pixels=box)
+
+
+def test_box_of_less_than_a_pixel_is_refused():
+  query = QueryGroundTruth('clock', 'q.jpg', box=(0.1, 0.2, 0.1001, 0.8))
+  with pytest.raises(UserError, match=r"'clock': .* less than a pixel of 'q.jpg' \(640 x 480"):
+    query.box_for(480, 640)
+  assert QueryGroundTruth('q', 'q', box=(0.5, 0.5, 0.5 + 1 / 480, 0.75)).box_for(480, 640) is not None
 
 
 def test_resolve_gives_positions():

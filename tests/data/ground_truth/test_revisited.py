@@ -179,7 +179,7 @@ def test_pickle_of_python_2(tmp_path):
     ({**CONTENT, 'qimlist': QUERIES[:1] * 2}, "query 'all_souls_13' appears 2 times"),
     ({**CONTENT, 'gnd': 3}, 'gnd: expected a list, found a value of type int'),
     ({**CONTENT, 'gnd': [], 'qimlist': []}, 'queries: expected at least one'),
-    ({**CONTENT, 'gnd': [{'ok': [], 'junk': []}] * 2}, 'expected bbx, easy, hard, junk, .*older annotations'),
+    ({**CONTENT, 'gnd': [{'ok': [], 'junk': []}] * 2}, 'expected easy, hard, junk, .*older annotations'),
     (with_query(easy=[5]), r"query 'all_souls_13': easy: .*from 0 to 4 \(5 images in imlist\), found 5"),
     (with_query(hard=[-1]), 'hard: .*from 0 to 4 .*found -1'),
     (with_query(easy=[0.5]), 'expected whole numbers .*found 0.5'),
@@ -199,6 +199,15 @@ def test_other_forms_are_refused(tmp_path, content, message):
 
 def test_a_query_without_a_box_is_the_whole_photo(tmp_path):
   assert load_pickled(tmp_path, with_query(bbx=[])).queries[0].box_pixels is None
+  assert load_pickled(tmp_path, with_query(bbx=None)).queries[0].box_pixels is None
+  gnd = [{key: value for key, value in entry.items() if key != 'bbx'} for entry in GND]
+  truth = load_pickled(tmp_path, {**CONTENT, 'gnd': gnd})
+  assert [query.box_for(480, 640) for query in truth.queries] == [None] * len(truth.queries)
+
+
+def test_a_normalised_box_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r'gnd_mini\.pkl.* normalised'):
+    load_pickled(tmp_path, with_query(bbx=[0.1, 0.2, 0.9, 0.8]))
 
 
 class Malicious:
@@ -354,7 +363,7 @@ def test_mat_saved_from_python_lists(tmp_path):
       {key: value for key, value in matlab_content().items() if key != 'gnd'},
       'expected gnd, imlist, qimlist',
     ),
-    ({**matlab_content(), 'gnd': np.arange(2.0)}, "query 'all_souls_13': expected bbx, easy, hard, junk"),
+    ({**matlab_content(), 'gnd': np.arange(2.0)}, "query 'all_souls_13': expected easy, hard, junk"),
   ],
 )
 def test_other_mats_are_refused(tmp_path, content, message):
