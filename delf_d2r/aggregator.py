@@ -7,7 +7,7 @@ import numpy as np
 
 from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.kernels import aggregation as kernels
-from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
 from delf_d2r.kernels.assignment import Assigner, ExactAssigner
 from delf_d2r.protos import aggregation_pb2
@@ -44,10 +44,10 @@ def kernel(config: Aggregation) -> Kernel:
 
 
 def normalizes(config: Aggregation) -> bool:
-  """Returns `normalize`, whose default depends on `regions`."""
+  """Returns `normalize`, whose default depends on `regions` and `region_masks`."""
   if config.HasField('normalize'):
     return config.normalize
-  return config.regions != Aggregation.REGIONAL_AGGREGATION
+  return config.regions != Aggregation.REGIONAL_AGGREGATION or config.region_masks
 
 
 def assigner(choice: int, centroids: np.ndarray, *, recall: float) -> Assigner:
@@ -97,7 +97,12 @@ class Aggregator:
     self._normalize = normalizes(config)
 
   def index_image(self, image: ImageFeatures) -> ImageDescriptors:
-    """Returns the aggregated descriptor of an index image, or one for each region (regional search)."""
+    """Returns the aggregated descriptor of an index image, or one for each region (regional search).
+
+    With region masks, only the first 8 regions count, which are the whole image and its 7 best boxes.
+    """
+    if self._config.region_masks and image.num_regions > MASKED_REGIONS:
+      image = image.take_regions(range(MASKED_REGIONS))
     if self._config.regions == Aggregation.WHOLE_IMAGE:
       descriptors = image.region(0).descriptors
       words = self._assign(descriptors, self._config.num_assignments)
@@ -111,7 +116,9 @@ class Aggregator:
     if self._config.regions == Aggregation.REGIONAL_SEARCH:
       each = kernels.aggregate_each_region(*arguments, kernel=self._kernel, normalize=self._normalize)
       return ImageDescriptors(image.name, image.boxes, each)
-    joint = kernels.aggregate_regions(*arguments, kernel=self._kernel, normalize=self._normalize)
+    joint = kernels.aggregate_regions(
+      *arguments, kernel=self._kernel, normalize=self._normalize, masks=self._config.region_masks
+    )
     return ImageDescriptors(image.name, image.boxes, [joint])
 
   def query(self, image: ImageFeatures) -> AggregatedDescriptor:

@@ -180,15 +180,20 @@ class AggregatedDescriptor:
     visual_words: uint32 [W], ascending, the words that are present.
     values: float32 [W, D] (VLAD, ASMK) or uint8 [W, ceil(D / 8)] (ASMK*, most significant bit first).
     dimensions: D, which cannot be derived from the bytes of a binary descriptor.
+    region_masks: uint8 [W], bit r of a word is 1 if region r has the word, bit 0 being the whole image; None
+      for a descriptor that does not say.
   """
 
   visual_words: npt.NDArray[np.uint32]
   values: npt.NDArray[Any]
   dimensions: int
+  region_masks: npt.NDArray[np.uint8] | None = None
 
   def __post_init__(self) -> None:
     columns = -(-self.dimensions // 8) if self.is_binary else self.dimensions
     _require_shape('AggregatedDescriptor', 'values', self.values, (len(self.visual_words), columns))
+    if self.region_masks is not None:
+      _require_shape('AggregatedDescriptor', 'region_masks', self.region_masks, (len(self.visual_words),))
 
   def __len__(self) -> int:
     return len(self.visual_words)
@@ -206,7 +211,7 @@ class Ranking:
     query: the query image's name.
     image_ids: int64 [k], positions in the index's list of images.
     scores: float32 [k], descending; spatial verification keeps the scores and changes the order.
-    best_regions: int32 [k], the region with the best score (regional search), or all -1.
+    best_regions: int32 [k], the region with the best score (regional search and region masks), or all -1.
     inliers: int32 [k], descending, after spatial verification: the number of matches that agree, 0 where an
       image was not verified; None before. Images of equal inliers keep their previous order.
     missing_shards: numbers of the shards of a sharded index that did not answer; their images are missing.

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from delf_d2r import config as configs
-from delf_d2r.aggregator import Aggregator
+from delf_d2r.aggregator import Aggregator, search_options
 from delf_d2r.kernels.assignment import ExactAssigner
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures
 
 CENTROIDS = np.eye(6, dtype=np.float32)
@@ -56,3 +58,43 @@ def test_query_and_images_without_features(aggregator):
   assert len(aggregator.expanded_query(query(), [features()], [1])) == 0
   found = aggregator.expanded_query(query(), [features(3), features()], [1, 1])
   assert found.visual_words.tolist() == [3]
+
+
+def regions(count):
+  """An image of several regions with one feature each."""
+  found = features(*(r % 6 for r in range(count)))
+  boxes = np.tile(np.array([[0, 0, 1, 1]], np.float32), (count, 1))
+  return ImageFeatures('m', 1, 1, boxes, np.arange(count + 1), found)
+
+
+def with_fields(text):
+  config = configs.default('aggregation').aggregation
+  config.MergeFrom(text_format.Parse(text, AggregationConfig()))
+  return config
+
+
+def aggregator_with(text):
+  return Aggregator(with_fields(text), CENTROIDS, ExactAssigner(CENTROIDS))
+
+
+def test_region_masks_name_the_whole_image_and_its_seven_best_boxes():
+  masked = aggregator_with('regions: REGIONAL_AGGREGATION region_masks: true')
+  plain = aggregator_with('regions: REGIONAL_AGGREGATION')
+  assert plain.index_image(regions(9)).descriptors[0].region_masks is None
+  eight, more = (masked.index_image(regions(count)) for count in (8, 11))
+  assert (len(eight.boxes), len(more.boxes)) == (8, 8)
+  (one,), (other,) = eight.descriptors, more.descriptors
+  # Six words: regions 6 and 7 have those of regions 0 and 1 again.
+  assert one.region_masks.tolist() == [0b01000001, 0b10000010, 4, 8, 16, 32]
+  assert other.region_masks.tolist() == one.region_masks.tolist()
+  np.testing.assert_array_equal(other.values, plain.index_image(regions(8)).descriptors[0].values)
+  assert masked.query(query(0, 1)).region_masks is None
+
+
+def test_region_masks_divide_by_the_number_of_words_unless_told_otherwise():
+  for text, expected in (
+    ('regions: REGIONAL_AGGREGATION', False),
+    ('regions: REGIONAL_AGGREGATION region_masks: true', True),
+    ('regions: REGIONAL_AGGREGATION region_masks: true normalize: false', False),
+  ):
+    assert search_options(with_fields(text))['normalize'] == expected

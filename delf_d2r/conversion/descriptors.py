@@ -112,14 +112,19 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
     redo: whether to replace files of other contents.
 
   Raises:
-    UserError: the descriptors are of regional search, the names of two images differ only in the extension,
-      or there is a file of other contents.
+    UserError: the descriptors are of regional search or have region masks, the names of two images differ
+      only in the extension, or there is a file of other contents.
   """
   options = descriptors.config.aggregation
   if options.regions == Aggregation.REGIONAL_SEARCH:
     raise UserError(
       f'{descriptors.path}: aggregation.regions is REGIONAL_SEARCH, but the tensorflow/models DELF code has'
       ' one descriptor for each image. Aggregate with WHOLE_IMAGE or REGIONAL_AGGREGATION'
+    )
+  if options.region_masks:
+    raise UserError(
+      f'{descriptors.path}: aggregation.region_masks is true, but the files of the tensorflow/models DELF'
+      ' code have no masks. Aggregate without region_masks'
     )
   kernel: Kernel = aggregator.kernel(options)
   regional = options.regions == Aggregation.REGIONAL_AGGREGATION

@@ -158,6 +158,10 @@ class RecordCheck:
   def _descriptor(self, name: str, descriptor: AggregatedDescriptor, kernel: int) -> None:
     words, values = descriptor.visual_words, descriptor.values
     self._found(name, 'images whose visual words do not ascend', words[1:] <= words[:-1])
+    masks, has_masks = descriptor.region_masks, self._artefact.config.aggregation.region_masks
+    wanted = 'with' if has_masks else 'without'
+    self._found(name, f'images that are not {wanted} region masks', (masks is not None) != has_masks)
+    self._found(name, 'images with words of no region', masks is not None and not np.all(masks))
     is_binary = kernel == AggregationConfig.ASMK_STAR
     self._found(
       name,

@@ -62,7 +62,7 @@ def explain(
     query: the features of the query.
     image_id: the index image.
     image: the features of the index image.
-    region: with regional search the region whose score it is (`SearchResult.best_region`).
+    region: with regional search or region masks the region whose score it is (`SearchResult.best_region`).
 
   Returns:
     The terms, and the places of the words in both photos.
@@ -83,9 +83,9 @@ def explain(
 
 
 def _indexed_part(engine: SearchEngine, image: ImageFeatures, region: int) -> ImageFeatures:
-  """Returns the regions that the index entry was aggregated from."""
-  regions = engine.artefact.config.aggregation.regions
-  if regions == AggregationConfig.REGIONAL_AGGREGATION:
+  """Returns the regions that the index entry was aggregated from; with region masks, the one that scored."""
+  config = engine.artefact.config.aggregation
+  if config.regions == AggregationConfig.REGIONAL_AGGREGATION and not config.region_masks:
     return image
   return image.take_regions([max(region, 0)])
 

@@ -59,8 +59,8 @@ class SearchResult:
     name: the name of the image.
     score: its similarity to the query; 0 if the two images share no visual word.
     boxes: float32 [R - 1, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1]; the whole image is left out.
-    best_region: with regional search the region that scored best: 0 for the whole image, r for the box r - 1.
-      Otherwise -1.
+    best_region: with regional search or region masks the region that scored best: 0 for the whole image, r
+      for the box r - 1. Otherwise -1.
     match: the result of spatial verification; None if this image was not verified.
   """
 

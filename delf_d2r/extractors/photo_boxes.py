@@ -129,6 +129,7 @@ class Limits(TypedDict):
 
   min_score: float
   min_area: float
+  max_area: float
   max_overlap: float
   max_boxes: int
 
@@ -138,6 +139,7 @@ def limits(regions: Regions) -> Limits:
   return {
     'min_score': regions.min_score,
     'min_area': regions.min_area,
+    'max_area': regions.max_area if regions.HasField('max_area') else 1.0,
     'max_overlap': regions.max_overlap,
     'max_boxes': regions.max_boxes,
   }

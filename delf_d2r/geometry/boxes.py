@@ -57,6 +57,7 @@ def select(
   *,
   min_score: float = 0.0,
   min_area: float = 0.0,
+  max_area: float = 1.0,
   max_overlap: float = 1.0,
   max_boxes: int = 0,
 ) -> Boxes:
@@ -66,23 +67,31 @@ def select(
     boxes: R boxes.
     min_score: drops boxes that score less.
     min_area: drops boxes that cover less of the image. Boxes without any area are always dropped.
+    max_area: drops boxes that cover more of the image.
     max_overlap: drops a box whose intersection over union with a kept, better one exceeds this.
     max_boxes: keeps at most so many; 0 = all.
   """
   order = selected(
-    boxes, min_score=min_score, min_area=min_area, max_overlap=max_overlap, max_boxes=max_boxes
+    boxes,
+    min_score=min_score,
+    min_area=min_area,
+    max_area=max_area,
+    max_overlap=max_overlap,
+    max_boxes=max_boxes,
   )
   return Boxes(boxes.coordinates.clip(0, 1)[order].reshape(-1, 4), boxes.scores[order])
 
 
 def selected(
-  boxes: Boxes, *, min_score: float, min_area: float, max_overlap: float, max_boxes: int
+  boxes: Boxes, *, min_score: float, min_area: float, max_area: float, max_overlap: float, max_boxes: int
 ) -> list[int]:
   """Returns the positions of the boxes that `select` keeps, in its order; it has the same arguments."""
   coordinates = boxes.coordinates.clip(0, 1)
   best_first = np.argsort(-boxes.scores, kind='stable').tolist()
   size = area(coordinates)
-  order = [i for i in best_first if boxes.scores[i] >= min_score and size[i] > 0 and size[i] >= min_area]
+  order = [
+    i for i in best_first if boxes.scores[i] >= min_score and size[i] > 0 and min_area <= size[i] <= max_area
+  ]
   if max_overlap < 1:
     order = _without_near_duplicates(coordinates, order, max_overlap)
   return order[:max_boxes] if max_boxes else order

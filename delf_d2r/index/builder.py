@@ -8,6 +8,7 @@ the order of calls, the same entries give the same segments.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from delf_d2r.index import segments
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Postings, Segment
 from delf_d2r.index.sorting import Allocate, count_ascending, in_memory, sort_postings
+from delf_d2r.kernels.aggregation import MASKED_REGIONS
 from delf_d2r.structures import AggregatedDescriptor
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
@@ -52,6 +54,7 @@ class SegmentBuilder:
 
   def _start_segment(self) -> None:
     self._word_counts: list[int] = []
+    self._region_counts: list[npt.NDArray[Any]] = []  # uint32 [8] of each entry; with region masks
     self._sizes = np.zeros(
       self._layout.num_words, np.int64
     )  # postings of each word, of sources and collected
@@ -72,8 +75,11 @@ class SegmentBuilder:
         not ascending below K.
     """
     check_kind(descriptor, self._layout)
+    check_masks(descriptor, self._layout)
     self._descriptors.append(descriptor)
     self._word_counts.append(len(descriptor))
+    if descriptor.region_masks is not None:
+      self._region_counts.append(count_regions(descriptor.region_masks))
     is_full = len(self._word_counts) == SEGMENT_ENTRIES
     if is_full or len(self._descriptors) - self._num_counted == BATCH:
       self._count()
@@ -111,6 +117,8 @@ class SegmentBuilder:
         self._sizes += np.bincount(block.words, minlength=len(self._sizes))
       self._add_source(segment, new_ids)
       self._word_counts.extend(segment.word_counts[chosen].tolist())
+      if segment.region_counts is not None:
+        self._region_counts.extend(segment.region_counts[chosen])
       if len(self._word_counts) == SEGMENT_ENTRIES:
         self._finish_segment()
 
@@ -142,7 +150,17 @@ class SegmentBuilder:
     if allocate is None:
       fits = self._layout.posting_bytes * int(sizes.sum()) <= self._budget // 2
       allocate = in_memory if fits else self._scratch
-    return sort_postings(blocks, sizes, np.array(self._word_counts, '<u4'), self._layout, allocate=allocate)
+    return sort_postings(
+      blocks,
+      sizes,
+      np.array(self._word_counts, '<u4'),
+      self._layout,
+      region_counts=self._counts_of_regions() if self._layout.has_masks else None,
+      allocate=allocate,
+    )
+
+  def _counts_of_regions(self) -> npt.NDArray[np.uint32]:
+    return np.array(self._region_counts, '<u4').reshape(-1, MASKED_REGIONS)
 
   def _collected_postings(self) -> Iterator[Postings]:
     first = len(self._word_counts) - len(self._descriptors)
@@ -154,11 +172,25 @@ class SegmentBuilder:
         np.concatenate([descriptor.visual_words for descriptor in batch]).view(np.uint32),
         np.repeat(ids, counts),
         self._layout.pack([descriptor.values for descriptor in batch]),
+        self._masks(batch),
       )
 
+  def _masks(self, batch: list[AggregatedDescriptor]) -> npt.NDArray[np.uint8] | None:
+    if not self._layout.has_masks:
+      return None
+    masks = (descriptor.region_masks for descriptor in batch)
+    return np.concatenate([own for own in masks if own is not None])
 
-def check_descriptor(descriptor: AggregatedDescriptor, layout: Layout) -> None:
-  """Raises ValueError unless the descriptor, of an image or of a query, fits the index."""
+
+def count_regions(masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+  """Returns the number of words of each region: uint32 [8] from the masks uint8 [W] of an image."""
+  bits = np.unpackbits(masks[:, None], axis=1, bitorder='little')
+  counts: npt.NDArray[np.uint32] = bits.sum(axis=0, dtype=np.uint32)
+  return counts
+
+
+def check_query(descriptor: AggregatedDescriptor, layout: Layout) -> None:
+  """Raises ValueError unless the descriptor of a query fits the index, which ignores its region masks."""
   check_kind(descriptor, layout)
   check_words(descriptor, layout)
 
@@ -180,6 +212,22 @@ def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
     raise ValueError(
       'expected finite values, found NaN or infinity in a descriptor; its scores would mean nothing. Extract'
       ' the features again'
+    )
+
+
+def check_masks(descriptor: AggregatedDescriptor, layout: Layout) -> None:
+  """Raises ValueError unless the descriptor of an image has region masks exactly if the index has them."""
+  masks = descriptor.region_masks
+  if (masks is not None) != layout.has_masks:
+    what = {True: 'with region masks', False: 'without region masks'}
+    raise ValueError(
+      f'expected a descriptor {what[layout.has_masks]} as in the index, found one {what[masks is not None]};'
+      ' aggregate all index images with the same region_masks'
+    )
+  if masks is not None and (masks.dtype != np.uint8 or not masks.all()):
+    raise ValueError(
+      f'expected region masks of uint8 that name at least one region for each word, found {masks.dtype} with'
+      f' {np.count_nonzero(masks == 0)} words of no region'
     )
 
 

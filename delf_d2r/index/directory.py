@@ -2,6 +2,7 @@
 
     index.json                                   sizes, kernel, CRC-32C of every array
     segment-00000-offsets-<crc>.npy              and entry_ids, values, word_counts (segments.Segment)
+    segment-00000-masks-<crc>.npy                and region_counts: region masks only, which are version 2
     names_offsets-<crc>.npy, names_utf8-<crc>.npy            (images.ImageTable)
     entry_offsets-<crc>.npy, entry_regions-<crc>.npy         regional search only
 
@@ -30,6 +31,8 @@ import numpy.typing as npt
 MANIFEST = 'index.json'
 FORMAT = 'delf_d2r inverted index'
 VERSION = 1
+# Of an index with region masks: a release that does not know them would ignore their files.
+MASKS_VERSION = 2
 
 _CHUNK = 1 << 24  # bytes read or written at once
 _REMEDY = 'build the index again or restore it from a copy'
@@ -66,10 +69,10 @@ def read_manifest(directory: str | os.PathLike[str]) -> tuple[Manifest, int]:
     raise IndexFormatError(f'{path}: {error.strerror}; no index was saved here, build one') from error
   except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise IndexFormatError(f'{path}: not a manifest of an index ({error!r}); {_REMEDY}') from error
-  for field, expected in (('format', FORMAT), ('version', VERSION)):
-    if manifest.get(field) != expected:
+  for field, expected in (('format', (FORMAT,)), ('version', (VERSION, MASKS_VERSION))):
+    if manifest.get(field) not in expected:
       raise IndexFormatError(
-        f'{path}: {field}: expected {expected!r}, found {manifest.get(field)!r};'
+        f'{path}: {field}: expected {" or ".join(map(repr, expected))}, found {manifest.get(field)!r};'
         ' use the release of delf_d2r that wrote it, or build the index again'
       )
   if not intact:

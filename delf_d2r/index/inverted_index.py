@@ -33,7 +33,8 @@ class InvertedIndex:
   """Index images and their aggregated descriptors, sorted by visual word.
 
   Each image has one entry, its descriptor; or, for regional search, one entry for each of its regions,
-  and the score of its best one.
+  and the score of its best one. With region masks, an image has one entry whose words know the regions that
+  have them, and the score of its best region.
 
   Searches may run in several threads at once; `add`, `remove` and `save` may not run at the same time as
   searches: change a `copy_on_write` then.
@@ -44,6 +45,7 @@ class InvertedIndex:
     dimensions: D.
     image_names: the names of the images by image id.
     is_regional: whether an image has an entry for each region.
+    has_region_masks: whether the words of an image know their regions.
     checksum: of the manifest as it was loaded or last saved; None if it was neither.
     num_entries: E.
     num_postings: the sum of the words of all entries.
@@ -70,6 +72,7 @@ class InvertedIndex:
     num_words: int,
     kernel: Kernel,
     dimensions: int | None = None,
+    region_masks: bool = False,
     entry_images: Sequence[int] | None = None,
     entry_regions: Sequence[int] | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -83,6 +86,7 @@ class InvertedIndex:
       num_words: K.
       kernel: of the descriptors.
       dimensions: D; taken from the first descriptor by default.
+      region_masks: whether the descriptors have region masks, all or none of them; without `entry_images`.
       entry_images: integer [E], ascending, for regional search: the image of each entry. None: entry e
         is image e.
       entry_regions: integer [E], the number by which `Ranking.best_regions` names an entry; by default its
@@ -94,6 +98,11 @@ class InvertedIndex:
       ValueError: numbers of descriptors, names, entries disagree, a descriptor is of another kind, or
         the directory holds another index.
     """
+    if region_masks and not (kernel.is_selective and entry_images is None):
+      raise ValueError(
+        f'region_masks: expected ASMK or ASMK_STAR and one entry for each image, found {kernel.name} and'
+        f' {"no " if entry_images is None else ""}entry_images; build without region_masks'
+      )
     descriptors = iter(descriptors)
     if dimensions is None:
       first = next(descriptors, None)
@@ -101,7 +110,7 @@ class InvertedIndex:
         raise ValueError('without any descriptor, the dimensions are unknown; pass dimensions=D')
       dimensions = first.dimensions
       descriptors = itertools.chain([first], descriptors)
-    layout = Layout(num_words, dimensions, kernel.is_binary)
+    layout = Layout(num_words, dimensions, kernel.is_binary, region_masks)
     index = cls._empty(kernel, layout, is_regional=entry_images is not None, directory=directory)
     with index._being_built():
       index.add(
@@ -166,7 +175,7 @@ class InvertedIndex:
       raise ValueError('expected at least one index to merge, found none')
     first = indexes[0]
     for other in indexes[1:]:
-      for field in ('kernel', 'num_words', 'dimensions', 'is_regional'):
+      for field in ('kernel', 'num_words', 'dimensions', 'is_regional', 'has_region_masks'):
         if getattr(other, field) != getattr(first, field):
           raise ValueError(
             f'{field}: expected {getattr(first, field)} as in the first index, found'
@@ -302,7 +311,7 @@ class InvertedIndex:
     """Returns the best index images for one query, found by reading the lists of the query's words alone.
 
     Args:
-      query: descriptor of the query image, or of a box of it.
+      query: descriptor of the query image, or of a box of it. Its region masks, if any, are ignored.
       top_k: length of the ranking; None or 0 ranks all images. A shorter ranking is the beginning of the
         full one: images without common words score 0 and have their place in it.
       name: the query's name, for the ranking.
@@ -352,7 +361,7 @@ class InvertedIndex:
     Args:
       query: as for `search`.
       image_id: the image.
-      region: with regional search the region whose score it is (`Ranking.best_regions`).
+      region: with regional search or region masks the region whose score it is (`Ranking.best_regions`).
       **scoring: as for `search`.
 
     Returns:
@@ -394,6 +403,10 @@ class InvertedIndex:
   @property
   def is_regional(self) -> bool:
     return self._state.images.is_regional
+
+  @property
+  def has_region_masks(self) -> bool:
+    return self._state.layout.has_masks
 
   @property
   def num_words(self) -> int:

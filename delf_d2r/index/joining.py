@@ -30,6 +30,7 @@ def build_part(
   num_words: int,
   dimensions: int,
   kernel: Kernel,
+  region_masks: bool = False,
   memory_budget: int,
 ) -> None:
   """Builds one segment; where another process has built it meanwhile, that one stays.
@@ -41,6 +42,7 @@ def build_part(
     num_words: K.
     dimensions: D.
     kernel: of the descriptors.
+    region_masks: whether the descriptors have region masks.
     memory_budget: bytes for sorting; see `SegmentBuilder`.
 
   Raises:
@@ -54,6 +56,7 @@ def build_part(
       num_words=num_words,
       dimensions=dimensions,
       kernel=kernel,
+      region_masks=region_masks,
       directory=unfinished,
       memory_budget=memory_budget,
     ).close()
@@ -82,6 +85,7 @@ def join(
   num_words: int,
   dimensions: int,
   kernel: Kernel,
+  region_masks: bool = False,
   directory: pathlib.Path,
   entry_images: Sequence[int] | None = None,
 ) -> InvertedIndex:
@@ -90,7 +94,7 @@ def join(
   Args:
     parts: their directories, in order.
     image_names, entry_images: those of `InvertedIndex.build`.
-    num_words, dimensions, kernel: those of the parts.
+    num_words, dimensions, kernel, region_masks: those of the parts.
     directory: of the index.
 
   Raises:
@@ -99,7 +103,7 @@ def join(
   """
   images = ImageTable.from_entries(image_names, entry_images)
   check_distinct(images.names)
-  layout = Layout(num_words, dimensions, kernel.is_binary)
+  layout = Layout(num_words, dimensions, kernel.is_binary, region_masks)
   segments = [segment for part in parts for segment in stored_index.read(os.fspath(part))[0].segments]
   found = sum(segment.num_entries for segment in segments)
   if found != images.num_entries:

@@ -2,25 +2,34 @@
 
     score(e) += weight_w * sigma(u),  u = 1 - 2 hamming / T (binary) or <a, b> (float)
 
+With region masks, an entry has a score for each of 8 regions, and a posting adds to those of its mask.
+
 Binary similarities come from a table by Hamming distance. Whatever a damaged file holds, the scan stays
 within its arrays: the scores have 65,536 places, as many as 16-bit ids can address, and the table has a place
 for every distance that the stored bits can give, padding included.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.index.segments import Segment
+from delf_d2r.kernels.aggregation import MASKED_REGIONS
 from delf_d2r.kernels.compiled import HAVE_NUMBA, intrinsic, njit
 
 GROUP_POSTINGS = 1 << 16  # postings that the NumPy path scans at once
+
+# The factors of the 8 regions by mask, 0 or 1: float32 [256, 8].
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder='little').astype(np.float32)
+_BITS.flags.writeable = False
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 Ids = npt.NDArray[np.uint16]
 Codes = npt.NDArray[np.uint64]
+Masks = npt.NDArray[np.uint8]
 
 
 def scan_binary(
@@ -41,11 +50,25 @@ def scan_binary(
     codes: uint64 [W, ceil(D / 64)], the codes of the query, padded as those of the segment.
     weights: float32 [W], a factor for each word.
     table: float32 [64 ceil(D / 64) + 1], sigma by Hamming distance.
-    scores: float32 [65536], changed in place.
+    scores: float32 [65536], or [65536, 8] if the segment has masks; changed in place.
     compiled: take the path that numba compiles; both add the same numbers in the same order.
   """
   if not compiled:
     _scan_binary_numpy(segment, words, codes, weights, table, scores)
+    return
+  if segment.masks is not None:
+    _scan_codes_by_region(
+      segment.offsets,
+      segment.entry_ids,
+      segment.values,
+      segment.masks,
+      words,
+      codes,
+      weights,
+      table,
+      _BITS,
+      scores,
+    )
     return
   scan = _scan_128 if codes.shape[1] == 2 else _scan_codes
   scan(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
@@ -73,18 +96,27 @@ def scan_float(
     _scan_float_numpy(segment, words, values, weights, alpha, tau, scores)
     return
   integer_power = int(alpha) if alpha is not None and float(alpha).is_integer() and 1 <= alpha <= 8 else 0
-  _scan_floats(
-    segment.offsets,
-    segment.entry_ids,
-    segment.values,
+  identity, power = alpha is None, np.float32(1 if alpha is None else alpha)
+  offsets, entry_ids, stored = segment.offsets, segment.entry_ids, segment.values
+  scan: Callable[..., None]
+  if segment.masks is None:
+    scan = _scan_floats
+    of_regions: tuple[npt.NDArray[Any], ...] = ()
+  else:
+    scan, of_regions = _scan_floats_by_region, (segment.masks, _BITS)
+  scan(
+    offsets,
+    entry_ids,
+    stored,
     words,
     values,
     weights,
-    alpha is None,
-    np.float32(1 if alpha is None else alpha),
+    identity,
+    power,
     integer_power,
     np.float32(tau),
     scores,
+    *of_regions,
   )
 
 
@@ -95,7 +127,15 @@ def add_word_weights(
   *,
   compiled: bool = HAVE_NUMBA,
 ) -> None:
-  """Adds to `sums` float64 [65536] of each entry the `weights` float64 [K] of the words it has."""
+  """Adds to `sums` of each entry the `weights` float64 [K] of the words it has.
+
+  `sums` is float64 [65536], or [65536, 8] if the segment has masks: those of each region.
+  """
+  if segment.masks is not None:
+    for word in np.flatnonzero(np.diff(segment.offsets)):
+      own = slice(segment.offsets[word], segment.offsets[word + 1])
+      sums[segment.entry_ids[own]] += weights[word] * _BITS[segment.masks[own]]
+    return
   if compiled:
     _add_word_weights(segment.offsets, segment.entry_ids, weights, sums)
     return
@@ -234,12 +274,60 @@ def _scan_codes(
       scores[entry_ids[j]] += scaled[distance]
 
 
+@njit
+def _scan_codes_by_region(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  masks: Masks,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  bits: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes with region masks.
+
+  To multiply by 0 or 1 and add to all 8 regions is one instruction each; to branch at each bit is slower.
+  """
+  scaled, weight = table.copy(), np.float32(1)
+  for i in range(words.size):
+    _prefetch_lists(offsets, entry_ids, stored, words, i)
+    if weights[i] != weight:
+      weight = weights[i]
+      for h in range(table.size):
+        scaled[h] = table[h] * weight
+    start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
+    for j in range(start, stop):
+      distance = np.uint64(0)
+      for column in range(codes.shape[1]):
+        distance += popcount(stored[column, j] ^ codes[i, column])
+      similarity, entry, mask = scaled[distance], entry_ids[j], masks[j]
+      for region in range(MASKED_REGIONS):
+        scores[entry, region] += similarity * bits[mask, region]
+
+
 @njit(fastmath={'reassoc', 'contract'})
 def _dot(a: Floats, b: Floats) -> np.float32:
   total = np.float32(0)
   for d in range(a.size):
     total += a[d] * b[d]
   return total
+
+
+@njit
+def _sigma(u: np.float32, identity: bool, alpha: np.float32, integer_power: int) -> np.float32:
+  """Returns u itself, or sign(u) |u|^alpha."""
+  if identity:
+    return u
+  if integer_power:
+    similarity = u
+    for _ in range(integer_power - 1):
+      similarity *= abs(u)
+    return similarity
+  powered: np.float32 = np.float32(abs(u) ** alpha) * np.sign(u)
+  return powered
 
 
 @njit
@@ -260,17 +348,36 @@ def _scan_floats(
     start, stop = _bounds(offsets, words[i], entry_ids.size)
     for j in range(start, stop):
       u = _dot(values[i], stored[j])
-      if identity:
-        similarity = u
-      elif not u > tau:
+      if not identity and not u > tau:
         continue
-      elif integer_power:
-        similarity = u
-        for _ in range(integer_power - 1):
-          similarity *= abs(u)
-      else:
-        similarity = np.float32(abs(u) ** alpha) * np.sign(u)
-      scores[entry_ids[j]] += weights[i] * similarity
+      scores[entry_ids[j]] += weights[i] * _sigma(u, identity, alpha, integer_power)
+
+
+@njit
+def _scan_floats_by_region(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Floats,
+  words: Words,
+  values: Floats,
+  weights: Floats,
+  identity: bool,
+  alpha: np.float32,
+  integer_power: int,
+  tau: np.float32,
+  scores: Floats,
+  masks: Masks,
+  bits: Floats,
+) -> None:
+  for i in range(words.size):
+    start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
+    for j in range(start, stop):
+      u = _dot(values[i], stored[j])
+      if not identity and not u > tau:
+        continue
+      similarity = weights[i] * _sigma(u, identity, alpha, integer_power)
+      for region in range(MASKED_REGIONS):
+        scores[entry_ids[j], region] += similarity * bits[masks[j], region]
 
 
 @njit
@@ -313,9 +420,14 @@ def _scan_binary_numpy(
     similarities = table.take(distances)
     similarities *= np.repeat(weights[group], lengths[group])
     # NumPy adds several times faster at 64-bit indices than at those of other widths.
-    np.add.at(
-      scores, np.concatenate([segment.entry_ids[own] for own in lists]).astype(np.int64), similarities
-    )
+    ids = np.concatenate([segment.entry_ids[own] for own in lists]).astype(np.int64)
+    if segment.masks is None:
+      np.add.at(scores, ids, similarities)
+    else:
+      masks = np.concatenate([segment.masks[own] for own in lists])
+      for region in range(MASKED_REGIONS):
+        hits = np.flatnonzero(masks & (1 << region))
+        np.add.at(scores.reshape(-1), MASKED_REGIONS * ids[hits] + region, similarities[hits])
     first = last
 
 
@@ -336,4 +448,12 @@ def _scan_float_numpy(
       u = segment.values[own] @ values[i]
     if alpha is not None:
       u = np.where(u > tau, np.sign(u) * np.abs(u) ** np.float32(alpha), np.float32(0))
-    scores[segment.entry_ids[own]] += weights[i] * u
+    _add(segment, own, weights[i] * u, scores)
+
+
+def _add(segment: Segment, own: slice, similarities: Floats, scores: Floats) -> None:
+  """Adds the similarities of the postings `own` of one word, each of another entry, to the scores."""
+  if segment.masks is None:
+    scores[segment.entry_ids[own]] += similarities
+  else:
+    scores[segment.entry_ids[own]] += similarities[:, None] * _BITS[segment.masks[own]]

@@ -6,6 +6,10 @@ norm(x) is the number of words of x, or the sum of their idf with idf, so that a
 itself (ASMK family; VLAD carries its norm in its values). Without idf all idf_w are 1. The scores are those
 of a comparison of the query with every entry (kernels/similarity.py), to rounding.
 
+With region masks, e is one of the regions of an image: w runs over the common words that the region has, and
+norm(e) counts these alone. An image has the score of its best region, the first of equal ones. Its code of a
+word is the same for all regions.
+
 idf_w = log(E / n_w)^2 for a word present in n_w of E entries, 1 for a word that no entry has: the form of
 the PyPI package `asmk` (inverted_file.py), where each of the two sides contributes one factor log(E / n_w).
 It is computed from the final counts, so it does not depend on the order or chunks of insertion, which
@@ -25,14 +29,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from delf_d2r.index.builder import check_descriptor
+from delf_d2r.index.builder import check_query
 from delf_d2r.index.index_state import IndexState
 from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.scan import add_word_weights, scan_binary, scan_float
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
-from delf_d2r.kernels.aggregation import Kernel
-from delf_d2r.kernels.compiled import HAVE_NUMBA
+from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
+from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 from delf_d2r.kernels.similarity import selectivity, selectivity_table
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
@@ -103,19 +107,18 @@ class QueryExecutor:
 
   def search(self, query: AggregatedDescriptor, *, top_k: int, name: str, options: Scoring) -> Ranking:
     """Returns the best `top_k` images; see `InvertedIndex.search`."""
-    check_descriptor(query, self._layout)
+    check_query(query, self._layout)
     segments = [segment.load() for segment in self._segments]
     idf = self._idf() if options.use_idf else None
-    scores = score_entries(
-      query,
-      segments,
-      self._layout,
-      self._kernel,
-      options,
-      idf,
-      self._norms(options),
-      self._buffer(len(segments)),
-    )
+    norms = self._norms(options)
+    buffer = self._buffer(len(segments))
+    scores = score_entries(query, segments, self._layout, self._kernel, options, idf, norms, buffer)
+    if self._layout.has_masks:
+      assert norms is not None, 'regions without words are known by their norms'
+      best = best_region_scores(scores, norms, compiled=options.compiled)
+      finish_scores(best, query, segments, self._kernel, options, idf)
+      ids = select_top_k(best, top_k)
+      return Ranking(name, ids, best[ids], best_regions(scores[ids], norms[ids]))
     offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
     if offsets is None or region_of_entry is None:
       ids = select_top_k(scores, top_k)
@@ -132,9 +135,12 @@ class QueryExecutor:
     self, query: AggregatedDescriptor, image: int, *, region: int, options: Scoring
   ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
     """Returns what each word adds to the score of one image; see `InvertedIndex.word_scores`."""
-    check_descriptor(query, self._layout)
+    check_query(query, self._layout)
     entry = self._entry(image, region)
     norms = self._norms(options)
+    if self._layout.has_masks and norms is not None:
+      # A region without words has no terms, whatever its norm.
+      norms = np.nan_to_num(norms[:, region]) if options.normalize else None
     return word_scores(
       query,
       self._segments[entry // SEGMENT_ENTRIES].load(),
@@ -144,6 +150,7 @@ class QueryExecutor:
       options,
       self._idf() if options.use_idf else None,
       None if norms is None else float(norms[entry]),
+      region=region if self._layout.has_masks else None,
     )
 
   def _entry(self, image: int, region: int) -> int:
@@ -151,6 +158,8 @@ class QueryExecutor:
     if not 0 <= image < len(self._images.names):
       raise IndexError(f'expected an image id below {len(self._images.names)}, found {image}')
     offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
+    if self._layout.has_masks and not 0 <= region < MASKED_REGIONS:
+      raise IndexError(f'image {image} has no region {region}; expected one of 0 to {MASKED_REGIONS - 1}')
     if offsets is None or region_of_entry is None:
       return image
     self._check_entry_offsets()
@@ -182,19 +191,36 @@ class QueryExecutor:
     return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
 
   def _norms(self, options: Scoring) -> npt.NDArray[np.float32] | None:
-    """Returns the `inverse_norms` of all entries, None where scores are not divided by them."""
+    """Returns the `inverse_norms` of all entries, None where scores are not divided by them.
+
+    With region masks, they are those of all regions, and 1 where scores are not divided by them.
+    """
+    if self._layout.has_masks:
+      return self._region_norms(options)
+    segments = (segment.load() for segment in self._segments)
     if not (options.normalize and self._kernel.is_selective):
       return None
-    segments = (segment.load() for segment in self._segments)
     if options.use_idf:
       return self._derive('idf norms', lambda: inverse_norms(segments, self._idf()))
     return self._derive('norms', lambda: inverse_norms(segments, None))
 
+  def _region_norms(self, options: Scoring) -> npt.NDArray[np.float32]:
+    segments = (segment.load() for segment in self._segments)
+    if options.normalize and options.use_idf:
+      return self._derive(
+        'idf norms', lambda: inverse_norms(segments, self._idf()).reshape(-1, MASKED_REGIONS)
+      )
+    norms = self._derive('norms', lambda: inverse_norms(segments, None).reshape(-1, MASKED_REGIONS))
+    if options.normalize:
+      return norms
+    return self._derive('ones', lambda: np.where(norms > 0, np.float32(1), np.float32(np.nan)))
+
   def _buffer(self, segments: int) -> npt.NDArray[np.float32]:
-    """Returns the scores of the thread, float32 [segments, 65536], to be overwritten."""
+    """Returns the scores of the thread, float32 [segments, 65536, ...] (`score_entries`)."""
     buffer: npt.NDArray[np.float32] | None = getattr(self._buffers, 'scores', None)
     if buffer is None:
-      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES), np.float32)
+      regions = (MASKED_REGIONS,) if self._layout.has_masks else ()
+      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES, *regions), np.float32)
     return buffer
 
 
@@ -214,18 +240,73 @@ def inverse_document_frequencies(
 def inverse_norms(
   segments: Iterable[Segment], idf: npt.NDArray[np.float64] | None
 ) -> npt.NDArray[np.float32]:
-  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E]."""
-  parts: list[npt.NDArray[Any]] = [np.zeros(0)]
+  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E].
+
+  With region masks, they are those of every region: float32 [E, 8], NaN for a region without words.
+  """
+  parts: list[npt.NDArray[Any]] = []
+  empty: list[npt.NDArray[np.bool_]] = []
   for segment in segments:
+    counts = segment.word_counts if segment.region_counts is None else segment.region_counts
+    empty.append(counts == 0)
     if idf is None:
-      parts.append(segment.word_counts)
+      parts.append(counts)
     else:
-      sums = np.zeros(SEGMENT_ENTRIES)
+      sums = np.zeros((SEGMENT_ENTRIES, *counts.shape[1:]))
       add_word_weights(segment, idf, sums)
       parts.append(sums[: segment.num_entries])
+  if not parts:
+    return np.zeros(0, np.float32)
   norms = np.concatenate(parts)
   inverse: npt.NDArray[np.float64] = 1 / np.sqrt(np.where(norms > 0, norms, 1))
-  return np.where(norms > 0, inverse, 0).astype(np.float32)
+  inverse[norms <= 0] = 0
+  if inverse.ndim == 2:
+    inverse[np.concatenate(empty)] = np.nan
+  return inverse.astype(np.float32)
+
+
+def best_region_scores(
+  scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float32], *, compiled: bool = HAVE_NUMBA
+) -> npt.NDArray[np.float32]:
+  """Returns the score of the best region of every entry.
+
+  Args:
+    scores: float32 [E, 8].
+    factors: float32 [E, 8], multiplied; NaN for a region that is not there.
+    compiled: take the path that numba compiles; both give the same numbers.
+
+  Returns:
+    float32 [E], 0 for an entry without regions.
+  """
+  if compiled:
+    return _best_region_scores(scores, factors)
+  best = np.full(len(scores), np.nan, np.float32)
+  for region in range(scores.shape[1]):
+    np.fmax(best, scores[:, region] * factors[:, region], out=best)  # the one that is no NaN
+  return np.where(np.isnan(best), np.float32(0), best)
+
+
+@njit
+def _best_region_scores(
+  scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+  best = np.zeros(len(scores), np.float32)
+  for entry in range(len(scores)):
+    most = np.float32(-np.inf)
+    for region in range(MASKED_REGIONS):
+      value = scores[entry, region] * factors[entry, region]
+      if value > most:  # false for NaN
+        most = value
+    if most > -np.inf:
+      best[entry] = most
+  return best
+
+
+def best_regions(scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+  """Returns the regions of the `best_region_scores`: int32 [E], the first of equal ones, 0 for none."""
+  values = scores * factors
+  regions: npt.NDArray[np.int32] = np.where(np.isnan(values), -np.inf, values).argmax(axis=1).astype(np.int32)
+  return regions
 
 
 @functools.lru_cache(maxsize=64)
@@ -257,19 +338,20 @@ def score_entries(
   norms: npt.NDArray[np.float32] | None,
   buffer: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
-  """Returns the scores of all entries.
+  """Returns the scores of all entries; with region masks the sums of all regions, not yet divided.
 
   Args:
-    query: a descriptor that `builder.check_descriptor` accepts.
+    query: a descriptor that `builder.check_query` accepts.
     segments: of the index, in order.
     layout, kernel: of the index.
     scoring: how to compare.
     idf: float64 [K] or None.
     norms: the `inverse_norms` of the entries, or None if scores are not divided by them.
-    buffer: float32 [len(segments), 65536], overwritten; one for each thread.
+    buffer: float32 [len(segments), 65536] or, with region masks, [len(segments), 65536, 8], overwritten; one
+      for each thread.
 
   Returns:
-    float32 [E], part of `buffer`.
+    float32 [E] or [E, 8], part of `buffer`.
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
   weights = np.ones(len(words), np.float32) if idf is None else idf[words].astype(np.float32)
@@ -283,15 +365,35 @@ def score_entries(
       alpha = scoring.alpha if kernel.is_selective else None
       scan_float(segment, words, values, weights, alpha, scoring.tau, scores, compiled=scoring.compiled)
   entries = sum(segment.num_entries for segment in segments)
-  scores = buffer.reshape(-1)[:entries]
-  if norms is not None:
-    scores *= norms
+  scores = buffer.reshape(-1, *buffer.shape[2:])[:entries]
+  if not layout.has_masks:
+    if norms is not None:
+      scores *= norms
+    finish_scores(scores, query, segments, kernel, scoring, idf)
+  return scores
+
+
+def finish_scores(
+  scores: npt.NDArray[np.float32],
+  query: AggregatedDescriptor,
+  segments: list[Segment],
+  kernel: Kernel,
+  scoring: Scoring,
+  idf: npt.NDArray[np.float64] | None,
+) -> None:
+  """Divides the scores of all entries, float32 [E], by the norm of the query, and applies `compat`, in place.
+
+  The other arguments are those of `score_entries`.
+  """
+  if not kernel.is_selective:
+    return
+  words = query.visual_words
+  if scoring.normalize:
     query_norm = len(words) if idf is None else float(idf[words].sum())
     scores *= np.float32(1 / math.sqrt(query_norm) if query_norm > 0 else 0)
-  if scoring.compat and kernel.is_selective:
+  if scoring.compat:
     empty = np.concatenate([np.zeros(0, bool), *(segment.word_counts == 0 for segment in segments)])
     scores[empty | (len(words) == 0)] = -1
-  return scores
 
 
 def word_scores(
@@ -303,19 +405,22 @@ def word_scores(
   scoring: Scoring,
   idf: npt.NDArray[np.float64] | None,
   inverse_norm: float | None,
+  *,
+  region: int | None = None,
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
   """Returns what each visual word adds to the score of one entry.
 
   The score is a sum over words, so its terms account for it exactly; nothing is estimated.
 
   Args:
-    query: a descriptor that `builder.check_descriptor` accepts.
+    query: a descriptor that `builder.check_query` accepts.
     segment: the segment of the entry.
     entry: its number within the segment.
     layout, kernel: of the index.
     scoring: how to compare.
     idf: float64 [K] or None.
     inverse_norm: 1 / sqrt(norm(e)), or None if scores are not normalised.
+    region: with region masks, the region whose words count.
 
   Returns:
     The common words uint32 [W], ascending, and their terms float64 [W]. Their sum is the score; under
@@ -323,7 +428,10 @@ def word_scores(
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
   places = np.array([_posting(segment, word, entry) for word in words.tolist()], np.int64).reshape(-1)
-  common = np.flatnonzero(places >= 0)
+  found = places >= 0
+  if region is not None and segment.masks is not None:
+    found[found] = (segment.masks[places[found]] >> region) & 1 == 1
+  common = np.flatnonzero(found)
   places = places[common]
   values = layout.pack([query.values])[common]
   if layout.is_binary:

@@ -2,7 +2,8 @@
 
 An entry is one indexed descriptor: an image, or one region of an image in regional search. Entries are
 numbered from 0 within their segment, so a posting takes two bytes for its id and those of its code.
-sorting.py makes segments of postings.
+sorting.py makes segments of postings. An index with region masks has one byte more in each posting and, for
+each entry, the number of words of each region.
 """
 
 import dataclasses
@@ -12,17 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r.kernels.aggregation import MASKED_REGIONS
+
 SEGMENT_ENTRIES = 1 << 16
 BLOCK_BYTES = 1 << 24  # postings are moved in blocks of about this size
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """The sizes that all arrays of an index share: K words, D dimensions, binary or float values."""
+  """The sizes that all arrays share: K words, D dimensions, binary or float values, with masks or not."""
 
   num_words: int
   dimensions: int
   is_binary: bool
+  has_masks: bool = False
 
   @property
   def columns(self) -> int:
@@ -36,8 +40,8 @@ class Layout:
 
   @property
   def posting_bytes(self) -> int:
-    """The bytes of one posting in a segment: the id of its entry and its values."""
-    return 2 + self.columns * self.dtype.itemsize
+    """The bytes of one posting in a segment: the id of its entry, its values and its region mask."""
+    return 2 + self.columns * self.dtype.itemsize + self.has_masks
 
   @property
   def block_postings(self) -> int:
@@ -54,12 +58,16 @@ class Layout:
 
   def arrays(self, entries: int, postings: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Returns names, dtypes and shapes of the arrays of a segment."""
-    return {
+    arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
       'offsets': (np.dtype('<u4'), (self.num_words + 1,)),
       'entry_ids': (np.dtype('<u2'), (postings,)),
       'values': (self.dtype, self.values_shape(postings)),
       'word_counts': (np.dtype('<u4'), (entries,)),
     }
+    if self.has_masks:
+      arrays['masks'] = (np.dtype('|u1'), (postings,))
+      arrays['region_counts'] = (np.dtype('<u4'), (entries, MASKED_REGIONS))
+    return arrays
 
   def pack(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Returns the values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0."""
@@ -79,11 +87,13 @@ class Postings:
     words: uint32 [n].
     entry_ids: uint16 [n].
     rows: [n, columns], values as of `Layout.pack`.
+    masks: uint8 [n], the regions of the entry that have the word; None in an index without masks.
   """
 
   words: npt.NDArray[np.uint32]
   entry_ids: npt.NDArray[np.uint16]
   rows: npt.NDArray[Any]
+  masks: npt.NDArray[np.uint8] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +105,16 @@ class Segment:
     entry_ids: uint16 [P], ascending within a word.
     values: uint64 [ceil(D / 64), P] codes or float32 [P, D].
     word_counts: uint32 [n], the number of words W of each entry.
+    masks: uint8 [P], bit r is 1 if region r of the entry has the word; None in an index without masks.
+    region_counts: uint32 [n, 8], the number of words of each region; None in an index without masks.
   """
 
   offsets: npt.NDArray[np.uint32]
   entry_ids: npt.NDArray[np.uint16]
   values: npt.NDArray[Any]
   word_counts: npt.NDArray[np.uint32]
+  masks: npt.NDArray[np.uint8] | None = None
+  region_counts: npt.NDArray[np.uint32] | None = None
 
   @property
   def num_entries(self) -> int:
@@ -113,7 +127,8 @@ class Segment:
   @property
   def arrays(self) -> dict[str, npt.NDArray[Any]]:
     """The arrays to save, by name."""
-    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return {name: array for name, array in arrays.items() if array is not None}
 
   @property
   def nbytes(self) -> int:
@@ -138,11 +153,15 @@ class Segment:
       bounds = np.clip(offsets, block.start, block.stop)
       words = np.repeat(all_words, bounds[1:] - bounds[:-1])
       ids = self.entry_ids[block]
+      masks = None if self.masks is None else self.masks[block]
       if new_ids is None:
-        yield Postings(words, ids, np.ascontiguousarray(rows[block]))
+        yield Postings(words, ids, np.ascontiguousarray(rows[block]), masks)
       else:
         renumbered = new_ids[ids]
         kept = renumbered >= 0
         yield Postings(
-          words[kept], renumbered[kept].astype(np.uint16), np.ascontiguousarray(rows[block][kept])
+          words[kept],
+          renumbered[kept].astype(np.uint16),
+          np.ascontiguousarray(rows[block][kept]),
+          None if masks is None else masks[kept],
         )

@@ -30,6 +30,7 @@ def sort_postings(
   word_counts: npt.NDArray[np.unsignedinteger],
   layout: Layout,
   *,
+  region_counts: npt.NDArray[np.unsignedinteger] | None = None,
   allocate: Allocate = in_memory,
 ) -> Segment:
   """Sorts postings by word with a stable counting sort, so that entries keep their order within a word.
@@ -39,7 +40,8 @@ def sort_postings(
     sizes: int64 [K], the number of postings of each word in `blocks`.
     word_counts: uint32 [n], the number of words of each entry.
     layout: sizes of the index.
-    allocate: makes the arrays `entry_ids` and `values`, which may be too large for memory.
+    region_counts: uint32 [n, 8], the number of words of each region, in an index with masks.
+    allocate: makes the arrays `entry_ids`, `values` and `masks`, which may be too large for memory.
 
   Raises:
     ValueError: more than 2^32 - 1 postings.
@@ -52,11 +54,17 @@ def sort_postings(
     )
   arrays = layout.arrays(len(word_counts), postings)
   entry_ids, values = (allocate(name, *arrays[name]) for name in ('entry_ids', 'values'))
+  masks = allocate('masks', *arrays['masks']) if layout.has_masks else None
   cursors = bounds[:-1].copy()
   scatter = _scatter if HAVE_NUMBA else scatter_numpy
   for block in blocks:
+    if masks is not None and block.masks is not None:
+      _scatter_masks(block.words, block.masks, cursors, masks)
     scatter(block.words, block.entry_ids, block.rows, layout.is_binary, cursors, entry_ids, values)
-  return freeze(Segment(bounds.astype('<u4'), entry_ids, values, np.asarray(word_counts, '<u4')))
+  counts = None if region_counts is None else np.asarray(region_counts, '<u4')
+  return freeze(
+    Segment(bounds.astype('<u4'), entry_ids, values, np.asarray(word_counts, '<u4'), masks, counts)
+  )
 
 
 def freeze(segment: Segment) -> Segment:
@@ -106,6 +114,17 @@ def _count_ascending(
   return True
 
 
+def _scatter_masks(
+  words: npt.NDArray[np.uint32],
+  block_masks: npt.NDArray[np.uint8],
+  cursors: npt.NDArray[np.int64],
+  masks: npt.NDArray[np.uint8],
+) -> None:
+  """Puts each mask where `_scatter` is going to put its posting; leaves the cursors as they are."""
+  order, to = _places(words, cursors)
+  masks[to] = block_masks[order]
+
+
 @njit
 def _scatter(
   words: npt.NDArray[np.uint32],
@@ -140,15 +159,22 @@ def scatter_numpy(
   values: npt.NDArray[Any],
 ) -> None:
   """Does without numba what `_scatter` does."""
-  # NumPy sorts 16-bit keys by radix, which is several times faster than sorting wider ones.
-  keys = words.astype(np.uint16) if len(cursors) <= 1 << 16 else words
-  order = np.argsort(keys, kind='stable')
-  counts = np.bincount(words, minlength=len(cursors))
-  starts = np.cumsum(counts) - counts
-  to = np.arange(len(words)) + np.repeat(cursors - starts, counts)
-  cursors += counts
+  order, to = _places(words, cursors)
+  cursors += np.bincount(words, minlength=len(cursors))
   entry_ids[to] = ids[order]
   if is_binary:
     values[:, to] = rows[order].T
   else:
     values[to] = rows[order]
+
+
+def _places(
+  words: npt.NDArray[np.uint32], cursors: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+  """Returns postings in the order of their words, and the place of each of them: int64 [n] each."""
+  # NumPy sorts 16-bit keys by radix, which is several times faster than sorting wider ones.
+  keys = words.astype(np.uint16) if len(cursors) <= 1 << 16 else words
+  order = np.argsort(keys, kind='stable')
+  counts = np.bincount(words, minlength=len(cursors))
+  starts = np.cumsum(counts) - counts
+  return order, np.arange(len(words)) + np.repeat(cursors - starts, counts)

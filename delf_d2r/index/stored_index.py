@@ -8,6 +8,7 @@ from typing import Any
 from delf_d2r.index.directory import (
   FORMAT,
   MANIFEST,
+  MASKS_VERSION,
   VERSION,
   Directory,
   IndexFormatError,
@@ -47,7 +48,7 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
     num_words, dimensions, num_images, names_bytes = (
       _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
     )
-    layout = Layout(num_words, dimensions, kernel.is_binary)
+    layout = Layout(num_words, dimensions, kernel.is_binary, manifest['version'] == MASKS_VERSION)
     segments = tuple(
       StoredSegment(
         directory,
@@ -66,6 +67,8 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       raise ValueError('a segment before the last is not full')
     if not manifest['regional'] and num_images != num_entries:
       raise ValueError(f'{num_images} images, {num_entries} entries')
+    if manifest['regional'] and layout.has_masks:
+      raise ValueError('an entry for each region, and region masks')
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise IndexFormatError(
       f'{os.path.join(directory, MANIFEST)}: not a manifest of an index ({error!r}); build the index again'
@@ -88,7 +91,7 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
   checksum = directory.commit(
     {
       'format': FORMAT,
-      'version': VERSION,
+      'version': MASKS_VERSION if layout.has_masks else VERSION,
       'kernel': state.kernel.name,
       'num_words': layout.num_words,
       'dimensions': layout.dimensions,

@@ -101,6 +101,24 @@ class StoredSegment:
       raise IndexFormatError(
         f'{self._files()["word_counts"][0]}: word counts differ from the postings; build the index again'
       )
+    self._verify_masks(segment)
+
+  def _verify_masks(self, segment: Segment) -> None:
+    masks, counts = segment.masks, segment.region_counts
+    if masks is None or counts is None:
+      return
+    if not masks.all():
+      raise IndexFormatError(
+        f'{self._files()["masks"][0]}: {np.count_nonzero(masks == 0)} postings are of no region; build the'
+        ' index again'
+      )
+    for region, count in enumerate(counts.T):
+      own = segment.entry_ids[(masks >> region) & 1 == 1]
+      if not np.array_equal(np.bincount(own, minlength=self.num_entries), count):
+        raise IndexFormatError(
+          f'{self._files()["region_counts"][0]}: word counts of region {region} differ from the masks; build'
+          ' the index again'
+        )
 
   def _files(self) -> dict[str, tuple[str, np.dtype[Any], tuple[int, ...]]]:
     """Returns path, dtype and shape of each array by its name."""

@@ -7,6 +7,8 @@ With x_n the features, c_k the visual words, and X_rk the features of region r t
   ASMK      A_k    = V_k / ||V_k||            R-ASMK     the same of R-V_k
   ASMK*     B_k    = [A_k > 0]                R-ASMK*    the same of R-ASMK
 
+R-ASMK and R-ASMK* may have region masks: for each word the set of regions that have it, in one byte.
+
 VLAD: Jegou, Douze, Schmid, Perez, "Aggregating local descriptors into a compact image representation", CVPR
 2010, equation 1. ASMK and ASMK*: Tolias, Avrithis, Jegou, "To aggregate or not to aggregate: selective match
 kernels for image search", ICCV 2013. Regional aggregation: Teichmann, Araujo, Zhu, Sim, "Detect-to-Retrieve:
@@ -33,6 +35,9 @@ from delf_d2r.kernels.norms import l2_norms, row_squared_norms
 from delf_d2r.structures import AggregatedDescriptor
 
 PRESENCE_NORM = np.float32(1e-6)
+
+# The regions that a mask of one byte can name: the whole image and seven boxes.
+MASKED_REGIONS = 8
 
 
 class Kernel(enum.Enum):
@@ -108,10 +113,15 @@ def aggregate_regions(
   kernel: Kernel,
   normalize: bool = False,
   weights: npt.NDArray[Any] | None = None,
+  masks: bool = False,
 ) -> AggregatedDescriptor:
   """Returns R-VLAD, R-ASMK or R-ASMK* of all regions of one image.
 
   The VLAD of each region is L2-normalised before the sum whatever `normalize` says.
+
+  With `masks`, the descriptor says of each word which regions have it. A region has the words of its own
+  descriptor (`aggregate_each_region`) that are also in the pooled one. A word whose residuals cancel out in
+  every region is left out: no region would have it.
 
   Args:
     descriptors: float32 [N, D], the features of all regions.
@@ -121,13 +131,24 @@ def aggregate_regions(
     kernel: which descriptor.
     normalize: VLAD only: divide by the L2 norm over all words instead of by R.
     weights: float [R], positive, of the regions; None: all alike.
+    masks: ASMK family, of at most 8 regions: also make `region_masks`.
 
   Raises:
-    ValueError: shapes disagree, a word is outside [0, K), or the offsets do not cover the features.
+    ValueError: shapes disagree, a word is outside [0, K), the offsets do not cover the features, or masks are
+      asked of VLAD or of more than 8 regions.
   """
   blocks = sum_residuals(descriptors, words, region_offsets, centroids)
   pooled_words, pooled = pool_regions(blocks, weights)
-  return _finish(pooled_words, pooled, kernel, normalize)
+  if not masks:
+    return _finish(pooled_words, pooled, kernel, normalize)
+  if not kernel.is_selective:
+    raise ValueError(f'masks: expected ASMK or ASMK_STAR, found {kernel.name}; aggregate without masks')
+  of_words = masks_of_words(blocks)
+  found = of_words > 0
+  descriptor = _finish(pooled_words[found], pooled[found], kernel, normalize)
+  # The pooled sum of a word may cancel out, too.
+  kept = np.isin(pooled_words[found], descriptor.visual_words)
+  return dataclasses.replace(descriptor, region_masks=of_words[found][kept])
 
 
 def aggregate_each_region(
@@ -313,6 +334,27 @@ def _pool_compiled(
     for d in range(dimensions):
       pooled[word, d] /= num_regions
   return pooled
+
+
+def masks_of_words(blocks: ResidualSums) -> npt.NDArray[np.uint8]:
+  """Returns which regions have each word: uint8 [W], bit r for region r, words as of `pool_regions`.
+
+  A region has a word if the norm of its own residual sum is above 1e-6, which is the rule of `present_words`.
+
+  Raises:
+    ValueError: there are more than 8 regions.
+  """
+  if blocks.num_regions > MASKED_REGIONS:
+    raise ValueError(
+      f'masks: expected at most {MASKED_REGIONS} regions, found {blocks.num_regions}; aggregate the first'
+      f' {MASKED_REGIONS} alone'
+    )
+  present, _ = present_words(blocks.sums)
+  bits = np.left_shift(present.astype(np.uint8), blocks.regions.astype(np.uint8))
+  starts = _run_starts(blocks.words)[:-1]
+  if not len(starts):
+    return np.zeros(0, np.uint8)
+  return np.bitwise_or.reduceat(bits, starts)
 
 
 # ASMK and R-ASMK: A_k = V_k / ||V_k|| ----------------------------------------------------------------

@@ -8,15 +8,22 @@ Tolias, Avrithis, Jegou, ICCV 2013, section 3; Teichmann et al., CVPR 2019, sect
 the two residuals, for binary codes 1 - 2 h / D with the Hamming distance h; gamma(X) = 1 / sqrt(W_X) makes
 K(X, X) = 1, since each of the W_X words contributes 1.
 
+With region masks, an image Y scores as its best region does. S_r(Y) are the words of region r, and the codes
+of all regions are the one that is pooled:
+
+  K(X, Y) = max over r of  gamma(X) / sqrt(|S_r|)  sum over common words in S_r of sigma(u_k)
+
 Two peculiarities of the tensorflow/models DELF code are kept behind `compat` (docs/reference.md 2.10): it
 divides h by the number of bits stored, padding included, and it scores an empty descriptor -1. By default u
 does not see the padding, and an empty descriptor scores 0 like any other without common words.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
 from delf_d2r.structures import AggregatedDescriptor
 
 
@@ -64,18 +71,78 @@ def similarity(
   _check_pair(a, b, kernel)
   if kernel.is_selective and (len(a) == 0 or len(b) == 0):
     return -1.0 if compat else 0.0
-  _, in_a, in_b = np.intersect1d(a.visual_words, b.visual_words, assume_unique=True, return_indices=True)
-  values_a, values_b = a.values[in_a], b.values[in_b]
+  in_a, in_b = _common_words(a, b)
   if not kernel.is_selective:
-    return float(np.vdot(values_a, values_b))
+    return float(np.vdot(a.values[in_a], b.values[in_b]))
+  terms = _word_terms(a.values[in_a], b.values[in_b], a.dimensions, kernel, alpha, tau, compat)
+  score = float(terms.sum(dtype=np.float64))
+  return score / float(np.sqrt(float(len(a)) * len(b))) if normalize else score
+
+
+def region_similarities(
+  query: AggregatedDescriptor,
+  image: AggregatedDescriptor,
+  *,
+  kernel: Kernel,
+  alpha: float = 3.0,
+  tau: float = 0.0,
+  normalize: bool = True,
+  compat: bool = False,
+) -> npt.NDArray[np.float64]:
+  """Returns the similarity of a query and each region of an image with region masks, by brute force.
+
+  Args:
+    query: a descriptor; its own masks are ignored.
+    image: a descriptor with region masks, of the ASMK family.
+    kernel, alpha, tau, compat: those of `similarity`.
+    normalize: divide by sqrt(W_query W_r), with W_r the number of words of the region.
+
+  Returns:
+    float64 [8], NaN for a region without words. The score of the image is the largest, and 0 if there is
+    none; under `compat` it is -1 if the image or the query has no words.
+
+  Raises:
+    ValueError: for the reasons of `similarity`, or the image has no masks.
+  """
+  _check_pair(query, image, kernel)
+  if image.region_masks is None or not kernel.is_selective:
+    raise ValueError('region_similarities: expected ASMK or ASMK* with region masks; use similarity')
+  in_query, in_image = _common_words(query, image)
+  values = query.values[in_query], image.values[in_image]
+  terms = _word_terms(*values, query.dimensions, kernel, alpha, tau, compat).astype(np.float64)
+  bits = (image.region_masks[:, None] >> np.arange(MASKED_REGIONS, dtype=np.uint8)) & 1
+  counts = bits.sum(axis=0, dtype=np.int64)
+  scores: npt.NDArray[np.float64] = terms @ bits[in_image]
+  if normalize:
+    scores /= np.sqrt(np.maximum(counts * float(len(query)), 1))
+  return np.where(counts > 0, scores, np.nan)
+
+
+def _common_words(
+  a: AggregatedDescriptor, b: AggregatedDescriptor
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+  """Returns the positions of the common words in both descriptors."""
+  _, in_a, in_b = np.intersect1d(a.visual_words, b.visual_words, assume_unique=True, return_indices=True)
+  return in_a, in_b
+
+
+def _word_terms(
+  values_a: npt.NDArray[Any],
+  values_b: npt.NDArray[Any],
+  dimensions: int,
+  kernel: Kernel,
+  alpha: float,
+  tau: float,
+  compat: bool,
+) -> npt.NDArray[np.float32]:
+  """Returns sigma(u_k) of the common words, whose values are [W, columns] each: float32 [W]."""
   if kernel.is_binary:
     hamming = np.bitwise_count(values_a ^ values_b).sum(axis=1, dtype=np.int64)
-    num_bits = min(a.dimensions, 8) * a.values.shape[1] if compat else a.dimensions
+    num_bits = min(dimensions, 8) * values_a.shape[1] if compat else dimensions
     u = binary_similarity(hamming, num_bits)
   else:
     u = np.einsum('wd,wd->w', values_a, values_b)
-  score = float(selectivity(u, alpha=alpha, tau=tau).sum(dtype=np.float64))
-  return score / float(np.sqrt(float(len(a)) * len(b))) if normalize else score
+  return selectivity(u, alpha=alpha, tau=tau)
 
 
 def _check_pair(a: AggregatedDescriptor, b: AggregatedDescriptor, kernel: Kernel) -> None:

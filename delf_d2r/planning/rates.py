@@ -209,7 +209,8 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
 
 
 def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimensions: int):
-  layout = Layout(config.codebook.num_words, dimensions, kernel(config.aggregation).is_binary)
+  options = config.aggregation
+  layout = Layout(config.codebook.num_words, dimensions, kernel(options).is_binary, options.region_masks)
   many = int(min(_BUILT_MOST, _BUILT_BYTES / (words * entries * layout.posting_bytes)))
   points, searches = [], []
   codebook = Artefact.open(work / 'codebook', 'codebook')

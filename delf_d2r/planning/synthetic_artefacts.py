@@ -10,6 +10,7 @@ from delf_d2r.aggregator import kernel
 from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.records import ImageDescriptors
+from delf_d2r.kernels.aggregation import MASKED_REGIONS
 from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.structures import ImageFeatures, LocalFeatures
@@ -119,6 +120,7 @@ def save_descriptors(
     dimensions=dimensions,
     kernel=kernel(config.aggregation),
     words_per_image=words,
+    masked_regions=MASKED_REGIONS if config.aggregation.region_masks else 0,
   )
   per_image = entries if config.aggregation.regions == _REGIONAL_SEARCH else 1
   boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (entries, 1))

@@ -20,11 +20,20 @@ class DescriptorGenerator:
     dimensions: D.
     kernel: of the descriptors.
     words_per_image: mean number of words W; an image has 0.5 to 1.5 times as many.
+    masked_regions: regions of an image, for region masks: the whole image has two thirds of all words, each
+      other region a third. 0 makes descriptors without masks.
     seed: of the random numbers.
   """
 
   def __init__(
-    self, *, num_words=65536, dimensions=128, kernel=Kernel.ASMK_STAR, words_per_image=600, seed=0
+    self,
+    *,
+    num_words=65536,
+    dimensions=128,
+    kernel=Kernel.ASMK_STAR,
+    words_per_image=600,
+    masked_regions=0,
+    seed=0,
   ):
     self._rng = np.random.default_rng(seed)
     weights = (np.arange(num_words) + ZIPF_SHIFT) ** -ZIPF_EXPONENT
@@ -33,6 +42,7 @@ class DescriptorGenerator:
     self._dimensions = dimensions
     self._kernel = kernel
     self._words_per_image = words_per_image
+    self._masked_regions = masked_regions
 
   def draw(self, num_words_present: int | None = None) -> AggregatedDescriptor:
     """Returns one descriptor, of about `num_words_present` words if given."""
@@ -48,7 +58,14 @@ class DescriptorGenerator:
     else:
       values = rng.standard_normal((len(words), self._dimensions), np.float32)
       values /= np.linalg.norm(values, axis=1, keepdims=True)
-    return AggregatedDescriptor(words, values, self._dimensions)
+    return AggregatedDescriptor(words, values, self._dimensions, self._draw_masks(len(words)))
+
+  def _draw_masks(self, count: int) -> np.ndarray | None:
+    if not self._masked_regions:
+      return None
+    has = self._rng.random((count, self._masked_regions)) < [2 / 3, *[1 / 3] * (self._masked_regions - 1)]
+    masks = np.packbits(has, axis=1, bitorder='little')[:, 0]
+    return np.maximum(masks, 1)
 
   def draw_many(self, count: int) -> list[AggregatedDescriptor]:
     return [self.draw() for _ in range(count)]

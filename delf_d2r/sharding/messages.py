@@ -33,7 +33,7 @@ class ShardQuery:
     scoring: `alpha`, `tau`, `normalize`, `use_idf`, `compat`; see `index.search.Scoring`.
     image_id: asks for the terms of the score of this image, an id in the whole index, instead of a ranking;
       -1 asks for a ranking.
-    region: with `image_id` and regional search, the region whose score it is; otherwise -1.
+    region: with `image_id` and regional search or region masks, the region whose score it is; otherwise -1.
   """
 
   descriptor: AggregatedDescriptor

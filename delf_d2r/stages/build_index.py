@@ -104,6 +104,7 @@ class IndexSizes(TypedDict):
   num_words: int
   dimensions: int
   kernel: Kernel
+  region_masks: bool
 
 
 def _build(
@@ -122,6 +123,7 @@ def _build(
     'num_words': num_words,
     'dimensions': dimensions,
     'kernel': aggregator.kernel(config),
+    'region_masks': config.region_masks,
   }
   parts = output / index_files.PARTS
   jobs = segment_jobs(catalog, parts)

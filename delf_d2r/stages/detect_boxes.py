@@ -179,6 +179,8 @@ def _require_boxes(writer: ArtefactWriter, regions: Regions, remarks: _Remarks) 
   if counts['boxes'] or not (counts['candidates'] or remarks.note):
     return
   within = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'
+  if regions.HasField('max_area'):
+    within += f', max_area {regions.max_area:g}'
   why = remarks.note or (
     f'the limits of regions ({within}) leave none of the {counts["candidates"]} boxes on'
     f' {counts["images"]} photos; {remarks.best_text() or "their scores are not known any more"}. Lower the'

@@ -141,6 +141,10 @@ def test_mutated_configs_never_raise_anything_else(load):
     ('regions.min_score', 'regions { min_score: 1.5 }'),
     ('regions.min_score', 'regions { min_score: nan }'),
     ('regions.min_area', 'regions { min_area: -0.1 }'),
+    ('regions.max_area', 'regions { max_area: 0 min_area: 0 }'),
+    ('regions.max_area', 'regions { max_area: 1.5 }'),
+    ('regions.max_area', 'regions { max_area: nan }'),
+    ('regions.max_area', 'regions { min_area: 0.5 max_area: 0.4 }'),
     ('regions.max_overlap', 'regions { max_overlap: 2 }'),
     ('regions.max_boxes', 'regions { max_boxes: -1 }'),
     ('regions.images_per_shard', 'regions { images_per_shard: 0 }'),
@@ -174,6 +178,16 @@ def test_mutated_configs_never_raise_anything_else(load):
     ('aggregation.alpha', 'aggregation { kernel: VLAD alpha: 2 }'),
     ('aggregation.tau', 'aggregation { kernel: VLAD tau: 0.5 }'),
     ('aggregation.regions', 'aggregation { regions: REGIONAL_SEARCH } regions { source: NONE }'),
+    ('aggregation.region_masks', 'aggregation { region_masks: true }'),
+    (
+      'aggregation.region_masks',
+      'regions { source: UNIFORM uniform { boxes_per_side: 2 } }'
+      ' aggregation { regions: REGIONAL_SEARCH region_masks: true }',
+    ),
+    (
+      'aggregation.region_masks',
+      'aggregation { kernel: VLAD regions: REGIONAL_AGGREGATION region_masks: true }',
+    ),
     ('search.top_k', 'search { top_k: -1 }'),
     ('evaluation.ks', 'evaluation { ks: [1, 0] }'),
     ('report.results_per_query', 'report { results_per_query: 0 }'),
@@ -309,6 +323,14 @@ def test_unset_and_false_are_two_things(load):
   unset, off = load('').aggregation, load('aggregation { normalize: false }').aggregation
   assert config.fingerprint(unset) != config.fingerprint(off)
   assert list(config.differences(unset, off)) == [('normalize', '(unset)', 'False')]
+
+
+def test_fields_of_later_releases_change_no_fingerprint():
+  """They have no default, so a resolved config does not write them out: artefacts made before fit."""
+  resolved = config.resolve(experiment_pb2.ExperimentConfig(aggregation={}, regions={}))
+  assert not resolved.aggregation.HasField('region_masks')
+  assert not resolved.regions.HasField('max_area')
+  assert config.fingerprint(resolved) == '4b1bce6efc939c2d'
 
 
 def test_differences(load):

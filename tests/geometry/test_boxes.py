@@ -103,6 +103,11 @@ def test_select_thresholds_are_inclusive():
   some = boxes(SQUARES, [0.25, 0.5, 0.75, 1])
   assert_allclose(geometry.select(some, min_score=0.5).scores, [1, 0.75, 0.5])
   assert_allclose(geometry.select(some, min_area=0.25).scores, [0.75, 0.25])
+  areas = geometry.area(some.coordinates)
+  for most in sorted(set(areas.tolist())):
+    kept = geometry.select(some, max_area=most)
+    assert len(kept) == (areas <= most).sum() - (areas == 0).sum()
+    assert geometry.area(kept.coordinates).max(initial=0) <= most
   assert_allclose(geometry.select(boxes(SQUARES, [-0.1, 0, 1, -1])).scores, [1, 0])
 
 

@@ -226,6 +226,49 @@ def test_each_region_is_aggregated_as_if_it_stood_alone(kernel, image):
     assert found.values.tobytes() == alone.values.tobytes()
 
 
+@pytest.mark.parametrize('kernel', [Kernel.ASMK, Kernel.ASMK_STAR])
+@given(image=images(exact=True))
+@settings(max_examples=40, deadline=None)
+def test_masks_name_the_regions_that_have_each_word(kernel, image):
+  descriptors, words, offsets, centroids = image
+  offsets = [*offsets[:8], offsets[-1]]  # at most 8 regions
+  plain = aggregate_regions(descriptors, words, offsets, centroids, kernel=kernel)
+  masked = aggregate_regions(descriptors, words, offsets, centroids, kernel=kernel, masks=True)
+  each = aggregate_each_region(descriptors, words, offsets, centroids, kernel=kernel)
+  assert plain.region_masks is None
+  assert masked.region_masks.dtype == np.uint8
+  masks = {}
+  for r, region in enumerate(each):
+    for word in region.visual_words.tolist():
+      masks[word] = masks.get(word, 0) | 1 << r
+  pooled = dict(zip(plain.visual_words.tolist(), plain.values, strict=True))
+  expected = [word for word in pooled if word in masks]
+  assert masked.visual_words.tolist() == expected
+  assert masked.region_masks.tolist() == [masks[word] for word in expected]
+  for word, value in zip(expected, masked.values, strict=True):
+    assert value.tobytes() == pooled[word].tobytes()
+
+
+def test_masks_of_the_whole_image_and_a_box():
+  words = np.array([2, 3, 4, 4])
+  descriptor = aggregate_regions(FEATURES_B, words, [0, 3, 4], CENTROIDS, kernel=Kernel.ASMK_STAR, masks=True)
+  # The first feature equals the centroid of its word, which is therefore not present.
+  assert descriptor.visual_words.tolist() == [3, 4]
+  assert descriptor.region_masks.tolist() == [0b01, 0b11]
+
+
+def test_masks_are_for_asmk_and_eight_regions():
+  arguments = (FEATURES_A, words_of(FEATURES_A))
+  with pytest.raises(ValueError, match='masks: expected ASMK or ASMK_STAR, found VLAD'):
+    aggregate_regions(*arguments, [0, 3], CENTROIDS, kernel=Kernel.VLAD, masks=True)
+  eight = [0] * 8 + [3]
+  assert (
+    aggregate_regions(*arguments, eight, CENTROIDS, kernel=Kernel.ASMK, masks=True).region_masks.max() == 128
+  )
+  with pytest.raises(ValueError, match='at most 8 regions, found 9'):
+    aggregate_regions(*arguments, [0, *eight], CENTROIDS, kernel=Kernel.ASMK, masks=True)
+
+
 @given(image=images(exact=False))
 @settings(max_examples=40, deadline=None)
 def test_arbitrary_values_agree_with_the_oracle_within_rounding(image):

@@ -1,5 +1,7 @@
 """Random descriptors for the tests of the index."""
 
+import dataclasses
+
 import numpy as np
 
 from delf_d2r.kernels.aggregation import Kernel
@@ -19,6 +21,20 @@ def random_descriptor(rng, *, num_words, dimensions, kernel, present=None, coars
       values = np.sign(values[:, :1]) * np.eye(1, dimensions, dtype=np.float32)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-6))
   return AggregatedDescriptor(words, values.reshape(present, -1 if present else values.shape[1]), dimensions)
+
+
+def with_masks(rng, descriptor, *, regions=8):
+  """The descriptor with random masks of so many regions."""
+  masks = rng.integers(1, 1 << regions, len(descriptor)).astype(np.uint8)
+  return dataclasses.replace(descriptor, region_masks=masks)
+
+
+def random_masked_descriptors(seed, count, **options):
+  """Descriptors with masks of 1 to 8 regions."""
+  rng = np.random.default_rng(seed)
+  return [
+    with_masks(rng, random_descriptor(rng, **options), regions=int(rng.integers(1, 9))) for _ in range(count)
+  ]
 
 
 def random_descriptors(seed, count, **options):

@@ -60,3 +60,34 @@ def rank(query, entries, entry_images, num_images, *, num_words, use_idf=False, 
       best[image] = (s, e)
   order = sorted(range(num_images), key=lambda m: (-best[m][0], m))
   return order, [best[m][0] for m in order], [best[m][1] for m in order]
+
+
+def region_scores(query, entry, *, weights=None, **options):
+  """The similarity of a query and each of 8 regions of an entry with masks; None for a region without words.
+
+  A region is an entry of its own: the words of the entry that have its bit, with the codes of the entry.
+  """
+  found = []
+  for region in range(8):
+    own = [w for w, mask in enumerate(entry.region_masks.tolist()) if mask & 1 << region]
+    part = type(entry)(entry.visual_words[own], entry.values[own], entry.dimensions)
+    found.append(score(query, part, weights=weights, **options) if own else None)
+  return found
+
+
+def rank_by_region(query, entries, *, num_words, use_idf=False, compat=False, **options):
+  """Images best first, equal scores by id: lists of ids, scores and best regions."""
+  weights = idf(entries, num_words) if use_idf else None
+  best = []
+  for entry in entries:
+    each = region_scores(query, entry, weights=weights, compat=compat, **options)
+    there = [region for region, own in enumerate(each) if own is not None]
+    if compat and not (there and len(query)):
+      best.append((-1.0, 0))
+    elif there:
+      winner = max(there, key=lambda region: (each[region], -region))
+      best.append((each[winner], winner))
+    else:
+      best.append((0.0, 0))
+  order = sorted(range(len(entries)), key=lambda m: (-best[m][0], m))
+  return order, [best[m][0] for m in order], [best[m][1] for m in order]

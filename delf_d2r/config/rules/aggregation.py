@@ -21,3 +21,9 @@ def problems(config: Aggregation) -> Iterator[Problem]:
     for field in ('alpha', 'tau'):
       if is_changed(config, field):
         yield without_effect(field, 'kernel: ASMK or ASMK_STAR', 'VLAD')
+  if config.region_masks:
+    if config.kernel == Aggregation.VLAD:
+      yield without_effect('region_masks', 'kernel: ASMK or ASMK_STAR', 'VLAD')
+    if config.regions != Aggregation.REGIONAL_AGGREGATION:
+      found = Aggregation.Regions.Name(config.regions)
+      yield without_effect('region_masks', 'regions: REGIONAL_AGGREGATION', found)

@@ -14,6 +14,8 @@ def problems(config: Regions) -> Iterator[Problem]:
   yield from check_range(config, 'min_score', 0, 1)
   yield from check_range(config, 'min_area', 0, 1)
   yield from check_range(config, 'max_overlap', 0, 1)
+  if config.HasField('max_area') and not (0 < config.max_area <= 1 and config.max_area >= config.min_area):
+    yield Problem('max_area', f'max_area is {config.max_area:g}; it must be in (0, 1] and at least min_area')
   yield from check_range(config, 'max_boxes', 0)
   yield from check_range(config, 'images_per_shard', 1)
   if config.source == Regions.UNIFORM:

@@ -59,6 +59,10 @@ class Record:
     except (DecodeError, UnicodeDecodeError) as error:
       raise ArtefactError(f'a record is no tf.train.Example with a UTF-8 name ({error})') from None
 
+  def __contains__(self, key: str) -> bool:
+    """Returns whether there is a field `key`."""
+    return key in self._feature
+
   def integer(self, key: str) -> int:
     """Returns the integer `key`."""
     values = self._get(key).int64_list.value
@@ -169,16 +173,16 @@ def encode_descriptors(image: ImageDescriptors) -> bytes:
   """Returns the aggregated descriptors of one image, at least one, as a record."""
   descriptors = image.descriptors
   offsets = np.cumsum([0, *(len(descriptor) for descriptor in descriptors)], dtype=np.int64)
-  return encode(
-    image.name,
-    {'dimensions': descriptors[0].dimensions},
-    {
-      'boxes': image.boxes,
-      'descriptor_offsets': offsets,
-      'visual_words': np.concatenate([descriptor.visual_words for descriptor in descriptors]),
-      'values': np.concatenate([descriptor.values for descriptor in descriptors]),
-    },
-  )
+  arrays = {
+    'boxes': image.boxes,
+    'descriptor_offsets': offsets,
+    'visual_words': np.concatenate([descriptor.visual_words for descriptor in descriptors]),
+    'values': np.concatenate([descriptor.values for descriptor in descriptors]),
+  }
+  masks = [descriptor.region_masks for descriptor in descriptors if descriptor.region_masks is not None]
+  if masks:
+    arrays['region_masks'] = np.concatenate(masks)
+  return encode(image.name, {'dimensions': descriptors[0].dimensions}, arrays)
 
 
 @checking
@@ -188,11 +192,16 @@ def decode_descriptors(data: bytes) -> ImageDescriptors:
   offsets = record.array('descriptor_offsets', 1, 'int64')
   words = record.array('visual_words', 1, 'uint32')
   values = record.array('values', 2, 'float32', 'uint8')
+  masks = record.array('region_masks', 1, 'uint8') if 'region_masks' in record else None
   dimensions = record.integer('dimensions')
   if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(words) or np.any(offsets[1:] < offsets[:-1]):
     raise ArtefactError(f'{record.name}: descriptor_offsets do not divide {len(words)} visual words')
+  if masks is not None and masks.shape != words.shape:
+    raise ArtefactError(f'{record.name}: {len(masks)} region_masks of {len(words)} visual words')
   descriptors = [
-    AggregatedDescriptor(words[start:end], values[start:end], dimensions)
+    AggregatedDescriptor(
+      words[start:end], values[start:end], dimensions, None if masks is None else masks[start:end]
+    )
     for start, end in itertools.pairwise(offsets)
   ]
   return ImageDescriptors(record.name, record.array('boxes', 2, 'float32'), descriptors)

@@ -1,6 +1,7 @@
 """Records: what goes in comes out, TensorFlow can parse it, and damage is one kind of error."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def test_descriptors_round_trip(sizes, binary):
     assert_array_equal(descriptor.values, expected.values)
     assert descriptor.values.dtype == expected.values.dtype
     assert descriptor.dimensions == 12
+
+
+def test_region_masks_are_in_a_record_only_if_there_are_some():
+  plain = image_descriptors(sizes=(3,))
+  (only,) = plain.descriptors
+  masked = dataclasses.replace(only, region_masks=np.array([1, 3, 128], np.uint8))
+  data = records.encode_descriptors(dataclasses.replace(plain, descriptors=[masked]))
+  assert b'region_masks' not in records.encode_descriptors(plain)
+  assert records.decode_descriptors(records.encode_descriptors(plain)).descriptors[0].region_masks is None
+  (found,) = records.decode_descriptors(data).descriptors
+  assert found.region_masks.tolist() == [1, 3, 128]
+  wrong = records.encode('x', {'dimensions': 12}, {
+    'boxes': plain.boxes, 'descriptor_offsets': np.array([0, 3]), 'visual_words': only.visual_words,
+    'values': only.values, 'region_masks': np.ones(2, np.uint8),
+  })  # fmt: skip
+  with pytest.raises(ArtefactError, match='2 region_masks of 3 visual words'):
+    records.decode_descriptors(wrong)
 
 
 def test_equal_values_give_equal_bytes_whatever_their_layout():
