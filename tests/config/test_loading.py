@@ -186,7 +186,8 @@ def test_mutated_configs_never_raise_anything_else(load):
     ),
     (
       'aggregation.region_masks',
-      'aggregation { kernel: VLAD regions: REGIONAL_AGGREGATION region_masks: true }',
+      'regions { source: UNIFORM uniform { boxes_per_side: 2 } }'
+      ' aggregation { kernel: VLAD regions: REGIONAL_AGGREGATION region_masks: true }',
     ),
     ('search.top_k', 'search { top_k: -1 }'),
     ('evaluation.ks', 'evaluation { ks: [1, 0] }'),

@@ -108,6 +108,11 @@ def test_regional_search_has_no_such_files(there):
   made.config.aggregation.regions = aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
   with pytest.raises(UserError, match='regions is REGIONAL_SEARCH'):
     descriptors.write(made, there / 'back')
+  made.config.aggregation.MergeFrom(
+    aggregation_pb2.AggregationConfig(regions='REGIONAL_AGGREGATION', region_masks=True)
+  )
+  with pytest.raises(UserError, match='region_masks is true'):
+    descriptors.write(made, there / 'back')
 
 
 def test_same_words_as_aggregated_here(there):

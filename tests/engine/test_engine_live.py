@@ -120,11 +120,17 @@ def test_a_photo_that_comes_back_is_what_it_was(live, query_paths):
   assert answers(live, query_paths, verify=True) == before
 
 
-@pytest.mark.parametrize('regions', ['REGIONAL_SEARCH', 'WHOLE_IMAGE'])
-def test_a_photo_comes_back_with_an_entry_for_each_region_or_one(index_dir, query_path, tmp_path, regions):
+@pytest.mark.parametrize(
+  ('regions', 'masks'), [('REGIONAL_SEARCH', False), ('WHOLE_IMAGE', False), ('REGIONAL_AGGREGATION', True)]
+)
+def test_a_photo_comes_back_with_an_entry_for_each_region_or_one(
+  index_dir, query_path, tmp_path, regions, masks
+):
   features, codebook = (Artefact.open(index_dir / kind, kind) for kind in ('features', 'codebook'))
   config = configs.default('aggregation')
   config.aggregation.regions = config.aggregation.Regions.Value(regions)
+  if masks:
+    config.aggregation.region_masks = True
   descriptors = aggregate_features.run(config, features, codebook, tmp_path / 'descriptors')
   live = load(build_index.run(config, descriptors, codebook, tmp_path / 'index').path)
   name = live.index.image_names[len(live) - 1]
@@ -132,6 +138,13 @@ def test_a_photo_comes_back_with_an_entry_for_each_region_or_one(index_dir, quer
   live.remove([name])
   live.add([live.photos.folders[0] / name])
   assert answers(live, [query_path], verify=True) == before
+  has_regions = regions != 'WHOLE_IMAGE'
+  answer = live.search(query_path, top_k=3)
+  assert all((result.best_region >= 0) == has_regions for result in answer.results)
+  first = answer.results[0]
+  image_id = list(live.index.image_names).index(first.name)
+  explained = live.word_scores(live.describe(answer.features), image_id, region=first.best_region)
+  np.testing.assert_allclose(explained[1].sum(), first.score, rtol=1e-4)
 
 
 def test_boxes_of_ones_own(live, query_path):

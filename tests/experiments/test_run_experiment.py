@@ -14,7 +14,7 @@ from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.assignment import ExactAssigner
-from delf_d2r.kernels.similarity import similarity
+from delf_d2r.kernels.similarity import region_similarities, similarity
 
 KERNELS = {'VLAD': Kernel.VLAD, 'ASMK': Kernel.ASMK, 'ASMK_STAR': Kernel.ASMK_STAR}
 
@@ -139,6 +139,29 @@ def test_rankings_equal_brute_force(run, finished, kernel, regions):
     found[ranking.image_ids] = ranking.scores
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5)
     assert list(ranking.scores) == sorted(ranking.scores, reverse=True)
+
+
+@pytest.mark.parametrize('kernel', ['ASMK', 'ASMK_STAR'])
+def test_rankings_with_region_masks_equal_the_best_region_by_brute_force(run, finished, kernel):
+  given = {kind: finished.artefacts[kind] for kind in ('features', 'codebook', 'query_features')}
+  fields = f'kernel: {kernel} regions: REGIONAL_AGGREGATION region_masks: true'
+  made = run(f'aggregation {{ {fields} }}', given=given).artefacts
+  options = made['rankings'].config.aggregation
+  centroids = np.array(codebook_files.load_centroids(made['codebook'].path))
+  aggregator = Aggregator(options, centroids, ExactAssigner(centroids))
+  stored = ranking_files.load(made['rankings'].path)
+  images = [image.descriptors[0] for image in map(records.decode_descriptors, made['descriptors'].records())]
+  boxes = set()
+  for query, ranking in zip(feature_files.read(made['query_features']), stored.rankings, strict=True):
+    descriptor = aggregator.query(query)
+    regions = [region_similarities(descriptor, image, kernel=KERNELS[kernel]) for image in images]
+    found = np.empty(len(images))
+    found[ranking.image_ids] = ranking.scores
+    np.testing.assert_allclose(found, np.nanmax(regions, axis=1), rtol=2e-5, atol=1e-5)
+    for image, region, score in zip(ranking.image_ids, ranking.best_regions, ranking.scores, strict=True):
+      np.testing.assert_allclose(regions[image][region], score, rtol=2e-5, atol=1e-5)
+    boxes |= set(ranking.best_regions.tolist())
+  assert boxes == {0, 1, 2, 3, 4}
 
 
 def test_metrics_are_saved_in_three_forms(finished):

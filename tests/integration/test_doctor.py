@@ -377,6 +377,22 @@ def test_other_kinds_of_runs_pass(run, finished, tmp_path, overrides):
   assert found(tmp_path / 'run', Severity.WARNING) == []
 
 
+def test_region_masks_pass_and_are_looked_at(run, finished, tmp_path):
+  given = {kind: finished.artefacts[kind] for kind in ('boxes', 'features', 'codebook', 'query_features')}
+  overrides = ['aggregation { regions: REGIONAL_AGGREGATION region_masks: true }']
+  run(*overrides, output=tmp_path / 'run', given=given)
+  assert found(tmp_path / 'run', Severity.WARNING) == []
+
+  def spoil(data):
+    image = records.decode_descriptors(data[0])
+    first = dataclasses.replace(image.descriptors[0], region_masks=None)
+    return [records.encode_descriptors(dataclasses.replace(image, descriptors=[first])), *data[1:]]
+
+  rewrite(tmp_path / 'run' / 'descriptors', spoil)
+  (problem,) = found(tmp_path / 'run', Severity.WARNING)
+  assert 'not with region masks: 1 (scene_00000.jpg)' in problem.problem
+
+
 @pytest.mark.parametrize('kernel', ['VLAD', 'ASMK'])
 def test_regional_search_passes_and_its_values_are_looked_at(run, finished, tmp_path, kernel):
   given = {kind: finished.artefacts[kind] for kind in ('boxes', 'features', 'codebook', 'query_features')}

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from oracles.index_inputs import random_descriptor, random_descriptors
+from oracles.index_inputs import random_descriptor, random_descriptors, random_masked_descriptors
 from support.servers import serving
 
 from delf_d2r.data import files
@@ -66,16 +66,18 @@ def front(folder, addresses, **options):
     index.close()
 
 
-def make_index(kernel, *, seed=0, is_regional=False, directory=None):
+def make_index(kernel, *, seed=0, is_regional=False, masks=False, directory=None):
   rng = np.random.default_rng(seed)
   counts = rng.integers(0, 4, IMAGES) if is_regional else np.ones(IMAGES, int)
+  draw = random_masked_descriptors if masks else random_descriptors
   return InvertedIndex.build(
     # Coarse: many equal scores, so that ties are decided by image id across shards.
-    random_descriptors(seed, int(counts.sum()), **DRAWN, kernel=kernel, coarse=True),
+    draw(seed, int(counts.sum()), **DRAWN, kernel=kernel, coarse=True),
     [f'photo {m} ä\udcff.jpg' for m in range(IMAGES)],
     **DRAWN,
     kernel=kernel,
     entry_images=np.repeat(np.arange(IMAGES), counts) if is_regional else None,
+    region_masks=masks,
     directory=directory,
   )
 
@@ -87,10 +89,16 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kernel', list(Kernel))
-@pytest.mark.parametrize('is_regional', [False, True])
-def test_the_merged_ranking_is_that_of_the_whole_index_bit_by_bit(tmp_path, kernel, is_regional):
-  index = make_index(kernel, is_regional=is_regional)
+@pytest.mark.parametrize(
+  ('kernel', 'options'),
+  [
+    *((kernel, {'is_regional': is_regional}) for kernel in Kernel for is_regional in (False, True)),
+    (Kernel.ASMK, {'masks': True}),
+    (Kernel.ASMK_STAR, {'masks': True}),
+  ],
+)
+def test_the_merged_ranking_is_that_of_the_whole_index_bit_by_bit(tmp_path, kernel, options):
+  index = make_index(kernel, **options)
   queries = random_descriptors(1, 6, **DRAWN, kernel=kernel, coarse=True)
   queries.append(random_descriptor(np.random.default_rng(2), **DRAWN, kernel=kernel, present=0))
   scorings = ({}, {'use_idf': True}, {'alpha': 1.5, 'tau': 0.25, 'normalize': False}, {'compat': True})

@@ -28,10 +28,10 @@ def small_segments(monkeypatch):
 class Case:
   """Descriptors of 35 images, or of some with several entries, in shards of 5, and their codebook."""
 
-  def __init__(self, folder, *, regional=False, count=35):
+  def __init__(self, folder, *, regional=False, masks=False, count=35):
     self.folder, self.regional = folder, regional
-    self.config = descriptor_artefacts.config(regional=regional)
-    self.images = descriptor_artefacts.images(count, regional=regional)
+    self.config = descriptor_artefacts.config(regional=regional, masks=masks)
+    self.images = descriptor_artefacts.images(count, regional=regional, masks=masks)
     self.descriptors = descriptor_artefacts.write_descriptors(
       folder / 'descriptors', self.images, self.config
     )
@@ -52,9 +52,9 @@ def inverted(artefact):
   return contents(artefact.path / index_files.INVERTED)
 
 
-@pytest.mark.parametrize('regional', [False, True])
-def test_bytes_do_not_depend_on_who_works(tmp_path, regional):
-  case = Case(tmp_path, regional=regional)
+@pytest.mark.parametrize('options', [{}, {'regional': True}, {'masks': True}], ids=str)
+def test_bytes_do_not_depend_on_who_works(tmp_path, options):
+  case = Case(tmp_path, **options)
   made = [case.build(f'by {workers}', workers=workers) for workers in (1, 2)]
   assert made[0].counts['entries'] == sum(len(image.descriptors) for image in case.images)
   expected = case.expected()

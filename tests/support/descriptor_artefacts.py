@@ -24,14 +24,18 @@ def small_segments(monkeypatch) -> None:
     monkeypatch.setattr(module, 'SEGMENT_ENTRIES', SEGMENT)
 
 
-def config(*, regional: bool = False):
+def config(*, regional: bool = False, masks: bool = False):
   regions = 'REGIONAL_SEARCH' if regional else 'WHOLE_IMAGE'
+  if masks:
+    regions = 'REGIONAL_AGGREGATION region_masks: true'
   return configs.load_or_default(
     None, ['extraction', 'codebook', 'aggregation'], overrides=[f'aggregation {{ regions: {regions} }}']
   )
 
 
-def images(count: int, *, regional: bool = False, seed: int = 0) -> list[ImageDescriptors]:
+def images(
+  count: int, *, regional: bool = False, masks: bool = False, seed: int = 0
+) -> list[ImageDescriptors]:
   """Makes descriptors of images, some without visual words; for regional search, one to four an image."""
   rng = np.random.default_rng(seed)
   found = []
@@ -43,7 +47,8 @@ def images(count: int, *, regional: bool = False, seed: int = 0) -> list[ImageDe
       words = np.flatnonzero(rng.random(WORDS) < rng.choice([0, 0.3])).astype(np.uint32)
       values = rng.integers(0, 256, (len(words), 3), np.uint8)
       values[:, -1] &= 0xF0
-      descriptors.append(AggregatedDescriptor(words, values, DIMENSIONS))
+      own = rng.integers(1, 1 << regions, len(words)).astype(np.uint8) if masks else None
+      descriptors.append(AggregatedDescriptor(words, values, DIMENSIONS, own))
     found.append(ImageDescriptors(f'{seed}/{number:04d}.jpg', boxes, descriptors))
   return found
 
@@ -74,6 +79,7 @@ def build_here(directory: pathlib.Path, contents, config, *, regional: bool = Fa
     num_words=WORDS,
     dimensions=DIMENSIONS,
     kernel=aggregator.kernel(config.aggregation),
+    region_masks=config.aggregation.region_masks,
     entry_images=owners if regional else None,
     directory=directory,
   )
