@@ -14,6 +14,8 @@ from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 
 MAX_POSTINGS = (1 << 32) - 1  # of one segment, since offsets are uint32
 
+_NO_MASKS = np.zeros(0, np.uint8)
+
 # Makes an array of a name, a dtype and a shape.
 Allocate = Callable[[str, np.dtype[Any], tuple[int, ...]], npt.NDArray[Any]]
 
@@ -58,9 +60,10 @@ def sort_postings(
   cursors = bounds[:-1].copy()
   scatter = _scatter if HAVE_NUMBA else scatter_numpy
   for block in blocks:
-    if masks is not None and block.masks is not None:
-      _scatter_masks(block.words, block.masks, cursors, masks)
-    scatter(block.words, block.entry_ids, block.rows, layout.is_binary, cursors, entry_ids, values)
+    of_block, target = (_NO_MASKS if part is None else part for part in (block.masks, masks))
+    scatter(
+      block.words, block.entry_ids, block.rows, of_block, layout.is_binary, cursors, entry_ids, values, target
+    )
   counts = None if region_counts is None else np.asarray(region_counts, '<u4')
   return freeze(
     Segment(bounds.astype('<u4'), entry_ids, values, np.asarray(word_counts, '<u4'), masks, counts)
@@ -114,33 +117,26 @@ def _count_ascending(
   return True
 
 
-def _scatter_masks(
-  words: npt.NDArray[np.uint32],
-  block_masks: npt.NDArray[np.uint8],
-  cursors: npt.NDArray[np.int64],
-  masks: npt.NDArray[np.uint8],
-) -> None:
-  """Puts each mask where `_scatter` is going to put its posting; leaves the cursors as they are."""
-  order, to = _places(words, cursors)
-  masks[to] = block_masks[order]
-
-
 @njit
 def _scatter(
   words: npt.NDArray[np.uint32],
   ids: npt.NDArray[np.uint16],
   rows: npt.NDArray[Any],
+  block_masks: npt.NDArray[np.uint8],
   is_binary: bool,
   cursors: npt.NDArray[np.int64],
   entry_ids: npt.NDArray[np.uint16],
   values: npt.NDArray[Any],
+  masks: npt.NDArray[np.uint8],
 ) -> None:
-  """Moves each posting to the cursor of its word, which advances."""
-  columns = rows.shape[1]
+  """Moves each posting to the cursor of its word, which advances. Without masks, `masks` is empty."""
+  columns, has_masks = rows.shape[1], masks.size > 0
   for i in range(words.size):
     to = cursors[words[i]]
     cursors[words[i]] = to + 1
     entry_ids[to] = ids[i]
+    if has_masks:
+      masks[to] = block_masks[i]
     if is_binary:
       for c in range(columns):
         values[c, to] = rows[i, c]
@@ -153,28 +149,25 @@ def scatter_numpy(
   words: npt.NDArray[np.uint32],
   ids: npt.NDArray[np.uint16],
   rows: npt.NDArray[Any],
+  block_masks: npt.NDArray[np.uint8],
   is_binary: bool,
   cursors: npt.NDArray[np.int64],
   entry_ids: npt.NDArray[np.uint16],
   values: npt.NDArray[Any],
+  masks: npt.NDArray[np.uint8],
 ) -> None:
   """Does without numba what `_scatter` does."""
-  order, to = _places(words, cursors)
-  cursors += np.bincount(words, minlength=len(cursors))
-  entry_ids[to] = ids[order]
-  if is_binary:
-    values[:, to] = rows[order].T
-  else:
-    values[to] = rows[order]
-
-
-def _places(
-  words: npt.NDArray[np.uint32], cursors: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-  """Returns postings in the order of their words, and the place of each of them: int64 [n] each."""
   # NumPy sorts 16-bit keys by radix, which is several times faster than sorting wider ones.
   keys = words.astype(np.uint16) if len(cursors) <= 1 << 16 else words
   order = np.argsort(keys, kind='stable')
   counts = np.bincount(words, minlength=len(cursors))
   starts = np.cumsum(counts) - counts
-  return order, np.arange(len(words)) + np.repeat(cursors - starts, counts)
+  to = np.arange(len(words)) + np.repeat(cursors - starts, counts)
+  cursors += counts
+  entry_ids[to] = ids[order]
+  if masks.size:
+    masks[to] = block_masks[order]
+  if is_binary:
+    values[:, to] = rows[order].T
+  else:
+    values[to] = rows[order]
