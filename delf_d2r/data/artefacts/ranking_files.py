@@ -3,7 +3,7 @@
 queries.json, image_names.json   lists of names; ids in the rankings are positions in the latter
 image_ids.npy                    int32 [Q, k]
 scores.npy                       float32 [Q, k]
-best_regions.npy                 int32 [Q, k], -1 where regions were not searched one by one
+best_regions.npy                 int32 [Q, k], -1 without regional search or region masks
 inliers.npy                      int32 [Q, k], only after spatial verification
 timing.json                      milliseconds of each query, by part
 """
