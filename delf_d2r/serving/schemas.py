@@ -53,7 +53,7 @@ class Result(BaseModel):
   score: float
   boxes: list[Box] = Field(description='Its boxes, without the whole photo.')
   best_region: int | None = Field(
-    description='With regional search or region masks, the best region: 0 for the whole photo, r for the box r - 1.'
+    description='With regional search or region masks, the best: 0 for the whole photo, r for the box r - 1.'
   )
   inliers: int | None = Field(description='After spatial verification, the number of consistent matches.')
 

@@ -3,18 +3,15 @@
   python tests/benchmarks/benchmark_regions.py --detector=MODEL [--detector=MODEL] --output=DIR
   python tests/benchmarks/benchmark_regions.py --dataset=mini --detector=MODEL --output=DIR
 
-Rows: no boxes, a uniform grid, the detected boxes, boxes of their number and sizes at random positions,
-  regional
-search with the detected boxes, and the true boxes. Distractors have no true box: they get a box of the size
-  of one
-of a scene at a random position, so that every image has a box in that row. Differences are paired by query,
-with a 95 % bootstrap interval.
+Rows: no boxes, a uniform grid, the detected boxes (R-ASMK* as the paper has it, divided by the number of
+visual words, and with region masks), boxes of their number and sizes at random positions in the same three ways,
+regional search with the detected boxes, and the true boxes. Distractors have no true box: they get a box of
+the size of one of a scene at a random position, so that every image has a box in that row. Differences are
+paired by query, with a 95 % bootstrap interval.
 
 The data set `clutter` is that of development_sets.py. A detector must not have been trained on the covers of
 its scenes: the first of two detectors gets the scenes of covers 1 to 30 and every second distractor, the
-second
-  one the
-others.
+second one the others.
 """
 
 import argparse
@@ -48,6 +45,8 @@ from delf_d2r.stages import evaluate_retrieval, extract_features, train_codebook
 from delf_d2r.structures import Boxes  # noqa: E402
 
 REGIONAL = 'aggregation.regions: REGIONAL_AGGREGATION'
+DIVIDED = 'aggregation.normalize: true'
+MASKS = 'aggregation.region_masks: true'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +113,16 @@ def write_boxes(boxes: dict[str, Boxes], path: pathlib.Path) -> pathlib.Path:
 def rows(detected: pathlib.Path, true: pathlib.Path, limits: str) -> dict[str, list[str]]:
   """Overrides of the base config for each row."""
   file = [f'regions {{ source: FILE file_path: "{detected}" {limits} }}']
+  random = [f'regions {{ source: RANDOM random {{ like: "{detected}" }} {limits} }}']
   return {
     'no boxes': ['regions { source: NONE }', 'aggregation.regions: WHOLE_IMAGE'],
     'uniform 2 x 2': ['regions { source: UNIFORM uniform { boxes_per_side: 2 } }', REGIONAL],
     'detected': [*file, REGIONAL],
-    'random, sizes of detected': [
-      f'regions {{ source: RANDOM random {{ like: "{detected}" }} {limits} }}', REGIONAL
-    ],
+    'detected, divided': [*file, REGIONAL, DIVIDED],
+    'detected, region masks': [*file, REGIONAL, MASKS],
+    'random, sizes of detected': [*random, REGIONAL],
+    'random, divided': [*random, REGIONAL, DIVIDED],
+    'random, region masks': [*random, REGIONAL, MASKS],
     'detected, regional search': [*file, 'aggregation.regions: REGIONAL_SEARCH'],
     'true': [f'regions {{ source: FILE file_path: "{true}" }}', REGIONAL],
   }  # fmt: skip
