@@ -5,9 +5,9 @@
 
 Rows: no boxes, a uniform grid, the detected boxes (R-ASMK* as the paper has it, divided by the number of
 visual words, and with region masks), boxes of their number and sizes at random positions in the same three
-ways, regional search with the detected boxes, and the true boxes. Distractors have no true box: they get a box of
-the size of one of a scene at a random position, so that every image has a box in that row. Differences are
-paired by query, with a 95 % bootstrap interval.
+ways, regional search with the detected boxes, and the true boxes. Distractors have no true box: they get a
+box of the size of one of a scene at a random position, so that every image has a box in that row. Differences
+are paired by query, with a 95 % bootstrap interval.
 
 The data set `clutter` is that of development_sets.py. A detector must not have been trained on the covers of
 its scenes: the first of two detectors gets the scenes of covers 1 to 30 and every second distractor, the
