@@ -32,18 +32,40 @@ def define_config(stage: str | None, default: str | None = None) -> None:
 
   Args:
     stage: the part of an experiment config that the command reads; None for all of them.
-    default: the default config; None makes the flag required.
+    default: the default config; None for the defaults of the part, with --override.
   """
   contents = 'a whole experiment' + (f' or only the part {stage}' if stage else '')
   flags.DEFINE_string(
     'config_path',
     default,
-    f'Config file (.pbtxt): {contents}. configs/... are found wherever the package is installed.',
-    required=default is None,
+    f'Config file (.pbtxt): {contents}. configs/... are found wherever the package is installed.'
+    + (default is None) * ' Without it, --override changes the defaults.',
   )
   flags.DEFINE_multi_string(
     'override', [], "Change a field of the config, for example 'aggregation.alpha: 2'. Repeatable."
   )
+
+
+def require_config() -> None:
+  """Raises UserError without --config_path and --override: defaults alone are most likely a mistake."""
+  if not flags.FLAGS.config_path and not flags.FLAGS.override:
+    raise UserError(
+      'neither --config_path nor --override is given. Name a config, such as one of configs/experiments, or'
+      ' change the defaults by --override'
+    )
+
+
+def load_config(stage: str) -> Any:
+  """Returns the ExperimentConfig of --config_path and --override with a part for `stage`.
+
+  Raises:
+    UserError: neither flag is given.
+    ConfigError: the config is missing, of another kind, or contradicts itself.
+  """
+  from delf_d2r import config
+
+  require_config()
+  return config.load_or_default(flags.FLAGS.config_path, [stage], overrides=flags.FLAGS.override)
 
 
 def define_output(what: str, *, required: bool = True) -> None:

@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.stages import aggregate_features
 
@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
   aggregate_features.run(
-    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    common_flags.load_config('aggregation'),
     Artefact.open(FLAGS.features, 'features'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),

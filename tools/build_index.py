@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.stages import build_index
 
@@ -30,7 +30,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
   build_index.run(
-    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    common_flags.load_config('aggregation'),
     Artefact.open(FLAGS.descriptors, 'descriptors'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),

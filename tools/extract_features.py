@@ -34,6 +34,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
+  common_flags.require_config()
   loaded = config_files.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
   dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
   workers = common_flags.cluster() or FLAGS.workers

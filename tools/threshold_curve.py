@@ -15,9 +15,9 @@ from absl import flags
 from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
-from delf_d2r.experiments import experiment, threshold_curve
+from delf_d2r.experiments import experiment, run_experiment, threshold_curve
 
-common_flags.define_config(None)
+common_flags.define_config(None, default=run_experiment.DEFAULT_CONFIG)
 common_flags.define_images()
 common_flags.define_output('all runs, the picture and the table')
 common_flags.define_workers()

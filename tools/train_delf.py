@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.photos import class_names
 from delf_d2r.stages import train_delf
 
@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override)
+  loaded = common_flags.load_config('training')
   train = functools.partial(
     train_delf.run,
     loaded,

@@ -52,9 +52,10 @@ class Options:
     return Dataset.load(images, ground_truth=self.ground_truth, query_images=self.query_images)
 
   def extraction(self) -> experiment_pb2.ExperimentConfig:
-    """Returns the config that made the features; raises UserError without --config_path."""
-    path = self._required('config_path', 'the delf_config that the features were extracted with')
-    return config_files.load_extraction(path, overrides=self.overrides)
+    """Returns the config that made the features; raises UserError without --config_path and --override."""
+    if not self.overrides:
+      self._required('config_path', 'the delf_config that the features were extracted with')
+    return config_files.load_extraction(self.config_path, overrides=self.overrides)
 
   def codebook_artefact(self) -> Artefact:
     """Returns the codebook; raises UserError without --codebook."""

@@ -31,16 +31,18 @@ def parse(path: str | pathlib.Path) -> Legacy | None:
 
 
 def load_extraction(
-  path: str | pathlib.Path, *, overrides: Sequence[str] = ()
+  path: str | pathlib.Path | None, *, overrides: Sequence[str] = ()
 ) -> experiment_pb2.ExperimentConfig:
   """Loads the part `extraction` of a config file of this project, or converts a `delf_config`.
+
+  Without a path, the overrides are applied to the defaults.
 
   Raises:
     ConfigError: the file is neither, or contradicts itself.
   """
-  legacy = parse(path)
+  legacy = parse(path) if path else None
   if legacy is None:
-    return configs.load(path, ['extraction'], overrides=overrides)
+    return configs.load_or_default(path, ['extraction'], overrides=overrides)
   overrides = [configs.to_text(as_experiment(legacy)), *overrides]
   return configs.load_or_default(None, ['extraction'], overrides=overrides)
 
