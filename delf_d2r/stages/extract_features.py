@@ -15,7 +15,7 @@ from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import region_extractor, registry
+from delf_d2r.extractors import reduction, region_extractor, registry
 from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.runtime.worker_pool import Workers
@@ -132,6 +132,8 @@ def _extract(
   options: Options,
 ) -> Artefact:
   extraction = config.extraction
+  # Before any worker loads a model.
+  reduction.require_usable(extraction)
   plan = Plan('features', config, (*inputs, *_model_inputs(extraction)))
   with artefact_writer.writing(output, plan, redo=options.redo) as writer:
     if writer.finished:
