@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import ImageOps
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
@@ -29,7 +28,6 @@ Config = detection_data_pb2.DetectionRecordsConfig
 # TensorFlow can decode files of these formats and modes; others are encoded again.
 _FORMATS = {'JPEG': 'jpeg', 'PNG': 'png'}
 _MODES = ('RGB', 'L')
-_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,12 +202,13 @@ def _encoded(path: pathlib.Path, settings: Config) -> tuple[bytes, str, tuple[in
   with images.open_image(path, max_megapixels=settings.max_megapixels) as image:
     form = _FORMATS.get(image.format or '')
     as_it_is = (
-      image.mode in _MODES and 'transparency' not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
+      image.mode in _MODES and 'transparency' not in image.info and images.exif_orientation(image) == 1
     )
     # Decoded in any case, since only that shows whether a file is complete.
-    pixels = np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
+    rgb, is_truncated = images.decode(image)
+    pixels = np.asarray(rgb)
   resized = resize.resize(pixels, max_size=settings.max_image_size, min_size=0)
   height, width = resized.shape[:2]
-  if form is not None and as_it_is and resized is pixels:
+  if form is not None and as_it_is and resized is pixels and not is_truncated:
     return path.read_bytes(), form, (height, width)
   return pasting.encode_jpeg(resized, settings.jpeg_quality), 'jpeg', (height, width)

@@ -7,13 +7,12 @@ seed, and an interrupted run can be resumed at any example.
 import dataclasses
 import glob
 import hashlib
-import io
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from PIL import Image, ImageOps
+from PIL import Image
 
 from delf_d2r.data import csv_rows
 from delf_d2r.data.artefacts import record_shards
@@ -21,7 +20,7 @@ from delf_d2r.data.artefacts.artefact import Input
 from delf_d2r.data.artefacts.record_shards import RecordShards
 from delf_d2r.data.photos import class_names, images
 from delf_d2r.data.photos.image_list import ImageList
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import UserError
 from delf_d2r.protos import example_pb2
 
 UNLABELLED = -1
@@ -128,11 +127,8 @@ class RecordFiles:
     names = feature['image/id'].bytes_list.value
     name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
     label = self._label(feature['image/class/label'].int64_list.value, f'{where} ({name})')
-    try:
-      with Image.open(io.BytesIO(encoded[0])) as image:
-        return Example(name, _decode(image, min_side), label)
-    except Exception as error:  # Decoders raise various exceptions on damaged data.
-      raise ImageError(f'{where} ({name}): its photo cannot be decoded ({error})') from error
+    with images.open_image(encoded[0], name=f'{where} ({name}): its photo') as image:
+      return Example(name, _decode(image, min_side), label)
 
   def _label(self, values: Sequence[int], where: str) -> int:
     if not self.num_classes:
@@ -229,4 +225,4 @@ def _decode(image: Image.Image, min_side: int) -> np.ndarray:
   """Decodes a photo, upright: uint8 [H, W, 3]; `min_side` as for `PhotoFiles.read`."""
   if min_side:
     image.draft('RGB', (min_side, min_side))
-  return np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
+  return np.asarray(images.decode(image)[0])
