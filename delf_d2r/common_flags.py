@@ -85,6 +85,20 @@ def define_images() -> None:
     'ground_truth', None, "Queries and their right answers: .json, or Revisited's gnd_*.pkl or .mat."
   )
   flags.DEFINE_string('query_images', None, 'Folder of the query photos; by default that of --images.')
+  define_exclude()
+
+
+def define_exclude() -> None:
+  """Defines --exclude of the commands that list a folder of photos."""
+  from delf_d2r.data.photos.photo_listing import DEFAULT_EXCLUDES
+
+  flags.DEFINE_multi_string(
+    'exclude',
+    [],
+    "Leave out files and folders of photos whose name matches this glob, for example '*_thumb.*'; one with a"
+    " slash is compared with the path below the folder of photos, for example 'raw/*'. Always left out are"
+    f' {" ".join(DEFAULT_EXCLUDES)}, unless one --exclude is empty. Repeatable.',
+  )
 
 
 def define_workers(*, skips_photos: bool = True) -> None:
@@ -92,7 +106,10 @@ def define_workers(*, skips_photos: bool = True) -> None:
   flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
   if skips_photos:
     flags.DEFINE_bool(
-      'strict', False, 'Stop at the first photo that cannot be decoded, instead of skipping it.'
+      'strict',
+      False,
+      'Stop at the first photo that cannot be decoded, or folder that may not be read, instead of skipping'
+      ' it.',
     )
 
 

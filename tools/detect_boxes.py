@@ -40,7 +40,13 @@ FLAGS = flags.FLAGS
 
 def main(_):
   loaded = common_flags.load_config('regions')
-  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  dataset = Dataset.load(
+    FLAGS.images,
+    ground_truth=FLAGS.ground_truth,
+    query_images=FLAGS.query_images,
+    exclude=FLAGS.exclude,
+    strict=FLAGS.strict,
+  )
   boxes = detect_boxes.run(
     loaded,
     dataset,

@@ -37,7 +37,13 @@ def main(_):
   curve = threshold_curve.run(
     config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override),
     FLAGS.threshold,
-    Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images),
+    Dataset.load(
+      FLAGS.images,
+      ground_truth=FLAGS.ground_truth,
+      query_images=FLAGS.query_images,
+      exclude=FLAGS.exclude,
+      strict=FLAGS.strict,
+    ),
     pathlib.Path(FLAGS.output),
     ground_truth=FLAGS.ground_truth,
     boxes_path=FLAGS.boxes_file,

@@ -33,6 +33,7 @@ flags.DEFINE_string(
   None,
   'Text file with the class names, one a line in the order of their numbers; other classes are refused.',
 )
+common_flags.define_exclude()
 common_flags.define_output('the trained network')
 common_flags.define_training_cluster()
 FLAGS = flags.FLAGS
@@ -47,6 +48,7 @@ def main(_):
     pathlib.Path(FLAGS.output),
     validation_photos=FLAGS.validation_photos,
     classes=class_names.read(FLAGS.classes) if FLAGS.classes else (),
+    exclude=FLAGS.exclude,
     redo=FLAGS.redo,
   )
   common_flags.run_training(train, loaded.training.strategy)

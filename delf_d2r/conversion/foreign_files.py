@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from delf_d2r.data import files
 from delf_d2r.data.photos import name_matching
-from delf_d2r.data.photos.image_list import EXTENSIONS
+from delf_d2r.data.photos.photo_formats import EXTENSIONS
 from delf_d2r.errors import UserError
 
 T = TypeVar('T')

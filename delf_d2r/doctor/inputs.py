@@ -12,6 +12,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import read_errors
 from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.photos import photo_listing
 from delf_d2r.data.photos.dataset import Queries
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.doctor import missing
@@ -89,6 +90,7 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
   except UserError as problem:
     yield error(artefact.path, f'stale: {problem}', _AGAIN)
     return
+  yield from _left_out(artefact, was, folder)
   if folder.fingerprint == was.fingerprint:
     return
   gone = sorted(name for name in known if not folder.path(name).is_file())
@@ -109,8 +111,20 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
       yield note(
         artefact.path,
         f'{len(new)} photos of {was.path} are not in it, for example {new[0]}',
-        'Nothing, if a ground truth or a list omits them; if they are new, run the command again with --redo',
+        'Nothing, if --exclude, a ground truth or a list omits them; if they are new, run the command again'
+        ' with --redo',
       )
+
+
+def _left_out(artefact: Artefact, was: Input, folder: ImageList) -> Iterator[Finding]:
+  """Yields a note on the files of the folder that are no photos, of boxes alone: once for a run."""
+  if folder.left_out and artefact.manifest.kind == 'boxes':
+    yield note(
+      artefact.path,
+      f'{sum(folder.left_out.values()):,} files or folders of {was.path} are left out:'
+      f' {photo_listing.describe(folder.left_out)}',
+      'Nothing, unless they are photos: convert those to a format that Pillow reads, or make them readable',
+    )
 
 
 def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> ImageList:
@@ -119,7 +133,7 @@ def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> Ima
   if not missing.are_distractors(artefact) or len(tops) != 1:
     return ImageList.from_folder(root)
   own = ImageList.from_folder(root / tops[0])
-  return ImageList(root, tuple(f'{tops[0]}/{name}' for name in own.names))
+  return ImageList(root, tuple(f'{tops[0]}/{name}' for name in own.names), own.left_out)
 
 
 def _queries(artefact: Artefact, was: Input, siblings: Sequence[Artefact]) -> Iterator[Finding]:

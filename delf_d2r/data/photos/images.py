@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import io
 import pathlib
 import threading
@@ -13,9 +12,11 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from delf_d2r.data.photos import greys, photo_state
+from delf_d2r.data.photos import greys, photo_formats, photo_state
 from delf_d2r.data.photos.photo_state import PhotoState
 from delf_d2r.errors import ImageError, PhotoUnavailableError
+
+photo_formats.register()
 
 MAX_MEGAPIXELS = 200
 
@@ -34,10 +35,6 @@ _INVERSE = {
   Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
 }
 _SWAPS_SIDES = frozenset((5, 6, 7, 8))
-
-# Errors of the system that are about this very file and do not go away by themselves: a run leaves the photo
-# out and goes on.
-_OF_THE_FILE = frozenset((errno.EACCES, errno.EPERM, errno.EISDIR))
 
 # A JPEG without its end is used if no more of its blocks than this share are missing.
 _MOST_MISSING = 0.25
@@ -121,8 +118,8 @@ def _image_errors(path: object) -> Iterator[None]:
     # Errors of the system have a number, those of decoders have none.
     if error.errno is None:
       raise ImageError(f'{path}: cannot be decoded ({error})') from error
-    if error.errno in _OF_THE_FILE:
-      raise ImageError(f'{path}: cannot be read ({error.strerror}). Correct its permissions') from error
+    if photo_state.is_permanent(error, str(path)):
+      raise ImageError(f'{path}: cannot be read ({error.strerror}). Check its permissions') from error
     raise PhotoUnavailableError(
       f'{path}: cannot be read ({error.strerror}). Check the disk or network share, then run the same command'
       ' again'

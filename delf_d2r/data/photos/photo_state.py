@@ -5,6 +5,8 @@ was read, so that it has to be read again to be sure.
 """
 
 import dataclasses
+import enum
+import errno
 import hashlib
 import os
 import pathlib
@@ -12,6 +14,8 @@ import time
 from typing import BinaryIO
 
 from delf_d2r.errors import PhotoUnavailableError
+
+_OF_THE_FILE = frozenset((errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP))
 
 _DIGITS = 32
 _ATTEMPTS = 5
@@ -23,6 +27,14 @@ _TICK_NS = 50_000_000
 _LONG_TICK_NS = 2_000_000_000
 
 
+class Trust(enum.Enum):
+  """What shows that a file has not changed since it was read, beside its size."""
+
+  MODIFIED = 'the modification time'
+  CHANGED = 'the modification time and that of the last change, which a program cannot set'
+  NOTHING = 'nothing: it is read'
+
+
 @dataclasses.dataclass(frozen=True)
 class PhotoState:
   """A photo as it was when it was read.
@@ -31,24 +43,29 @@ class PhotoState:
     digest: of all of its bytes, 32 hexadecimal digits; '' if they could not be read.
     size: in bytes.
     modified: the modification time in nanoseconds since 1970.
+    changed: the time of the last change of content, name or permissions, likewise.
   """
 
   digest: str
   size: int = -1
   modified: int = -1
+  changed: int = -1
 
-  def is_unchanged(self, path: str | pathlib.Path, *, always_read: bool = False) -> bool:
-    """Returns whether a file still has these bytes.
+  def is_of(self, path: str | pathlib.Path, *, trust: Trust = Trust.MODIFIED) -> bool:
+    """Returns whether a file has these bytes, which it has not if it cannot be read.
 
     Args:
-      path: the file. It is read only where its size is the same and its modification time is another one.
-      always_read: read it even if both are the same.
+      path: the file.
+      trust: when the file need not be read, provided that its size is the same.
     """
     try:
       found = os.stat(path)
       if found.st_size != self.size:
         return False
-      if found.st_mtime_ns == self.modified and not always_read:
+      times = (self.modified, self.changed)
+      if trust is Trust.MODIFIED and found.st_mtime_ns == self.modified:
+        return True
+      if trust is Trust.CHANGED and (found.st_mtime_ns, found.st_ctime_ns) == times:
         return True
       return digest(path) == self.digest
     except OSError:
@@ -78,7 +95,8 @@ def read(path: str | pathlib.Path) -> tuple[bytes, PhotoState]:
       before = os.fstat(file.fileno())
       data = file.read()
       if _is_settled(file, before) and len(data) == before.st_size:
-        return data, dataclasses.replace(of_bytes(data), modified=before.st_mtime_ns)
+        state = of_bytes(data)
+        return data, dataclasses.replace(state, modified=before.st_mtime_ns, changed=before.st_ctime_ns)
   raise _changing(path)
 
 
@@ -94,6 +112,14 @@ def _is_settled(file: BinaryIO, before: os.stat_result) -> bool:
     return False
   after = os.fstat(file.fileno())
   return (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def is_permanent(error: OSError, path: str | pathlib.Path) -> bool:
+  """Returns whether an error is about this file alone and does not go away by itself.
+
+  A run leaves such a photo out and goes on: one that may not be read, or a link that leads nowhere.
+  """
+  return error.errno in _OF_THE_FILE or (error.errno == errno.ENOENT and os.path.islink(path))
 
 
 def _changing(path: str | pathlib.Path) -> PhotoUnavailableError:

@@ -152,7 +152,12 @@ Examples = PhotoFiles | RecordFiles
 
 
 def load(
-  source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = (), needs_labels: bool = True
+  source: str | pathlib.Path,
+  *,
+  num_classes: int = 0,
+  classes: Sequence[str] = (),
+  needs_labels: bool = True,
+  exclude: Sequence[str] = (),
 ) -> Examples:
   """Loads examples from a folder, a `.csv` file or TFRecord shards.
 
@@ -162,6 +167,7 @@ def load(
     num_classes: number of classes in the config; 0: any number. Shards need it if labels are needed.
     classes: names of all classes by number; empty: the sorted names that occur.
     needs_labels: if False, the photos of a folder may be in any subfolder.
+    exclude: globs of files and folders of a folder to leave out, see `ImageList.from_folder`.
 
   Raises:
     UserError: there are no examples, a label is unknown, the number of classes is another one, or a shard is
@@ -169,7 +175,7 @@ def load(
   """
   path = pathlib.Path(source)
   if path.is_dir():
-    found = _from_folder(path, classes, needs_labels)
+    found = _from_folder(path, classes, needs_labels, exclude)
   elif path.suffix.lower() == '.csv':
     found = _from_csv(path, classes)
   elif not glob.glob(str(path)):
@@ -186,8 +192,10 @@ def load(
   return found
 
 
-def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: bool) -> PhotoFiles:
-  photos = ImageList.from_folder(folder)
+def _from_folder(
+  folder: pathlib.Path, classes: Sequence[str], needs_labels: bool, exclude: Sequence[str]
+) -> PhotoFiles:
+  photos = ImageList.from_folder(folder, exclude=exclude)
   names = [name.rpartition('/')[0] for name in photos.names]
   paths = [photos.path(name) for name in photos.names]
   if not (needs_labels and any(names)):
