@@ -5,6 +5,7 @@ They are not part of this project; tests that use them skip where the folder is 
 
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,7 +30,6 @@ def write_delf(folder: pathlib.Path) -> None:
   """
   source, target = PUBLISHED / DELF, folder / 'parameters' / DELF
   (target / 'model/variables').mkdir(parents=True)
-  (target / 'pca').mkdir()
   shutil.copyfile(source / 'model/saved_model.pb', target / 'model/saved_model.pb')
   shapes = tf.train.load_checkpoint(str(source / 'model/variables/variables')).get_variable_to_shape_map()
   generator = np.random.default_rng(0)
@@ -40,10 +40,17 @@ def write_delf(folder: pathlib.Path) -> None:
     shape_and_slices=[''] * len(weights),
     tensors=list(weights.values()),
   )
-  for name in ('mean', 'pca_variances'):
-    shutil.copyfile(source / f'pca/{name}.datum', target / f'pca/{name}.datum')
-  rotation = np.linalg.qr(generator.normal(size=(1024, 1024)))[0]
-  datum.write(target / 'pca/pca_proj_mat.datum', rotation.astype(np.float32))
+  mean, variances = (datum.read(source / f'pca/{name}.datum').ravel() for name in ('mean', 'pca_variances'))
+  write_pca(folder, mean=mean, variances=variances)
+
+
+def write_pca(folder: pathlib.Path, *, mean: np.ndarray, variances: np.ndarray) -> None:
+  """Writes the PCA of that model with a made projection, mean and variances as rows [1, D]."""
+  target = folder / 'parameters' / DELF / 'pca'
+  target.mkdir(parents=True)
+  rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(len(mean), len(mean))))[0]
+  for name, array in {'mean': mean[None], 'pca_proj_mat': rotation, 'pca_variances': variances[None]}.items():
+    datum.write(target / f'{name}.datum', array.astype(np.float32))
 
 
 def _made(name: str, shape: list[int], generator: np.random.Generator) -> np.ndarray:
@@ -79,3 +86,18 @@ class DelfSession:
       },
     )
     return dict(zip(_OUTPUTS, values, strict=True))
+
+
+def detector_session(directory: pathlib.Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """Returns the function from uint8 [H, W, 3] to boxes [R, 4] and scores [R] of a session of a detector."""
+  v1 = tf.compat.v1
+  session = v1.Session(graph=tf.Graph())
+  with session.graph.as_default():
+    v1.saved_model.loader.load(session, ['serve'], str(directory))
+
+  def run(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    names = ['detection_boxes:0', 'detection_scores:0', 'num_detections:0']
+    boxes, scores, count = session.run(names, {'image_tensor:0': image[None]})
+    return boxes[0, : int(count[0])], scores[0, : int(count[0])]
+
+  return run
