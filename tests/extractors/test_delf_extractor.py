@@ -130,7 +130,7 @@ def of_files(folder, **arrays):
   )
 
 
-@pytest.mark.parametrize('form', ['datum', 'npy'])
+@pytest.mark.parametrize('form', ['datum', 'npy', 'folder of datum'])
 def test_rows_of_published_pca_are_read_like_vectors(tmp_path, form):
   """mean.datum and pca_variances.datum of delf_gld_20190411 are [1, 1024]."""
   write_pca(tmp_path)
@@ -141,6 +141,12 @@ def test_rows_of_published_pca_are_read_like_vectors(tmp_path, form):
     # As `d2r convert` writes them from the published files.
     np.save(tmp_path / 'mean.npy', mean[None])
     np.save(tmp_path / 'variances.npy', variances[None])
+    config = extraction_pb2.DelfPcaConfig(path=str(tmp_path), whitening=True)
+  elif form == 'folder of datum':
+    for name in pca_files.NAMES:
+      (tmp_path / f'{name}.npy').unlink()
+    datum.write(tmp_path / 'mean.datum', mean[None])
+    datum.write(tmp_path / 'pca_variances.datum', variances[None])
     config = extraction_pb2.DelfPcaConfig(path=str(tmp_path), whitening=True)
   assert_array_equal(fake(pca=config)(IMAGE).descriptors, wanted.descriptors)
 

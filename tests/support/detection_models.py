@@ -53,6 +53,7 @@ def write_tf1(
   prefix=('',),
   signature='',
   second=False,
+  parse=False,
 ) -> str:
   """Writes the form of TensorFlow 1: a placeholder and named outputs, no functions.
 
@@ -64,11 +65,12 @@ def write_tf1(
     prefix: of the outputs' names; with several, all but the last have other values.
     signature: the key of a signature of the last of them; '': no signature.
     second: whether there is another placeholder, which only a signature tells from the images.
+    parse: whether strings are records with images in them instead of images.
   """
   v1 = tf.compat.v1
   with tf.Graph().as_default(), v1.Session() as session:
     images = v1.placeholder(dtype, shape, name='images' if second else feed)
-    found = compute(tf.cast(images, tf.uint8))
+    found = compute(_pixels(images, parse=parse))
     if second:
       found['detection_scores'] += v1.placeholder_with_default(0.0, [], name='optional')
       if not signature:
@@ -103,11 +105,12 @@ def write_tf2(
   shape=(1, None, None, 3),
   compute=stand_in,
   is_callable=False,
+  parse=False,
 ) -> str:
   """Writes the form of the TF2 Object Detection API: `serving_default`, or a callable object."""
 
   def run(images, offset):
-    found = compute(tf.cast(images, tf.uint8))
+    found = compute(_pixels(images, parse=parse))
     found['detection_scores'] += offset
     return {name: found[name] for name in outputs}
 
@@ -119,6 +122,15 @@ def write_tf2(
     module = _Owner(module.offset)
   tf.saved_model.save(module, str(path), signatures=signatures)
   return str(path)
+
+
+def _pixels(images, *, parse):
+  """Returns uint8 [B, H, W, 3] of an input: of pixels of any type, of files, or of records of files."""
+  if images.dtype != tf.string:
+    return tf.cast(images, tf.uint8)
+  if parse:
+    images = tf.io.parse_example(images, {'image': tf.io.FixedLenFeature([], tf.string)})['image']
+  return tf.map_fn(lambda one: tf.io.decode_png(one, channels=3), images, fn_output_signature=tf.uint8)
 
 
 class _Detector(tf.Module):

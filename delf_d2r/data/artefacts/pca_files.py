@@ -28,11 +28,14 @@ def save(pca: Pca, directory: pathlib.Path) -> None:
 
 
 def load(directory: str | pathlib.Path) -> Pca:
-  """Reads the `.npy` files of `save`.
+  """Reads the `.npy` files of `save` or, where there are none, the `.datum` files of a published model.
 
   Raises:
     UserError: a file is missing, or the three do not fit.
   """
+  mean, components, variances = (pathlib.Path(directory, DATUM_NAMES[name]) for name in NAMES)
+  if mean.is_file() and not pathlib.Path(directory, 'mean.npy').exists():
+    return _of_datum_files(mean, components, variances if variances.is_file() else None)
   places = [pathlib.Path(directory, f'{name}.npy') for name in NAMES]
   return _checked([np.array(files.load_array(place)) for place in places], places)
 
@@ -47,14 +50,20 @@ def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
     place, pca = config.path, load(config.path)
   else:
     place = config.projection_matrix_path
-    places = [config.mean_path, place, config.variances_path]
-    pca = _checked([datum.read(path) if path else None for path in places], places)
+    pca = _of_datum_files(config.mean_path, place, config.variances_path or None)
   try:
     kept = pca.truncated(config.dimensions)
     kept.as_affine(whitening=config.whitening)
   except ValueError as error:
     raise UserError(f'{place}: {error}') from None
   return kept
+
+
+def _of_datum_files(
+  mean: str | pathlib.Path, components: str | pathlib.Path, variances: str | pathlib.Path | None
+) -> Pca:
+  places = [mean, components, variances or '']
+  return _checked([datum.read(place) if place else None for place in places], places)
 
 
 def _checked(arrays: Sequence[np.ndarray | None], places: Sequence[str | pathlib.Path]) -> Pca:

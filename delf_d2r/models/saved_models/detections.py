@@ -7,7 +7,7 @@ placeholder that they depend on. TensorFlow 2: a signature `serving_default` of 
 object, with outputs of the same names.
 
 The names of inputs do not matter. A model may want images of one size: photos are resized to it, whatever
-their aspect ratio, and boxes refer to the photo again.
+their aspect ratio, and boxes refer to the photo again. Or it may want files of images, and gets PNG.
 """
 
 import dataclasses
@@ -51,15 +51,24 @@ class _Input:
   Attributes:
     takes_batches: whether there may be several at once.
     height, width: their size in pixels; None: any.
+    is_encoded: whether it takes files of images, as strings, instead of pixels.
   """
 
   takes_batches: bool
   height: int | None
   width: int | None
+  is_encoded: bool = False
 
   def size_of(self, height: int, width: int) -> tuple[int, int]:
     """Returns the size at which the model takes an image of a size."""
     return self.height or height, self.width or width
+
+  def tensor(self, images: np.ndarray) -> tf.Tensor:
+    """Returns uint8 [B, H, W, 3] in the form that the model takes."""
+    resized = _resized(images, self.size_of(*images.shape[1:3]))
+    if self.is_encoded:
+      return tf.stack([tf.io.encode_png(image) for image in resized])
+    return resized
 
 
 class DetectionModel:
@@ -85,7 +94,7 @@ class DetectionModel:
     """
     size = self._input.size_of(*images.shape[1:3])
     try:
-      outputs = self._function(_resized(images, size))
+      outputs = self._function(self._input.tensor(images))
     except tf.errors.OpError as error:
       raise UserError(
         f'{self.path}: failed on images of shape {images.shape} ({type(error).__name__}:'
@@ -238,17 +247,27 @@ def _callable_input(loaded, outputs: set[str]) -> tf.TensorSpec | None:
 
 def _require_images(path: str, spec: tf.TensorSpec, graph) -> _Input:
   """Returns which images the input takes; UserError unless it takes one photo."""
+  if spec.dtype == tf.string and spec.shape.rank in (None, 1) and not _parses_examples(graph):
+    count = spec.shape[0] if spec.shape.rank else 1
+    if count in (None, 1):
+      return _Input(count is None, None, None, is_encoded=True)
   shape = spec.shape.as_list() if spec.shape.rank is not None else [1, None, None, 3]
   fits = len(shape) == 4 and shape[0] in (None, 1) and shape[3] in (None, 3)
   if spec.dtype != tf.uint8 or not fits:
     found = f'{spec.dtype.name} {shape}'
     raise _no_detector(
       path,
-      f'its input {spec.name} is {found}, expected uint8 [1, None, None, 3], photos of any size, or [1, H, W,'
-      ' 3], photos of one size',
+      f'its input {spec.name} is {found}, expected uint8 [1, None, None, 3], photos of any size, [1, H, W,'
+      ' 3], photos of one size, or strings, files of photos',
       graph,
     )
   return _Input(shape[0] is None, shape[1], shape[2])
+
+
+def _parses_examples(graph) -> bool:
+  """Returns whether the strings that a graph takes are records of TensorFlow instead of files of photos."""
+  functions = (node for function in graph.graph_def.library.function for node in function.node_def)
+  return any('Parse' in node.op and 'Example' in node.op for node in (*graph.graph_def.node, *functions))
 
 
 def _no_detector(path: str, why: str, graph) -> UserError:

@@ -16,6 +16,18 @@ FORMS = {
   'frozen': (write_tf1, {'feed': 'image_tensor', 'shape': (1, None, None, 3)}, 'TensorFlow 1', False),
   'signature': (write_tf2, {}, 'TensorFlow 2', False),
   'another placeholder': (write_tf1, {'feed': 'ToFloat/images'}, 'TensorFlow 1', True),
+  'files of photos': (
+    write_tf1,
+    {
+      'feed': 'encoded_image_string_tensor',
+      'dtype': 'string',
+      'shape': (None,),
+      'signature': 'serving_default',
+    },
+    'TensorFlow 1',
+    True,
+  ),
+  'files of photos, TensorFlow 2': (write_tf2, {'dtype': 'string', 'shape': (1,)}, 'TensorFlow 2', False),
   'prefixed nodes': (write_tf1, {'feed': 'net/image_tensor', 'prefix': ('net/',)}, 'TensorFlow 1', True),
   'signature of other nodes': (
     write_tf1,
@@ -133,6 +145,13 @@ def test_outputs_or_inputs_that_are_ambiguous_are_named(tmp_path, options):
   path = write_tf1(tmp_path / 'model', **options)
   wanted = 'it has them under a/, b/' if 'prefix' in options else 'placeholders images, threshold instead of'
   with pytest.raises(UserError, match=wanted):
+    detections.load(path)
+
+
+@pytest.mark.parametrize('write', [write_tf1, write_tf2])
+def test_records_as_input_are_refused(tmp_path, write):
+  path = write(tmp_path / 'model', dtype='string', shape=(None,), parse=True)
+  with pytest.raises(UserError, match=r'is string \[None\], expected uint8'):
     detections.load(path)
 
 
