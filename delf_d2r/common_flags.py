@@ -245,8 +245,15 @@ def define_moved_photos() -> None:
 
 
 def define_address(port: int) -> None:
-  """Defines --host and --port of a server."""
+  """Defines --host, --port and --allowed_hosts of a server."""
   flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
+  flags.DEFINE_list(
+    'allowed_hosts',
+    [],
+    'Further host names that the server answers for, separated by commas, such as that of a proxy in front; *'
+    ' for any. By default those of loopback and, with another --host, also that address, the name of this'
+    ' machine and every IP address: pages of other sites must not reach the server by a name of their own.',
+  )
   flags.DEFINE_integer('port', port, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
 
 

@@ -23,7 +23,14 @@ def main(_):
   # Imported late, so that --help does not need the libraries of the server.
   from delf_d2r.serving import server
 
-  server.annotate(FLAGS.images, FLAGS.output, host=FLAGS.host, port=FLAGS.port, exclude=FLAGS.exclude)
+  server.annotate(
+    FLAGS.images,
+    FLAGS.output,
+    host=FLAGS.host,
+    port=FLAGS.port,
+    allowed_hosts=FLAGS.allowed_hosts,
+    exclude=FLAGS.exclude,
+  )
 
 
 if __name__ == '__main__':

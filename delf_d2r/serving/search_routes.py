@@ -12,6 +12,7 @@ from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving import schemas
+from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.jpeg_cache import PREVIEW_SIDE, THUMBNAIL_SIDE, response
 from delf_d2r.serving.options import Options
@@ -25,6 +26,7 @@ def router(
   engine: SearchEngine,
   options: Options,
   execute: RequestExecutor,
+  decoding: DecodingBudget,
   folders: PhotoFolders | None,
   *,
   annotates: bool,
@@ -35,16 +37,18 @@ def router(
     engine: the search engine.
     options: the limits of the server.
     execute: runs the searches.
+    decoding: bounds the photos that are decoded at the same time.
     folders: the folders of the indexed photos, if they have moved.
     annotates: whether the server also has the page for drawing boxes.
   """
   routes = APIRouter(prefix='/api', tags=['search'])
-  searches = Searches(engine, options, folders)
+  searches = Searches(engine, options, decoding, folders)
   photos = searches.photos
 
   @routes.get('/limits')
   async def limits() -> schemas.Limits:
     """Returns the limits and abilities of the server."""
+    await asyncio.to_thread(engine.refresh)
     return schemas.Limits(
       images=len(photos),
       photos_at_hand=photos.can_be_shown,
