@@ -103,17 +103,17 @@ def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
   data = data.encode() if isinstance(data, str) else data
   with files.user_errors('cannot write', path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
+    if path.is_file() and not files.is_stream(path):
       before = path.read_bytes()
       if before == data:
         return
       require_absent(
         path, redo=redo, why=f'with other contents ({len(before)} bytes there, {len(data)} here)'
       )
-    files.write_atomically(path, data)
+    files.write_output(path, data)
 
 
 def require_absent(path: pathlib.Path, *, redo: bool, why: str = '') -> None:
-  """Raises UserError if `path` exists, unless `redo`."""
-  if path.exists() and not redo:
+  """Raises UserError if `path` exists, unless `redo`, or what is written to it replaces nothing."""
+  if path.exists() and not files.is_stream(path) and not redo:
     raise UserError(f'{path}: exists {why or "already"}. Choose another --output, or give --redo')

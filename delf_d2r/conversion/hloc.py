@@ -131,4 +131,4 @@ def _new_file(output: pathlib.Path, redo: bool):
   foreign_files.require_absent(output, redo=redo)
   with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
-  return files.atomic_replace(output)
+  return files.output_file(output)

@@ -158,7 +158,7 @@ def write_page(
   )
   with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output, search_page.render(view))
+    files.write_output(output, search_page.render(view))
 
 
 def _box_text(box: Sequence[float]) -> str:

@@ -70,7 +70,7 @@ def write(page: str, output: pathlib.Path) -> pathlib.Path:
   """Writes a page into a folder, which is made if missing."""
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_if_changed(output / PAGE, page)
+    files.write_output_if_changed(output / PAGE, page)
   return output / PAGE
 
 

@@ -13,6 +13,7 @@ from delf_d2r.conversion import run
 from delf_d2r.conversion.run import Options
 from delf_d2r.data.artefacts import artefact_writer, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.legacy import datum
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.structures import Boxes
@@ -196,3 +197,14 @@ def test_the_command(tmp_path):
   )
   assert done.returncode == 1
   assert 'm.json: exists with other contents (2 bytes there' in done.stderr
+
+
+def test_an_output_may_be_a_link_or_a_device(tmp_path):
+  np.save(tmp_path / 'mean.npy', np.arange(3, dtype=np.float32))
+  (tmp_path / 'link').mkdir()
+  for name, target in (('mean.datum', tmp_path / 'there.datum'), ('null.datum', '/dev/null')):
+    (tmp_path / 'link' / name).symlink_to(target)
+    for _ in range(2):
+      run.run(tmp_path / 'mean.npy', tmp_path / 'link' / name)
+    assert (tmp_path / 'link' / name).is_symlink()
+  assert datum.read(tmp_path / 'there.datum').tolist() == [0, 1, 2]

@@ -245,7 +245,7 @@ def test_a_place_that_cannot_be_written(client, output, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr('delf_d2r.data.files.write_atomically', full)
+  monkeypatch.setattr('delf_d2r.data.files.write_output', full)
   response = client.put('/api/annotate/1', json={'box': BOX})
   assert response.status_code == 507
   assert 'No space left' in response.json()['error']
