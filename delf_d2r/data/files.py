@@ -199,7 +199,13 @@ def content_fingerprint(path: str | pathlib.Path) -> str:
 
   It identifies inputs that are a single file of a user, such as boxes or ground truth. It differs from
   `fingerprint`, which includes names.
+
+  Raises:
+    UserError: it is a pipe or a device, whose content can be read only once: the digest would be that of
+      nothing.
   """
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise UserError(f'{path}: a pipe or a device, expected a file. Write its content to a file first')
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
 

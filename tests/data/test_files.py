@@ -265,3 +265,9 @@ def test_lines_of_json_end_with_a_line_feed_alone():
 def test_json_nested_too_deeply_is_a_value_error():
   with pytest.raises(ValueError, match='nested too deeply'):
     files.parse_json('[' * 100_000)
+
+
+def test_a_pipe_has_no_fingerprint(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(UserError, match='a pipe or a device, expected a file'):
+    files.content_fingerprint(tmp_path / 'pipe')
