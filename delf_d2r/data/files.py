@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from delf_d2r.data import temporary_files
 from delf_d2r.errors import ArtefactError, UserError
 
 # Folders of the descriptors of a process on Linux, which are links to what they are open on.
@@ -35,27 +36,25 @@ def write_if_changed(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically unless it holds this text already: its folder may be read-only."""
   if not path.is_file() or path.read_bytes() != text.encode():
     write_atomically(path, text)
+  else:
+    temporary_files.remove_leftovers(path)
 
 
 @contextlib.contextmanager
 def atomic_replace(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary path to write to; on exit, that file is synced and replaces `path`.
 
-  If the body raises, the temporary file is removed and `path` is unchanged.
+  If the body raises, the temporary file is removed and `path` is unchanged. If the process is killed, the
+  next one that writes `path` removes it.
   """
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
+  with temporary_files.temporary_file(path) as temporary:
     yield temporary
     with open(temporary, 'rb') as file:
       os.fsync(file.fileno())
-    # mkstemp creates private files; an artefact gets the usual permissions of a new file.
+    # Temporary files are private; an artefact gets the usual permissions of a new file.
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
     sync_directory(path.parent)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def write_output(path: pathlib.Path, data: bytes | str) -> None:
@@ -68,6 +67,8 @@ def write_output_if_changed(path: pathlib.Path, text: str) -> None:
   """Writes a file that the user has named unless it holds this text already: its folder may be read-only."""
   if is_stream(path) or not path.is_file() or path.read_bytes() != text.encode():
     write_output(path, text)
+  else:
+    temporary_files.remove_leftovers(_follow(path)[0])
 
 
 @contextlib.contextmanager

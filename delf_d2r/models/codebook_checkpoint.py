@@ -6,12 +6,11 @@ object-based one of TensorFlow 2 as attribute `codebook` of a tf.train.Checkpoin
 """
 
 import pathlib
-import tempfile
 
 import numpy as np
 import tensorflow as tf
 
-from delf_d2r.data import files
+from delf_d2r.data import files, temporary_files
 from delf_d2r.errors import UserError
 from delf_d2r.models.saved_models import log_suppression
 
@@ -84,7 +83,7 @@ def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) ->
   prefix = pathlib.Path(prefix)
   words = np.ascontiguousarray(words, np.float32)
   # Beside the target, so that a kill leaves no half of a checkpoint under its name.
-  with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=f'.{prefix.name}.') as folder:
+  with temporary_files.temporary_folder(prefix.parent, f'.{prefix.name}.') as folder:
     temporary = str(pathlib.Path(folder, prefix.name))
     if name_based:
       tf.raw_ops.SaveV2(prefix=temporary, tensor_names=[_NAME], shape_and_slices=[''], tensors=[words])
