@@ -153,10 +153,12 @@ class Artefact:
   Attributes:
     path: the directory.
     manifest: its manifest.
+    named: the path beside which inputs are found, if that is not `path`; see `resolved`.
   """
 
   path: pathlib.Path
   manifest: manifest_pb2.Manifest
+  named: pathlib.Path | None = None
 
   @classmethod
   def open(cls, path: str | pathlib.Path, kind: str) -> 'Artefact':
@@ -181,6 +183,15 @@ class Artefact:
           f'{file}: the manifest says {shard.bytes} bytes, {found}. Delete {path} and run its stage again'
         )
     return cls(path, manifest)
+
+  def resolved(self) -> 'Artefact':
+    """Returns the artefact by its real path.
+
+    Neither another working folder nor a link that is turned to another directory leads away from it. Inputs
+    beside it are those beside the link, if the directory itself was named by one.
+    """
+    named = self.path.absolute()
+    return Artefact(self.path.resolve(), self.manifest, named=named.parent.resolve() / named.name)
 
   @property
   def config(self) -> experiment_pb2.ExperimentConfig:
@@ -216,7 +227,7 @@ class Artefact:
 
   def _place_of(self, recorded: pathlib.Path) -> pathlib.Path:
     """Returns where an input of the manifest is: the inverse of `_recorded`."""
-    place = pathlib.Path(os.path.normpath(self.path / recorded))
+    place = pathlib.Path(os.path.normpath((self.named or self.path) / recorded))
     # In manifests of 2026-11-24 and before, paths are relative to the folder that the command ran in.
     return recorded if recorded.exists() and not place.exists() else place
 

@@ -53,7 +53,7 @@ def writing(path: pathlib.Path, plan: Plan, *, redo: bool = False) -> Iterator['
   path = pathlib.Path(path)
   with files.user_errors('cannot write', path):
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path):
       writer = ArtefactWriter(path, plan)
       writer._begin(redo)
       yield writer
@@ -222,7 +222,8 @@ def read_errors(artefact: Artefact | None) -> list[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
+def locked(path: pathlib.Path) -> Iterator[None]:
+  """Locks an artefact directory against every other writer; raises UserError if there is one."""
   handle = os.open(path, os.O_RDONLY)
   try:
     try:
