@@ -87,6 +87,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
     )
   if ERRORS not in damaged:
     yield from _failures(artefact)
+  yield from _truncated(artefact)
   for file in sorted(path.glob('*.npy')):
     if file.name not in damaged:
       yield from _array(file, again)
@@ -110,6 +111,16 @@ def _shard(path: pathlib.Path, shard, again: str) -> Iterator[Finding]:
     yield error(path, f'expected {shard.records} records, found {records}', again)
 
 
+def _truncated(artefact: Artefact) -> Iterator[Finding]:
+  truncated = artefact.counts.get('truncated', 0)
+  if truncated:
+    yield warning(
+      artefact.path,
+      f'{truncated} photos lack the end of their file; what is missing was taken as grey',
+      'Replace them by whole copies and run the same command again with --redo',
+    )
+
+
 def _failures(artefact: Artefact) -> Iterator[Finding]:
   failed = artefact.counts.get('failed', 0)
   place = artefact.path / ERRORS
@@ -129,7 +140,8 @@ def _failures(artefact: Artefact) -> Iterator[Finding]:
   yield warning(
     artefact.path,
     f'{failed} photos could not be read, for example {", ".join(names[:3])}',
-    f'{place} says why; repair or replace them and run the stage again',
+    f'{place} says why; repair or replace them, or correct their permissions, and run the same command again:'
+    ' every run tries them again',
   )
 
 

@@ -74,7 +74,10 @@ def _shrink(image: Image.Image, long_side: int) -> Image.Image:
       image = image.convert('RGBA')  # Palettes cannot be averaged.
     image.thumbnail(size, Image.Resampling.LANCZOS)
   except OSError:
-    image, _ = images.load(image)  # A JPEG without its end is shown, too.
+    # A JPEG without its end is shown, too. Others decode silently at the second attempt, and wrongly.
+    if image.format not in images.JPEG_FORMATS:
+      raise
+    image, _ = images.load(image)
     image.thumbnail(size, Image.Resampling.LANCZOS)
   flat = _flatten(image)
   return flat if turn is None else flat.transpose(turn)

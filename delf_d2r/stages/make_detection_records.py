@@ -16,7 +16,7 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import pasting
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.data.training.detection_examples import DetectionExample
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.extractors import resize
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
 from delf_d2r.stages.shared import detection_writing
@@ -179,6 +179,8 @@ def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
     return Outcome(photo.name, counts=counts, errors=tuple(errors))
   try:
     encoded, form, (height, width) = _encoded(photo.path, settings)
+  except PhotoUnavailableError:
+    raise
   except ImageError as error:
     return Outcome(photo.name, counts=counts, errors=(*errors, str(error)))
   example = DetectionExample(

@@ -17,7 +17,7 @@ from delf_d2r.data.scenes import composed_scenes, pasting
 from delf_d2r.data.scenes.composed_scenes import SceneSources
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.data.training.detection_examples import DetectionExample
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
 from delf_d2r.runtime import worker_pool
 from delf_d2r.stages.shared import detection_writing
@@ -175,6 +175,8 @@ def _check(path: pathlib.Path) -> str:
   """Returns why a photo cannot be decoded; '' if it can."""
   try:
     images.load_image(path)
+  except PhotoUnavailableError:
+    raise
   except ImageError as error:
     return str(error)
   return ''

@@ -46,11 +46,13 @@ class Input:
     fingerprint: of its contents. It is empty where the input is a part of another one and is listed for its
       place alone.
     path: where it is.
+    supersedes: earlier fingerprints of an artefact that lacked photos only because they could not be read.
   """
 
   role: str
   fingerprint: str
   path: pathlib.Path
+  supersedes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Artefact:
 
   def as_input(self, role: str) -> Input:
     """Returns this artefact as the input of another."""
-    return Input(role, self.manifest.fingerprint, self.path)
+    return Input(role, self.manifest.fingerprint, self.path, tuple(self.manifest.supersedes))
 
   def records(self) -> Iterator[bytes]:
     """Yields the records of all shards in order."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from delf_d2r.data.artefacts.artefact import Input
-from delf_d2r.data.photos import name_matching, photo_listing
+from delf_d2r.data.photos import name_matching, photo_listing, photo_state
 from delf_d2r.data.photos.photo_formats import EXTENSIONS
 from delf_d2r.errors import UserError
 from delf_d2r.structures import require_several
@@ -92,27 +92,51 @@ class ImageList:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """A digest of the names, sizes and first and last 4 KiB of the photos; the folder may be moved."""
+    """A digest of the names, sizes and first and last 4 KiB of the photos; the folder may be moved.
+
+    It is known before any photo is decoded. The digest of all bytes of each photo, its identity, is noted
+    when the photo is read (`data.artefacts.read_photos`).
+
+    Raises:
+      PhotoUnavailableError: a photo cannot be read for the moment.
+    """
+    return self._sampled[0]
+
+  @property
+  def stamps(self) -> Sequence[tuple[int, int, int]]:
+    """(size, modification time, time of the last change) of each photo when the fingerprint was taken."""
+    return self._sampled[1]
+
+  @functools.cached_property
+  def _sampled(self) -> tuple[str, Sequence[tuple[int, int, int]]]:
     digest = hashlib.sha256()
+    stamps = []
     for name in self.names:
+      sample, stamp = _sample(self.path(name))
       digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
-      digest.update(_sample(self.path(name)) + b'\0')
-    return digest.hexdigest()[:16]
+      digest.update(sample + b'\0')
+      stamps.append(stamp)
+    return digest.hexdigest()[:16], stamps
 
   def as_input(self, role: str = 'images') -> Input:
     """Returns the photos as an input of an artefact."""
     return Input(role, self.fingerprint, self.root.resolve())
 
 
-def _sample(path: pathlib.Path) -> bytes:
+def _sample(path: pathlib.Path) -> tuple[bytes, tuple[int, int, int]]:
+  """Returns what represents a photo in the fingerprint of the list, and its size and times."""
   try:
     with open(path, 'rb') as file:
+      found = os.fstat(file.fileno())
+      size = found.st_size
+      stamp = (size, found.st_mtime_ns, found.st_ctime_ns)
       if path.suffix.lower() in _UNCOMPRESSED:
-        return hashlib.file_digest(file, 'sha256').digest()
+        return hashlib.file_digest(file, 'sha256').digest(), stamp
       head = file.read(_SAMPLE_BYTES)
-      size = os.fstat(file.fileno()).st_size
       file.seek(max(size - _SAMPLE_BYTES, 0))
-      return b'%d\0' % size + head + file.read(_SAMPLE_BYTES)
+      return b'%d\0' % size + head + file.read(_SAMPLE_BYTES), stamp
   except OSError as error:
+    if not photo_state.is_permanent(error, path):
+      raise photo_state.unavailable(path, error) from error
     # Extraction reports unreadable photos.
-    return f'unreadable: {error.errno}'.encode()
+    return f'unreadable: {error.errno}'.encode(), (-1, -1, -1)

@@ -19,6 +19,7 @@ from delf_d2r.errors import ImageError, PhotoUnavailableError
 photo_formats.register()
 
 MAX_MEGAPIXELS = 200
+JPEG_FORMATS = ('JPEG', 'MPO')
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -120,10 +121,7 @@ def _image_errors(path: object) -> Iterator[None]:
       raise ImageError(f'{path}: cannot be decoded ({error})') from error
     if photo_state.is_permanent(error, str(path)):
       raise ImageError(f'{path}: cannot be read ({error.strerror}). Check its permissions') from error
-    raise PhotoUnavailableError(
-      f'{path}: cannot be read ({error.strerror}). Check the disk or network share, then run the same command'
-      ' again'
-    ) from error
+    raise photo_state.unavailable(path, error) from error
   except Exception as error:
     # Decoders raise various exceptions on damaged files: SyntaxError, struct.error, ...
     raise ImageError(f'{path}: cannot be decoded ({error})') from error
@@ -251,7 +249,13 @@ def _keep_orientation_only(image: Image.Image, orientation: int) -> None:
 
 
 def exif_orientation(image: Image.Image) -> int:
-  """Returns the EXIF orientation of an image that is not decoded yet, 1 to 8; 1 if there is no valid one."""
+  """Returns the EXIF orientation of an image that is not decoded yet, 1 to 8; 1 if there is no valid one.
+
+  Raises:
+    OSError: the image had to be decoded for it and cannot be.
+  """
+  if image.format == 'PNG' and 'exif' not in image.info:
+    image.load()  # The metadata may come after the pixels. An error of these is no error of the metadata.
   try:
     # Orientation is all that is used of EXIF, so that no other tag can make a photo unusable.
     value = image.getexif().get(_ORIENTATION, 1)
@@ -280,7 +284,7 @@ def load(image: Image.Image) -> tuple[Image.Image, bool]:
   except OSError as error:
     if 'out of memory' in str(error):
       _require_memory(image)
-    if image.format not in ('JPEG', 'MPO') or 'truncated' not in str(error):
+    if image.format not in JPEG_FORMATS or 'truncated' not in str(error):
       raise
     whole = _complete(image, stream)
     if whole is None:

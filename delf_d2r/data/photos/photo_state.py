@@ -51,25 +51,25 @@ class PhotoState:
   modified: int = -1
   changed: int = -1
 
-  def is_of(self, path: str | pathlib.Path, *, trust: Trust = Trust.MODIFIED) -> bool:
-    """Returns whether a file has these bytes, which it has not if it cannot be read.
+  def confirmed(self, path: str | pathlib.Path, *, trust: Trust = Trust.MODIFIED) -> 'PhotoState | None':
+    """Returns the state of a file with these bytes, which may have other times; None if it has other bytes.
 
     Args:
-      path: the file.
+      path: the file. One that cannot be read has other bytes.
       trust: when the file need not be read, provided that its size is the same.
     """
     try:
       found = os.stat(path)
       if found.st_size != self.size:
-        return False
-      times = (self.modified, self.changed)
-      if trust is Trust.MODIFIED and found.st_mtime_ns == self.modified:
-        return True
-      if trust is Trust.CHANGED and (found.st_mtime_ns, found.st_ctime_ns) == times:
-        return True
-      return digest(path) == self.digest
+        return None
+      now = dataclasses.replace(self, modified=found.st_mtime_ns, changed=found.st_ctime_ns)
+      if trust is Trust.MODIFIED and now.modified == self.modified:
+        return self
+      if trust is Trust.CHANGED and now == self:
+        return self
+      return now if digest(path) == self.digest else None
     except OSError:
-      return False
+      return None
 
 
 def digest(path: str | pathlib.Path) -> str:
@@ -120,6 +120,14 @@ def is_permanent(error: OSError, path: str | pathlib.Path) -> bool:
   A run leaves such a photo out and goes on: one that may not be read, or a link that leads nowhere.
   """
   return error.errno in _OF_THE_FILE or (error.errno == errno.ENOENT and os.path.islink(path))
+
+
+def unavailable(path: object, error: OSError) -> PhotoUnavailableError:
+  """Returns the error of a photo that the system cannot read now."""
+  return PhotoUnavailableError(
+    f'{path}: cannot be read ({error.strerror}). Check that it is there, and the disk or network share, then'
+    ' run the same command again'
+  )
 
 
 def _changing(path: str | pathlib.Path) -> PhotoUnavailableError:

@@ -15,6 +15,7 @@ from PIL import Image, features
 
 from delf_d2r.data.photos import images
 from delf_d2r.errors import ImageError, PhotoUnavailableError
+from delf_d2r.report.thumbnails import PhotoError, make_thumbnail
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -375,6 +376,27 @@ def test_truncated_and_damaged_photos_raise_nothing_else(saved, name):
     path.write_bytes(damaged)
     with contextlib.suppress(ImageError):
       assert images.load_image(path, max_megapixels=1).shape[2:] == (3,)
+
+
+@pytest.mark.parametrize('name', ['x.png', 'x.tif', 'x.webp', 'x.gif'])
+def test_one_wrong_byte_in_the_middle(saved, name):
+  """Looking for metadata must not swallow the error of the pixels."""
+  noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+  path = saved(Image.fromarray(noise), name, **({'compression': 'tiff_lzw'} if name == 'x.tif' else {}))
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  path.write_bytes(content)
+  try:
+    with Image.open(path) as image:
+      image.load()
+      pixels = np.asarray(image.convert('RGB'))
+  except Exception:
+    with pytest.raises(ImageError, match='cannot be decoded'):
+      images.load_image(path)
+    with pytest.raises(PhotoError):
+      make_thumbnail(path)
+  else:
+    assert_array_equal(images.load_image(path), pixels)
 
 
 def test_photo_that_is_too_large_is_refused_by_its_header(tmp_path):
