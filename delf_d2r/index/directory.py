@@ -208,6 +208,7 @@ class Directory:
 
   def __init__(self, path: str, *, expected: int | None = None, overwrite: bool = False) -> None:
     self.path = path
+    self._process = os.getpid()
     self._committing: int | None = None  # the checksum of the manifest that `commit` puts in place
     os.makedirs(path, exist_ok=True)
     # The operating system drops the lock with the process, however that ends.
@@ -228,6 +229,9 @@ class Directory:
   def close(self) -> None:
     """Ends the update; another one may begin."""
     if self._lock is not None:
+      if os.getpid() == self._process:
+        # Otherwise a forked process, which has a copy of the descriptor, would keep the lock.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
       os.close(self._lock)
       self._lock = None
 

@@ -15,7 +15,7 @@ import pytest
 from delf_d2r import config as configs
 from delf_d2r.data.artefacts.artefact import Artefact, read_manifest
 from delf_d2r.doctor.inspect import diagnose
-from delf_d2r.engine import SearchEngine
+from delf_d2r.engine import SearchEngine, photo_reader
 from delf_d2r.errors import UserError
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.stages import aggregate_features, build_index
@@ -105,6 +105,20 @@ def test_a_link_that_is_turned_leads_to_the_same_index(index_dir, tmp_path, capl
   assert names_in(tmp_path / 'v1')[-1] == 'new'
   assert engine.features(0).name == engine.index.image_names[0]
   assert 'extracted from its photos again' not in caplog.text
+
+
+def test_a_network_that_a_relative_path_names_is_loaded_from_there(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'net.onnx').write_bytes(b'')
+  config = configs.default('extraction')
+  config.extraction.patches.model_path = 'net.onnx'
+  config.extraction.delf.model_path = 'https://tfhub.dev/a/b'
+  config.regions.detector.model_path = '/absolute'
+  changed = photo_reader._with_absolute_paths(config)
+  assert changed.extraction.patches.model_path == str(tmp_path / 'net.onnx')
+  assert changed.extraction.delf.model_path == 'https://tfhub.dev/a/b'
+  assert changed.regions.detector.model_path == '/absolute'
+  assert config.extraction.patches.model_path == 'net.onnx'
 
 
 # Another process -------------------------------------------------------------------------------------
@@ -262,6 +276,20 @@ def test_an_index_that_cannot_be_loaded_does_not_end_the_old_one(live_dir, caplo
   assert caplog.text.count('the changed index cannot be loaded') == 1
   manifest.write_text(text)
   assert found_first(reader, PHOTOS[0]) == 'new'
+
+
+def test_features_that_are_made_again_while_they_are_open(live_dir, query_path, caplog):
+  """Features of another config do not belong to the index: they are extracted from the photos again."""
+  engine = load(live_dir)
+  before = [engine.features(image_id) for image_id in range(2)]
+  for shard in (live_dir / 'features').glob('*.tfrecord'):
+    shard.unlink()
+  (live_dir / 'features' / 'manifest.pbtxt').unlink()
+  for image_id, expected in enumerate(before):
+    np.testing.assert_array_equal(
+      engine.features(image_id).features.descriptors, expected.features.descriptors
+    )
+  assert caplog.text.count('are extracted from its photos again') == 1
 
 
 def test_an_engine_that_nobody_uses_any_more_is_not_locked(live_dir):

@@ -461,6 +461,21 @@ def test_another_directory_in_the_same_place_is_not_written_to(tmp_path):
   assert {name: directory_bytes(tmp_path / 'x')[name] for name in before} == before
 
 
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+  """Like a copy of the descriptor, which a forked process has."""
+  saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.remove(['a'])
+  copied = os.dup(index._storage._writer._lock)
+  try:
+    with pytest.raises(BlockingIOError):
+      InvertedIndex.load(tmp_path / 'x').remove(['b'])
+    index.save()
+    InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  finally:
+    os.close(copied)
+
+
 def test_an_index_that_nobody_uses_any_more_is_not_locked(tmp_path):
   descriptors = saved_index(tmp_path / 'x')
   gc.disable()
