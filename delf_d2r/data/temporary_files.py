@@ -10,6 +10,8 @@ import os
 import pathlib
 import re
 import shutil
+import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 
@@ -83,15 +85,30 @@ def _new_file(target: pathlib.Path) -> tuple[int, pathlib.Path]:
 def _locked(path: pathlib.Path) -> int | None:
   """Locks a file or folder that was just made; returns None if another process has removed it before."""
   try:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = _opened(path)
   except FileNotFoundError:
     return None
   with contextlib.suppress(OSError):  # Without locks in the file system, nothing is taken for a leftover.
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(handle)
   if os.fstat(handle).st_nlink and path.exists():
     return handle
   os.close(handle)
   return None
+
+
+def _opened(path: pathlib.Path) -> int:
+  access = os.O_RDONLY if path.is_dir() else os.O_RDWR
+  return os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _lock(handle: int) -> None:
+  """Locks an open file or folder; raises OSError if it is locked, or cannot be."""
+  if stat.S_ISDIR(os.fstat(handle).st_mode) or not hasattr(fcntl, 'F_OFD_SETLK'):
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  else:
+    # HDF5 takes the other kind of lock, flock, on the files that it writes. The fields are those of a struct
+    # flock: the type, and the whole file from its beginning.
+    fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def _files_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -116,11 +133,11 @@ def _remove(path: pathlib.Path) -> None:
   """Removes a file or folder of this user that no process has locked."""
   # A folder that cannot be changed, or a file system without locks, is no reason to stop.
   with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = _opened(path)
     stack.callback(os.close, handle)
     if os.fstat(handle).st_uid != os.geteuid():
       return
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(handle)
     if path.is_dir():
       shutil.rmtree(path, ignore_errors=True)
     else:

@@ -72,6 +72,15 @@ def read(path: str | pathlib.Path) -> np.ndarray:
   return words.astype(np.float32)
 
 
+def is_name_based(path: str | pathlib.Path) -> bool:
+  """Returns whether a checkpoint has the form of TensorFlow 1; raises UserError if it is damaged."""
+  prefix = find(path)
+  try:
+    return _OBJECT_KEY not in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+  except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    raise UserError(f'{prefix}: not readable as a checkpoint ({str(error).splitlines()[0]})') from None
+
+
 def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) -> None:
   """Writes `<prefix>.data-00000-of-00001` and then `<prefix>.index`.
 

@@ -119,5 +119,6 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     raise OSError(95, 'Operation not supported')
 
   monkeypatch.setattr(temporary_files.fcntl, 'flock', refuse)
+  monkeypatch.setattr(temporary_files.fcntl, 'fcntl', refuse)
   files.write_atomically(tmp_path / 'a', 'whole')
   assert {path.name for path in tmp_path.iterdir()} == {'a', '.a.abcdefgh.tmp'}
