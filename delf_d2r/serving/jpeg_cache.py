@@ -110,6 +110,15 @@ def preview(pixels: np.ndarray) -> bytes:
   return thumbnails.make_thumbnail(pixels, long_side=PREVIEW_SIDE, quality=_QUALITY).jpeg
 
 
+def public_version(path: pathlib.Path | None) -> str:
+  """Returns a text that changes when the file of a photo does; '' if there is no file.
+
+  A page adds it to the addresses of pictures: browsers do not ask again for one that a page has shown.
+  """
+  version = _version(path) if path else None
+  return hashlib.sha256(repr(version).encode()).hexdigest()[:12] if version else ''
+
+
 def _version(path: pathlib.Path) -> _Version | None:
   """Returns the version of a file; None if there is none."""
   try:

@@ -112,8 +112,13 @@ def router(
     count: Annotated[int, Query(ge=1, le=1000)] = 60,
   ) -> schemas.Images:
     """Returns the indexed photos, a page at a time."""
-    total, found = await asyncio.to_thread(photos.find, filter, start, count)
-    return schemas.Images(total=total, images=[schemas.Image(id=i, name=name) for i, name in found])
+
+    def find() -> schemas.Images:
+      total, found = photos.find(filter, start, count)
+      images = [schemas.Image(id=i, name=name, version=searches.version(name)) for i, name in found]
+      return schemas.Images(total=total, images=images)
+
+    return await asyncio.to_thread(find)
 
   @routes.get('/photo/{image}', responses=_JPEG, response_class=Response)
   async def photo(image: int, request: Request) -> Response:

@@ -21,7 +21,7 @@ from delf_d2r.report.match_views import match_document
 from delf_d2r.serving import schemas
 from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.indexed_photos import IndexedPhotos
-from delf_d2r.serving.jpeg_cache import JpegCache, preview
+from delf_d2r.serving.jpeg_cache import JpegCache, preview, public_version
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.problems import Problem
 from delf_d2r.structures import FEATURE_ARRAYS, ImageFeatures
@@ -29,7 +29,7 @@ from delf_d2r.structures import FEATURE_ARRAYS, ImageFeatures
 # The accepted formats of uploads. Pillow decodes some others by running external programs, EPS by
 # Ghostscript.
 _FORMATS = frozenset(
-  ('AVIF', 'BMP', 'DIB', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
+  ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
 )
 _NO_FEATURES = (
   'No local features were found in the query: the photo or its box is too small or too smooth. Choose a'
@@ -186,7 +186,7 @@ class Searches:
       num_features=answer.num_features,
       note=_note(answer),
       seconds=answer.seconds | {'decode': decoded},
-      results=[_result(*result) for result in results],
+      results=[_result(*result, self.version(result[0].name)) for result in results],
       missing_shards=list(answer.missing_shards),
     )
 
@@ -208,7 +208,15 @@ class Searches:
     finally:
       if self._engine.index is not index:  # The position may belong to another image by now.
         raise Problem(503, 'the index has changed meanwhile')
-    return schemas.Match(id=image_id, **match_document(query.features, image, why, match))
+    document = match_document(query.features, image, why, match)
+    return schemas.Match(id=image_id, version=self.version(document['name']), **document)
+
+  def version(self, name: str) -> str:
+    """Returns a text that changes when the file of an indexed photo does; '' if it cannot be found."""
+    try:
+      return public_version(self._engine.photos.find(name))
+    except ArtefactError:  # The name leads out of the folder; the photo is refused when it is asked for.
+      return ''
 
   def jpeg(self, image_id: int, long_side: int) -> bytes:
     """Returns an indexed photo as a JPEG of at most `long_side` pixels in width and height."""
@@ -230,11 +238,12 @@ def _note(answer: Answer) -> str | None:
   return None
 
 
-def _result(result: SearchResult, image_id: int) -> schemas.Result:
+def _result(result: SearchResult, image_id: int, version: str) -> schemas.Result:
   return schemas.Result(
     rank=result.rank,
     id=image_id,
     name=result.name,
+    version=version,
     score=result.score,
     boxes=result.boxes.tolist(),
     best_region=None if result.best_region < 0 else result.best_region,
