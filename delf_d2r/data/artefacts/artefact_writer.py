@@ -85,7 +85,7 @@ class ArtefactWriter:
     self.finished = False
     self.resumed = False
     self._started = time.monotonic()
-    self.ledger = ShardLedger(path, plan.kind, photos)
+    self.ledger = ShardLedger(path, plan.kind, photos if photos and photos.one_each else None)
 
   def _begin(self, redo: bool) -> None:
     name = next((name for name in (MANIFEST, PARTIAL_MANIFEST) if (self.path / name).exists()), None)
@@ -329,7 +329,7 @@ class ArtefactWriter:
     Where photos were changed between the plan and their reading, it has the list of the later ones.
     """
     photos = self._photos
-    if photos is None:
+    if photos is None or not photos.one_each:
       return self.plan
     digest = read_photos.ContentDigest()
     is_moved = False

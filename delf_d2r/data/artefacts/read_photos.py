@@ -33,7 +33,7 @@ class Use(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class ReadPhoto:
-  """A photo that was read, or could not be.
+  """A photo that was read, or could not be. Without arguments: no photo was needed for an item.
 
   Attributes:
     use: what became of it.
@@ -84,6 +84,8 @@ class PhotoFiles:
     stamps: of each photo (size, modification time, time of the last change) at the time of planning.
     plan_again: returns the input as it is now.
     strict: whether a photo that cannot be used is an error.
+    one_each: whether there is one photo for each item. If not, the artefact does not note the photos, and is
+      made again if one of `items` that could not be read can be read now.
   """
 
   planned: Input
@@ -94,6 +96,7 @@ class PhotoFiles:
   stamps: Sequence[tuple[int, int, int]]
   plan_again: Callable[[], Input]
   strict: bool = False
+  one_each: bool = True
 
   def confirmed(self, photo: ReadPhoto, *, trust: Trust = Trust.MODIFIED) -> ReadPhoto | None:
     """Returns a photo with its present times if the same would come of it now, otherwise None.
@@ -104,6 +107,8 @@ class PhotoFiles:
       PhotoUnavailableError: it cannot be read for the moment.
       ImageError: with `strict`, it still cannot be used.
     """
+    if photo.use is Use.READ and photo.state is None:
+      return photo
     path = self.path(photo.name)
     if photo.use is Use.FAILED:
       return None if self.can_decode(photo.name) else photo

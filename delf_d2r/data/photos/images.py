@@ -164,13 +164,18 @@ def read_photo(
   max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Photo:
   """Reads a photo once, and decodes the bytes that its state is a digest of; see `load_image`."""
-  with open_image(path, max_megapixels=max_megapixels):
-    pass  # Files of other kinds and photos that are too large are not read to their end.
-  with _image_errors(path):
-    data, state = photo_state.read(path)
+  data, state = read_bytes(path, max_megapixels=max_megapixels)
   with open_image(data, name=str(path), max_megapixels=max_megapixels) as image:
     rgb, is_truncated = decode(image, apply_exif_orientation=apply_exif_orientation)
     return Photo(np.asarray(rgb), state, is_truncated)
+
+
+def read_bytes(path: str | pathlib.Path, *, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[bytes, PhotoState]:
+  """Returns the bytes of a photo and their state; errors as of `open_image`."""
+  with open_image(path, max_megapixels=max_megapixels):
+    pass  # Files of other kinds and photos that are too large are not read to their end.
+  with _image_errors(path):
+    return photo_state.read(path)
 
 
 def load_image(
