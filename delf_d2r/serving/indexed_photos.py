@@ -12,8 +12,8 @@ class IndexedPhotos:
 
   At first the ids are those of the index. A photo that is added to the engine gets the next id. The id of a
   removed photo is not used again, unless a photo of the same name is added. So a page that was opened before
-  a change never shows another photo in the place of a removed one. Changes that another process saves are
-  noticed, too.
+  a change never shows another photo in the place of a removed one. Callers that need the changes of other
+  processes call `SearchEngine.refresh` first.
 
   Requests name a photo by its id or by its name in the index, so no request can read another file.
   """
@@ -101,7 +101,6 @@ class IndexedPhotos:
 
   def _current(self) -> dict[str, int]:
     """Returns the positions in the index by name; a change of the index leads to a new dictionary."""
-    self._engine.refresh()
     with self._lock:
       index = self._engine.index
       if index is not self._index:

@@ -82,6 +82,7 @@ def router(
     if photo is not None:
       source, name = photo.file, _base_name(photo.filename)
     elif indexed is not None:
+      await asyncio.to_thread(engine.refresh)
       source, name = photos.path(photos.id_of(indexed)), indexed
     else:
       earlier = searches.queries.get(query or '')
@@ -114,6 +115,7 @@ def router(
     """Returns the indexed photos, a page at a time."""
 
     def find() -> schemas.Images:
+      engine.refresh()
       total, found = photos.find(filter, start, count)
       images = [schemas.Image(id=i, name=name, version=searches.version(name)) for i, name in found]
       return schemas.Images(total=total, images=images)

@@ -217,6 +217,7 @@ class Searches:
 
   def jpeg(self, image_id: int, long_side: int) -> bytes:
     """Returns an indexed photo as a JPEG of at most `long_side` pixels in width and height."""
+    self._engine.refresh()
     return self._jpegs.get(self.photos.path(image_id), long_side)
 
   def _check_upload(self, photo: bytes, name: str) -> None:

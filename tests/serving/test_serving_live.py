@@ -130,6 +130,8 @@ def test_another_process_saves_while_a_page_is_open(index_dir, query_path, tmp_p
       assert client.get('/healthz').json()['images'] == client.get('/api/limits').json()['images'] == size
       listed = client.get('/api/images', params={'count': 100}).json()
       assert {image['name'] for image in listed['images']} == set(other.index.image_names)
+      removed = client.post('/api/search', data={'indexed': 'scene_00000.jpg'})
+      assert removed.status_code == (200 if 'scene_00000.jpg' in other.index.image_names else 404)
       if has_searched:
         why = client.get('/api/match', params={'query': before['query'], 'image': gone['id']})
         assert why.status_code == 404

@@ -55,6 +55,7 @@ class LiveState:
     )
 
 
+_REPLACED = (f'{index_files.INVERTED}/{postings_files.MANIFEST}', MANIFEST, _STATE, _NEXT)
 # Identity, size and modification time of each file that `save` of a live index replaces; None where missing.
 Version = tuple[tuple[int, int, int] | None, ...]
 
@@ -64,20 +65,11 @@ def version(directory: pathlib.Path) -> Version:
 
   The last element is of the file that is there only while a change is being saved.
   """
-  return tuple(
-    map(
-      _file_version,
-      (
-        directory / index_files.INVERTED / postings_files.MANIFEST,
-        directory / MANIFEST,
-        directory / _STATE,
-        directory / _NEXT,
-      ),
-    )
-  )
+  place = os.fspath(directory)
+  return tuple(_file_version(f'{place}/{name}') for name in _REPLACED)
 
 
-def _file_version(path: pathlib.Path) -> tuple[int, int, int] | None:
+def _file_version(path: str) -> tuple[int, int, int] | None:
   try:
     found = os.stat(path)
   except OSError:
@@ -163,8 +155,8 @@ def remove_features(directory: pathlib.Path, digests: Collection[str]) -> None:
 def remove_unused_features(directory: pathlib.Path, state: LiveState) -> None:
   """Removes the features of images that are not in the index: removed ones, and those of unsaved changes.
 
-  Temporary files of a process that was killed go with them. The caller has locked the index and `state` is the
-  saved one, or it would remove what others have added.
+  Temporary files of a process that was killed go with them. The caller has locked the index, and `state` is
+  the saved one; otherwise this would remove what others have added.
   """
   remove_features(directory, stored_features(directory) - set(state.added.values()))
   for temporary in (*(directory / _ADDED).glob('.*.tmp'), *directory.glob('.live.*.tmp')):
