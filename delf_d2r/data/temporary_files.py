@@ -45,6 +45,14 @@ def remove_leftovers(target: pathlib.Path) -> None:
     _remove(leftover)
 
 
+def remove_all_leftovers(folder: pathlib.Path) -> None:
+  """Removes the temporary files of any target in a folder that belongs to this package alone."""
+  found = _files_in(folder)
+  while found:
+    for leftover in found.popitem()[1]:
+      _remove(leftover)
+
+
 @contextlib.contextmanager
 def temporary_folder(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
   """Yields a new folder in `parent`, which is removed at the end unless it was renamed.

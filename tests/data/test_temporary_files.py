@@ -8,7 +8,10 @@ import threading
 
 import pytest
 
+from delf_d2r import config
 from delf_d2r.data import files, temporary_files
+from delf_d2r.data.artefacts import artefact_writer
+from delf_d2r.data.artefacts.artefact import Plan
 
 KILLED = """
 import os, pathlib, signal, sys
@@ -59,6 +62,20 @@ def test_a_file_that_has_its_content_already(tmp_path):
     temporary_files._FOUND.clear()
     write(tmp_path / 'a', 'same')
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_finished_artefact_keeps_no_leftovers(tmp_path):
+  plan = Plan('codebook', config.default('codebook'), ())
+  for _ in range(2):
+    with artefact_writer.writing(tmp_path, plan) as writer:
+      if writer.finished:
+        writer.reuse('codebook')
+      else:
+        writer.finish()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not [name for name in names if name.endswith('.tmp')]
+    (tmp_path / '.manifest.pbtxt.abcdefgh.tmp').write_text('half')
+    temporary_files._FOUND.clear()
 
 
 def test_what_a_run_still_writes_is_left_alone(tmp_path):

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from absl import logging
 from google.protobuf import text_format
 
-from delf_d2r.data import files
+from delf_d2r.data import files, temporary_files
 from delf_d2r.data.artefacts import read_photos, side_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan, read_manifest
 from delf_d2r.data.artefacts.read_photos import PhotoFiles, ReadPhoto, Use
@@ -279,6 +279,7 @@ class ArtefactWriter:
     # The check comes first because on a read-only file system even removing an absent file is an error.
     if (self.path / PARTIAL_MANIFEST).exists():
       (self.path / PARTIAL_MANIFEST).unlink()
+    temporary_files.remove_all_leftovers(self.path)
     self.ledger.finish()
 
   def reuse(self, what: str) -> Artefact:
