@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from delf_d2r.data.photos import greys, photo_formats, photo_state
+from delf_d2r.data.photos import deep_colours, greys, photo_formats, photo_state
 from delf_d2r.data.photos.photo_state import PhotoState
 from delf_d2r.errors import ImageError, PhotoUnavailableError
 
@@ -79,6 +79,8 @@ def open_image(
   path = name or (photo if isinstance(photo, str | pathlib.Path) else 'photo')
   with _image_errors(path), contextlib.ExitStack() as stack:
     stream = io.BytesIO(photo) if isinstance(photo, bytes) else stack.enter_context(open(photo, 'rb'))
+    if not stream.seekable():  # A pipe, which can be read only once and in order.
+      stream = io.BytesIO(stream.read())
     if not stream.read(1):
       raise ImageError(f'{path}: the file is empty (0 bytes)')
     stream.seek(0)
@@ -224,9 +226,13 @@ def decode(image: Image.Image, *, apply_exif_orientation: bool = True) -> tuple[
   Returns:
     The image in RGB, and whether the end of its file is missing.
   """
+  stream = getattr(image, 'fp', None)
+  has_deep_colours = stream is not None and deep_colours.are_in(image, stream)
   turn = remaining_turn(image, apply_exif_orientation=apply_exif_orientation)
   image, is_truncated = load(image)
   rgb = to_rgb(image)
+  if stream is not None and has_deep_colours and deep_colours.are_lost(rgb):
+    rgb = deep_colours.decode(stream, rgb)
   return (rgb if turn is None else rgb.transpose(turn)), is_truncated
 
 
@@ -350,7 +356,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
   if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
     image = image.convert('RGBA')
     return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
-  return image.convert('RGB')
+  # A copy of a large photo would take as much memory again.
+  return image if image.mode == 'RGB' else image.convert('RGB')
 
 
 def image_size(path: str | pathlib.Path, *, apply_exif_orientation: bool = True) -> tuple[int, int]:

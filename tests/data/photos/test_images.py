@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import os
 import pathlib
 import struct
 import subprocess
 import sys
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -245,6 +247,14 @@ def test_floats(saved, largest):
   assert np.abs(found.astype(int) - RAMP).max() <= 1
 
 
+@pytest.mark.parametrize('name', ['x.png', 'x.tif'])
+@pytest.mark.parametrize('bits', [8, 10, 12, 16])
+def test_colours_in_sixteen_bits(tmp_path, name, bits):
+  colours = np.stack([RAMP, RAMP[::-1], RAMP.T], 2)
+  assert cv2.imwrite(str(tmp_path / name), (colours << (bits - 8))[..., ::-1])
+  assert_array_equal(images.load_image(tmp_path / name), colours)
+
+
 def test_floats_slightly_outside_of_the_unit_range(saved):
   values = (RAMP.astype(np.float32) / 255) * 1.1 - 0.05
   found = images.load_image(saved(Image.fromarray(values), 'x.tif'))[..., 0]
@@ -451,3 +461,16 @@ def test_shortage_of_memory_is_told_apart(saved, monkeypatch, place):
   monkeypatch.setattr(place, fail)
   with pytest.raises(PhotoUnavailableError, match='not enough memory'):
     images.read_photo(path)
+
+
+def test_a_photo_from_a_pipe(tmp_path):
+  Image.new('RGB', (30, 20), (200, 0, 0)).save(tmp_path / 'a.png')
+  reader, writer = os.pipe()
+  try:
+    os.write(writer, (tmp_path / 'a.png').read_bytes())
+    os.close(writer)
+    pixels = images.load_image(f'/dev/fd/{reader}')
+  finally:
+    os.close(reader)
+  assert pixels.shape == (20, 30, 3)
+  assert (pixels == (200, 0, 0)).all()
