@@ -5,6 +5,7 @@ A photo takes memory by its pixels, not by the size of its file: a PNG file of 3
 
 import collections
 import contextlib
+import ctypes
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from delf_d2r.data.photos import images
 from delf_d2r.serving.problems import Problem
 
 _ANY_MEGAPIXELS = 1_000_000_000
+_MANY_PIXELS = 20_000_000
 
 
 class DecodingBudget:
@@ -71,9 +73,21 @@ class DecodingBudget:
     try:
       yield
     finally:
+      if pixels > _MANY_PIXELS:
+        _return_memory()
       with self._changed:
         self._used -= pixels
         self._changed.notify_all()
 
   def _is_next(self, ticket: object, pixels: int) -> bool:
     return self._waiting[0] is ticket and (not self._used or self._used + pixels <= self._most)
+
+
+def _return_memory() -> None:
+  """Returns to the operating system what a large photo took; the C library would keep it for the next one."""
+  trim = getattr(_C_LIBRARY, 'malloc_trim', None)  # of the GNU C library
+  if trim is not None:
+    trim(0)
+
+
+_C_LIBRARY = ctypes.CDLL(None)

@@ -44,11 +44,16 @@ class Options:
 
   def answers_for(self, host: str) -> bool:
     """Returns whether the server answers requests with this Host header."""
-    name, _, port = host.rpartition(':')
-    name = (name if name and port.isdecimal() else host).lower()
+    name = without_port(host)
     if '*' in self.allowed_hosts or name in self.allowed_hosts:
       return True
     return self.allow_addresses and _is_address(name)
+
+
+def without_port(host: str) -> str:
+  """Returns the name or address of a Host header in lower case."""
+  name, _, port = host.rpartition(':')
+  return (name if name and port.isdecimal() else host).lower()
 
 
 def _is_address(host: str) -> bool:

@@ -17,7 +17,7 @@ from delf_d2r.runtime import progress
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.connections import Connection
-from delf_d2r.serving.options import Options
+from delf_d2r.serving.options import Options, without_port
 
 Path = str | pathlib.Path
 
@@ -158,8 +158,8 @@ def host_options(host: str, allowed_hosts: Sequence[str] = ()) -> Options:
       own.insert(0, f'[{host}]' if ':' in host else host)
     name = socket.gethostname()
     own += [name, name.partition('.')[0]]
-  lower = dict.fromkeys(name.strip().lower() for name in (*own, *allowed_hosts) if name.strip())
-  return Options(allowed_hosts=tuple(lower), allow_addresses=host not in LOOPBACK)
+  hosts = dict.fromkeys(without_port(name.strip()) for name in (*own, *allowed_hosts) if name.strip())
+  return Options(allowed_hosts=tuple(hosts), allow_addresses=host not in LOOPBACK)
 
 
 def run(app: FastAPI, *, host: str, port: int) -> None:

@@ -113,7 +113,7 @@ def test_loopback_alone_is_not_warned_about(monkeypatch, caplog, capsys):
     ('0.0.0.0', [], ['10.0.0.1:8765', '[fe80::1]:80', socket.gethostname()], ['evil.example', '[', '']),
     ('::', ['*'], ['evil.example', '10.0.0.1'], []),
     ('10.0.0.1', [], ['10.0.0.1', 'localhost'], ['evil.example', '1.2.3.4.evil.example']),
-    ('fe80::1', [' a.example ', ''], ['[fe80::1]:8765', 'a.example'], ['b.example']),
+    ('fe80::1', [' a.example:8080 ', ''], ['[fe80::1]:8765', 'a.example'], ['b.example']),
   ],
 )
 def test_hosts_that_are_answered(host, given, answered, refused):
