@@ -11,6 +11,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import side_files, tfrecord
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Plan, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, PARTIAL_MANIFEST
+from delf_d2r.data.artefacts.shard_ledger import ShardLedger
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, stopped, warning
 from delf_d2r.errors import ArtefactError
 
@@ -78,7 +79,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
     yield note(
       path, f'{len(leftovers)} temporary files of a run that was stopped', f'Delete {leftovers[0]}, ...'
     )
-  found = _size(path)
+  found = _size(artefact)
   if found < manifest.bytes and not damaged:
     yield error(
       path,
@@ -162,8 +163,13 @@ def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     yield array[start : start + rows]
 
 
-def _size(path: pathlib.Path) -> int:
-  return sum(file.stat().st_size for file in path.rglob('*') if file.is_file() and file.name != MANIFEST)
+def _size(artefact: Artefact) -> int:
+  ledger = ShardLedger(artefact.path, artefact.manifest.kind)
+  return sum(
+    file.stat().st_size
+    for file in artefact.path.rglob('*')
+    if file.is_file() and file.name != MANIFEST and not ledger.owns(file)
+  )
 
 
 def _is_locked(path: pathlib.Path) -> bool:

@@ -12,8 +12,10 @@ from google.protobuf import text_format
 from PIL import Image
 
 from delf_d2r import config as configs
+from delf_d2r.data import files
 from delf_d2r.data.artefacts import feature_files, read_photos
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.shard_ledger import ShardLedger
 from delf_d2r.data.photos import images, photo_state
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.doctor import inspect
@@ -211,6 +213,39 @@ def test_mended_photo_is_taken_in(folder, run, reads, tmp_path, redo, strict):
   del reads.log[:]
   assert names(run()) == NAMES
   assert reads.log == []
+
+
+@pytest.mark.parametrize('moment', ['write_atomically', 'forget'])
+def test_killed_while_a_finished_artefact_is_opened_again(folder, run, monkeypatch, moment):
+  undisturbed = run('undisturbed')
+  whole = (folder / 'c.png').read_bytes()
+  (folder / 'c.png').write_bytes(b'no photo')
+  run()
+  (folder / 'c.png').write_bytes(whole)
+  owner = ShardLedger if moment == 'forget' else files
+  real = getattr(owner, moment)
+
+  def killed(*arguments):
+    if moment == 'write_atomically':
+      real(*arguments)
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched:
+    patched.setattr(owner, moment, killed)
+    with pytest.raises(KeyboardInterrupt):
+      run()
+  artefact = run()
+  assert shards(artefact) == shards(undisturbed)
+  assert artefact.manifest.fingerprint == undisturbed.manifest.fingerprint
+  assert problems(artefact.path) == []
+
+
+def test_unknown_file_that_cannot_be_read_for_a_moment(folder, monkeypatch):
+  (folder / 'a.png').rename(folder / 'unnamed')
+  error = OSError(errno.EIO, 'Input/output error')
+  monkeypatch.setattr('builtins.open', failing_open('unnamed', error))
+  with pytest.raises(PhotoUnavailableError, match=r'unnamed: cannot be read'):
+    Dataset.load(folder)
 
 
 def test_photo_mended_by_one_of_another_size(folder, run):

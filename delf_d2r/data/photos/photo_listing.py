@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from delf_d2r.data.photos import photo_formats
+from delf_d2r.data.photos import photo_formats, photo_state
 from delf_d2r.errors import UserError
 from delf_d2r.structures import require_several
 
@@ -174,6 +174,8 @@ class _Walk:
       if is_file and not photo_formats.is_photo(entry.path):
         return shown
     except OSError as error:
+      if not photo_state.is_permanent(error, entry.path):
+        raise photo_state.unavailable(entry.path, error) from error
       logging.warning('%s: left out: cannot be read (%s), and its name does not tell', entry.path, error)
       return f'{shown}, unreadable'
     if not _is_unicode(entry.path):
