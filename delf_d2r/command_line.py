@@ -3,17 +3,21 @@
 `d2r X ...` runs `tools/X.py`; so does `python tools/X.py ...` in a checkout.
 """
 
+import codecs
 import contextlib
 import difflib
 import importlib
 import importlib.util
+import io
 import logging as python_logging
 import os
 import pkgutil
+import select
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -89,11 +93,15 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> None:
     main: called with the name of the command and its arguments without flags.
     arguments: the name of the command and all arguments; by default those of the process.
   """
-  arguments = list(sys.argv if arguments is None else arguments)
+  _prepare_output()
+  with _output_errors(main):
+    _run(main, list(sys.argv if arguments is None else arguments))
+
+
+def _run(main: Main, arguments: list[str]) -> None:
   if any(argument in ('--help', '-help', '-h', '-?', '--helpshort') for argument in arguments[1:]):
-    with _ignoring_closed_output():
-      print(_help(main, arguments[0]))
-    sys.exit(0)
+    print(_help(main, arguments[0]))
+    return
   logging.set_verbosity(logging.INFO)
   # It reports which of its variants it loads.
   python_logging.getLogger('faiss').setLevel(python_logging.WARNING)
@@ -120,8 +128,10 @@ def _guarded(main: Main, rest: Sequence[str]) -> None:
   try:
     if len(rest) > 1 and main not in _TAKES_ARGUMENTS:
       raise UserError(f'unexpected argument {rest[1]!r}; flags are written --name=value. See --help')
-    with _ignoring_closed_output():
-      main(rest)
+    main(rest)
+    sys.stdout.flush()
+  except _OutputError:
+    raise
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(_failure(main, os.EX_USAGE))
@@ -135,16 +145,112 @@ def _guarded(main: Main, rest: Sequence[str]) -> None:
     sys.exit(os.EX_SOFTWARE)
 
 
+# Output --------------------------------------------------------------------------------------------------
+
+
+class _OutputError(Exception):
+  """Standard output cannot be written."""
+
+
+class _Output(io.FileIO):
+  """Standard output, whose errors cannot be taken for those of other files or pipes."""
+
+  def write(self, data: Any, /) -> int:
+    try:
+      while (written := super().write(data)) is None:  # The reader of a pipe that does not block is slow.
+        select.select([], [self], [])
+      return written
+    except OSError as error:
+      raise _OutputError(error.strerror) from error
+
+
+class _Log(io.FileIO):
+  """Standard error. A command does not fail because its log cannot be written."""
+
+  def write(self, data: Any, /) -> int:
+    size = len(memoryview(data).cast('B'))
+    try:
+      written = super().write(data)
+    except OSError:
+      return size
+    return size if written is None else written
+
+
+def _prepare_output() -> None:
+  """Makes standard output and standard error writable by any text, and their errors known.
+
+  What the encoding of a terminal lacks is written as in JSON: `\\u00fc`. A closed one is replaced by the null
+  device; otherwise the next file that is opened would take its number.
+  """
+  for descriptor in range(3):
+    try:
+      os.fstat(descriptor)
+    except OSError:
+      opened = os.open(os.devnull, os.O_RDWR)
+      if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
+  codecs.register_error(_ESCAPE, _escaped)
+  sys.stdout = _prepared(sys.stdout, sys.__stdout__, 1, _Output)
+  sys.stderr = _prepared(sys.stderr, sys.__stderr__, 2, _Log)
+  # It took standard error when it was imported, and its setStream fails for a closed one.
+  logging.get_absl_handler().python_handler.stream = sys.stderr
+
+
+def _prepared(current: Any, original: Any, descriptor: int, kind: type[io.FileIO]) -> Any:
+  """Returns the stream to use in the place of `current`, which a host or a test may have replaced."""
+  if current is not original:
+    return current
+  stream = io.TextIOWrapper(
+    io.BufferedWriter(kind(descriptor, 'w', closefd=False)),
+    encoding='utf-8' if current is None else current.encoding,
+    errors=_ESCAPE if current is None or current.errors == 'strict' else current.errors,
+    line_buffering=current is None or current.line_buffering,
+    write_through=current is not None and current.write_through,
+  )
+  return stream
+
+
+_ESCAPE = 'delf_d2r.escape'
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+  """Replaces characters that cannot be encoded by escapes, which JSON reads as the same characters."""
+  if not isinstance(error, UnicodeEncodeError):
+    raise error
+  units = error.object[error.start : error.end].encode('utf-16-be', 'surrogatepass')
+  pairs = zip(units[::2], units[1::2], strict=True)
+  return ''.join(f'\\u{high:02x}{low:02x}' for high, low in pairs), error.end
+
+
 @contextlib.contextmanager
-def _ignoring_closed_output() -> Iterator[None]:
-  """Ends the process without an error if the reader of its output (head, less) has closed it."""
+def _output_errors(main: Main | None = None) -> Iterator[None]:
+  """Ends the process if its output cannot be written: as a success if the reader (head, less) has left."""
   try:
     yield
     sys.stdout.flush()
-  except BrokenPipeError:
-    # The rest of the buffer is written at the end of the process, and has to go somewhere.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+  except _OutputError as error:
+    if _drop_output(error):
+      sys.exit(0)
+    sys.exit(1 if main is None else _failure(main, os.EX_IOERR))
+  except BaseException:  # It has an exit code of its own.
+    try:
+      sys.stdout.flush()
+    except _OutputError as error:
+      _drop_output(error)
+    raise
+
+
+def _drop_output(error: _OutputError) -> bool:
+  """Reports an error of the output unless its reader has left; returns whether that is the reason."""
+  has_left = isinstance(error.__cause__, BrokenPipeError)
+  if not has_left:
+    print(f'error: cannot write to standard output: {error}', file=sys.stderr)
+  # What is left of it is written at the end of the process, and has to go somewhere.
+  null = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(null, 1)
+  os.close(null)
+  return has_left
 
 
 class _Formatter(python_logging.Formatter):
@@ -186,12 +292,14 @@ def _wrapped(text: str) -> list[str]:
 
 def main() -> None:
   """Runs the command `d2r`."""
+  _prepare_output()
   arguments = sys.argv[1:]
   command = arguments[0] if arguments else '--help'
   if command == '--version':
-    print(f'delf_d2r {VERSION}')
+    with _output_errors():
+      print(f'delf_d2r {VERSION}')
   elif command in ('--help', '-h', 'help'):
-    with _ignoring_closed_output():
+    with _output_errors():
       print(_overview())
   elif command not in COMMANDS:
     print(f'error: no command {command!r}. {_hint(command)}', file=sys.stderr)

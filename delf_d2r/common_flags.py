@@ -32,18 +32,40 @@ def define_config(stage: str | None, default: str | None = None) -> None:
 
   Args:
     stage: the part of an experiment config that the command reads; None for all of them.
-    default: the default config; None makes the flag required.
+    default: the default config; None for the defaults of the part, with --override.
   """
   contents = 'a whole experiment' + (f' or only the part {stage}' if stage else '')
   flags.DEFINE_string(
     'config_path',
     default,
-    f'Config file (.pbtxt): {contents}. configs/... are found wherever the package is installed.',
-    required=default is None,
+    f'Config file (.pbtxt): {contents}. configs/... are found wherever the package is installed.'
+    + (default is None) * ' Without it, --override changes the defaults.',
   )
   flags.DEFINE_multi_string(
     'override', [], "Change a field of the config, for example 'aggregation.alpha: 2'. Repeatable."
   )
+
+
+def require_config() -> None:
+  """Raises UserError without --config_path and --override: defaults alone are most likely a mistake."""
+  if not flags.FLAGS.config_path and not flags.FLAGS.override:
+    raise UserError(
+      'neither --config_path nor --override is given. Name a config, such as one of configs/experiments, or'
+      ' change the defaults by --override'
+    )
+
+
+def load_config(stage: str) -> Any:
+  """Returns the ExperimentConfig of --config_path and --override with a part for `stage`.
+
+  Raises:
+    UserError: neither flag is given.
+    ConfigError: the config is missing, of another kind, or contradicts itself.
+  """
+  from delf_d2r import config
+
+  require_config()
+  return config.load_or_default(flags.FLAGS.config_path, [stage], overrides=flags.FLAGS.override)
 
 
 def define_output(what: str, *, required: bool = True) -> None:
@@ -63,6 +85,20 @@ def define_images() -> None:
     'ground_truth', None, "Queries and their right answers: .json, or Revisited's gnd_*.pkl or .mat."
   )
   flags.DEFINE_string('query_images', None, 'Folder of the query photos; by default that of --images.')
+  define_exclude()
+
+
+def define_exclude() -> None:
+  """Defines --exclude of the commands that list a folder of photos."""
+  from delf_d2r.data.photos.photo_listing import DEFAULT_EXCLUDES
+
+  flags.DEFINE_multi_string(
+    'exclude',
+    [],
+    "Leave out files and folders of photos whose name matches this glob, for example '*_thumb.*'; one with a"
+    " slash is compared with the path below the folder of photos, for example 'raw/*'. Always left out are"
+    f' {" ".join(DEFAULT_EXCLUDES)}, unless one --exclude is empty. Repeatable.',
+  )
 
 
 def define_workers(*, skips_photos: bool = True) -> None:
@@ -70,7 +106,10 @@ def define_workers(*, skips_photos: bool = True) -> None:
   flags.DEFINE_integer('workers', None, 'Processes; one for each core by default.', lower_bound=1)
   if skips_photos:
     flags.DEFINE_bool(
-      'strict', False, 'Stop at the first photo that cannot be decoded, instead of skipping it.'
+      'strict',
+      False,
+      'Stop at the first photo that cannot be decoded, or folder that may not be read, instead of skipping'
+      ' it.',
     )
 
 
@@ -206,8 +245,15 @@ def define_moved_photos() -> None:
 
 
 def define_address(port: int) -> None:
-  """Defines --host and --port of a server."""
+  """Defines --host, --port and --allowed_hosts of a server."""
   flags.DEFINE_string('host', '127.0.0.1', 'Address to bind to. 0.0.0.0 lets other machines in.')
+  flags.DEFINE_list(
+    'allowed_hosts',
+    [],
+    'Further host names that the server answers for, separated by commas, such as that of a proxy in front; *'
+    ' for any. By default those of loopback and, with another --host, also that address, the name of this'
+    ' machine and every IP address: pages of other sites must not reach the server by a name of their own.',
+  )
   flags.DEFINE_integer('port', port, 'Port; 0 takes a free one.', lower_bound=0, upper_bound=65535)
 
 

@@ -19,6 +19,13 @@ class ImageError(UserError):
   """One photo cannot be used; a run counts it and continues."""
 
 
+class PhotoUnavailableError(ImageError):
+  """A photo cannot be read now for a reason that is not in the photo: a share is gone, or memory is short.
+
+  A run stops at it, since the same photo may be read in the next run.
+  """
+
+
 class UnavailableError(UserError):
   """A server that is needed does not answer now; it may answer later."""
 

@@ -22,6 +22,8 @@ _MODELS = {
   VerificationConfig.SIMILARITY: Model.SIMILARITY,
   VerificationConfig.HOMOGRAPHY: Model.HOMOGRAPHY,
 }
+# The average number of features at a scale from which on they are cells of a pyramid.
+_LEAST_AT_A_SCALE = 4
 _ESTIMATORS = {VerificationConfig.USAC: Estimator.USAC, VerificationConfig.DEGENSAC: Estimator.DEGENSAC}
 
 
@@ -84,13 +86,22 @@ class Verifier:
         ratio=config.ratio,
         mutual=config.mutual,
       )
-      found = verification.verify(
-        query.locations[matches.query],
-        index.locations[matches.index],
-        self._options,
-        credible=matches.credible,
-      )
+      places = query.locations[matches.query], index.locations[matches.index]
+      found = verification.verify(*places, self._options, credible=matches.credible)
+      if not len(found) and self._doubts_ratio(query, index, matches):
+        found = verification.verify(*places, self._options, credible=matches.mutual)
     return matches, found
+
+  def _doubts_ratio(self, query: LocalFeatures, index: LocalFeatures, matches: PutativeMatches) -> bool:
+    """Returns whether a transform is also searched among all mutual matches, whatever their ratio.
+
+    The cells of an image pyramid, such as those of DELF, overlap: the second nearest descriptor is often that
+    of a neighbouring cell, which has the right place, too, and the ratio test rejects most right matches. Of
+    keypoints it rejects wrong ones.
+    """
+    if matches.mutual is None or self._config.ratio >= 1:
+      return False
+    return all(map(_of_pyramid, (query, index)))
 
   def _by_channel(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
     options = self._options
@@ -115,6 +126,11 @@ class Verifier:
       query.locations[matches.query[found.inliers]],
       index.locations[matches.index[found.inliers]],
     )
+
+
+def _of_pyramid(features: LocalFeatures) -> bool:
+  """Returns whether many features share a scale, as the cells of a pyramid do and keypoints do not."""
+  return len(np.unique(features.scales)) * _LEAST_AT_A_SCALE <= len(features)
 
 
 def features_to_match(image: ImageFeatures, options: VerificationConfig) -> LocalFeatures:

@@ -1,5 +1,7 @@
 """The command line: what a user sees of help, errors and interrupts."""
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ SCRIPT = textwrap.dedent('''
 
   import sys
 
-  from absl import flags
+  from absl import flags, logging
 
   from delf_d2r import command_line, common_flags
   from delf_d2r.errors import ImageError
@@ -34,6 +36,18 @@ SCRIPT = textwrap.dedent('''
       raise KeyboardInterrupt
     if what == 'bug':
       raise ZeroDivisionError
+    if what == 'pipe':
+      raise BrokenPipeError(32, 'Broken pipe')
+    if what == 'full':
+      raise OSError(28, 'No space left on device', 'index.npy')
+    if what == 'names':
+      print('gr\\u00fc\\u00dfe \\u6771 \\U0001f600 a\\udcff.jpg')
+      print('gr\\u00fc\\u00dfe a\\udcff.jpg', file=sys.stderr)
+      logging.info('%s', 'gr\\u00fc\\u00dfe a\\udcff.jpg')
+      return
+    if what == 'exit':
+      print('answer')
+      sys.exit(3)
     for line in range(flags.FLAGS.workers or 1):
       print('line', line)
 
@@ -116,6 +130,87 @@ def test_reader_that_leaves_is_no_error(tmp_path, lines):
   with process:
     assert process.stderr.read() == b''
     assert process.wait() == 0
+
+
+def shell(tmp_path, command, **environment):
+  """Runs a shell command, in which $DO is a command of the package."""
+  script = tmp_path / 'do_it.py'
+  script.write_text(SCRIPT, encoding='utf-8')
+  do = f'{sys.executable} {script}'
+  return subprocess.run(
+    ['bash', '-c', command], capture_output=True, check=False, env={**os.environ, 'DO': do, **environment}
+  )
+
+
+FULL = b'error: cannot write to standard output: No space left on device\n'
+
+
+@pytest.mark.parametrize('arguments', ['', '--workers=200000', '--help', '--helpfull'])
+def test_a_full_disk_under_the_output_is_an_error_in_words(tmp_path, arguments):
+  process = shell(tmp_path, f'$DO {arguments} > /dev/full')
+  assert process.returncode == 1
+  assert process.stderr.endswith(FULL)
+  assert b'Traceback' not in process.stderr
+
+
+@pytest.mark.parametrize('command', ['--version', '--help', 'plan --help'])
+def test_a_full_disk_under_d2r_itself(command):
+  code = 'from delf_d2r.command_line import main; main()'
+  process = subprocess.run(
+    ['bash', '-c', f"{sys.executable} -c '{code}' {command} > /dev/full"], capture_output=True, check=False
+  )
+  assert process.returncode == 1
+  assert process.stderr == FULL
+
+
+def test_a_closed_output_is_none(tmp_path):
+  opens = 'import os; print(os.open(os.devnull, os.O_RDONLY), file=sys.stderr)'
+  for closed in ('>&-', '<&- >&-', '2>&-', '<&- >&- 2>&-'):
+    process = shell(tmp_path, f'$DO {closed}')
+    assert process.returncode == 0
+    assert process.stderr == b''
+  process = shell(tmp_path, '$DO --raise=user 2>&-')
+  assert (process.returncode, process.stdout) == (1, b'')
+  (tmp_path / 'open_it.py').write_text(SCRIPT.replace('def main(_):\n', f'def main(_):\n  {opens}\n'))
+  process = shell(tmp_path, f'{sys.executable} {tmp_path}/open_it.py >&- <&-')
+  assert process.stderr == b'3\n'
+
+
+def test_a_full_disk_under_the_log_stops_nothing(tmp_path):
+  process = shell(tmp_path, '$DO --raise=names 2> /dev/full')
+  assert process.returncode == 0
+  assert process.stdout.startswith('gr\u00fc\u00dfe'.encode())
+
+
+@pytest.mark.parametrize(('what', 'says'), [('pipe', b'BrokenPipeError'), ('full', b'index.npy')])
+def test_errors_of_other_files_are_not_those_of_the_output(tmp_path, what, says):
+  process = shell(tmp_path, f'$DO --raise={what} | head -c 0; exit ${{PIPESTATUS[0]}}')
+  assert process.returncode == 1
+  assert says in process.stderr
+  assert b'standard output' not in process.stderr
+
+
+def test_the_exit_code_of_an_answer_is_kept_when_the_reader_leaves(tmp_path):
+  process = shell(tmp_path, '$DO --raise=exit | true; exit ${PIPESTATUS[0]}')
+  assert process.returncode == 3
+  assert process.stderr == b''
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'shown'),
+  [
+    ('utf-8', 'gr\u00fc\u00dfe \u6771 \U0001f600 a\\udcff.jpg'),
+    ('latin-1', 'gr\u00fc\u00dfe \\u6771 \\ud83d\\ude00 a\\udcff.jpg'),
+    ('ascii', 'gr\\u00fc\\u00dfe \\u6771 \\ud83d\\ude00 a\\udcff.jpg'),
+  ],
+)
+def test_names_that_a_terminal_cannot_show(tmp_path, encoding, shown):
+  process = shell(tmp_path, '$DO --raise=names', PYTHONIOENCODING=encoding)
+  assert process.returncode == 0
+  assert process.stdout.decode(encoding) == shown + '\n'
+  assert json.loads(f'"{shown}"') == 'gr\u00fc\u00dfe \u6771 \U0001f600 a\udcff.jpg'
+  assert process.stderr.count(b'a\\udcff.jpg') == 2
+  assert b'Traceback' not in process.stderr
 
 
 @pytest.mark.parametrize('arguments', [['--help'], ['plan', '--help']])

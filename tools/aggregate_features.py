@@ -3,15 +3,17 @@ r"""Aggregates local features: VLAD, ASMK, ASMK* and their regional forms.
   d2r aggregate_features --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
     --codebook=out/codebook --output=out/descriptors
 
-Config: the part `aggregation` of an experiment, or an AggregationConfig.
+Config: the part `aggregation` of an experiment, or an AggregationConfig, of this package or of the
+tensorflow/models DELF code.
 """
 
 import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.legacy import config_files
 from delf_d2r.stages import aggregate_features
 
 common_flags.define_config('aggregation')
@@ -24,8 +26,9 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
+  common_flags.require_config()
   aggregate_features.run(
-    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    config_files.load_aggregation(FLAGS.config_path, overrides=FLAGS.override),
     Artefact.open(FLAGS.features, 'features'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),

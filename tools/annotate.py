@@ -13,6 +13,7 @@ from absl import flags
 from delf_d2r import command_line, common_flags
 
 flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
+common_flags.define_exclude()
 flags.DEFINE_string('output', None, 'CSV file of the boxes; made if missing, else extended.', required=True)
 common_flags.define_address(8766)
 FLAGS = flags.FLAGS
@@ -22,7 +23,14 @@ def main(_):
   # Imported late, so that --help does not need the libraries of the server.
   from delf_d2r.serving import server
 
-  server.annotate(FLAGS.images, FLAGS.output, host=FLAGS.host, port=FLAGS.port)
+  server.annotate(
+    FLAGS.images,
+    FLAGS.output,
+    host=FLAGS.host,
+    port=FLAGS.port,
+    allowed_hosts=FLAGS.allowed_hosts,
+    exclude=FLAGS.exclude,
+  )
 
 
 if __name__ == '__main__':

@@ -6,7 +6,8 @@ r"""Builds an inverted index of aggregated descriptors, which is all that a sear
 Segments of 65,536 entries are built in parallel, by processes of this machine or, with --cluster, by workers
 that see the same folders. A run that was stopped keeps the finished segments.
 
-Config: the part `aggregation` of an experiment, or an AggregationConfig. Its alpha, tau, normalize and
+Config: the part `aggregation` of an experiment, or an AggregationConfig, of this package or of the
+tensorflow/models DELF code. Its alpha, tau, normalize and
 use_idf are the defaults of searches of this index.
 """
 
@@ -14,8 +15,9 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.legacy import config_files
 from delf_d2r.stages import build_index
 
 common_flags.define_config('aggregation')
@@ -29,8 +31,9 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
+  common_flags.require_config()
   build_index.run(
-    config.load(FLAGS.config_path, ['aggregation'], overrides=FLAGS.override),
+    config_files.load_aggregation(FLAGS.config_path, overrides=FLAGS.override),
     Artefact.open(FLAGS.descriptors, 'descriptors'),
     Artefact.open(FLAGS.codebook, 'codebook'),
     pathlib.Path(FLAGS.output),

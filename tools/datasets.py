@@ -37,7 +37,7 @@ def main(_):
     raise UserError(f'--root is given but not --name. Say which data set it is: {", ".join(FOLDERS)}')
   found = datasets.check(FOLDERS[FLAGS.name], FLAGS.root, workers=FLAGS.workers)
   if FLAGS.json:
-    files.write_atomically(pathlib.Path(FLAGS.json), json.dumps(dataclasses.asdict(found), indent=1) + '\n')
+    files.write_output(pathlib.Path(FLAGS.json), json.dumps(dataclasses.asdict(found), indent=1) + '\n')
   print(found.to_text(FLAGS.name))
   if not found.is_whole:
     sys.exit(1)

@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags, logging
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts import records
 from delf_d2r.data.legacy import box_files
 from delf_d2r.data.photos.dataset import Dataset
@@ -39,9 +39,16 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  loaded = common_flags.load_config('regions')
+  dataset = Dataset.load(
+    FLAGS.images,
+    ground_truth=FLAGS.ground_truth,
+    query_images=FLAGS.query_images,
+    exclude=FLAGS.exclude,
+    strict=FLAGS.strict,
+  )
   boxes = detect_boxes.run(
-    config.load(FLAGS.config_path, ['regions'], overrides=FLAGS.override),
+    loaded,
     dataset,
     pathlib.Path(FLAGS.output),
     boxes_path=FLAGS.boxes_file,

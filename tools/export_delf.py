@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import export_delf
@@ -38,8 +38,10 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  if bool(FLAGS.trained) == bool(FLAGS.config_path):
-    raise UserError('give either --trained, a directory of train_delf, or --config_path with --weights')
+  if bool(FLAGS.trained) == bool(FLAGS.config_path or FLAGS.override):
+    raise UserError(
+      'give either --trained, a directory of train_delf, or --config_path or --override with --weights'
+    )
   options = export_delf.Options(
     name=FLAGS.name,
     notes=FLAGS.notes,
@@ -53,7 +55,7 @@ def main(_):
   if FLAGS.trained:
     export_delf.run_trained(Artefact.open(FLAGS.trained, 'delf'), output, options)
   else:
-    loaded = config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override)
+    loaded = common_flags.load_config('training')
     export_delf.run(loaded.training.model, FLAGS.weights, output, options)
 
 

@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.stages import export_detector
@@ -36,8 +36,10 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  if bool(FLAGS.trained) == bool(FLAGS.config_path):
-    raise UserError('give either --trained, a directory of train_detector, or --config_path with --weights')
+  if bool(FLAGS.trained) == bool(FLAGS.config_path or FLAGS.override):
+    raise UserError(
+      'give either --trained, a directory of train_detector, or --config_path or --override with --weights'
+    )
   options = export_detector.Options(
     name=FLAGS.name,
     notes=FLAGS.notes,
@@ -50,7 +52,7 @@ def main(_):
   if FLAGS.trained:
     export_detector.run_trained(Artefact.open(FLAGS.trained, 'detector'), output, options)
   else:
-    loaded = config.load(FLAGS.config_path, ['detector_training'], overrides=FLAGS.override)
+    loaded = common_flags.load_config('detector_training')
     export_detector.run(loaded.detector_training.model, FLAGS.weights, output, options)
 
 

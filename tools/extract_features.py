@@ -34,8 +34,15 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
+  common_flags.require_config()
   loaded = config_files.load_extraction(FLAGS.config_path, overrides=FLAGS.override)
-  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  dataset = Dataset.load(
+    FLAGS.images,
+    ground_truth=FLAGS.ground_truth,
+    query_images=FLAGS.query_images,
+    exclude=FLAGS.exclude,
+    strict=FLAGS.strict,
+  )
   workers = common_flags.cluster() or FLAGS.workers
   options = {'workers': workers, 'strict': FLAGS.strict, 'redo': FLAGS.redo}
   output = pathlib.Path(FLAGS.output)

@@ -23,6 +23,7 @@ from delf_d2r.stages.shared.sharded import Options
 
 common_flags.define_config('detection_records', default='')
 flags.DEFINE_string('images', None, 'Folder of photos, subfolders included.', required=True)
+common_flags.define_exclude()
 flags.DEFINE_string('boxes', None, 'File of their boxes.', required=True)
 flags.DEFINE_string(
   'validation_boxes',
@@ -38,7 +39,7 @@ FLAGS = flags.FLAGS
 def main(_):
   make_detection_records.run(
     config.load_or_default(FLAGS.config_path, ['detection_records'], overrides=FLAGS.override),
-    ImageList.from_folder(FLAGS.images),
+    ImageList.from_folder(FLAGS.images, exclude=FLAGS.exclude, strict=FLAGS.strict),
     FLAGS.boxes,
     pathlib.Path(FLAGS.output),
     validation_boxes_path=FLAGS.validation_boxes,

@@ -30,6 +30,7 @@ flags.DEFINE_string(
 flags.DEFINE_multi_string(
   'backgrounds', None, 'Folder of photos without objects, subfolders included. Repeatable.', required=True
 )
+common_flags.define_exclude()
 common_flags.define_output('train and validation')
 common_flags.define_workers()
 FLAGS = flags.FLAGS
@@ -38,8 +39,11 @@ FLAGS = flags.FLAGS
 def main(_):
   make_detection_scenes.run(
     config.load_or_default(FLAGS.config_path, ['detection_scenes'], overrides=FLAGS.override),
-    ImageList.from_folder(FLAGS.objects),
-    [ImageList.from_folder(folder) for folder in FLAGS.backgrounds],
+    ImageList.from_folder(FLAGS.objects, exclude=FLAGS.exclude, strict=FLAGS.strict),
+    [
+      ImageList.from_folder(folder, exclude=FLAGS.exclude, strict=FLAGS.strict)
+      for folder in FLAGS.backgrounds
+    ],
     pathlib.Path(FLAGS.output),
     boxes_path=FLAGS.boxes,
     options=Options(workers=FLAGS.workers, strict=FLAGS.strict, redo=FLAGS.redo),

@@ -32,7 +32,12 @@ FLAGS = flags.FLAGS
 
 def main(_):
   options = config.load_or_default(FLAGS.config_path, ['report'], overrides=FLAGS.override).report
-  dataset = Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images)
+  dataset = Dataset.load(
+    FLAGS.images,
+    ground_truth=FLAGS.ground_truth,
+    query_images=FLAGS.query_images,
+    exclude=FLAGS.exclude,
+  )
   page = make_report.run(
     make_report.Run.open(FLAGS.experiment, dataset),
     pathlib.Path(FLAGS.output),

@@ -56,6 +56,7 @@ def main(_):
     codebook=FLAGS.codebook,
     distractors=FLAGS.distractors,
     distractors_boxes_file=FLAGS.distractors_boxes_file,
+    exclude=FLAGS.exclude,
     options=Options(
       FLAGS.workers,
       FLAGS.strict,

@@ -44,6 +44,7 @@ def main(_):
     FLAGS.index,
     host=FLAGS.host,
     port=FLAGS.port,
+    allowed_hosts=FLAGS.allowed_hosts,
     photos=FLAGS.images,
     annotations=FLAGS.annotations,
     shards=FLAGS.shards,

@@ -22,7 +22,9 @@ def main(_):
   # Imported late, so that --help does not need the libraries of the server.
   from delf_d2r.serving import server
 
-  server.serve_shard(FLAGS.index, host=FLAGS.host, port=FLAGS.port, preload=FLAGS.warm)
+  server.serve_shard(
+    FLAGS.index, host=FLAGS.host, port=FLAGS.port, allowed_hosts=FLAGS.allowed_hosts, preload=FLAGS.warm
+  )
 
 
 if __name__ == '__main__':

@@ -15,9 +15,9 @@ from absl import flags
 from delf_d2r import command_line, common_flags, config
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
-from delf_d2r.experiments import experiment, threshold_curve
+from delf_d2r.experiments import experiment, run_experiment, threshold_curve
 
-common_flags.define_config(None)
+common_flags.define_config(None, default=run_experiment.DEFAULT_CONFIG)
 common_flags.define_images()
 common_flags.define_output('all runs, the picture and the table')
 common_flags.define_workers()
@@ -37,7 +37,13 @@ def main(_):
   curve = threshold_curve.run(
     config.load(FLAGS.config_path, experiment.STAGES, overrides=FLAGS.override),
     FLAGS.threshold,
-    Dataset.load(FLAGS.images, ground_truth=FLAGS.ground_truth, query_images=FLAGS.query_images),
+    Dataset.load(
+      FLAGS.images,
+      ground_truth=FLAGS.ground_truth,
+      query_images=FLAGS.query_images,
+      exclude=FLAGS.exclude,
+      strict=FLAGS.strict,
+    ),
     pathlib.Path(FLAGS.output),
     ground_truth=FLAGS.ground_truth,
     boxes_path=FLAGS.boxes_file,

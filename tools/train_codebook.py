@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.stages import train_codebook
 
@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 def main(_):
   train_codebook.run(
-    config.load(FLAGS.config_path, ['codebook'], overrides=FLAGS.override),
+    common_flags.load_config('codebook'),
     Artefact.open(FLAGS.features, 'features'),
     pathlib.Path(FLAGS.output),
     redo=FLAGS.redo,

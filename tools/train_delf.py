@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.data.photos import class_names
 from delf_d2r.stages import train_delf
 
@@ -33,13 +33,14 @@ flags.DEFINE_string(
   None,
   'Text file with the class names, one a line in the order of their numbers; other classes are refused.',
 )
+common_flags.define_exclude()
 common_flags.define_output('the trained network')
 common_flags.define_training_cluster()
 FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = config.load(FLAGS.config_path, ['training'], overrides=FLAGS.override)
+  loaded = common_flags.load_config('training')
   train = functools.partial(
     train_delf.run,
     loaded,
@@ -47,6 +48,7 @@ def main(_):
     pathlib.Path(FLAGS.output),
     validation_photos=FLAGS.validation_photos,
     classes=class_names.read(FLAGS.classes) if FLAGS.classes else (),
+    exclude=FLAGS.exclude,
     redo=FLAGS.redo,
   )
   common_flags.run_training(train, loaded.training.strategy)

@@ -17,7 +17,7 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
+from delf_d2r import command_line, common_flags
 from delf_d2r.stages import train_detector
 
 common_flags.define_config('detector_training')
@@ -36,7 +36,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  loaded = config.load(FLAGS.config_path, ['detector_training'], overrides=FLAGS.override)
+  loaded = common_flags.load_config('detector_training')
   train = functools.partial(
     train_detector.run,
     loaded,

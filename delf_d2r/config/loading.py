@@ -44,6 +44,9 @@ def load(
     overrides: pieces of text format that are merged over the file in this order, such as
       'aggregation.alpha: 2' or 'aggregation { alpha: 2 }'.
 
+  Returns:
+    The config with every default filled in.
+
   Raises:
     ConfigError: the file is missing, has an unknown field or a value of the wrong type, belongs to another
       stage, or violates a rule of config/rules. The message names the file, the line and the fix.
@@ -69,7 +72,7 @@ def find(path: str | pathlib.Path) -> pathlib.Path:
   """Returns the path of a config file, or of the packaged one of that name; ConfigError if neither exists."""
   path = pathlib.Path(path)
   try:
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # It may be a pipe: --config_path=<(...).
       return path
   except OSError as error:
     raise ConfigError(f'{path}: cannot be read ({error.strerror})') from None

@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 
+import numpy as np
 from absl import logging
 
 from delf_d2r import config as configs
@@ -10,6 +11,7 @@ from delf_d2r.conversion import foreign_files
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, codebook_files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.errors import UserError
 from delf_d2r.models import codebook_checkpoint
 from delf_d2r.protos import experiment_pb2
 
@@ -50,13 +52,27 @@ def write(codebook: Artefact, output: pathlib.Path, *, name_based: bool, redo: b
     codebook: artefact of train_codebook.
     output: prefix of the files, the `codebook_path` of the DELF code.
     name_based: whether to write the form of TensorFlow 1 instead of that of TensorFlow 2.
-    redo: whether to replace an existing checkpoint.
+    redo: whether to replace a checkpoint of other contents.
 
   Raises:
-    UserError: a checkpoint exists there already, or the output cannot be written.
+    UserError: there is a checkpoint of other contents, or the output cannot be written.
   """
-  foreign_files.require_absent(output.with_name(output.name + '.index'), redo=redo)
+  index = output.with_name(output.name + '.index')
+  words = codebook_files.load_centroids(codebook.path)
+  if index.exists():
+    if _is_written(output, words, name_based=name_based):
+      return
+    foreign_files.require_absent(index, redo=redo, why='already, with other contents')
   with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
-    words = codebook_files.load_centroids(codebook.path)
     codebook_checkpoint.write(output, words, name_based=name_based)
+  foreign_files.note(output)
+
+
+def _is_written(prefix: pathlib.Path, words: np.ndarray, *, name_based: bool) -> bool:
+  """Returns whether there is a checkpoint of this form with these words."""
+  try:
+    same_form = codebook_checkpoint.is_name_based(prefix) == name_based
+    return same_form and np.array_equal(codebook_checkpoint.read(prefix), words)
+  except UserError:  # It is damaged, or of something else.
+    return False

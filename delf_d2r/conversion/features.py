@@ -23,7 +23,7 @@ from delf_d2r.data.legacy import box_files, delf_files, mapping_files
 from delf_d2r.data.legacy.mapping_files import MappedImage
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset, Queries
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
@@ -206,6 +206,8 @@ def _add(
     return
   try:
     size = images.image_size(job.photo, apply_exif_orientation=extraction.apply_exif_orientation)
+  except PhotoUnavailableError:
+    raise
   except ImageError as error:
     file.add_error(job.name, str(error))
     return

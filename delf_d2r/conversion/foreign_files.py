@@ -1,15 +1,44 @@
 """Folders with a file for each image, named like the photo without its extension, as in the DELF code."""
 
+import contextlib
+import contextvars
+import filecmp
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from delf_d2r.data import files
+from absl import logging
+
+from delf_d2r.data import files, temporary_files
 from delf_d2r.data.photos import name_matching
-from delf_d2r.data.photos.image_list import EXTENSIONS
+from delf_d2r.data.photos.photo_formats import EXTENSIONS
 from delf_d2r.errors import UserError
 
 T = TypeVar('T')
+
+# The files that the running conversion has written.
+_WRITTEN: contextvars.ContextVar[list[pathlib.Path] | None] = contextvars.ContextVar('written', default=None)
+
+
+@contextlib.contextmanager
+def telling_if_up_to_date(output: pathlib.Path) -> Iterator[None]:
+  """Logs that `output` is up to date if the body, a conversion, finds all files as it would write them."""
+  written: list[pathlib.Path] = []
+  token = _WRITTEN.set(written)
+  try:
+    yield
+  finally:
+    _WRITTEN.reset(token)
+  if not written:
+    logging.info('convert: %s is up to date, skipped', output)
+
+
+def note(path: pathlib.Path) -> None:
+  """Notes that the running conversion has written a file."""
+  written = _WRITTEN.get()
+  if written is not None:
+    written.append(path)
 
 
 def find(folder: pathlib.Path, extension: str) -> dict[str, pathlib.Path]:
@@ -103,17 +132,44 @@ def put(path: pathlib.Path, data: bytes | str, *, redo: bool) -> None:
   data = data.encode() if isinstance(data, str) else data
   with files.user_errors('cannot write', path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
+    if path.is_file() and not files.is_stream(path):
       before = path.read_bytes()
       if before == data:
+        temporary_files.remove_leftovers(path)
         return
       require_absent(
         path, redo=redo, why=f'with other contents ({len(before)} bytes there, {len(data)} here)'
       )
-    files.write_atomically(path, data)
+    files.write_output(path, data)
+  note(path)
+
+
+@contextlib.contextmanager
+def new_file(output: pathlib.Path, *, redo: bool) -> Iterator[pathlib.Path]:
+  """Yields a path to write a file to, which is then moved to `output`; one of the same contents stays there.
+
+  Raises:
+    UserError: there is a file of other contents and `redo` is false, or the file cannot be written.
+  """
+  with files.user_errors('cannot write', output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.is_file() or files.is_stream(output):
+      require_absent(output, redo=redo)
+      with files.output_file(output) as path:
+        yield path
+      note(output)
+      return
+    with temporary_files.temporary_file(output) as path:
+      yield path
+      if filecmp.cmp(path, output, shallow=False):
+        return
+      require_absent(output, redo=redo, why='already, with other contents')
+      with files.output_file(output) as replacement:
+        shutil.copyfile(path, replacement)
+    note(output)
 
 
 def require_absent(path: pathlib.Path, *, redo: bool, why: str = '') -> None:
-  """Raises UserError if `path` exists, unless `redo`."""
-  if path.exists() and not redo:
+  """Raises UserError if `path` exists, unless `redo`, or what is written to it replaces nothing."""
+  if path.exists() and not files.is_stream(path) and not redo:
     raise UserError(f'{path}: exists {why or "already"}. Choose another --output, or give --redo')

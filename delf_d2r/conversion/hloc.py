@@ -7,7 +7,6 @@ import numpy as np
 from absl import logging
 
 from delf_d2r.conversion import foreign_files, single_files
-from delf_d2r.data import files
 from delf_d2r.data.artefacts import feature_files, match_records, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
@@ -22,12 +21,12 @@ def write_features(features: Artefact, output: pathlib.Path, *, redo: bool = Fal
   Args:
     features: artefact of extract_features.
     output: the file.
-    redo: whether to replace an existing file.
+    redo: whether to replace a file of other contents.
 
   Raises:
-    UserError: the file exists already, or cannot be written.
+    UserError: there is a file of other contents, or it cannot be written.
   """
-  with _new_file(output, redo) as path:
+  with foreign_files.new_file(output, redo=redo) as path:
     hloc_files.write_features(path, _arrays(features, str(output)))
 
 
@@ -50,15 +49,15 @@ def write_matches(rankings: Artefact, output: pathlib.Path, *, redo: bool = Fals
   Args:
     rankings: artefact of rerank_results. The features that it used must be where they were.
     output: the file.
-    redo: whether to replace an existing file.
+    redo: whether to replace a file of other contents.
 
   Raises:
-    UserError: the rankings are not verified, their features are missing or have changed, the file exists
-      already, or it cannot be written.
+    UserError: the rankings are not verified, their features are missing or have changed, there is a file of
+      other contents, or it cannot be written.
   """
   if rankings.input('query_features') is None or not rankings.manifest.shards:
     raise UserError(f'{rankings.path}: these rankings have no matches. Give an artefact of rerank_results')
-  with _new_file(output, redo) as path:
+  with foreign_files.new_file(output, redo=redo) as path:
     hloc_files.write_matches(path, _pairs(rankings, str(output)))
 
 
@@ -125,10 +124,3 @@ def _behind(rankings: Artefact, role: str) -> Artefact:
       f' {found.manifest.fingerprint}. Run rerank_results again'
     )
   return found
-
-
-def _new_file(output: pathlib.Path, redo: bool):
-  foreign_files.require_absent(output, redo=redo)
-  with files.user_errors('cannot write', output):
-    output.parent.mkdir(parents=True, exist_ok=True)
-  return files.atomic_replace(output)

@@ -52,9 +52,10 @@ class Options:
     return Dataset.load(images, ground_truth=self.ground_truth, query_images=self.query_images)
 
   def extraction(self) -> experiment_pb2.ExperimentConfig:
-    """Returns the config that made the features; raises UserError without --config_path."""
-    path = self._required('config_path', 'the delf_config that the features were extracted with')
-    return config_files.load_extraction(path, overrides=self.overrides)
+    """Returns the config that made the features; raises UserError without --config_path and --override."""
+    if not self.overrides:
+      self._required('config_path', 'the delf_config that the features were extracted with')
+    return config_files.load_extraction(self.config_path, overrides=self.overrides)
 
   def codebook_artefact(self) -> Artefact:
     """Returns the codebook; raises UserError without --codebook."""
@@ -94,7 +95,8 @@ def run(source: str | pathlib.Path, output: str | pathlib.Path, options: Options
 
     codebook.read(source, options.extraction(), output, redo=options.redo)
   elif source.is_file():
-    single_files.convert(source, output, redo=options.redo)
+    with foreign_files.telling_if_up_to_date(output):
+      single_files.convert(source, output, redo=options.redo)
   else:
     raise UserError(f'{source}: no such file, folder or checkpoint')
 
@@ -127,7 +129,8 @@ def _from_folder(source: pathlib.Path, output: pathlib.Path, options: Options) -
       raise UserError(
         f'{source}: no artefact, no checkpoint and no .delf, .boxes, .datum, .npy or aggregated files in it'
       )
-    count = single_files.convert_folder(source, extension, output, redo=redo)
+    with foreign_files.telling_if_up_to_date(output):
+      count = single_files.convert_folder(source, extension, output, redo=redo)
     logging.info('%d %s files converted', count, extension)
 
 
@@ -156,7 +159,8 @@ def _from_artefact(source: pathlib.Path, output: pathlib.Path, options: Options)
   if make is None:
     ways = ', '.join(f'--to={to}' for known_kind, to in _OF_ARTEFACTS if known_kind == kind) or 'none'
     raise UserError(f'{source}: holds {kind}, which cannot be converted to {options.to!r}; possible: {ways}')
-  make(Artefact.open(source, kind), output, redo=options.redo)
+  with foreign_files.telling_if_up_to_date(output):
+    make(Artefact.open(source, kind), output, redo=options.redo)
 
 
 def _write_boxes(boxes: Artefact, output: pathlib.Path, *, redo: bool) -> None:

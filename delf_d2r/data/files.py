@@ -1,10 +1,15 @@
 """Writes files atomically: whenever the process is killed, either the old or the new file is there."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +18,12 @@ import google_crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from delf_d2r.data import temporary_files
 from delf_d2r.errors import ArtefactError, UserError
+
+# Folders of the descriptors of a process on Linux, which are links to what they are open on.
+_DESCRIPTORS = re.compile(r'/proc/\d+(/task/\d+)?/fd')
+_MOST_LINKS = 40
 
 
 def write_atomically(path: pathlib.Path, data: bytes | str) -> None:
@@ -26,27 +36,102 @@ def write_if_changed(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically unless it holds this text already: its folder may be read-only."""
   if not path.is_file() or path.read_bytes() != text.encode():
     write_atomically(path, text)
+  else:
+    temporary_files.remove_leftovers(path)
 
 
 @contextlib.contextmanager
 def atomic_replace(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary path to write to; on exit, that file is synced and replaces `path`.
 
-  If the body raises, the temporary file is removed and `path` is unchanged.
+  If the body raises, the temporary file is removed and `path` is unchanged. If the process is killed, the
+  next one that writes `path` removes it.
   """
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
+  with temporary_files.temporary_file(path) as temporary:
     yield temporary
     with open(temporary, 'rb') as file:
       os.fsync(file.fileno())
-    # mkstemp creates private files; an artefact gets the usual permissions of a new file.
+    # Temporary files are private; an artefact gets the usual permissions of a new file.
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
     sync_directory(path.parent)
-  finally:
-    temporary.unlink(missing_ok=True)
+
+
+def write_output(path: pathlib.Path, data: bytes | str) -> None:
+  """Writes a file that the user has named; see `output_file`."""
+  with output_file(path) as temporary:
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_output_if_changed(path: pathlib.Path, text: str) -> None:
+  """Writes a file that the user has named unless it holds this text already: its folder may be read-only."""
+  if is_stream(path) or not path.is_file() or path.read_bytes() != text.encode():
+    write_output(path, text)
+  else:
+    temporary_files.remove_leftovers(_follow(path)[0])
+
+
+@contextlib.contextmanager
+def output_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary path to write a file to that the user has named.
+
+  Unlike the files of an artefact, it may be a link, whose target is written then, or a device, a pipe or a
+  descriptor such as /dev/stdout, which gets the content when the body ends. None of these is replaced.
+
+  Raises:
+    OSError: the file cannot be written, or links lead in circles.
+  """
+  target, descriptor = _follow(path)
+  if descriptor is None and not _is_special(target):
+    with atomic_replace(target) as temporary:
+      yield temporary
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    temporary = pathlib.Path(folder) / 'output'
+    yield temporary
+    if descriptor is None:
+      handle = os.open(target, os.O_WRONLY | os.O_APPEND)
+    else:
+      # What the process has printed so far comes first.
+      sys.stdout.flush()
+      handle = os.dup(descriptor)
+    with open(temporary, 'rb') as source, os.fdopen(handle, 'wb') as sink:
+      shutil.copyfileobj(source, sink)
+
+
+def is_stream(path: pathlib.Path) -> bool:
+  """Returns whether a path is, or links to, a device, a pipe or a descriptor: no file that is replaced."""
+  target, descriptor = _follow(path)
+  return descriptor is not None or _is_special(target)
+
+
+def _follow(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """Returns the path that links lead to and, if it is a descriptor of this process, that.
+
+  A link to a descriptor is not followed to its file: what is written there would be lost if it were replaced.
+  """
+  current = os.fspath(path)
+  for _ in range(_MOST_LINKS):
+    if not os.path.islink(current):
+      return pathlib.Path(current), None
+    folder = os.path.realpath(os.path.dirname(current) or '.')
+    name = os.path.basename(current)
+    if _DESCRIPTORS.fullmatch(folder) and name.isdecimal():
+      own = folder.split('/')[2] == str(os.getpid())
+      return pathlib.Path(folder, name), int(name) if own else None
+    current = os.path.join(folder, os.readlink(current))
+  raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _is_special(path: pathlib.Path) -> bool:
+  """Returns whether a path is there and neither a regular file nor a folder, or is a descriptor."""
+  if _DESCRIPTORS.fullmatch(os.path.dirname(path)):
+    return True
+  try:
+    mode = os.stat(path).st_mode
+  except FileNotFoundError:
+    return False
+  return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
@@ -115,7 +200,13 @@ def content_fingerprint(path: str | pathlib.Path) -> str:
 
   It identifies inputs that are a single file of a user, such as boxes or ground truth. It differs from
   `fingerprint`, which includes names.
+
+  Raises:
+    UserError: it is a pipe or a device, whose content can be read only once: the digest would be that of
+      nothing.
   """
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise UserError(f'{path}: a pipe or a device, expected a file. Write its content to a file first')
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
 

@@ -11,6 +11,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import side_files, tfrecord
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Plan, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, PARTIAL_MANIFEST
+from delf_d2r.data.artefacts.shard_ledger import ShardLedger
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, stopped, warning
 from delf_d2r.errors import ArtefactError
 
@@ -78,7 +79,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
     yield note(
       path, f'{len(leftovers)} temporary files of a run that was stopped', f'Delete {leftovers[0]}, ...'
     )
-  found = _size(path)
+  found = _size(artefact)
   if found < manifest.bytes and not damaged:
     yield error(
       path,
@@ -87,6 +88,7 @@ def finished(artefact: Artefact) -> Iterator[Finding]:
     )
   if ERRORS not in damaged:
     yield from _failures(artefact)
+  yield from _truncated(artefact)
   for file in sorted(path.glob('*.npy')):
     if file.name not in damaged:
       yield from _array(file, again)
@@ -110,6 +112,16 @@ def _shard(path: pathlib.Path, shard, again: str) -> Iterator[Finding]:
     yield error(path, f'expected {shard.records} records, found {records}', again)
 
 
+def _truncated(artefact: Artefact) -> Iterator[Finding]:
+  truncated = artefact.counts.get('truncated', 0)
+  if truncated:
+    yield warning(
+      artefact.path,
+      f'{truncated} photos lack the end of their file; what is missing was taken as grey',
+      'Replace them by whole copies and run the same command again with --redo',
+    )
+
+
 def _failures(artefact: Artefact) -> Iterator[Finding]:
   failed = artefact.counts.get('failed', 0)
   place = artefact.path / ERRORS
@@ -129,7 +141,8 @@ def _failures(artefact: Artefact) -> Iterator[Finding]:
   yield warning(
     artefact.path,
     f'{failed} photos could not be read, for example {", ".join(names[:3])}',
-    f'{place} says why; repair or replace them and run the stage again',
+    f'{place} says why; repair or replace them, or correct their permissions, and run the same command again:'
+    ' every run tries them again',
   )
 
 
@@ -150,8 +163,13 @@ def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     yield array[start : start + rows]
 
 
-def _size(path: pathlib.Path) -> int:
-  return sum(file.stat().st_size for file in path.rglob('*') if file.is_file() and file.name != MANIFEST)
+def _size(artefact: Artefact) -> int:
+  ledger = ShardLedger(artefact.path, artefact.manifest.kind)
+  return sum(
+    file.stat().st_size
+    for file in artefact.path.rglob('*')
+    if file.is_file() and file.name != MANIFEST and not ledger.owns(file)
+  )
 
 
 def _is_locked(path: pathlib.Path) -> bool:

@@ -1,15 +1,16 @@
 """Checks of an inverted index: checksums, values, and the distribution of its posting lists."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from delf_d2r.data.artefacts import index_files, live_files
-from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact
 from delf_d2r.doctor.artefact_files import blocks
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
+from delf_d2r.errors import ArtefactError
 from delf_d2r.index import stored_index
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -127,3 +128,52 @@ def boxes(artefact: Artefact, num_images: int, checksum: int) -> Iterator[Findin
     if not ((rows[:, :2] >= 0) & (rows[:, :2] < rows[:, 2:]) & (rows[:, 2:] <= 1)).all():
       yield error(artefact.path / index_files.BOXES, 'has boxes outside [0, 1] or without area', again)
       return
+
+
+def added(artefact: Artefact, image_names: Sequence[str], checksum: int) -> Iterator[Finding]:
+  """Yields findings on the images that were added to an index since it was built, and on stopped saves.
+
+  Args:
+    artefact: the index.
+    image_names: the names in its postings.
+    checksum: of its postings.
+  """
+  path = artefact.path
+  state = live_files.load(path, checksum)
+  known = set(image_names) if state.added else set()
+  broken, strangers = FindingCounter(), FindingCounter()
+  for name, digest in state.added.items():
+    if name not in known:
+      strangers.add(name)
+    try:
+      if live_files.read_features(path, digest).name != name:
+        raise ArtefactError('features of another image')
+    except ArtefactError:
+      broken.add(name)
+  again = 'Remove these images from the index and add them again (SearchEngine.remove, add, save)'
+  if broken:
+    yield error(path / 'added', f'features of added images that are missing or damaged: {broken}', again)
+  if strangers:
+    yield error(
+      path, f'added images that have no postings: {strangers}', f'Delete {path} and run build_index again'
+    )
+  unused = live_files.stored_features(path) - set(state.added.values())
+  if unused:
+    yield note(
+      path / 'added',
+      f'{len(unused)} features of images that are not in the index: a change is not saved, or was stopped',
+      'Nothing: the next change of the index removes them',
+    )
+  if live_files.is_interrupted(path):
+    yield note(
+      path,
+      'a change is being saved, or saving was stopped; the index is the old one or the new one',
+      'Nothing, if another process is saving it; else the next save puts it in order',
+    )
+  counted = artefact.counts.get('images', len(image_names))
+  if counted != len(image_names):
+    yield note(
+      path / MANIFEST,
+      f'the manifest counts {counted} images, the index has {len(image_names)}: saving was stopped',
+      'Nothing: the next save corrects it',
+    )

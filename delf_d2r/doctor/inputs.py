@@ -9,13 +9,18 @@ import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from delf_d2r.data import files
+from delf_d2r.data.artefacts import read_photos
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, read_manifest
 from delf_d2r.data.artefacts.artefact_writer import read_errors
+from delf_d2r.data.artefacts.read_photos import Use
+from delf_d2r.data.artefacts.shard_ledger import ShardLedger
 from delf_d2r.data.ground_truth import ground_truth
+from delf_d2r.data.photos import photo_listing
 from delf_d2r.data.photos.dataset import Queries
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.photos.photo_state import Trust
 from delf_d2r.doctor import missing
-from delf_d2r.doctor.findings import Finding, error, note, warning
+from delf_d2r.doctor.findings import Finding, FindingCounter, Severity, error, note, warning
 from delf_d2r.errors import ArtefactError, UserError
 
 _AGAIN = 'Run the same command again with --redo, or with another --output'
@@ -50,6 +55,7 @@ def stale(
     names: the names of its images, if it was made from photos.
     gone: missing inputs, which missing.py reports.
   """
+  told: list[Finding] = []
   for was in artefact.inputs:
     if was.role in _NOT_COMPARED:
       continue
@@ -58,12 +64,20 @@ def stale(
       continue
     if (place / MANIFEST).is_file():
       yield from _artefact_input(artefact, was, place)
+    elif not place.exists() and was.role == read_photos.ROLE:
+      continue  # The folder of photos is another input, and told with that one.
     elif not place.exists():
       yield note(artefact.path, f'its input {was.role}, {was.path}, is missing and not compared', 'Nothing')
     elif was.role == 'images' and artefact.manifest.kind in ('boxes', 'features'):
-      yield from _photos(artefact, was, names)
+      told += (found := list(_photos(artefact, was, names)))
+      yield from found
+    elif was.role == read_photos.ROLE:
+      # A photo that was replaced has told so by its size, head or tail already.
+      if all(finding.severity is not Severity.ERROR for finding in told):
+        yield from _contents(artefact, was)
     elif was.role == 'queries':
-      yield from _queries(artefact, was, siblings)
+      told += (found := list(_queries(artefact, was, siblings)))
+      yield from found
     elif was.role in _BY_BYTES:
       yield from _files(artefact, was)
 
@@ -86,10 +100,12 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
   known = [*names, *(failure['name'] for failure in read_errors(artefact))]
   try:
     folder = _folder(artefact, was.path, known)
+    now = folder.fingerprint
   except UserError as problem:
     yield error(artefact.path, f'stale: {problem}', _AGAIN)
     return
-  if folder.fingerprint == was.fingerprint:
+  yield from _left_out(artefact, was, folder)
+  if now == was.fingerprint:
     return
   gone = sorted(name for name in known if not folder.path(name).is_file())
   if gone:
@@ -109,8 +125,45 @@ def _photos(artefact: Artefact, was: Input, names: Sequence[str]) -> Iterator[Fi
       yield note(
         artefact.path,
         f'{len(new)} photos of {was.path} are not in it, for example {new[0]}',
-        'Nothing, if a ground truth or a list omits them; if they are new, run the command again with --redo',
+        'Nothing, if --exclude, a ground truth or a list omits them; if they are new, run the command again'
+        ' with --redo',
       )
+
+
+def _left_out(artefact: Artefact, was: Input, folder: ImageList) -> Iterator[Finding]:
+  """Yields a note on the files that are no photos: once for a run, of the boxes if it has any."""
+  if folder.left_out and artefact.input('boxes') is None:
+    yield note(
+      artefact.path,
+      f'{sum(folder.left_out.values()):,} files or folders of {was.path} are left out:'
+      f' {photo_listing.describe(folder.left_out)}',
+      'Nothing, unless they are photos: convert those to a format that Pillow reads, or make them readable',
+    )
+
+
+def _contents(artefact: Artefact, was: Input) -> Iterator[Finding]:
+  """Yields findings on photos that have other bytes than those that were read; all of them are read."""
+  ledger = ShardLedger(artefact.path, artefact.manifest.kind)
+  digest = read_photos.ContentDigest()
+  changed = FindingCounter()
+  try:
+    for _, photos in ledger.photos([shard.file for shard in artefact.manifest.shards]):
+      for photo in photos:
+        digest.add(photo)
+        path = files.safe_join(was.path, photo.name)
+        if photo.use is Use.READ and photo.state and not photo.state.confirmed(path, trust=Trust.NOTHING):
+          changed.add(photo.name)
+  except ArtefactError as problem:
+    yield note(artefact.path, f'its photos are not compared byte by byte: {problem}', 'Nothing')
+    return
+  if digest.as_input(was).fingerprint != was.fingerprint:
+    yield error(artefact.path, 'the list of its photos is not that of its manifest', _AGAIN)
+  if changed:
+    yield error(
+      artefact.path,
+      f'stale: photos in {was.path} that have other bytes than those that were read: {changed}',
+      _AGAIN,
+    )
 
 
 def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> ImageList:
@@ -119,7 +172,7 @@ def _folder(artefact: Artefact, root: pathlib.Path, known: Sequence[str]) -> Ima
   if not missing.are_distractors(artefact) or len(tops) != 1:
     return ImageList.from_folder(root)
   own = ImageList.from_folder(root / tops[0])
-  return ImageList(root, tuple(f'{tops[0]}/{name}' for name in own.names))
+  return ImageList(root, tuple(f'{tops[0]}/{name}' for name in own.names), own.left_out)
 
 
 def _queries(artefact: Artefact, was: Input, siblings: Sequence[Artefact]) -> Iterator[Finding]:

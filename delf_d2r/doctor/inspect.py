@@ -29,7 +29,7 @@ from delf_d2r.doctor.inputs import ArtefactFacts
 from delf_d2r.doctor.places import State
 from delf_d2r.doctor.record_checks import Names, RecordCheck
 from delf_d2r.errors import UserError
-from delf_d2r.index import directory
+from delf_d2r.index import directory, stored_index
 from delf_d2r.sharding import layout
 
 
@@ -156,7 +156,10 @@ def _index(artefact: Artefact) -> _Check:
   inverted = artefact.path / index_files.INVERTED
   check = index_checks.IndexCheck(inverted)
   yield from check.run()
-  yield from index_checks.boxes(artefact, len(check.names), directory.read_manifest(inverted)[1])
+  checksum = directory.read_manifest(inverted)[1]
+  yield from index_checks.boxes(artefact, len(check.names), checksum)
+  contents, _ = stored_index.read(str(inverted))
+  yield from index_checks.added(artefact, contents.images.names, checksum)
   own = _centroid_facts(artefact.path)
   for field in ('num_words', 'dimensions'):
     if getattr(own, field) != getattr(check, field):

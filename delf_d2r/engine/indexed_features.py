@@ -11,7 +11,7 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine.live_index import Snapshot
-from delf_d2r.errors import ArtefactError, ImageError
+from delf_d2r.errors import ArtefactError, ImageError, UserError
 from delf_d2r.structures import Boxes, ImageFeatures
 
 
@@ -47,7 +47,12 @@ class IndexedFeatures:
       return live_files.read_features(self._index.path, snapshot.state.added[name])
     store = self._get_store()
     if store is not None:
-      return store.read(name, position=image_id)
+      try:
+        return store.read(name, position=image_id)
+      except (UserError, OSError):
+        store = self._get_store(instead_of=store)  # They may have been made again since they were opened.
+        if store is not None:
+          return store.read(name, position=image_id)
     photo = photos.find(name)
     if photo is None:
       where = f', nor its photo in {photos}' if photos.folders else ', and no folder of photos is known'
@@ -56,10 +61,10 @@ class IndexedFeatures:
       )
     return self._extract(name, photo, Boxes.from_coordinates(snapshot.boxes(image_id)))
 
-  def _get_store(self) -> FeatureStore | None:
+  def _get_store(self, instead_of: FeatureStore | None = None) -> FeatureStore | None:
     # Opened late, since opening reads the length of every record.
     with self._lock:
-      if self._stored is None:
+      if self._stored is None or (instead_of is not None and self._stored[0] is instead_of):
         self._stored = (_stored_features(self._index),)
       return self._stored[0]
 

@@ -1,11 +1,13 @@
 """From photos to local features and index entries, by the config that the index was built with."""
 
+import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 
 from delf_d2r import aggregator
 from delf_d2r.data.artefacts import codebook_files
@@ -18,6 +20,7 @@ from delf_d2r.extractors import photo_boxes, region_extractor
 from delf_d2r.structures import Boxes, ImageFeatures, require_several
 
 T = TypeVar('T')
+ConfigT = TypeVar('ConfigT', bound=Message)
 
 # The path of a photo, its contents, or uint8 [H, W, 3] RGB.
 Photo = str | pathlib.Path | bytes | np.ndarray
@@ -31,7 +34,8 @@ class PhotoReader:
 
   def __init__(self, index: Artefact):
     """Takes the index artefact."""
-    config = index.config
+    # Networks are loaded late, when the program may have another working folder.
+    config = _with_absolute_paths(index.config)
     self._extraction = config.extraction
     self._extractor = _Lazy(lambda: region_extractor.build(config.extraction))
     self._find_boxes = _Lazy(lambda: photo_boxes.build(config.regions))
@@ -94,6 +98,22 @@ class _Lazy(Generic[T]):
       if self._made is None:
         self._made = (self._make(),)
       return self._made[0]
+
+
+def _with_absolute_paths(config: ConfigT) -> ConfigT:
+  """Returns a copy of a config whose relative paths of existing files are absolute."""
+  changed = type(config)()
+  changed.CopyFrom(config)
+  _make_paths_absolute(changed)
+  return changed
+
+
+def _make_paths_absolute(message: Message) -> None:
+  for field, value in message.ListFields():
+    if field.name.endswith('_path') and isinstance(value, str) and os.path.exists(value):
+      setattr(message, field.name, os.path.abspath(value))
+    elif isinstance(value, Message):
+      _make_paths_absolute(value)
 
 
 def _index_aggregator(index: Artefact) -> aggregator.Aggregator:

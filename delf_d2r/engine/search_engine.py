@@ -6,16 +6,20 @@ for result in engine.search('photo.jpg', top_k=10, verify=True).results:
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from absl import logging
 
 from delf_d2r import aggregator
 from delf_d2r import config as configs
+from delf_d2r.aggregator import Aggregator, SearchOptions
 from delf_d2r.data.artefacts import artefact as artefacts
 from delf_d2r.data.artefacts import codebook_files
 from delf_d2r.data.artefacts.artefact import Artefact
@@ -23,7 +27,7 @@ from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine.indexed_features import IndexedFeatures
-from delf_d2r.engine.live_index import LiveIndex, Snapshot
+from delf_d2r.engine.live_index import LiveIndex, RebuiltIndexError, Snapshot
 from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.engine.spatial_verification import SpatialVerification
 from delf_d2r.errors import ArtefactError, UserError
@@ -99,12 +103,47 @@ class Answer:
     return len(self.features.features)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+  """An index, and the configs of its searches."""
+
+  live: LiveIndex
+  aggregation: AggregationConfig
+  verification: VerificationConfig
+  verifies: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+  """What a search needs, for one index. Another index in its place has other parts."""
+
+  live: LiveIndex
+  aggregator: Aggregator
+  search_options: SearchOptions
+  reader: PhotoReader
+  features: IndexedFeatures
+  verification: SpatialVerification
+
+
+@dataclasses.dataclass
+class _Photos:
+  """The folders of the photos, which may be set while an engine is used."""
+
+  folders: PhotoFolders
+
+
+# How often a search begins again because another process has saved the index meanwhile.
+_ATTEMPTS = 5
+
+
 class SearchEngine:
   """Takes photos, returns ranked index images.
 
   Loading an engine imports neither TensorFlow nor the libraries that decode photos into features. Threads may
   search at the same time, also while another thread adds and removes images: a search answers from the images
   that were in the index when it began.
+
+  Other processes may change and save the index meanwhile; every search begins with `refresh`.
 
   Attributes:
     photos: the folders of the indexed photos, as recorded in the index. Set it if they have moved.
@@ -121,19 +160,32 @@ class SearchEngine:
       verification: how results are verified.
     """
     self.verifies = False
-    self.photos = PhotoFolders.of_index(live.artefact)
-    self._live = live
+    self._photos = _Photos(PhotoFolders.of_index(live.artefact))
+    self._open_again: Callable[[], _Opened] | None = None
+    self._loading = threading.Lock()
+    self._parts = self._make_parts(live, aggregation, verification)
+
+  def _make_parts(
+    self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig
+  ) -> _Parts:
     centroids = np.ascontiguousarray(codebook_files.load_centroids(live.artefact.path))
     recall = codebook_files.load_recall(live.artefact.path)
     assign = aggregator.assigner(aggregation.query_assignment, centroids, recall=recall)
-    self._aggregator = aggregator.Aggregator(aggregation, centroids, assign)
-    self._search_options = aggregator.search_options(aggregation)
-    self._reader = PhotoReader(live.artefact)
-    self._features = IndexedFeatures(live.artefact, self._reader.extract)
-    self._verification = SpatialVerification(
-      verification,
-      live.artefact.config.extraction,
-      lambda snapshot, image_id: self._features.read(snapshot, image_id, photos=self.photos),
+    reader = PhotoReader(live.artefact)
+    features = IndexedFeatures(live.artefact, reader.extract)
+    # Not the engine, so that an engine that nobody uses any more, and its lock, end at once.
+    photos = self._photos
+    return _Parts(
+      live,
+      Aggregator(aggregation, centroids, assign),
+      aggregator.search_options(aggregation),
+      reader,
+      features,
+      SpatialVerification(
+        verification,
+        live.artefact.config.extraction,
+        lambda snapshot, image_id: features.read(snapshot, image_id, photos=photos.folders),
+      ),
     )
 
   @classmethod
@@ -146,8 +198,11 @@ class SearchEngine:
     one_photo: bool = False,
     index: 'InvertedIndex | ShardedIndex | None' = None,
     preload: bool = False,
-  ) -> 'SearchEngine':
+  ) -> Self:
     """Opens an index.
+
+    The path is resolved once: neither another working folder nor a link that is turned to another directory
+    leads the engine to another index.
 
     Args:
       directory: an output directory of `build_index` or of `run_experiment`.
@@ -166,28 +221,21 @@ class SearchEngine:
     Raises:
       ArtefactError: there is no finished index, or one of its files is damaged.
     """
-    directory = pathlib.Path(directory)
-    run = directory / artefacts.RUN_CONFIG
-    verifies = verification is None and run.is_file() and configs.load(run).HasField('verification')
-    if verification is None:
-      config = configs.load(run) if verifies else configs.default('verification')
-      verification = config.verification
-    if not (directory / artefacts.MANIFEST).is_file() and (directory / 'index').is_dir():
-      directory = directory / 'index'
-    artefact = Artefact.open(directory, 'index')
-    if index is None and (directory / layout.SPLIT).is_file():
-      raise ArtefactError(f'{directory}: the front of a split index; `d2r serve` searches it with --shards')
-    merged = artefacts.with_comparison(artefact.config, aggregation)
-    if one_photo:
-      merged.aggregation.query_assignment = AggregationConfig.EXACT
+    place = pathlib.Path(directory).absolute()
+    if not (place / artefacts.MANIFEST).is_file() and (place / 'index').is_dir():
+      place = place.resolve()  # once, so that config and index are of one run
+    open_again = functools.partial(_open, place, aggregation, verification, one_photo=one_photo)
     try:
-      engine = cls(LiveIndex(artefact, index), merged.aggregation, verification)
-      engine.verifies = verifies and not engine.why_unverifiable
+      opened = open_again(index=index)
+      engine = cls(opened.live, opened.aggregation, opened.verification)
+      engine.verifies = opened.verifies and not engine.why_unverifiable
+      if index is None:
+        engine._open_again = open_again
       if preload:
         engine.preload()
       return engine
     except (IndexFormatError, OSError, ValueError) as error:
-      raise ArtefactError(f'{directory}: the index cannot be opened: {error}') from None
+      raise ArtefactError(f'{place}: the index cannot be opened: {error}') from None
 
   def __len__(self) -> int:
     """Returns the number of index images."""
@@ -197,19 +245,28 @@ class SearchEngine:
     return f'{type(self).__name__}({self.artefact.path}, {self.index!r})'
 
   @property
+  def photos(self) -> PhotoFolders:
+    """The folders of the indexed photos."""
+    return self._photos.folders
+
+  @photos.setter
+  def photos(self, folders: PhotoFolders) -> None:
+    self._photos.folders = folders
+
+  @property
   def artefact(self) -> Artefact:
     """The index artefact as it was loaded or last saved."""
-    return self._live.artefact
+    return self._parts.live.artefact
 
   @property
   def index(self) -> 'InvertedIndex | ShardedIndex':
     """The index with all changes so far, for reading only. Every change replaces it by another object."""
-    return self._live.snapshot.index
+    return self._parts.live.snapshot.index
 
   @property
   def why_unverifiable(self) -> str:
     """The reason why a search with `verify` is refused; empty if it is not."""
-    return self._verification.why_unverifiable
+    return self._parts.verification.why_unverifiable
 
   # Searching -----------------------------------------------------------------------------------------
 
@@ -242,28 +299,46 @@ class SearchEngine:
       check_box(box, 'box')
     if top_k < 0:
       raise UserError(f'top_k is {top_k}; it must be at least 0')
-    marks = [('', time.perf_counter())]
-    snapshot = self._live.snapshot
+    started = time.perf_counter()
     pixels = self._pixels(photo)
-    marks.append(('decode', time.perf_counter()))
-    features = self._reader.query_features(pixels, box)
-    marks.append(('extract', time.perf_counter()))
-    descriptor = self.describe(features)
-    marks.append(('describe', time.perf_counter()))
-    wanted = max(top_k, self._verification.num_images) if verify and top_k else top_k
-    ranking = snapshot.index.search(descriptor, top_k=wanted, **self._search_options)
-    marks.append(('search', time.perf_counter()))
-    matches: list[Match] = []
-    if verify:
-      matches = self._verification.verify(snapshot, features.features, ranking)
-      ranking = reordered(ranking, matches, length=top_k or None)
-      marks.append(('verify', time.perf_counter()))
-    seconds = {step: end - start for (_, start), (step, end) in itertools.pairwise(marks)}
-    return Answer(_results(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
+    decoded = time.perf_counter()
+    for _ in range(_ATTEMPTS):
+      self.refresh()
+      parts = self._parts
+      snapshot = parts.live.snapshot
+      try:
+        answer = _search(parts, snapshot, pixels, box, top_k, verify=verify)
+        return dataclasses.replace(answer, seconds={'decode': decoded - started, **answer.seconds})
+      except (ArtefactError, IndexFormatError):
+        self.refresh(wait=True)
+        if self._parts.live.snapshot is snapshot:
+          raise
+        # Files of the snapshot were removed, because another process has saved the index.
+    return _search(parts, snapshot, pixels, box, top_k, verify=verify)
+
+  def refresh(self, *, wait: bool = False) -> None:
+    """Takes over the changes that another process has saved, as every search does when it begins.
+
+    Changes of this engine that are not saved yet are kept; they keep other processes from saving. If the
+    saved index cannot be loaded, the engine goes on with the one that it has, and the reason is logged.
+
+    Args:
+      wait: wait for a change or a save in another thread first.
+    """
+    parts = self._parts
+    before = parts.live.snapshot
+    try:
+      if parts.live.refresh(wait=wait) is not before:
+        parts.verification.clear_cache()
+    except RebuiltIndexError as error:
+      try:
+        self._load_rebuilt(parts)
+      except (UserError, IndexFormatError, OSError, ValueError) as problem:
+        logging.warning('%s: %s', error, problem)
 
   def prepare(self) -> None:
     """Loads the extractor now instead of at the first photo; a network takes seconds to load."""
-    self._reader.prepare()
+    self._parts.reader.prepare()
 
   def preload(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Reads all files of the index sequentially, so that searches find them in memory.
@@ -289,13 +364,13 @@ class SearchEngine:
     Raises:
       ImageError: the photo cannot be decoded.
     """
-    return self._reader.load(photo, name=name)
+    return self._parts.reader.load(photo, name=name)
 
   # The steps of a search, for queries whose features exist ---------------------------------------------
 
   def describe(self, query: ImageFeatures) -> AggregatedDescriptor:
     """Aggregates the local features of a query."""
-    return self._aggregator.query(query)
+    return self._parts.aggregator.query(query)
 
   def describe_expanded(
     self,
@@ -306,7 +381,9 @@ class SearchEngine:
     min_images_per_word: int = 1,
   ) -> AggregatedDescriptor:
     """Aggregates the features of a query with those of other images; see `Aggregator.expanded_query`."""
-    return self._aggregator.expanded_query(query, others, weights, min_images_per_word=min_images_per_word)
+    return self._parts.aggregator.expanded_query(
+      query, others, weights, min_images_per_word=min_images_per_word
+    )
 
   def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
     """Ranks the index images by their similarity to a query.
@@ -319,11 +396,11 @@ class SearchEngine:
     Returns:
       The ranking, best first.
     """
-    return self.index.search(query, top_k=top_k, name=name, **self._search_options)
+    return self.index.search(query, top_k=top_k, name=name, **self._parts.search_options)
 
   def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
     """Returns a ranking with the names and boxes of its images."""
-    return _results(self._live.snapshot, ranking)
+    return _results(self._parts.live.snapshot, ranking)
 
   def word_scores(
     self, query: AggregatedDescriptor, image_id: int, *, region: int = -1
@@ -338,19 +415,19 @@ class SearchEngine:
     Returns:
       uint32 [W], the visual words that the query shares with the image, and float64 [W], the term of each.
     """
-    return self.index.word_scores(query, image_id, region=region, **self._search_options)
+    return self.index.word_scores(query, image_id, region=region, **self._parts.search_options)
 
   def words(self, features: LocalFeatures, *, of_query: bool) -> np.ndarray:
     """Returns int32 [N, m], the m visual words of each local feature of a query or of an index image."""
-    return self._aggregator.words(features.descriptors, of_query=of_query)
+    return self._parts.aggregator.words(features.descriptors, of_query=of_query)
 
   def match(self, query: LocalFeatures, image_id: int) -> Match:
     """Matches the features of a query with those of an index image; see `SpatialVerification.match`."""
-    return self._verification.match(self._live.snapshot, query, image_id)
+    return self._parts.verification.match(self._parts.live.snapshot, query, image_id)
 
   def boxes(self, image_id: int) -> np.ndarray:
     """Returns float32 [R - 1, 4], the boxes of an index image without the whole image."""
-    return self._live.snapshot.boxes(image_id)
+    return self._parts.live.snapshot.boxes(image_id)
 
   def features(self, image_id: int) -> ImageFeatures:
     """Returns the local features of an index image.
@@ -362,7 +439,7 @@ class SearchEngine:
       ImageError: neither the features nor the photo can be found.
       ArtefactError: the record of the features is damaged.
     """
-    return self._features.read(self._live.snapshot, image_id, photos=self.photos)
+    return self._parts.features.read(self._parts.live.snapshot, image_id, photos=self.photos)
 
   # Changing the index --------------------------------------------------------------------------------
 
@@ -393,14 +470,14 @@ class SearchEngine:
       for box in own:
         check_box(box, f'boxes of {name}')
     if named.keys() - given.keys():
-      self._reader.prepare_boxes()
+      self._parts.reader.prepare_boxes()
 
     def describe(name: str) -> tuple[ImageFeatures, ImageDescriptors]:
       own = Boxes.from_coordinates(given[name]) if name in given else None
-      return self._reader.index_image(name, self._pixels(named[name], name=name), own)
+      return self._parts.reader.index_image(name, self._pixels(named[name], name=name), own)
 
-    self._live.add(list(named), describe)
-    self._verification.clear_cache()
+    self._parts.live.add(list(named), describe)
+    self._parts.verification.clear_cache()
 
   def remove(self, names: Iterable[str]) -> None:
     """Removes images from the index.
@@ -409,18 +486,50 @@ class SearchEngine:
       UserError: a name is not in the index; nothing is removed.
     """
     require_several(names)
-    self._live.remove(list(names))
-    self._verification.clear_cache()
+    self._parts.live.remove(list(names))
+    self._parts.verification.clear_cache()
 
   def save(self) -> None:
     """Writes the changes since the last save to the directory that the engine was loaded from.
 
-    If the process is killed meanwhile, the directory holds either the old index or the new one.
+    Without any change, nothing is written. If the process is killed meanwhile, the directory holds either the
+    old index or the new one. An error that comes after the new index is in place is logged as a warning.
 
     Raises:
-      UserError: it cannot be written, or another process has changed it.
+      UserError: it cannot be written, or another process has changed it. The directory holds the old index,
+        and the changes may be saved again.
     """
-    self._live.save()
+    self._parts.live.save()
+
+  def reload(self) -> None:
+    """Abandons the changes since the last save, and loads the index from its directory.
+
+    Raises:
+      ArtefactError: the index cannot be opened.
+    """
+    parts = self._parts
+    try:
+      parts.live.reload()
+      parts.verification.clear_cache()
+    except RebuiltIndexError:
+      self._load_rebuilt(parts)
+    except (IndexFormatError, OSError, ValueError) as error:
+      raise ArtefactError(f'{self.artefact.path}: the index cannot be opened: {error}') from None
+
+  def _load_rebuilt(self, parts: _Parts) -> None:
+    """Replaces the parts by those of the index that was built in the place of theirs."""
+    with self._loading:
+      if self._parts is parts and self._open_again is not None:
+        opened = self._open_again()
+        if self.photos == PhotoFolders.of_index(parts.live.artefact):
+          self.photos = PhotoFolders.of_index(opened.live.artefact)
+        self._parts = self._make_parts(opened.live, opened.aggregation, opened.verification)
+        self.verifies = opened.verifies and not self.why_unverifiable
+        logging.info('%s: an index of another config or other inputs is searched now', self.artefact.path)
+
+  @property
+  def _verification(self) -> SpatialVerification:
+    return self._parts.verification
 
   def _pixels(self, photo: Photo, *, name: str = '') -> np.ndarray:
     """Returns a photo as uint8 [H, W, 3]."""
@@ -429,6 +538,58 @@ class SearchEngine:
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
       raise UserError(f'photo: expected uint8 [H, W, 3] RGB, found {photo.dtype} {list(photo.shape)}')
     return photo
+
+
+def _open(
+  place: pathlib.Path,
+  aggregation: AggregationConfig | None,
+  verification: VerificationConfig | None,
+  *,
+  one_photo: bool,
+  index: 'InvertedIndex | ShardedIndex | None' = None,
+) -> _Opened:
+  """Opens the index of `SearchEngine.load` at an absolute path."""
+  run = place / artefacts.RUN_CONFIG
+  verifies = verification is None and run.is_file() and configs.load(run).HasField('verification')
+  if verification is None:
+    config = configs.load(run) if verifies else configs.default('verification')
+    verification = config.verification
+  if not (place / artefacts.MANIFEST).is_file() and (place / 'index').is_dir():
+    place = place / 'index'
+  artefact = Artefact.open(place, 'index').resolved()
+  if index is None and (artefact.path / layout.SPLIT).is_file():
+    raise ArtefactError(f'{place}: the front of a split index; `d2r serve` searches it with --shards')
+  merged = artefacts.with_comparison(artefact.config, aggregation)
+  if one_photo:
+    merged.aggregation.query_assignment = AggregationConfig.EXACT
+  return _Opened(LiveIndex(artefact, index), merged.aggregation, verification, verifies)
+
+
+def _search(
+  parts: _Parts,
+  snapshot: Snapshot,
+  pixels: np.ndarray,
+  box: Sequence[float] | None,
+  top_k: int,
+  *,
+  verify: bool,
+) -> Answer:
+  """Returns the images of a snapshot that are most similar to a photo; see `SearchEngine.search`."""
+  marks = [('', time.perf_counter())]
+  features = parts.reader.query_features(pixels, box)
+  marks.append(('extract', time.perf_counter()))
+  descriptor = parts.aggregator.query(features)
+  marks.append(('describe', time.perf_counter()))
+  wanted = max(top_k, parts.verification.num_images) if verify and top_k else top_k
+  ranking = snapshot.index.search(descriptor, top_k=wanted, **parts.search_options)
+  marks.append(('search', time.perf_counter()))
+  matches: list[Match] = []
+  if verify:
+    matches = parts.verification.verify(snapshot, features.features, ranking)
+    ranking = reordered(ranking, matches, length=top_k or None)
+    marks.append(('verify', time.perf_counter()))
+  seconds = {step: end - start for (_, start), (step, end) in itertools.pairwise(marks)}
+  return Answer(_results(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
 
 
 def _results(snapshot: Snapshot, ranking: Ranking, matches: Sequence[Match] = ()) -> tuple[SearchResult, ...]:

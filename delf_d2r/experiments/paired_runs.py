@@ -195,8 +195,8 @@ def write(comparison: Comparison, output: pathlib.Path) -> pathlib.Path:
   )
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output / DOCUMENT, json.dumps(_document(comparison), indent=1) + '\n')
-    files.write_atomically(output / PAGE, paired_page.render(view))
+    files.write_output(output / DOCUMENT, json.dumps(_document(comparison), indent=1) + '\n')
+    files.write_output(output / PAGE, paired_page.render(view))
   return output / PAGE
 
 

@@ -135,10 +135,10 @@ def write(found: Reproduction, output: pathlib.Path) -> pathlib.Path:
   text, table, document = places(found.table, output).values()
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(text, as_text(found))
+    files.write_output(text, as_text(found))
     records = _records(found)
-    files.write_atomically(table, _csv(records))
-    files.write_atomically(document, json.dumps(records, indent=1, ensure_ascii=False) + '\n')
+    files.write_output(table, _csv(records))
+    files.write_output(document, json.dumps(records, indent=1, ensure_ascii=False) + '\n')
   columns, rows = _table(found)
   view = ReproductionView(
     title=found.table.title,

@@ -30,6 +30,7 @@ def run_experiment(
   codebook: Path | None = None,
   distractors: Path | None = None,
   distractors_boxes_file: Path | None = None,
+  exclude: Sequence[str] = (),
   options: Options | None = None,
   report: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
@@ -52,6 +53,7 @@ def run_experiment(
     distractors: a folder of photos that no ground truth names, to search among in a second evaluation in
       `output/with_distractors`.
     distractors_boxes_file: like `boxes_file`, for the distractors.
+    exclude: globs of files and folders among the photos to leave out, see `ImageList.from_folder`.
     options: how to run, without effect on the results.
     report: called with a summary of the run, for example `print`; with distractors again at the end.
 
@@ -73,8 +75,14 @@ def run_experiment(
     loaded = configs.resolve(loaded)
   else:
     loaded = configs.load(config, experiment.STAGES, overrides=overrides)
-  dataset = Dataset.load(images, ground_truth=ground_truth, query_images=query_images)
-  more = distractor_list.load(distractors) if distractors else None
+  dataset = Dataset.load(
+    images,
+    ground_truth=ground_truth,
+    query_images=query_images,
+    exclude=exclude,
+    strict=options.strict,
+  )
+  more = distractor_list.load(distractors, exclude=exclude, strict=options.strict) if distractors else None
   if more:
     # Checked now rather than after hours of extraction.
     distractor_list.require_disjoint(more, dataset)

@@ -79,7 +79,7 @@ def run(
     subtitle=f'{len(dataset.images)} index images, {len(dataset.queries)} queries, Revisited protocol',
     points=tuple(points),
   )
-  files.write_atomically(output / TABLE, _table(points))
+  files.write_output(output / TABLE, _table(points))
   return Curve(view.points, make_report.write(trade_off_page.render(view), output / 'report'))
 
 

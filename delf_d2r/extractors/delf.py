@@ -47,16 +47,26 @@ class DelfExtractor:
     *,
     max_features: int,
     min_attention: float,
+    reduction: Reduction | None = None,
   ):
-    """Wraps a model; UserError if the PCA of `config` is missing or of other dimensions."""
+    """Wraps a model.
+
+    Args:
+      model: the model.
+      config: its scales, suppression and PCA.
+      max_features, min_attention: the features that are kept.
+      reduction: the PCA of `config`, if it is loaded already.
+
+    Raises:
+      UserError: the PCA of `config` is missing or of other dimensions.
+    """
     self._model = model
     self._scales = np.array(list(config.image_scales) or DEFAULT_SCALES, np.float32)
     self._nms_iou = config.nms_iou
     self._max_features = max_features
     self._min_attention = min_attention
-    pca = config.pca if config.HasField('pca') else None
-    self._reduce = Reduction(pca, model.dimensions, model.path, field='extraction.delf.pca')
-    self.dimensions = self._reduce.dimensions
+    self._reduce = reduction or Reduction(config, field='extraction.delf')
+    self.dimensions = self._reduce.of_model(model.dimensions, model.path)
     self.stride = model.stride
     self.min_cells_across_box = config.min_cells_across_box
     self.note = ''
@@ -125,6 +135,7 @@ def build(config: Extraction) -> DelfExtractor:
       'extraction.delf.model_path is empty, which means the model that comes with the package, but this'
       ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
+  reduction = Reduction(delf, field='extraction.delf')
   from delf_d2r.models.saved_models import local_features
 
   if delf.mixed_precision:
@@ -133,7 +144,13 @@ def build(config: Extraction) -> DelfExtractor:
     model = local_features.of_network(delf.network)
   else:
     model = local_features.load(delf.model_path or str(DEFAULT_MODEL))
-  return DelfExtractor(model, delf, max_features=config.max_features, min_attention=config.min_attention)
+  return DelfExtractor(
+    model,
+    delf,
+    max_features=config.max_features,
+    min_attention=config.min_attention,
+    reduction=reduction,
+  )
 
 
 def model_files(config: Extraction) -> Mapping[str, Path]:

@@ -55,13 +55,13 @@ class GlobalExtractor:
     dimensions: D of the descriptors.
   """
 
-  def __init__(self, model: PooledModel, config: Config):
-    """Wraps a model; UserError if the PCA of `config` is missing or of other dimensions."""
+  def __init__(self, model: PooledModel, config: Config, reduction: Reduction | None = None):
+    """Wraps a model; UserError if the PCA of `config`, loaded as `reduction` or not, does not fit."""
     self._model = model
     self._scales = _scales(config)
     self._scale_power = config.scale_power
-    self._reduce = _reduction(config, model.dimensions, model.path)
-    self.dimensions = self._reduce.dimensions
+    self._reduce = reduction or _reduction(config)
+    self.dimensions = self._reduce.of_model(model.dimensions, model.path)
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
     """Returns the descriptor of uint8 [H, W, 3], at its centre, of scale and attention 1."""
@@ -84,13 +84,13 @@ class RegionalExtractor:
     dimensions: D of the descriptors.
   """
 
-  def __init__(self, activations: 'Activations', config: Config):
-    """Takes what is pooled; UserError if the PCA of `config` is missing or of other dimensions."""
+  def __init__(self, activations: 'Activations', config: Config, reduction: Reduction | None = None):
+    """Takes what is pooled; UserError if the PCA of `config`, loaded as `reduction` or not, does not fit."""
     self._activations = activations
     self._scales = _scales(config)
     self._levels = config.region_levels
-    self._reduce = _reduction(config, activations.channels, activations.name)
-    self.dimensions = self._reduce.dimensions
+    self._reduce = reduction or _reduction(config)
+    self.dimensions = self._reduce.of_model(activations.channels, activations.name)
 
   def __call__(self, image: np.ndarray) -> LocalFeatures:
     """Returns the squares of uint8 [H, W, 3] at their centres, by scale; scales are sides in pixels."""
@@ -110,9 +110,8 @@ class RegionalExtractor:
     )
 
 
-def _reduction(config: Config, dimensions: int, model: str) -> Reduction:
-  pca = config.pca if config.HasField('pca') else None
-  return Reduction(pca, dimensions, model, field='extraction.global_descriptor.pca')
+def _reduction(config: Config) -> Reduction:
+  return Reduction(config, field='extraction.global_descriptor')
 
 
 def _scales(config: Config) -> np.ndarray:
@@ -125,17 +124,19 @@ def build(config: Extraction) -> GlobalExtractor | RegionalExtractor:
   Raises:
     UserError: its model, weights, endpoint or PCA are missing, of another kind, or do not fit.
   """
+  options = config.global_descriptor
+  reduction = _reduction(options)
   from delf_d2r.models.backbones.activations import Activations
   from delf_d2r.models.backbones.pooled import PooledBackbone
   from delf_d2r.models.saved_models import global_descriptors
 
-  options = config.global_descriptor
   if options.model_path:
-    return GlobalExtractor(global_descriptors.load(options.model_path), options)
+    return GlobalExtractor(global_descriptors.load(options.model_path), options, reduction)
   activations = Activations(options.backbone, options.backbone_weights, options.endpoint)
   if options.pooling == Config.R_MAC:
-    return RegionalExtractor(activations, options)
-  return GlobalExtractor(PooledBackbone(activations, gem_power=options.gem_power), options)
+    return RegionalExtractor(activations, options, reduction)
+  pooled = PooledBackbone(activations, gem_power=options.gem_power)
+  return GlobalExtractor(pooled, options, reduction)
 
 
 def model_files(config: Extraction) -> Mapping[str, Path]:

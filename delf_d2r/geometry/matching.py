@@ -19,12 +19,15 @@ class PutativeMatches:
     distances: float32 [P], Euclidean, between their descriptors.
     credible: bool [P], the pairs to search a transform among. The others are as near, but another neighbour
       of either feature may be the right one as well.
+    mutual: bool [P], the pairs that are nearest to each other, whether they pass the ratio test or not; None
+      where that is not known.
   """
 
   query: npt.NDArray[np.int64]
   index: npt.NDArray[np.int64]
   distances: npt.NDArray[np.float32]
   credible: npt.NDArray[np.bool_]
+  mutual: npt.NDArray[np.bool_] | None = None
 
   def __len__(self) -> int:
     return len(self.query)
@@ -67,7 +70,7 @@ def match(
   index_rows, index_half = _finite_rows(index)
   if not len(query_rows) or not len(index_rows):
     nothing = np.zeros(0, np.int64)
-    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32), np.zeros(0, bool))
+    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32), *np.zeros((2, 0), bool))
   # -d^2 / 2 = q.x - |q|^2 / 2 - |x|^2 / 2: two more columns make it a single product.
   left = _with_columns(query, query_rows, -query_half, 1)
   right = _with_columns(index, index_rows, 1, -index_half)
@@ -81,6 +84,7 @@ def match(
     first = np.full(len(index_rows), len(query_rows))
     np.minimum.at(first, nearest[rows], rows)
     credible[rows] = first[nearest[rows]] == rows
+  one_to_one = credible.copy() if mutual else None
   if ratio < 1:
     # Both sides are -d^2 / 2.
     credible &= best > ratio**2 * second
@@ -90,7 +94,13 @@ def match(
   distances = np.sqrt(np.einsum('nd,nd->n', apart, apart))
   near = np.flatnonzero(distances < max_distance)
   order = near[np.argsort(distances[near], kind='stable')]
-  return PutativeMatches(chosen[order], partners[order], distances[order], credible[kept][order])
+  return PutativeMatches(
+    chosen[order],
+    partners[order],
+    distances[order],
+    credible[kept][order],
+    None if one_to_one is None else one_to_one[kept][order],
+  )
 
 
 def _scan(

@@ -27,6 +27,7 @@ from typing import IO, Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 MANIFEST = 'index.json'
 FORMAT = 'delf_d2r inverted index'
@@ -45,6 +46,10 @@ Manifest = dict[str, Any]
 
 class IndexFormatError(ValueError):
   """A file of an index is missing, damaged or of another version; the message says which and what to do."""
+
+
+class ChangedIndexError(ValueError):
+  """The directory holds another index than the one that was loaded from there."""
 
 
 # The manifest ----------------------------------------------------------------------------------------
@@ -201,11 +206,13 @@ class Directory:
 
   Raises:
     BlockingIOError: another process is updating the index in the directory.
-    ValueError: the directory holds another index than expected.
+    ChangedIndexError: the directory holds another index than expected.
   """
 
   def __init__(self, path: str, *, expected: int | None = None, overwrite: bool = False) -> None:
     self.path = path
+    self._process = os.getpid()
+    self._committing: int | None = None  # the checksum of the manifest that `commit` puts in place
     os.makedirs(path, exist_ok=True)
     # The operating system drops the lock with the process, however that ends.
     self._lock: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -225,6 +232,9 @@ class Directory:
   def close(self) -> None:
     """Ends the update; another one may begin."""
     if self._lock is not None:
+      if os.getpid() == self._process:
+        # Otherwise a forked process, which has a copy of the descriptor, would keep the lock.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
       os.close(self._lock)
       self._lock = None
 
@@ -232,9 +242,20 @@ class Directory:
     with contextlib.suppress(AttributeError, OSError):
       self.close()
 
+  @property
+  def committed(self) -> int | None:
+    """The checksum of the manifest that `commit` has put in place; None if it has not.
+
+    It is asked after an error that may have come before or after the manifest was replaced.
+    """
+    with contextlib.suppress(IndexFormatError):
+      if self._committing is not None and read_manifest(self.path)[1] == self._committing:
+        return self._committing
+    return None
+
   def _check_unchanged(self, expected: int | None) -> None:
     if os.path.exists(os.path.join(self.path, MANIFEST)) and read_manifest(self.path)[1] != expected:
-      raise ValueError(
+      raise ChangedIndexError(
         f'{self.path}: holds another index than the one loaded from there; load it again and repeat'
         ' the changes, or save to another directory'
       )
@@ -259,19 +280,50 @@ class Directory:
     return checksum
 
   def commit(self, manifest: Manifest) -> int:
-    """Makes `manifest` that of the index and removes files it does not name; returns its checksum."""
+    """Makes `manifest` that of the index and removes files it does not name; returns its checksum.
+
+    From the moment when the manifest is replaced, the new index counts. What fails after that is logged as a
+    warning and does not fail the update.
+
+    Raises:
+      OSError: the old index is still in place.
+      ChangedIndexError: the directory was replaced by another one since the update began.
+    """
     self._sync_directory()
+    self._require_same_place()
     content, checksum = _encode_manifest(manifest)
     with self._temporary() as (file, temporary):
       file.write(content)
       _sync(file)
+      self._committing = checksum
       os.replace(temporary, os.path.join(self.path, MANIFEST))
-    self._sync_directory()
-    named = {os.path.basename(array_path('', stem, crc)) for stem, crc in stems(manifest)}
-    for name in os.listdir(self.path):
-      if _OWN_FILES.fullmatch(name) and name not in named:
-        os.unlink(os.path.join(self.path, name))
+    try:
+      self._sync_directory()
+    except OSError as error:
+      logging.warning(
+        '%s: the index is saved, but a power failure now may bring the old one back (%s). Check the disk',
+        self.path,
+        error,
+      )
+    self._remove_others({os.path.basename(array_path('', stem, crc)) for stem, crc in stems(manifest)})
     return checksum
+
+  def _remove_others(self, named: set[str]) -> None:
+    """Removes the files of older indexes and of updates that did not finish; the next update tries again."""
+    try:
+      for name in os.listdir(self.path):
+        if _OWN_FILES.fullmatch(name) and name not in named:
+          os.unlink(os.path.join(self.path, name))
+    except OSError as error:
+      logging.warning('%s: the index is saved, but files of the old one remain (%s)', self.path, error)
+
+  def _require_same_place(self) -> None:
+    """Raises ChangedIndexError if the directory is no longer the one that was locked."""
+    if self._lock is not None and not os.path.samestat(os.fstat(self._lock), os.stat(self.path)):
+      raise ChangedIndexError(
+        f'{self.path}: was removed and made again since the update began; load it again and repeat the'
+        ' changes'
+      )
 
   def _sync_directory(self) -> None:
     if self._lock is None:

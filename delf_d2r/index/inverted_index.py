@@ -144,7 +144,8 @@ class InvertedIndex:
       )
     new_images = ImageTable.from_entries(image_names, entry_images, entry_regions)
     check_distinct(itertools.chain(self.image_names, new_images.names))
-    self._replace(updates.add(self._state, descriptors, new_images, self._new_builder(memory_budget)))
+    with self.updating():
+      self._change(updates.add(self._state, descriptors, new_images, self._new_builder(memory_budget)))
 
   def remove(self, image_names: Iterable[str], *, memory_budget: int = DEFAULT_MEMORY_BUDGET) -> None:
     """Removes images; those after them move up, as if the removed ones had never been added.
@@ -156,7 +157,8 @@ class InvertedIndex:
       TypeError: `image_names` is a string, which would name each of its letters; nothing is removed.
     """
     self._check_entry_offsets()
-    self._replace(updates.remove(self._state, image_names, self._new_builder(memory_budget)))
+    with self.updating():
+      self._change(updates.remove(self._state, image_names, self._new_builder(memory_budget)))
 
   @classmethod
   def merge(
@@ -211,6 +213,24 @@ class InvertedIndex:
       subset._replace(updates.subset(self._state, images, subset._new_builder(memory_budget)))
     return subset
 
+  @contextlib.contextmanager
+  def updating(self) -> Iterator[None]:
+    """Keeps every other process from changing the index on the disk.
+
+    The directory, if there is one, is locked in the body and, as long as there are changes that are not
+    saved, also afterwards. A change that fails thus leaves no lock behind, whoever holds its exception.
+
+    Raises:
+      ChangedIndexError: the directory holds another index than the one loaded from there.
+      BlockingIOError: another process is updating the index.
+    """
+    with self._storage.updating():
+      yield
+
+  def abandon_changes(self) -> None:
+    """Lets other processes change the index; changes that were not saved must not be saved any more."""
+    self._storage.close()
+
   def copy_on_write(self) -> Self:
     """Returns a copy to change and save while searches go on in this index, which must not change any more.
 
@@ -219,7 +239,7 @@ class InvertedIndex:
     for segment in self._state.segments:
       segment.load()  # mapped from now on, since saving the copy unlinks files
     twin = copy.copy(self)
-    twin._storage = copy.copy(self._storage)
+    twin._storage = self._storage.copy()
     twin._drop_derived()
     return twin
 
@@ -249,12 +269,14 @@ class InvertedIndex:
     """Saves the index, by default where it came from; afterwards it is memory-mapped from there.
 
     If the process is killed at any moment, the directory holds the old index or the new one. Segments that
-    have not changed are not written again.
+    have not changed are not written again; if nothing has changed, nothing is written.
 
     Raises:
-      ValueError: the directory holds another index, or this one as another process has changed it, and
-        `overwrite` is false; or there is no directory.
+      ValueError: the directory holds another index, or this one as another process has changed it
+        (ChangedIndexError), and `overwrite` is false; or there is no directory.
       BlockingIOError: another process is updating the index.
+      OSError: the index cannot be written; the directory holds the old one. What fails after the new one is
+        in place is logged as a warning.
     """
     self._replace(self._storage.save(self._state, directory, overwrite=overwrite))
 
@@ -401,6 +423,11 @@ class InvertedIndex:
     return self._storage.checksum
 
   @property
+  def has_changed(self) -> bool:
+    """Whether there are changes that are not saved yet."""
+    return self._storage.has_changed
+
+  @property
   def is_regional(self) -> bool:
     return self._state.images.is_regional
 
@@ -449,10 +476,10 @@ class InvertedIndex:
   def _being_built(self) -> Iterator[None]:
     """Writes segments that are made inside into the directory, if there is one, and saves at the end."""
     try:
-      self._storage.begin()
-      yield
-      if self._storage.directory is not None:
-        self.save()
+      with self._storage.updating():
+        yield
+        if self._storage.directory is not None:
+          self.save()
     except BaseException:
       self.close()
       raise
@@ -464,10 +491,14 @@ class InvertedIndex:
     self._state = state
     self._drop_derived()
 
+  def _change(self, state: IndexState) -> None:
+    self._replace(state)
+    self._storage.has_changed = True
+
   def _drop_derived(self) -> None:
     """Drops all that was derived from the postings."""
     self._executor: QueryExecutor | None = None
-    self._entry_offsets_are_checked = False
+    self._check_entry_offsets = _EntryOffsetsCheck(self._state.images, self._storage.directory)
 
   def _get_executor(self) -> QueryExecutor:
     executor = self._executor
@@ -475,10 +506,22 @@ class InvertedIndex:
       executor = self._executor = QueryExecutor(self._state, self._check_entry_offsets, self._corpus)
     return executor
 
-  def _check_entry_offsets(self) -> None:
-    if self._storage.directory is not None and not self._entry_offsets_are_checked:
-      stored_index.check_entry_offsets(self._state.images, self._storage.directory)
-      self._entry_offsets_are_checked = True
+
+class _EntryOffsetsCheck:
+  """Checks the offsets of a regional index at the first call.
+
+  It is no method of the index, so that an index that nobody uses any more, and its lock, end at once.
+  """
+
+  def __init__(self, images: ImageTable, directory: str | None) -> None:
+    self._images = images
+    self._directory = directory
+    self._is_done = False
+
+  def __call__(self) -> None:
+    if self._directory is not None and not self._is_done:
+      stored_index.check_entry_offsets(self._images, self._directory)
+      self._is_done = True
 
 
 class IndexStorage:
@@ -487,22 +530,47 @@ class IndexStorage:
   Attributes:
     directory: where the index was loaded from, saved to, or is being built; None if it is in memory alone.
     checksum: of the manifest as it was loaded or last saved; None if it was neither.
+    has_changed: whether the index has changed since.
   """
 
   def __init__(self, directory: str | os.PathLike[str] | None = None, checksum: int | None = None) -> None:
     self.directory = None if directory is None else os.path.realpath(directory)
     self.checksum = checksum
+    self.has_changed = False
     self._writer: Directory | None = None  # open while there are changes to save there
+    self._num_updating = 0
 
   def begin(self) -> None:
     """Opens the directory, if there is one, for an update, which shuts out any other.
 
     Raises:
-      ValueError: the directory holds another index than the one with `checksum`.
+      ChangedIndexError: the directory holds another index than the one with `checksum`.
       BlockingIOError: another process is updating it.
     """
     if self.directory is not None and self._writer is None:
       self._writer = Directory(self.directory, expected=self.checksum)
+
+  @contextlib.contextmanager
+  def updating(self) -> Iterator[None]:
+    """Does `begin`; afterwards ends the update unless something has changed that is not saved.
+
+    Raises:
+      ChangedIndexError, BlockingIOError: for the reasons of `begin`.
+    """
+    self.begin()
+    self._num_updating += 1
+    try:
+      yield
+    finally:
+      self._num_updating -= 1
+      if not (self._num_updating or self.has_changed):
+        self.close()
+
+  def copy(self) -> 'IndexStorage':
+    """Returns the storage of a copy of the index; both share an update that is not saved."""
+    twin = copy.copy(self)
+    twin._num_updating = 0
+    return twin
 
   def builder(self, layout: Layout, segments: list[AnySegment], *, memory_budget: int) -> SegmentBuilder:
     """Returns a builder that appends to `segments`, stored ones if there is a directory.
@@ -535,20 +603,33 @@ class IndexStorage:
     directory = self.directory if directory is None else os.path.realpath(directory)
     if directory is None:
       raise ValueError('the index has no directory yet; pass one to save')
-    own = directory == self.directory
-    writer = self._writer if own else None
-    if writer is None:
-      writer = Directory(directory, expected=self.checksum if own else None, overwrite=overwrite)
-    try:
-      stored, checksum = stored_index.write(writer, state)
-    finally:
-      writer.close()
-      self._writer = None
-    self.directory, self.checksum = directory, checksum
-    return stored
+    if directory != self.directory:
+      writer = Directory(directory, overwrite=overwrite)
+      try:
+        stored, checksum = stored_index.write(writer, state)
+      finally:
+        writer.close()
+      self.close()
+      self.directory, self.checksum, self.has_changed = directory, checksum, False
+      return stored
+    if self._writer is None and overwrite:
+      self._writer = Directory(directory, overwrite=True)
+    with self.updating():
+      if self.checksum is not None and not self.has_changed and not overwrite:
+        return state
+      assert self._writer is not None, 'begun by updating'
+      try:
+        stored, checksum = stored_index.write(self._writer, state)
+      except BaseException:
+        committed = self._writer.committed
+        if committed is not None:  # interrupted after the new index was in place
+          self.checksum, self.has_changed = committed, False
+        raise
+      self.checksum, self.has_changed = checksum, False
+      return stored
 
   def close(self) -> None:
-    """Abandons an update that was not saved."""
+    """Ends an update; changes that were not saved stay in memory alone."""
     if self._writer is not None:
       self._writer.close()
       self._writer = None

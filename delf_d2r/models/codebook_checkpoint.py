@@ -6,12 +6,11 @@ object-based one of TensorFlow 2 as attribute `codebook` of a tf.train.Checkpoin
 """
 
 import pathlib
-import tempfile
 
 import numpy as np
 import tensorflow as tf
 
-from delf_d2r.data import files
+from delf_d2r.data import files, temporary_files
 from delf_d2r.errors import UserError
 from delf_d2r.models.saved_models import log_suppression
 
@@ -73,6 +72,15 @@ def read(path: str | pathlib.Path) -> np.ndarray:
   return words.astype(np.float32)
 
 
+def is_name_based(path: str | pathlib.Path) -> bool:
+  """Returns whether a checkpoint has the form of TensorFlow 1; raises UserError if it is damaged."""
+  prefix = find(path)
+  try:
+    return _OBJECT_KEY not in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+  except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    raise UserError(f'{prefix}: not readable as a checkpoint ({str(error).splitlines()[0]})') from None
+
+
 def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) -> None:
   """Writes `<prefix>.data-00000-of-00001` and then `<prefix>.index`.
 
@@ -84,7 +92,7 @@ def write(prefix: str | pathlib.Path, words: np.ndarray, *, name_based: bool) ->
   prefix = pathlib.Path(prefix)
   words = np.ascontiguousarray(words, np.float32)
   # Beside the target, so that a kill leaves no half of a checkpoint under its name.
-  with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=f'.{prefix.name}.') as folder:
+  with temporary_files.temporary_folder(prefix.parent, f'.{prefix.name}.') as folder:
     temporary = str(pathlib.Path(folder, prefix.name))
     if name_based:
       tf.raw_ops.SaveV2(prefix=temporary, tensor_names=[_NAME], shape_and_slices=[''], tensors=[words])

@@ -1,5 +1,6 @@
 """A plan from rates: bytes, memory, time and cost of every stage, and the commands that fit a memory."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 from delf_d2r import text_table
-from delf_d2r.data import files
+from delf_d2r.data import files, temporary_files
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import UserError
 from delf_d2r.planning import stage_plans
@@ -108,13 +109,13 @@ def measure_and_plan(
     step = max(1, len(every) // sample_photos)
     photos = ImageList(every.root, every.names[::step][:sample_photos])
   parent = pathlib.Path(work or tempfile.gettempdir())
-  with files.user_errors('cannot write', parent):
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(dir=parent)
-  with folder as temporary:
+  with contextlib.ExitStack() as stack:
+    with files.user_errors('cannot write', parent):
+      parent.mkdir(parents=True, exist_ok=True)
+      folder = stack.enter_context(temporary_files.temporary_folder(parent, 'd2r-plan-'))
     measured = measure_rates(
       config,
-      pathlib.Path(temporary),
+      folder,
       photos=photos,
       features=features,
       boxes=boxes,

@@ -1,14 +1,17 @@
 """One answer of the search engine as text, as JSON and as an HTML page."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from delf_d2r.data import files
 from delf_d2r.data.boxes.csv_file import check_box
+from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
@@ -51,16 +54,42 @@ def search_photo(
   Raises:
     UserError: the index, the photo or the box cannot be used.
   """
-  engine = SearchEngine.load(index, one_photo=True, preload=preload)
-  corners = parse_box(box) if box else None
-  if photos:
-    engine.photos = PhotoFolders.of(photos)
-  answer = engine.search(
-    photo, box=corners, top_k=top_k, verify=engine.verifies if verify is None else verify
-  )
-  if page:
-    write_page(engine, answer, pathlib.Path(photo), corners, pathlib.Path(page), matches=matches)
+  with _query_file(photo) as path:
+    engine = SearchEngine.load(index, one_photo=True, preload=preload)
+    corners = parse_box(box) if box else None
+    if photos:
+      engine.photos = PhotoFolders.of(photos)
+    answer = engine.search(
+      path, box=corners, top_k=top_k, verify=engine.verifies if verify is None else verify
+    )
+    if page:
+      write_page(engine, answer, path, corners, pathlib.Path(page), matches=matches)
   return to_json(answer, photo, corners) if form == 'json' else to_text(answer, photo, corners)
+
+
+@contextlib.contextmanager
+def _query_file(photo: str) -> Iterator[pathlib.Path]:
+  """Yields the file of a query photo: of a pipe, which can be read only once, a copy.
+
+  Raises:
+    UserError: there is no such file, or it is a folder, empty or no image.
+  """
+  path = pathlib.Path(photo)
+  if path.is_dir():
+    raise UserError(f'--query={photo}: a folder, expected a photo')
+  if not path.exists():
+    raise UserError(f'--query={photo}: no such file')
+  if path.is_file():
+    yield path
+    return
+  with files.format_errors(path, 'a photo'):
+    data = path.read_bytes()
+  with images.open_image(data, name=photo):
+    pass
+  with tempfile.TemporaryDirectory() as folder:
+    copy = pathlib.Path(folder) / path.name
+    copy.write_bytes(data)
+    yield copy
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -158,7 +187,7 @@ def write_page(
   )
   with files.user_errors('cannot write', output):
     output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(output, search_page.render(view))
+    files.write_output(output, search_page.render(view))
 
 
 def _box_text(box: Sequence[float]) -> str:

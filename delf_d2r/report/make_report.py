@@ -11,7 +11,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
-from delf_d2r.data.photos import images
+from delf_d2r.data.photos import images, photo_listing
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
@@ -70,7 +70,7 @@ def write(page: str, output: pathlib.Path) -> pathlib.Path:
   """Writes a page into a folder, which is made if missing."""
   with files.user_errors('cannot write', output):
     output.mkdir(parents=True, exist_ok=True)
-    files.write_if_changed(output / PAGE, page)
+    files.write_output_if_changed(output / PAGE, page)
   return output / PAGE
 
 
@@ -172,6 +172,8 @@ def facts(run: Run) -> dict[str, str]:
     'visual words': f'{run.index.config.codebook.num_words:,}',
     'library': f'delf_d2r {run.index.manifest.library_version}',
   }
+  if run.dataset.images.left_out:
+    found['files left out'] = photo_listing.describe(run.dataset.images.left_out)
   if run.rankings:
     timing = ranking_files.load(run.rankings.path).timing
     if timing.search:

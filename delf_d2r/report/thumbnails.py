@@ -6,22 +6,15 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from delf_d2r.data.photos import greys, images
+from delf_d2r.errors import ImageError
 
 LONG_SIDE = 200
 QUALITY = 68
 
 Photo = Path | Image.Image | np.ndarray
-
-# Exceptions of Pillow for files that are damaged, of an unknown format or too large to decode safely.
-_DECODING_ERRORS = (
-  OSError,
-  ValueError,
-  SyntaxError,
-  EOFError,
-  Image.DecompressionBombError,
-  Image.DecompressionBombWarning,
-)
 
 
 class PhotoError(ValueError):
@@ -66,24 +59,34 @@ def make_thumbnail(photo: Photo, *, long_side: int = LONG_SIDE, quality: int = Q
   if not photo.is_file():
     raise PhotoError('photo not found')
   try:
-    with Image.open(photo) as image:
+    with images.open_image(photo) as image:
       return _encode(_shrink(image, long_side), quality)
-  except _DECODING_ERRORS as error:
+  except ImageError as error:
     raise PhotoError('photo cannot be decoded') from error
 
 
 def _shrink(image: Image.Image, long_side: int) -> Image.Image:
   # Both sides have the same limit, so that the orientation can be applied to the few pixels of the thumbnail.
-  if image.mode == 'P':
-    image = image.convert('RGBA')  # Palettes cannot be averaged.
-  image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
-  return _flatten(ImageOps.exif_transpose(image))
+  turn = images.remaining_turn(image)
+  size = (long_side, long_side)
+  try:
+    if image.mode == 'P':
+      image = image.convert('RGBA')  # Palettes cannot be averaged.
+    image.thumbnail(size, Image.Resampling.LANCZOS)
+  except OSError:
+    # A JPEG without its end is shown, too. Others decode silently at the second attempt, and wrongly.
+    if image.format not in images.JPEG_FORMATS:
+      raise
+    image, _ = images.load(image)
+    image.thumbnail(size, Image.Resampling.LANCZOS)
+  flat = _flatten(image)
+  return flat if turn is None else flat.transpose(turn)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
   """Returns RGB on white background; 16-bit and float grey is stretched to its own range."""
-  if image.mode.startswith(('I', 'F')):
-    grey = np.asarray(image, np.float64)
+  if greys.is_deep(image):
+    grey = greys.to_eight_bits(image).astype(np.float64)
     low, high = grey.min(), grey.max()
     image = Image.fromarray(np.uint8(np.round((grey - low) * (255 / max(high - low, 1e-12)))))
   if image.has_transparency_data:

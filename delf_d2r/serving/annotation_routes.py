@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.serving.annotations import Annotations, rounded_box
+from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.jpeg_cache import PREVIEW_SIDE, JpegCache, response
 from delf_d2r.serving.problems import Problem
@@ -41,10 +42,10 @@ class Change(BaseModel):
   )
 
 
-def router(annotations: Annotations, execute: RequestExecutor) -> APIRouter:
+def router(annotations: Annotations, execute: RequestExecutor, decoding: DecodingBudget) -> APIRouter:
   """Returns the routes for the annotations of one folder."""
   routes = APIRouter(prefix='/api/annotate', tags=['annotate'])
-  jpegs = JpegCache()
+  jpegs = JpegCache(decoding)
 
   def checked(number: int) -> int:
     if not 0 <= number < len(annotations):
@@ -75,7 +76,7 @@ def router(annotations: Annotations, execute: RequestExecutor) -> APIRouter:
     try:
       await asyncio.to_thread(change, *args)
     except UserError as error:
-      raise Problem(507, str(error), 'The box is not saved. Make the file writable and try again.') from error
+      raise Problem(507, str(error), 'The box is not saved. Put the file right and try again.') from error
 
   @routes.get('')
   async def progress(

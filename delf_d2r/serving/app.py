@@ -1,5 +1,6 @@
 """The app: the web page and JSON API of a search engine, and the page for drawing boxes."""
 
+import asyncio
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from starlette.staticfiles import StaticFiles
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.serving import annotation_routes, problems, schemas
 from delf_d2r.serving.annotations import Annotations
+from delf_d2r.serving.decoding import DecodingBudget
+from delf_d2r.serving.drain import Drain
 from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options
@@ -54,14 +57,18 @@ def create_app(
     responses=dict.fromkeys(('default', 422), _PROBLEM),
   )
   problems.install(app)
-  app.add_middleware(Guard, options=options)
+  app.state.drain = drain = Drain()
+  app.add_middleware(Guard, options=options, drain=drain)
   # The style sheet of the page builds on that of the report.
   app.mount('/assets/report', StaticFiles(packages=[('delf_d2r.report', 'assets')]), name='report')
   app.mount('/assets', StaticFiles(directory=_ASSETS), name='assets')
-  execute = RequestExecutor(options)
+  execute = RequestExecutor(options, drain)
+  decoding = DecodingBudget(options.max_decoded_megapixels, seconds=options.wait_seconds)
 
   @app.get('/healthz')
   async def health() -> schemas.Health:
+    if engine is not None:
+      await asyncio.to_thread(engine.refresh)
     return schemas.Health(images=0 if engine is None else len(engine))
 
   if engine is not None:
@@ -69,10 +76,10 @@ def create_app(
     from delf_d2r.serving import search_routes
 
     app.include_router(
-      search_routes.router(engine, options, execute, photos, annotates=annotations is not None)
+      search_routes.router(engine, options, execute, decoding, photos, annotates=annotations is not None)
     )
   if annotations is not None:
-    app.include_router(annotation_routes.router(annotations, execute))
+    app.include_router(annotation_routes.router(annotations, execute, decoding))
 
   @app.get('/', include_in_schema=False)
   async def _start() -> Response:

@@ -10,6 +10,8 @@ from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from delf_d2r.serving.connections import SECURITY_HEADERS
+from delf_d2r.serving.drain import Drain
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.problems import Problem, problem_response
 
@@ -18,26 +20,15 @@ _SAFE_METHODS = ('GET', 'HEAD', 'OPTIONS')
 # the response.
 _DRAINED = 4
 
-HEADERS = {
-  # Nothing from other hosts and nothing inline.
-  'Content-Security-Policy': (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-  ),
-  'X-Content-Type-Options': 'nosniff',
-  'Referrer-Policy': 'no-referrer',
-  'Cross-Origin-Resource-Policy': 'same-origin',
-  'Cross-Origin-Opener-Policy': 'same-origin',
-}
-
 
 class Guard:
   """The outermost middleware of the app."""
 
-  def __init__(self, app: ASGIApp, options: Options):
-    """Wraps an app with the limits of the server."""
+  def __init__(self, app: ASGIApp, options: Options, drain: Drain):
+    """Wraps an app with the limits of the server, whose end `drain` announces."""
     self._app = app
     self._options = options
+    self._drain = drain
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     if scope['type'] != 'http':
@@ -51,20 +42,19 @@ class Guard:
       started = True
       if message['type'] == 'http.response.start':
         headers = MutableHeaders(scope=message)
-        for name, value in HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
           headers[name] = value
         headers.setdefault('Cache-Control', 'no-store')
       await send(message)
 
-    headers = Headers(scope=scope)
-    problem = self._objection(scope['method'], headers)
-    if problem:
-      if problem.status_code == 413:
-        await self._drain(receive)
-      refusal = problem_response(problem.status_code, problem.detail, problem.remedy)
-      await refusal(scope, receive, send_with_headers)
-      return
     try:
+      problem = self._objection(scope['method'], Headers(scope=scope))
+      if problem:
+        if problem.status_code == 413:
+          await self._drop_body(receive)
+        refusal = problem_response(problem.status_code, problem.detail, problem.remedy)
+        await refusal(scope, receive, send_with_headers)
+        return
       await self._app(
         # HEAD is like GET; uvicorn leaves out the body.
         {**scope, 'method': 'GET'} if scope['method'] == 'HEAD' else scope,
@@ -84,17 +74,22 @@ class Guard:
   def _objection(self, method: str, headers: Headers) -> Problem | None:
     """Returns the reason to refuse a request by its headers; None if there is none."""
     host = headers.get('host', '')
-    allowed = self._options.allowed_hosts
-    if '*' not in allowed and _without_port(host) not in allowed:
-      return Problem(403, f'this server does not answer for the host {host!r}', f'Use http://{allowed[0]}')
+    if not self._options.answers_for(host):
+      own = self._options.allowed_hosts
+      return Problem(
+        403,
+        f'this server does not answer for the host {host[:200]!r}',
+        f'Use http://{own[0]}, or start the server with --allowed_hosts.' if own else '',
+      )
     if method not in _SAFE_METHODS:
       origin = headers.get('origin')
       # Browsers send the origin of the page that makes a request: pages of other sites must not write.
-      if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
-        return Problem(403, f'the request comes from a page of {origin}, not of this server')
+      if origin is not None and _host_of(origin) != host.lower():
+        return Problem(403, f'the request comes from a page of {origin[:200]}, not of this server')
       length = headers.get('content-length', '')
-      if length.isdecimal() and int(length) > self._options.max_upload_bytes:
-        return self._too_large(int(length))
+      # So many digits are too many anyway, and Python refuses to convert thousands of them.
+      if length.isdecimal() and int(length[:30]) > self._options.max_upload_bytes:
+        return self._too_large(int(length[:30]))
     return None
 
   def _limited(self, receive: Receive) -> Receive:
@@ -109,7 +104,7 @@ class Guard:
       if is_complete:  # The next message is the end of the connection.
         return await receive()
       try:
-        message = await asyncio.wait_for(receive(), max(deadline - now, 0))
+        message = await self._drain.answer(receive(), seconds=max(deadline - now, 0))
       except TimeoutError:
         raise Problem(408, f'the request was not sent within {self._options.upload_seconds:g} s') from None
       received += len(message.get('body', b''))
@@ -120,7 +115,7 @@ class Guard:
 
     return receive_limited
 
-  async def _drain(self, receive: Receive) -> None:
+  async def _drop_body(self, receive: Receive) -> None:
     """Reads the body of a refused request and drops it."""
     left = _DRAINED * self._options.max_upload_bytes
     try:
@@ -138,6 +133,9 @@ class Guard:
     return Problem(413, f'the request has {found:,} bytes or more, at most {most:,} are accepted')
 
 
-def _without_port(host: str) -> str:
-  name, _, port = host.rpartition(':')
-  return (name if name and port.isdecimal() else host).lower()
+def _host_of(origin: str) -> str | None:
+  """Returns the host and port of an origin in lower case; None if it is malformed."""
+  try:
+    return urllib.parse.urlsplit(origin).netloc.lower()
+  except ValueError:
+    return None

@@ -12,7 +12,8 @@ class IndexedPhotos:
 
   At first the ids are those of the index. A photo that is added to the engine gets the next id. The id of a
   removed photo is not used again, unless a photo of the same name is added. So a page that was opened before
-  a change never shows another photo in the place of a removed one.
+  a change never shows another photo in the place of a removed one. Callers that need the changes of other
+  processes call `SearchEngine.refresh` first.
 
   Requests name a photo by its id or by its name in the index, so no request can read another file.
   """

@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from delf_d2r.errors import ArtefactError, ImageError, UnavailableError, UserError
+from delf_d2r.errors import ArtefactError, ImageError, PhotoUnavailableError, UnavailableError, UserError
 
 _REMEDIES = {
   403: 'Open the page from this server itself.',
@@ -62,8 +62,10 @@ def install(app: FastAPI) -> None:
   async def _on_user_error(_: Request, error: UserError) -> JSONResponse:
     if isinstance(error, ArtefactError):
       return problem_response(500, str(error), 'Repair the index, or build it again.')
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | PhotoUnavailableError):
       return problem_response(503, str(error))
     if isinstance(error, ImageError):
-      return problem_response(422, str(error), 'Send another photo: JPEG, PNG, WebP, TIFF, GIF or BMP.')
+      return problem_response(
+        422, str(error), 'Send another photo: JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF or BMP.'
+      )
     return problem_response(422, str(error), 'Correct the request and send it again.')

@@ -6,6 +6,8 @@ as it is shown.
 
 from pydantic import BaseModel, Field
 
+_VERSION = 'Changes when the file of the photo does; empty if the photo cannot be found.'
+
 Box = list[float]
 Place = list[float]
 
@@ -35,6 +37,7 @@ class Image(BaseModel):
 
   id: int
   name: str
+  version: str = Field(description=_VERSION)
 
 
 class Images(BaseModel):
@@ -50,6 +53,7 @@ class Result(BaseModel):
   rank: int = Field(description='From 1.')
   id: int = Field(description='Of the index image, for /api/photo and /api/match.')
   name: str
+  version: str = Field(description=_VERSION)
   score: float
   boxes: list[Box] = Field(description='Its boxes, without the whole photo.')
   best_region: int | None = Field(
@@ -103,6 +107,7 @@ class Match(BaseModel):
 
   id: int
   name: str
+  version: str = Field(description=_VERSION)
   score: float
   query_photo: Photo
   index_photo: Photo

@@ -12,6 +12,7 @@ from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
 from delf_d2r.serving import schemas
+from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.jpeg_cache import PREVIEW_SIDE, THUMBNAIL_SIDE, response
 from delf_d2r.serving.options import Options
@@ -25,6 +26,7 @@ def router(
   engine: SearchEngine,
   options: Options,
   execute: RequestExecutor,
+  decoding: DecodingBudget,
   folders: PhotoFolders | None,
   *,
   annotates: bool,
@@ -35,16 +37,18 @@ def router(
     engine: the search engine.
     options: the limits of the server.
     execute: runs the searches.
+    decoding: bounds the photos that are decoded at the same time.
     folders: the folders of the indexed photos, if they have moved.
     annotates: whether the server also has the page for drawing boxes.
   """
   routes = APIRouter(prefix='/api', tags=['search'])
-  searches = Searches(engine, options, folders)
+  searches = Searches(engine, options, decoding, folders)
   photos = searches.photos
 
   @routes.get('/limits')
   async def limits() -> schemas.Limits:
     """Returns the limits and abilities of the server."""
+    await asyncio.to_thread(engine.refresh)
     return schemas.Limits(
       images=len(photos),
       photos_at_hand=photos.can_be_shown,
@@ -78,6 +82,7 @@ def router(
     if photo is not None:
       source, name = photo.file, _base_name(photo.filename)
     elif indexed is not None:
+      await asyncio.to_thread(engine.refresh)
       source, name = photos.path(photos.id_of(indexed)), indexed
     else:
       earlier = searches.queries.get(query or '')
@@ -108,8 +113,14 @@ def router(
     count: Annotated[int, Query(ge=1, le=1000)] = 60,
   ) -> schemas.Images:
     """Returns the indexed photos, a page at a time."""
-    total, found = await asyncio.to_thread(photos.find, filter, start, count)
-    return schemas.Images(total=total, images=[schemas.Image(id=i, name=name) for i, name in found])
+
+    def find() -> schemas.Images:
+      engine.refresh()
+      total, found = photos.find(filter, start, count)
+      images = [schemas.Image(id=i, name=name, version=searches.version(name)) for i, name in found]
+      return schemas.Images(total=total, images=images)
+
+    return await asyncio.to_thread(find)
 
   @routes.get('/photo/{image}', responses=_JPEG, response_class=Response)
   async def photo(image: int, request: Request) -> Response:

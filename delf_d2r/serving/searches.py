@@ -4,19 +4,24 @@ import collections
 import dataclasses
 import pathlib
 import secrets
+import sys
 import threading
 import time
 from typing import BinaryIO
+
+import numpy as np
 
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import Answer, SearchEngine, SearchResult
 from delf_d2r.engine.attribution import explain
-from delf_d2r.errors import ImageError
+from delf_d2r.errors import ArtefactError, ImageError
+from delf_d2r.index import IndexFormatError
 from delf_d2r.report.match_views import match_document
 from delf_d2r.serving import schemas
+from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.indexed_photos import IndexedPhotos
-from delf_d2r.serving.jpeg_cache import JpegCache, preview
+from delf_d2r.serving.jpeg_cache import JpegCache, preview, public_version
 from delf_d2r.serving.options import Options
 from delf_d2r.serving.problems import Problem
 from delf_d2r.structures import FEATURE_ARRAYS, ImageFeatures
@@ -24,12 +29,17 @@ from delf_d2r.structures import FEATURE_ARRAYS, ImageFeatures
 # The accepted formats of uploads. Pillow decodes some others by running external programs, EPS by
 # Ghostscript.
 _FORMATS = frozenset(
-  ('AVIF', 'BMP', 'DIB', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
+  ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
 )
 _NO_FEATURES = (
   'No local features were found in the query: the photo or its box is too small or too smooth. Choose a'
   ' larger box, or another photo.'
 )
+
+# The memory of objects beside their contents, about: of a query, of an array and of a number.
+_QUERY_BYTES = 1500
+_ARRAY_BYTES = 150
+_NUMBER_BYTES = 32
 
 # The contents of an upload, or the path of an indexed photo.
 Photo = bytes | pathlib.Path
@@ -55,9 +65,24 @@ class Query:
 
   @property
   def nbytes(self) -> int:
-    """The memory of the query in bytes."""
-    arrays = (getattr(self.features.features, name).nbytes for name in FEATURE_ARRAYS)
-    return len(self.preview) + sum(arrays) + (len(self.photo) if isinstance(self.photo, bytes) else 0)
+    """The memory of the query in bytes, that of its objects included."""
+    features = self.features
+    arrays = [getattr(features.features, name) for name in FEATURE_ARRAYS]
+    arrays += [value for value in vars(features).values() if isinstance(value, np.ndarray)]
+    texts = sum(map(sys.getsizeof, (self.name, self.preview, self.photo)))
+    return _QUERY_BYTES + texts + sum(map(_array_bytes, arrays)) + self._region_bytes
+
+  @property
+  def _region_bytes(self) -> int:
+    return sys.getsizeof(self.regions) + _NUMBER_BYTES * len(self.regions)
+
+
+def _array_bytes(array: np.ndarray) -> int:
+  """Returns the memory of an array in bytes; of a view, that of the whole array that it keeps in memory."""
+  base = array
+  while isinstance(base.base, np.ndarray):
+    base = base.base
+  return max(base.nbytes, array.nbytes) + _ARRAY_BYTES
 
 
 class QueryCache:
@@ -102,7 +127,13 @@ class Searches:
     queries: the queries of past searches.
   """
 
-  def __init__(self, engine: SearchEngine, options: Options, photos: PhotoFolders | None):
+  def __init__(
+    self,
+    engine: SearchEngine,
+    options: Options,
+    decoding: DecodingBudget,
+    photos: PhotoFolders | None,
+  ):
     """Takes the engine, the limits, and the folders of the indexed photos if they have moved."""
     if photos is not None:
       engine.photos = photos
@@ -110,7 +141,8 @@ class Searches:
     self.queries = QueryCache(options.query_cache_bytes)
     self._engine = engine
     self._options = options
-    self._jpegs = JpegCache(upright=engine.artefact.config.extraction.apply_exif_orientation)
+    self._decoding = decoding
+    self._jpegs = JpegCache(decoding, upright=engine.artefact.config.extraction.apply_exif_orientation)
 
   def search(
     self, photo: BinaryIO | Photo, name: str, box: tuple[float, ...] | None, top_k: int, *, verify: bool
@@ -131,16 +163,19 @@ class Searches:
       photo = photo.read()  # Read only now, so that waiting uploads take no memory.
     if isinstance(photo, bytes):
       self._check_upload(photo, name)
-    start = time.perf_counter()
-    pixels = self._engine.load_photo(photo, name=name)
-    decoded = time.perf_counter() - start
     top_k = min(top_k or self._options.max_results, self._options.max_results)
-    answer = self._engine.search(pixels, box=box, top_k=top_k, verify=verify)
+    with self._decoding.of_photo(photo, name=name):
+      start = time.perf_counter()
+      pixels = self._engine.load_photo(photo, name=name)
+      decoded = time.perf_counter() - start
+      answer = self._engine.search(pixels, box=box, top_k=top_k, verify=verify)
+      shown = preview(pixels)
+      del pixels
     image_ids = [self.photos.id_of_result(result.name) for result in answer.results]
     regions = {
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
-    key = self.queries.add(Query(name, photo, preview(pixels), answer.features, regions))
+    key = self.queries.add(Query(name, photo, shown, answer.features, regions))
     results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
     return schemas.SearchAnswer(
       query=key,
@@ -151,7 +186,7 @@ class Searches:
       num_features=answer.num_features,
       note=_note(answer),
       seconds=answer.seconds | {'decode': decoded},
-      results=[_result(*result) for result in results],
+      results=[_result(*result, self.version(result[0].name)) for result in results],
       missing_shards=list(answer.missing_shards),
     )
 
@@ -161,18 +196,28 @@ class Searches:
     Raises:
       Problem: 404, the image was removed; 503, the index has changed meanwhile.
     """
+    self._engine.refresh()
     index, position = self._engine.index, self.photos.position(image_id)
     try:
       image = self._engine.features(position)
       why = explain(self._engine, query.features, position, image, region=query.regions[image_id])
       match = self._engine.match(query.features.features, position)
+    except (ArtefactError, IndexFormatError):
+      self._engine.refresh(wait=True)  # Another process may have removed the files.
+      raise
     finally:
       if self._engine.index is not index:  # The position may belong to another image by now.
         raise Problem(503, 'the index has changed meanwhile')
-    return schemas.Match(id=image_id, **match_document(query.features, image, why, match))
+    document = match_document(query.features, image, why, match)
+    return schemas.Match(id=image_id, version=self.version(document['name']), **document)
+
+  def version(self, name: str) -> str:
+    """Returns a text that changes when the file of an indexed photo does; '' if it cannot be found."""
+    return public_version(self._engine.photos.find(name))
 
   def jpeg(self, image_id: int, long_side: int) -> bytes:
     """Returns an indexed photo as a JPEG of at most `long_side` pixels in width and height."""
+    self._engine.refresh()
     return self._jpegs.get(self.photos.path(image_id), long_side)
 
   def _check_upload(self, photo: bytes, name: str) -> None:
@@ -191,11 +236,12 @@ def _note(answer: Answer) -> str | None:
   return None
 
 
-def _result(result: SearchResult, image_id: int) -> schemas.Result:
+def _result(result: SearchResult, image_id: int, version: str) -> schemas.Result:
   return schemas.Result(
     rank=result.rank,
     id=image_id,
     name=result.name,
+    version=version,
     score=result.score,
     boxes=result.boxes.tolist(),
     best_region=None if result.best_region < 0 else result.best_region,

@@ -1,5 +1,7 @@
 """The servers of the commands serve, serve_shard and annotate, which run until they are told to stop."""
 
+import asyncio
+import dataclasses
 import pathlib
 import socket
 from collections.abc import Sequence
@@ -14,14 +16,18 @@ from delf_d2r.errors import UserError
 from delf_d2r.runtime import progress
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
-from delf_d2r.serving.options import Options
+from delf_d2r.serving.connections import Connection
+from delf_d2r.serving.options import Options, without_port
 
 Path = str | pathlib.Path
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
-# A connection without a request is closed after this time.
-_IDLE_SECONDS = 15
-_CONNECTIONS = 512
+_ANY = ('0.0.0.0', '::', '')
+# A server that is told to stop answers the requests in progress for this long. Container engines kill a
+# process 10 s after they have told it to stop.
+_DRAIN_SECONDS = 7.0
+# Then the others are refused, and clients have this long to read it.
+_REFUSAL_SECONDS = 1.0
 
 
 def serve_index(
@@ -34,6 +40,7 @@ def serve_index(
   shards: str | None = None,
   shard_seconds: float = 5.0,
   preload: bool = False,
+  allowed_hosts: Sequence[str] = (),
   max_upload_bytes: int = Options.max_upload_bytes,
   max_megapixels: int = Options.max_megapixels,
 ) -> None:
@@ -49,6 +56,7 @@ def serve_index(
       `sharding.addresses.Addresses`.
     shard_seconds: how long a search waits for the shards.
     preload: whether to read the index into memory first.
+    allowed_hosts: further hosts to answer for; see `host_options`.
     max_upload_bytes: maximum size of an upload.
     max_megapixels: maximum size of an uploaded photo.
 
@@ -75,13 +83,15 @@ def serve_index(
     if not folders.folders:
       raise UserError('--annotations needs the indexed photos: give their folder, --images')
     boxes = Annotations(ImageList.from_folder(folders.folders[0]), annotations)
-  options = Options(
-    max_upload_bytes=max_upload_bytes, max_megapixels=max_megapixels, allowed_hosts=allowed_hosts(host)
+  options = dataclasses.replace(
+    host_options(host, allowed_hosts), max_upload_bytes=max_upload_bytes, max_megapixels=max_megapixels
   )
   run(create_app(engine, options, photos=folders, annotations=boxes), host=host, port=port)
 
 
-def serve_shard(directory: Path, *, host: str, port: int, preload: bool = False) -> None:
+def serve_shard(
+  directory: Path, *, host: str, port: int, preload: bool = False, allowed_hosts: Sequence[str] = ()
+) -> None:
   """Serves one shard of a split index.
 
   Args:
@@ -89,6 +99,7 @@ def serve_shard(directory: Path, *, host: str, port: int, preload: bool = False)
     host: the address to bind to.
     port: the port; 0 takes a free one.
     preload: whether to read the shard into memory first.
+    allowed_hosts: further hosts to answer for; see `host_options`.
 
   Raises:
     UserError: the shard cannot be opened, or the address cannot be bound.
@@ -100,11 +111,19 @@ def serve_shard(directory: Path, *, host: str, port: int, preload: bool = False)
   shard = Shard(directory)
   if preload:
     shard.index.preload(progress.callback('shard into memory'))
-  options = Options(max_upload_bytes=MAX_REQUEST_BYTES, allowed_hosts=allowed_hosts(host))
+  options = dataclasses.replace(host_options(host, allowed_hosts), max_upload_bytes=MAX_REQUEST_BYTES)
   run(create_shard_app(shard, options), host=host, port=port)
 
 
-def annotate(images: Path, output: Path, *, host: str, port: int) -> None:
+def annotate(
+  images: Path,
+  output: Path,
+  *,
+  host: str,
+  port: int,
+  allowed_hosts: Sequence[str] = (),
+  exclude: Sequence[str] = (),
+) -> None:
   """Serves the page for drawing boxes on the photos of a folder.
 
   Args:
@@ -112,18 +131,35 @@ def annotate(images: Path, output: Path, *, host: str, port: int) -> None:
     output: the CSV file of the boxes; existing boxes are kept.
     host: the address to bind to.
     port: the port; 0 takes a free one.
+    allowed_hosts: further hosts to answer for; see `host_options`.
+    exclude: globs of files and folders to leave out; see `ImageList.from_folder`.
 
   Raises:
     UserError: there are no photos, the file cannot be extended, or the address cannot be bound.
   """
-  annotations = Annotations(ImageList.from_folder(images), output)
-  app = create_app(None, Options(allowed_hosts=allowed_hosts(host)), annotations=annotations)
+  annotations = Annotations(ImageList.from_folder(images, exclude=exclude), output)
+  app = create_app(None, host_options(host, allowed_hosts), annotations=annotations)
   run(app, host=host, port=port)
 
 
-def allowed_hosts(host: str) -> tuple[str, ...]:
-  """Returns the host names that a server bound to `host` answers for."""
-  return ('127.0.0.1', 'localhost', '[::1]') if host in LOOPBACK else ('*',)
+def host_options(host: str, allowed_hosts: Sequence[str] = ()) -> Options:
+  """Returns the options of a server that is bound to `host`, with the hosts that it answers for.
+
+  A server on loopback answers for the names of loopback; others also for `host`, the name of this machine and
+  every IP address.
+
+  Args:
+    host: the address to bind to.
+    allowed_hosts: further host names and addresses, such as that of a proxy in front; '*' for any.
+  """
+  own = ['127.0.0.1', 'localhost', '[::1]']
+  if host not in LOOPBACK:
+    if host not in _ANY:
+      own.insert(0, f'[{host}]' if ':' in host else host)
+    name = socket.gethostname()
+    own += [name, name.partition('.')[0]]
+  hosts = dict.fromkeys(without_port(name.strip()) for name in (*own, *allowed_hosts) if name.strip())
+  return Options(allowed_hosts=tuple(hosts), allow_addresses=host not in LOOPBACK)
 
 
 def run(app: FastAPI, *, host: str, port: int) -> None:
@@ -147,17 +183,48 @@ def run(app: FastAPI, *, host: str, port: int) -> None:
     )
   address = f'[{host}]' if ':' in host else host
   print(f'http://{address}:{listener.getsockname()[1]}/  (stop with Ctrl-C)', flush=True)
-  config = uvicorn.Config(
-    app,
-    log_level='warning',
-    access_log=False,
-    server_header=False,
-    timeout_keep_alive=_IDLE_SECONDS,
-    limit_concurrency=_CONNECTIONS,
-    timeout_graceful_shutdown=10,
-  )
   with listener:
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(app).run(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+  """Serves an app with bounded connections. When it is told to stop, it answers the requests in progress.
+
+  Requests that are not answered in time are refused with status 503.
+  """
+
+  def __init__(self, app: FastAPI):
+    """Takes an app, whose `state.drain` ends its requests."""
+    self._app = app
+    super().__init__(
+      uvicorn.Config(
+        app,
+        http=Connection,
+        ws='none',
+        log_level='warning',
+        access_log=False,
+        server_header=False,
+        # The deadlines are those of Connection, but for the moment between its last one and the next.
+        timeout_keep_alive=round(Connection.header_seconds),
+        timeout_graceful_shutdown=round(_DRAIN_SECONDS + 2 * _REFUSAL_SECONDS),
+      )
+    )
+
+  async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    """Stops: answers the requests in progress, refuses those that take too long, ends the connections."""
+    loop = asyncio.get_running_loop()
+    endings = (
+      loop.call_later(_DRAIN_SECONDS, self._app.state.drain.end),
+      loop.call_later(_DRAIN_SECONDS + _REFUSAL_SECONDS, self._end_connections),
+    )
+    await super().shutdown(sockets)
+    for ending in endings:
+      ending.cancel()
+
+  def _end_connections(self) -> None:
+    for connection in list(self.server_state.connections):
+      if isinstance(connection, Connection):
+        connection.end()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index import IndexFormatError
 from delf_d2r.serving import problems, schemas
+from delf_d2r.serving.drain import Drain
 from delf_d2r.serving.executor import RequestExecutor
 from delf_d2r.serving.guard import Guard
 from delf_d2r.serving.options import Options
@@ -20,8 +21,9 @@ def create_shard_app(shard: Shard, options: Options) -> FastAPI:
   """Returns the app of a shard, for any ASGI server."""
   app = FastAPI(title='Detect-to-Retrieve, a shard', version=VERSION, docs_url=None, redoc_url=None)
   problems.install(app)
-  app.add_middleware(Guard, options=options)
-  execute = RequestExecutor(options)
+  app.state.drain = drain = Drain()
+  app.add_middleware(Guard, options=options, drain=drain)
+  execute = RequestExecutor(options, drain)
 
   def answer(body: bytes) -> bytes:
     try:

@@ -23,7 +23,7 @@ class Addresses:
     Raises:
       UserError: an address is malformed, or there is no such file.
     """
-    self._path = None if '://' in given else pathlib.Path(given)
+    self._path = None if '://' in given else pathlib.Path(given).absolute()
     self._version: tuple[int, int] | None = None  # modification time and size of the file when it was read
     self._addresses: tuple[str, ...] = ()
     if self._path is None:

@@ -19,6 +19,14 @@ from delf_d2r.structures import AggregatedDescriptor
 MAX_RESULTS = 10_000
 MAX_REQUEST_BYTES = 4_000_000  # 3,000 words take 60 kB with binary values and 1.6 MB with float ones.
 MAX_RESPONSE_BYTES = 16_000_000
+# The arrays of a response.
+_ARRAYS: dict[str, type[np.number]] = {
+  'image_ids': np.int64,
+  'scores': np.float32,
+  'regions': np.int32,
+  'words': np.uint32,
+  'terms': np.float64,
+}
 # The fields of `Scoring` that travel; the others are decided by the shard.
 _SCORING = ('alpha', 'tau', 'normalize', 'use_idf', 'compat')
 
@@ -124,9 +132,9 @@ class ShardResponse:
 
   def encode(self) -> bytes:
     """Returns the body of the response. Names that are not valid UTF-8 are preserved as escapes."""
-    document = dataclasses.asdict(self)
-    lists = {key: value.tolist() for key, value in document.items() if isinstance(value, np.ndarray)}
-    return json.dumps(document | lists).encode()
+    document: dict[str, object] = {'split': self.split, 'shard': self.shard, 'names': self.names}
+    arrays = {key: getattr(self, key).astype(dtype).tolist() for key, dtype in _ARRAYS.items()}
+    return json.dumps(document | arrays).encode()
 
   @classmethod
   def decode(cls, body: bytes) -> 'ShardResponse':
@@ -139,20 +147,27 @@ class ShardResponse:
       document = json.loads(body)
       split, shard, names = (document[key] for key in ('split', 'shard', 'names'))
       image_ids, scores, regions, words, terms = (
-        np.array(document[key], dtype)
-        for key, dtype in (
-          ('image_ids', np.int64),
-          ('scores', np.float32),
-          ('regions', np.int32),
-          ('words', np.uint32),
-          ('terms', np.float64),
-        )
+        _numbers(document[key], dtype) for key, dtype in _ARRAYS.items()
       )
-      shapes = {array.shape for array in (image_ids, scores, regions)} | {(len(names),)}
+      sizes = {len(array) for array in (image_ids, scores, regions, names)}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
       raise ValueError(f'not a response of a shard ({error!r})') from None
-    if len(shapes) != 1 or not np.isfinite(scores).all() or words.shape != terms.shape:
-      raise ValueError(f'a response of a shard contradicts itself: {sorted(shapes)}')
+    if type(names) is not list or not set(map(type, names)) <= {str}:
+      raise ValueError('not a response of a shard: names that are no list of texts')
+    if len(sizes) != 1 or len(words) != len(terms):
+      raise ValueError(f'a response of a shard contradicts itself: lists of {sorted(sizes)} images')
+    if not np.isfinite(scores).all() or not np.isfinite(terms).all():
+      raise ValueError('a response of a shard contradicts itself: scores or terms that are not finite')
     if type(shard) is not int or type(split) is not str:
       raise ValueError(f'a response of shard {shard!r} of split {split!r}')
     return cls(split, shard, image_ids, names, scores, regions, words, terms)
+
+
+def _numbers(values: object, dtype: type[np.number]) -> np.ndarray:
+  """Returns a list of numbers as an array; raises ValueError or OverflowError for anything else."""
+  accepted = {int} if np.issubdtype(dtype, np.integer) else {int, float}
+  # NumPy would round 1.9 to an image id, and accept true or lists of lists.
+  if not isinstance(values, list) or not set(map(type, values)) <= accepted:
+    raise ValueError(f'expected a list of {dtype.__name__}')
+  with np.errstate(over='ignore'):  # Then it is infinite, which is refused.
+    return np.array(values, dtype)

@@ -6,6 +6,7 @@ of the whole index are therefore among the best k of the shards. Images of equal
 ids in the whole index, as in one index.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Unpack
@@ -13,6 +14,7 @@ from typing import NoReturn, Unpack
 import numpy as np
 
 from delf_d2r.aggregator import SearchOptions
+from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UnavailableError
 from delf_d2r.index.images import NameTable
 from delf_d2r.sharding.client import ShardClient
@@ -61,6 +63,10 @@ class ShardedIndex:
         f'{directory}: expected {self.split.bounds[-1]} names, found {len(self.image_names)}. Run split_index'
         ' again'
       )
+    # Where each image has its regions, the whole image included.
+    self._region_offsets = (
+      index_files.load_boxes(directory).offsets if (directory / index_files.BOX_OFFSETS).exists() else None
+    )
     self._addresses = addresses
     self._client = ShardClient(timeout)
 
@@ -136,20 +142,54 @@ class ShardedIndex:
   def _ask(self, query: ShardQuery) -> dict[int, ShardResponse]:
     """Returns the responses by shard; of replicas, whose responses are equal, any one."""
     responses = self._client.ask(
-      self._addresses(), query.encode(), accept=self._check, is_complete=self._is_complete
+      self._addresses(),
+      query.encode(),
+      accept=functools.partial(self._check, query),
+      is_complete=self._is_complete,
     )
     return {response.shard: response for response in responses}
 
   def _is_complete(self, responses: Sequence[ShardResponse]) -> bool:
     return len({response.shard for response in responses}) == len(self.split)
 
-  def _check(self, response: ShardResponse) -> None:
-    """Raises ValueError unless the response is of a shard of this split and names images of that shard."""
+  def _check(self, query: ShardQuery, response: ShardResponse) -> None:
+    """Raises ValueError unless the response is of a shard of this split and possible for this query."""
     if response.split != self.split.id:
       raise ValueError(f'a shard of split {response.split}, expected one of {self.split.id}')
     if not 0 <= response.shard < len(self.split):
       raise ValueError(f'shard {response.shard} of {len(self.split)}')
-    images = self.split.images(response.shard)
-    ids = response.image_ids
-    if len(ids) and not (ids.min() >= images.start and ids.max() < images.stop):
-      raise ValueError(f'shard {response.shard} names images beyond its own, {images}')
+    problem = self._contradiction(query, response)
+    if problem:
+      raise ValueError(f'shard {response.shard} {problem}')
+
+  def _contradiction(self, query: ShardQuery, response: ShardResponse) -> str | None:
+    """Returns what a shard of this split would not respond to a query; None if there is nothing."""
+    images, ids, words = self.split.images(response.shard), response.image_ids, response.words
+    asked = query.image_id >= 0
+    expected = 0 if asked else min(query.top_k, len(images))
+    if len(ids) != expected:
+      return f'ranks {len(ids)} images, expected {expected}'
+    if len(words) and not (asked and query.image_id in images):
+      return 'names words that were not asked for'
+    if not np.isin(words, query.descriptor.visual_words).all() or len(np.unique(words)) != len(words):
+      return 'names words that the query does not have, or repeats one'
+    if not len(ids):
+      return None
+    if ids.min() < images.start or ids.max() >= images.stop:
+      return f'names images beyond its own, {images}'
+    if len(np.unique(ids)) != len(ids):
+      return 'repeats an image'
+    if (np.diff(response.scores) > 0).any():
+      return 'has scores that are not in descending order'
+    if (response.regions < -1).any() or (response.regions >= self._num_regions(ids)).any():
+      return 'names regions that its images do not have'
+    if any(name != self.image_names[int(image)] for image, name in zip(ids, response.names, strict=True)):
+      return 'has other names of its images'
+    return None
+
+  def _num_regions(self, ids: np.ndarray) -> np.ndarray:
+    """Returns the most regions that images may have, the whole image included."""
+    offsets = self._region_offsets
+    if offsets is None:
+      return np.full(len(ids), np.iinfo(np.int32).max)
+    return offsets[ids + 1] - offsets[ids]

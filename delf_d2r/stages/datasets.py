@@ -12,7 +12,6 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.runtime import progress, worker_pool
 
-_EXIF_ORIENTATION = 0x0112
 # JPEGs are decoded at an eighth of their size, which reads every byte but makes few pixels.
 _REDUCTION = 8
 # Names of each kind that are printed; more of them fill a terminal.
@@ -136,8 +135,8 @@ def _inspector() -> Callable[[pathlib.Path], _Photo]:
 def _inspect_one(path: pathlib.Path) -> _Photo:
   try:
     with images.open_image(path, name=path.name) as image:
-      width, height = image.size
-      is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+      width, height = images.stored_size(image)
+      is_turned = images.exif_orientation(image) != 1
       image.draft('L', (max(width // _REDUCTION, 1), max(height // _REDUCTION, 1)))
       image.load()
   except ImageError as error:

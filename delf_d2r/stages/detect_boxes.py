@@ -18,17 +18,18 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, ArtefactWriter
+from delf_d2r.data.artefacts.read_photos import ReadPhoto
 from delf_d2r.data.boxes import stored_boxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.image_list import ImageList
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.extractors import photo_boxes
 from delf_d2r.extractors.photo_boxes import BoxDetector, limits
 from delf_d2r.geometry import boxes as box_geometry
 from delf_d2r.protos import experiment_pb2, regions_pb2
 from delf_d2r.runtime.worker_pool import WorkerFactory, Workers
-from delf_d2r.stages.shared import sharded
+from delf_d2r.stages.shared import photo_reading, sharded
 from delf_d2r.stages.shared.sharded import JobBatch, Options
 from delf_d2r.structures import Boxes
 
@@ -74,14 +75,25 @@ def run(
   photos = dataset.images
   source = build_source(regions, photos, boxes_path=boxes_path)
   plan = Plan('boxes', experiment_pb2.ExperimentConfig(regions=regions), (photos.as_input(), *source.inputs))
-  with artefact_writer.writing(output, plan, redo=redo) as writer:
+  files_read = None
+  if source.decodes_photos:
+    files_read = photo_reading.files_of(
+      photos,
+      ImageList.as_input,
+      apply_exif_orientation=regions.detector.apply_exif_orientation,
+      max_megapixels=regions.detector.max_megapixels,
+      strict=strict,
+    )
+  with artefact_writer.writing(output, plan, redo=redo, photos=files_read) as writer:
     if writer.finished:
       return writer.reuse('boxes')
     batch = JobBatch(
-      jobs=(Photo(name, photos.path(name)) for name in photos.names),
+      jobs=sharded.Repeatable(lambda: (Photo(name, photos.path(name)) for name in photos.names)),
       total=len(photos),
       make_function=source.make_function,
-      lost=lambda photo, reason: DetectedBoxes(photo.name, errors=(f'{photo.path}: {reason}',)),
+      lost=lambda photo, reason: DetectedBoxes(
+        photo.name, errors=(f'{photo.path}: {reason}',), photo=photo_reading.lost(photo.path)
+      ),
       at_once=source.photos_at_once,
       uses_network=source.uses_network,
     )
@@ -120,6 +132,8 @@ class DetectedBoxes:
     best_score: of the candidates.
     errors: why the photo could not be decoded; empty if it could.
     note: a remark for the user in case no photo has any box.
+    photo: the photo as it was read, if it was.
+    is_truncated: whether the end of its file is missing.
   """
 
   name: str
@@ -128,6 +142,8 @@ class DetectedBoxes:
   best_score: float = -np.inf
   errors: tuple[str, ...] = ()
   note: str = ''
+  photo: ReadPhoto | None = None
+  is_truncated: bool = False
 
   @property
   def record(self) -> bytes:
@@ -144,6 +160,8 @@ class DetectedBoxes:
     if number:
       more = '_or_more' if number >= _CLASSES else ''
       counts[f'images_with_{min(number, _CLASSES):02d}{more}_boxes'] = 1
+    if self.is_truncated:
+      counts[sharded.TRUNCATED] = 1
     tenths = (self.boxes.scores.clip(0, 1) * _CLASSES).astype(int).clip(max=_CLASSES - 1).tolist()
     counts.update(f'scores_from_0.{tenth}' for tenth in tenths)
     return counts
@@ -215,6 +233,7 @@ class BoxSource:
     images_per_shard: records in one shard.
     photos_at_once: the most photos to give to the function at a time.
     uses_network: whether a network finds the boxes, so that worker processes pay.
+    decodes_photos: whether the photos are decoded.
   """
 
   make_function: WorkerFactory[Photo, DetectedBoxes]
@@ -222,6 +241,7 @@ class BoxSource:
   images_per_shard: int
   photos_at_once: int = 1
   uses_network: bool = False
+  decodes_photos: bool = False
 
 
 def build_source(
@@ -246,6 +266,7 @@ def build_source(
       regions.detector.images_per_shard,
       photos_at_once=regions.detector.batch_size,
       uses_network=True,
+      decodes_photos=True,
     )
   stored = stored_boxes.read(path, photos.names) if path else {}
   if path:
@@ -340,18 +361,23 @@ def _make_detection(regions: Regions) -> Callable[[Sequence[Photo]], list[Detect
 def _detect(detector: BoxDetector, regions: Regions, photos: Sequence[Photo]) -> list[DetectedBoxes]:
   """Returns the boxes of each photo; all photos go to the detector at once."""
   decoded: dict[str, np.ndarray] = {}
+  read: dict[str, images.Photo] = {}
   failed: dict[str, str] = {}
   for photo in photos:
     try:
-      pixels = images.load_image(
+      found = images.read_photo(
         photo.path,
         apply_exif_orientation=regions.detector.apply_exif_orientation,
         max_megapixels=regions.detector.max_megapixels,
       )
+    except PhotoUnavailableError:
+      raise
     except ImageError as error:
       failed[photo.name] = str(error)
     else:
-      decoded[photo.name] = detector.reduce(pixels)
+      decoded[photo.name] = detector.reduce(found.pixels)
+      # The pixels of a batch of large photos would take much memory.
+      read[photo.name] = dataclasses.replace(found, pixels=np.zeros((0, 0, 3), np.uint8))
   boxes = dict(zip(decoded, detector.batch(list(decoded.values())), strict=True))
   for photo in photos:
     try:
@@ -359,8 +385,26 @@ def _detect(detector: BoxDetector, regions: Regions, photos: Sequence[Photo]) ->
     except ImageError as error:
       failed[photo.name] = str(error)
   return [
-    DetectedBoxes(photo.name, errors=(failed[photo.name],))
-    if photo.name in failed
-    else _within_limits(photo.name, boxes[photo.name], regions, note=detector.note)
+    _result(photo.name, read.get(photo.name), failed.get(photo.name, ''), boxes, detector, regions)
     for photo in photos
   ]
+
+
+def _result(
+  name: str,
+  photo: images.Photo | None,
+  error: str,
+  boxes: Mapping[str, Boxes],
+  detector: BoxDetector,
+  regions: Regions,
+) -> DetectedBoxes:
+  """Returns the result of one photo; `photo` is None if it could not be decoded."""
+  if photo is None:
+    return DetectedBoxes(name, errors=(error,), photo=photo_reading.FAILED)
+  if error:
+    return DetectedBoxes(name, errors=(error,), photo=photo_reading.unusable(photo))
+  return dataclasses.replace(
+    _within_limits(name, boxes[name], regions, note=detector.note),
+    photo=photo_reading.used(photo),
+    is_truncated=photo.is_truncated,
+  )

@@ -70,6 +70,8 @@ def run(
   """
   if not 0 < options.nms_iou <= 1:
     raise UserError(f'nms_iou is {options.nms_iou:g}; it must be in (0, 1]')
+  # Before the network is built.
+  pca = _truncated(options) if options.pca else None
   from delf_d2r.models.delf import export, network
   from delf_d2r.models.saved_models import directory
 
@@ -81,9 +83,6 @@ def run(
   model = network.Delf(built)
   if weights:
     model.load(weights)
-  pca = None
-  if options.pca:
-    pca = _truncated(options)
   module = export.LocalFeatureModule(
     model,
     pca=pca,

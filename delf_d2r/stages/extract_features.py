@@ -11,15 +11,17 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, feature_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.artefact_writer import ERRORS, ArtefactWriter
+from delf_d2r.data.artefacts.read_photos import PhotoFiles
 from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset, Queries
-from delf_d2r.errors import UserError
-from delf_d2r.extractors import region_extractor, registry
+from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
+from delf_d2r.extractors import reduction, region_extractor, registry
 from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.runtime.worker_pool import Workers
-from delf_d2r.stages.shared import sharded
+from delf_d2r.stages.shared import photo_reading, sharded
 from delf_d2r.stages.shared.sharded import JobBatch, Options, Outcome
 from delf_d2r.structures import Boxes
 
@@ -60,12 +62,15 @@ def run(
   if boxes:
     merged.regions.CopyFrom(boxes.config.regions)
     inputs.append(boxes.as_input('boxes'))
-  jobs = (
-    Job(name, photos.path(name), boxes=found)
-    for name, found in zip(photos.names, _boxes_of(photos.names, boxes), strict=True)
+  jobs = sharded.Repeatable(
+    lambda: (
+      Job(name, photos.path(name), boxes=found)
+      for name, found in zip(photos.names, _boxes_of(photos.names, boxes), strict=True)
+    )
   )
+  files_read = _files_of(photos, ImageList.as_input, config.extraction, strict=strict)
   return _extract(
-    merged, inputs, jobs, len(photos), output, what='index images', options=Options(workers, strict, redo)
+    merged, inputs, files_read, jobs, output, what='index images', options=Options(workers, strict, redo)
   )
 
 
@@ -85,8 +90,33 @@ def run_queries(
   merged = experiment_pb2.ExperimentConfig(extraction=config.extraction)
   jobs = [Job(query.name, queries.images.path(name), query=query) for query, name in queries.items()]
   inputs = [queries.as_input()]
+  files_read = _files_of(
+    queries.images,
+    lambda photos: dataclasses.replace(queries, images=photos).as_input(),
+    config.extraction,
+    items=[job.name for job in jobs],
+    strict=strict,
+  )
   return _extract(
-    merged, inputs, jobs, len(jobs), output, what='query images', options=Options(workers, strict, redo)
+    merged, inputs, files_read, jobs, output, what='query images', options=Options(workers, strict, redo)
+  )
+
+
+def _files_of(
+  photos: ImageList,
+  as_input: Callable[[ImageList], Input],
+  config: extraction_pb2.ExtractionConfig,
+  *,
+  items: Sequence[str] = (),
+  strict: bool,
+) -> PhotoFiles:
+  return photo_reading.files_of(
+    photos,
+    as_input,
+    items=items,
+    apply_exif_orientation=config.apply_exif_orientation,
+    max_megapixels=config.max_megapixels,
+    strict=strict,
   )
 
 
@@ -124,23 +154,27 @@ def _boxes_of(names: Sequence[str], artefact: Artefact | None) -> Iterator[Boxes
 def _extract(
   config: experiment_pb2.ExperimentConfig,
   inputs: Sequence[Input],
+  photos: PhotoFiles,
   jobs: Iterable[Job],
-  total: int,
   output: pathlib.Path,
   *,
   what: str,
   options: Options,
 ) -> Artefact:
   extraction = config.extraction
+  # Before any worker loads a model.
+  reduction.require_usable(extraction)
   plan = Plan('features', config, (*inputs, *_model_inputs(extraction)))
-  with artefact_writer.writing(output, plan, redo=options.redo) as writer:
+  with artefact_writer.writing(output, plan, redo=options.redo, photos=photos) as writer:
     if writer.finished:
       return writer.reuse(f'features of {what}')
     batch = JobBatch(
       jobs,
-      total,
+      total=len(photos.items),
       make_function=functools.partial(_make_extraction, extraction),
-      lost=lambda job, reason: Outcome(job.name, errors=(f'{job.path}: {reason}',)),
+      lost=lambda job, reason: Outcome(
+        job.name, errors=(f'{job.path}: {reason}',), photo=photo_reading.lost(job.path)
+      ),
       uses_network=registry.record(extraction.extractor).uses_network,
     )
     remarks = _Remarks()
@@ -172,19 +206,28 @@ def _make_extraction(config: extraction_pb2.ExtractionConfig) -> Callable[[Seque
 def _extract_one(extractor: RegionExtractor, config: extraction_pb2.ExtractionConfig, job: Job) -> Outcome:
   """Decodes one photo and extracts its features."""
   try:
-    pixels = images.load_image(
+    photo = images.read_photo(
       job.path,
       apply_exif_orientation=config.apply_exif_orientation,
       max_megapixels=config.max_megapixels,
     )
+  except PhotoUnavailableError:
+    raise
+  except ImageError as error:
+    return Outcome(job.name, errors=(str(error),), photo=photo_reading.FAILED)
+  pixels = photo.pixels
+  try:
     if job.query:
       found = extractor.extract_query(job.name, pixels, job.query.box_for(*pixels.shape[:2]))
     else:
       found = extractor.extract(job.name, pixels, job.boxes or Boxes.empty())
   except UserError as error:
-    return Outcome(job.name, errors=(str(error),))
+    return Outcome(job.name, errors=(str(error),), photo=photo_reading.unusable(photo))
+  except Exception as error:
+    raise photo_reading.as_unavailable(error, job.path) or error from error
   note = '' if len(found.features) else extractor.note
-  return Outcome(job.name, records.encode_features(found), feature_files.counts(found), note=note)
+  counts = feature_files.counts(found) | ({sharded.TRUNCATED: 1} if photo.is_truncated else {})
+  return Outcome(job.name, records.encode_features(found), counts, note=note, photo=photo_reading.used(photo))
 
 
 class _Remarks:

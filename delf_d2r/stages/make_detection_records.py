@@ -6,21 +6,22 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import ImageOps
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.read_photos import PhotoFiles, ReadPhoto, Use
 from delf_d2r.data.boxes import training_boxes
 from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
 from delf_d2r.data.photos import images
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.photos.photo_state import PhotoState
 from delf_d2r.data.scenes import pasting
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.data.training.detection_examples import DetectionExample
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.extractors import resize
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
-from delf_d2r.stages.shared import detection_writing
+from delf_d2r.stages.shared import detection_writing, photo_reading, sharded
 from delf_d2r.stages.shared.detection_writing import KIND, PARTS
 from delf_d2r.stages.shared.sharded import DEFAULTS, JobBatch, Options, Outcome
 
@@ -29,7 +30,6 @@ Config = detection_data_pb2.DetectionRecordsConfig
 # TensorFlow can decode files of these formats and modes; others are encoded again.
 _FORMATS = {'JPEG': 'jpeg', 'PNG': 'png'}
 _MODES = ('RGB', 'L')
-_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +102,25 @@ def run(
         classes=classes,
         per_shard=settings.images_per_shard,
         options=options,
+        photos=_files_of(photos, jobs[part], settings, options),
       )
   return made
+
+
+def _files_of(photos: ImageList, jobs: Sequence[_Job], settings: Config, options: Options) -> PhotoFiles:
+  """Returns the photo of each job. Some jobs have none, but errors of the file of boxes."""
+  stamps = dict(zip(photos.names, photos.stamps, strict=True))
+  names = [job.photo.name for job in jobs]
+  return PhotoFiles(
+    planned=photos.as_input(),
+    items=names,
+    names=names,
+    path=photos.path,
+    decode=lambda path: _read(path, settings),
+    stamps=[stamps.get(name, (-1, -1, -1)) for name in names],
+    plan_again=lambda: ImageList(photos.root, photos.names).as_input(),
+    strict=options.strict,
+  )
 
 
 def _jobs(
@@ -160,8 +177,14 @@ def _batch(jobs: Sequence[_Job], settings: Config, classes: Sequence[str]) -> Jo
     jobs,
     total=len(jobs),
     make_function=functools.partial(_make_function, settings, classes),
-    lost=lambda job, reason: Outcome(job.photo.name, errors=(f'{job.photo.name}: {reason}',)),
+    lost=_lost,
   )
+
+
+def _lost(job: _Job, reason: str) -> Outcome:
+  """Returns the result of a job that kills its workers."""
+  photo = photo_reading.lost(job.photo.path) if job.photo.path else ReadPhoto()
+  return Outcome(job.photo.name, errors=(f'{job.photo.name}: {reason}',), photo=photo)
 
 
 def _make_function(settings: Config, classes: Sequence[str]) -> Callable[[Sequence[_Job]], list[Outcome]]:
@@ -178,38 +201,62 @@ def _outcome(job: _Job, settings: Config, classes: Sequence[str]) -> Outcome:
   counts = {'other_classes': len(job.photo) - len(photo)}
   is_negative = not len(job.photo) and not errors
   if photo.path is None or not (len(photo) or is_negative):
-    return Outcome(photo.name, counts=counts, errors=tuple(errors))
+    return Outcome(photo.name, counts=counts, errors=tuple(errors), photo=ReadPhoto())
   try:
-    encoded, form, (height, width) = _encoded(photo.path, settings)
+    found = _read(photo.path, settings)
+  except PhotoUnavailableError:
+    raise
   except ImageError as error:
-    return Outcome(photo.name, counts=counts, errors=(*errors, str(error)))
+    return Outcome(photo.name, counts=counts, errors=(*errors, str(error)), photo=photo_reading.FAILED)
   example = DetectionExample(
     name=photo.name,
     source_id=job.number,
-    encoded=encoded,
-    format=form,
-    height=height,
-    width=width,
+    encoded=found.encoded,
+    format=found.format,
+    height=found.height,
+    width=found.width,
     boxes=photo.boxes,
     labels=np.array([classes.index(name) + 1 for name in photo.classes], np.int64),
     texts=photo.classes,
     groups=photo.groups,
   )
   counts |= {'boxes': len(photo), 'without_boxes': int(is_negative)}
-  return Outcome(photo.name, detection_examples.encode(example), {'images': 1, **counts}, tuple(errors))
+  counts |= {sharded.TRUNCATED: 1} if found.is_truncated else {}
+  return Outcome(
+    photo.name,
+    detection_examples.encode(example),
+    {'images': 1, **counts},
+    tuple(errors),
+    photo=ReadPhoto(Use.READ, found.state),
+  )
 
 
-def _encoded(path: pathlib.Path, settings: Config) -> tuple[bytes, str, tuple[int, int]]:
-  """Returns a photo's file, its format and (height, width): its own bytes if they can be used."""
-  with images.open_image(path, max_megapixels=settings.max_megapixels) as image:
+@dataclasses.dataclass(frozen=True)
+class _Encoded:
+  """A photo as it is put into a record, and the state of its file."""
+
+  encoded: bytes
+  format: str
+  height: int
+  width: int
+  state: PhotoState
+  is_truncated: bool
+
+
+def _read(path: pathlib.Path, settings: Config) -> _Encoded:
+  """Reads a photo once; takes its own bytes if they can be used, and encodes it again otherwise."""
+  data, state = images.read_bytes(path, max_megapixels=settings.max_megapixels)
+  with images.open_image(data, name=str(path), max_megapixels=settings.max_megapixels) as image:
     form = _FORMATS.get(image.format or '')
     as_it_is = (
-      image.mode in _MODES and 'transparency' not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
+      image.mode in _MODES and 'transparency' not in image.info and images.exif_orientation(image) == 1
     )
     # Decoded in any case, since only that shows whether a file is complete.
-    pixels = np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
+    rgb, is_truncated = images.decode(image)
+    pixels = np.asarray(rgb)
   resized = resize.resize(pixels, max_size=settings.max_image_size, min_size=0)
   height, width = resized.shape[:2]
-  if form is not None and as_it_is and resized is pixels:
-    return path.read_bytes(), form, (height, width)
-  return pasting.encode_jpeg(resized, settings.jpeg_quality), 'jpeg', (height, width)
+  if form is not None and as_it_is and resized is pixels and not is_truncated:
+    return _Encoded(data, form, height, width, state, is_truncated)
+  encoded = pasting.encode_jpeg(resized, settings.jpeg_quality)
+  return _Encoded(encoded, 'jpeg', height, width, state, is_truncated)

@@ -9,6 +9,7 @@ import numpy as np
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.read_photos import PhotoFiles
 from delf_d2r.data.boxes import training_boxes
 from delf_d2r.data.boxes.training_boxes import DEFAULT_CLASS, PhotoBoxes
 from delf_d2r.data.photos import images
@@ -17,7 +18,7 @@ from delf_d2r.data.scenes import composed_scenes, pasting
 from delf_d2r.data.scenes.composed_scenes import SceneSources
 from delf_d2r.data.training import detection_examples, split
 from delf_d2r.data.training.detection_examples import DetectionExample
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.protos import detection_data_pb2, experiment_pb2
 from delf_d2r.runtime import worker_pool
 from delf_d2r.stages.shared import detection_writing
@@ -93,9 +94,27 @@ def run(
       classes=(DEFAULT_CLASS,),
       per_shard=settings.scenes_per_shard,
       options=options,
+      photos=_files_of(inputs[0], parts[part], options),
     )
     for part in parts
   }
+
+
+def _files_of(planned: Input, part: _Part, options: Options) -> PhotoFiles:
+  """Returns the objects and backgrounds of a part, which are tried again if they could not be read."""
+  paths = {photo.name: photo.path for photo in part.objects if photo.path is not None and len(photo)}
+  paths |= dict(part.backgrounds)
+  return PhotoFiles(
+    planned=planned,
+    items=list(paths),
+    names=list(paths),
+    path=paths.__getitem__,
+    decode=images.load_image,
+    stamps=(),
+    plan_again=lambda: planned,
+    strict=options.strict,
+    one_each=False,
+  )
 
 
 def _parts(settings: Config, objects: Sequence[PhotoBoxes], backgrounds: Sequence[ImageList]):
@@ -175,6 +194,8 @@ def _check(path: pathlib.Path) -> str:
   """Returns why a photo cannot be decoded; '' if it can."""
   try:
     images.load_image(path)
+  except PhotoUnavailableError:
+    raise
   except ImageError as error:
     return str(error)
   return ''

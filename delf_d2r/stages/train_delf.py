@@ -1,7 +1,7 @@
 """train_delf: labelled photos, or any photos, to a DELF network."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from delf_d2r.data import files
@@ -29,6 +29,7 @@ def run(
   *,
   validation_photos: str | pathlib.Path | None = None,
   classes: tuple[str, ...] = (),
+  exclude: Sequence[str] = (),
   redo: bool = False,
 ) -> Artefact | None:
   """Trains a network; called again on the same directory it goes on from the last checkpoint.
@@ -42,6 +43,7 @@ def run(
     output: the artefact directory.
     validation_photos: photos in the same form, which decide which checkpoint is best; None: no validation.
     classes: the names that labels may have, in order; empty: those that occur.
+    exclude: globs of files and folders to leave out, see `ImageList.from_folder`.
     redo: replace an artefact of another config.
 
   Returns:
@@ -50,7 +52,7 @@ def run(
   Raises:
     UserError: photos, labels or config cannot be used, or the loss is no number any more.
   """
-  config, examples, validation = _prepare(config, photos, validation_photos, classes)
+  config, examples, validation = _prepare(config, photos, validation_photos, classes, exclude)
   from delf_d2r.models.training import distributed_training
 
   # The machines must be connected before TensorFlow does anything else.
@@ -75,6 +77,7 @@ def _prepare(
   photos: str | pathlib.Path,
   validation_photos: str | pathlib.Path | None,
   classes: tuple[str, ...],
+  exclude: Sequence[str],
 ) -> tuple[experiment_pb2.ExperimentConfig, Examples, Examples | None]:
   """Returns the config with the number of classes filled in, and both sets of photos."""
   merged = experiment_pb2.ExperimentConfig(training=config.training)
@@ -85,6 +88,7 @@ def _prepare(
     num_classes=training.model.num_classes if is_classification else 0,
     classes=classes,
     needs_labels=is_classification,
+    exclude=exclude,
   )
   if is_classification and not examples.num_classes:
     raise UserError(
@@ -102,6 +106,7 @@ def _prepare(
     num_classes=examples.num_classes if same_classes else 0,
     classes=examples.classes if same_classes else (),
     needs_labels=is_classification or is_retrieval,
+    exclude=exclude,
   )
   return merged, examples, validation
 

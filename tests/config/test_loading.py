@@ -1,6 +1,7 @@
 """Configs: errors and their messages, overrides, fingerprints and differences."""
 
 import math
+import os
 import pathlib
 import random
 
@@ -72,6 +73,16 @@ def test_config_of_another_stage(load):
 def test_missing_file_names_the_packaged_ones():
   with pytest.raises(ConfigError, match=r'nothing\.pbtxt: no such config.*configs/experiments/'):
     config.load('configs/nothing.pbtxt')
+
+
+def test_a_config_from_a_pipe():
+  reader, writer = os.pipe()
+  os.write(writer, b'codebook { num_words: 77 }')
+  os.close(writer)
+  try:
+    assert config.load(f'/dev/fd/{reader}', ['codebook']).codebook.num_words == 77
+  finally:
+    os.close(reader)
 
 
 def test_packaged_configs_are_not_left_by_dots(tmp_path, monkeypatch):

@@ -313,7 +313,13 @@ def test_codebook_there_and_back(there):
     assert (there / 'new' / f'words{suffix}').read_bytes() == (there / f'words{suffix}').read_bytes()
   run.run(there / 'codebook', there / 'tf2' / 'words')
   assert_array_equal(codebook_checkpoint.read(there / 'tf2' / 'words'), words)
-  with pytest.raises(UserError, match=r'words\.index: exists already'):
+  before = (there / 'tf2' / 'words.index').stat().st_ino
+  run.run(there / 'codebook', there / 'tf2' / 'words')
+  assert (there / 'tf2' / 'words.index').stat().st_ino == before
+  with pytest.raises(UserError, match=r'words\.index: exists already, with other contents'):
+    run.run(there / 'codebook', there / 'tf2' / 'words', Options(to='research_tf1'))
+  codebook_checkpoint.write(there / 'tf2' / 'words', 2 * words, name_based=False)
+  with pytest.raises(UserError, match=r'words\.index: exists already, with other contents'):
     run.run(there / 'codebook', there / 'tf2' / 'words')
   codebook_checkpoint.write(there / 'words', 2 * words, name_based=True)
   with pytest.raises(ArtefactError, match='input checkpoint is'):

@@ -39,9 +39,14 @@ def test_features_in_hdf5(verified, tmp_path):
     assert given['image'] == (1, 400, 500)
     assert_array_equal(given['descriptors'], whole.descriptors.T)
     assert_array_equal(given['scores'], whole.attention)
-  before = path.read_bytes()
-  with pytest.raises(UserError, match=r'features\.h5: exists already'):
+  before, inode = path.read_bytes(), path.stat().st_ino
+  run.run(tmp_path / 'features', path, Options(to='hdf5'))
+  run.run(tmp_path / 'features', path, Options(to='hdf5', redo=True))
+  assert (path.read_bytes(), path.stat().st_ino) == (before, inode)
+  path.write_bytes(before[:-1])
+  with pytest.raises(UserError, match=r'features\.h5: exists already, with other contents'):
     run.run(tmp_path / 'features', path, Options(to='hdf5'))
+  assert [file.name for file in path.parent.iterdir()] == ['features.h5']
   run.run(tmp_path / 'features', path, Options(to='hdf5', redo=True))
   assert path.read_bytes() == before
 

@@ -1,18 +1,20 @@
 """Conversion of single files, folders and boxes, the choice of a conversion, and the command."""
 
+import logging
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from support import legacy_files
+from support import legacy_files, stored_features
 
 from delf_d2r import config as configs
 from delf_d2r.conversion import run
 from delf_d2r.conversion.run import Options
 from delf_d2r.data.artefacts import artefact_writer, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.legacy import datum
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.structures import Boxes
@@ -190,9 +192,49 @@ def test_the_command(tmp_path):
     [*command, f'--output={tmp_path / "m.json"}'], capture_output=True, text=True, check=False
   )
   assert (done.returncode, done.stderr) == (0, '')
+  done = subprocess.run(
+    [*command, f'--output={tmp_path / "m.json"}'], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0
+  assert f'convert: {tmp_path / "m.json"} is up to date, skipped' in done.stderr
   (tmp_path / 'm.json').write_text('{}')
   done = subprocess.run(
     [*command, f'--output={tmp_path / "m.json"}'], capture_output=True, text=True, check=False
   )
   assert done.returncode == 1
   assert 'm.json: exists with other contents (2 bytes there' in done.stderr
+
+
+def test_what_is_there_already_is_up_to_date(tmp_path, caplog):
+  caplog.set_level(logging.INFO, logger='absl')
+  (tmp_path / 'folder').mkdir()
+  for name in ('a.npy', 'b.npy'):
+    np.save(tmp_path / 'folder' / name, np.arange(3, dtype=np.float32))
+  features = stored_features.write_features(tmp_path / 'features', stored_features.index_images()).path
+  conversions = [
+    (tmp_path / 'folder', tmp_path / 'datum', 'research'),
+    (tmp_path / 'folder' / 'a.npy', tmp_path / 'a.datum', 'research'),
+    (features, tmp_path / 'delf', 'research'),
+    (features, tmp_path / 'npz', 'npz'),
+    (features, tmp_path / 'f.h5', 'hdf5'),
+  ]
+  for source, output, to in conversions:
+    for times, told in enumerate([False, True, True]):
+      caplog.clear()
+      run.run(source, output, Options(to=to))
+      assert (f'convert: {output} is up to date, skipped' in caplog.text) == told, (output, times)
+  (tmp_path / 'datum' / 'b.datum').unlink()
+  caplog.clear()
+  run.run(tmp_path / 'folder', tmp_path / 'datum')
+  assert 'up to date' not in caplog.text
+
+
+def test_an_output_may_be_a_link_or_a_device(tmp_path):
+  np.save(tmp_path / 'mean.npy', np.arange(3, dtype=np.float32))
+  (tmp_path / 'link').mkdir()
+  for name, target in (('mean.datum', tmp_path / 'there.datum'), ('null.datum', '/dev/null')):
+    (tmp_path / 'link' / name).symlink_to(target)
+    for _ in range(2):
+      run.run(tmp_path / 'mean.npy', tmp_path / 'link' / name)
+    assert (tmp_path / 'link' / name).is_symlink()
+  assert datum.read(tmp_path / 'there.datum').tolist() == [0, 1, 2]

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -104,6 +105,92 @@ def test_user_errors_leaves_other_errors_alone(tmp_path):
     raise ZeroDivisionError
 
 
+# Files that the user has named
+
+
+def test_an_output_is_written_through_links(tmp_path):
+  (tmp_path / 'real').mkdir()
+  (tmp_path / 'real/a.html').write_text('old')
+  (tmp_path / 'folder').symlink_to('real')
+  (tmp_path / 'first').symlink_to('second')
+  (tmp_path / 'second').symlink_to(tmp_path / 'folder/a.html')
+  (tmp_path / 'dangling').symlink_to('real/b.html')
+  files.write_output(tmp_path / 'first', 'new')
+  files.write_output(tmp_path / 'dangling', b'more')
+  assert all((tmp_path / name).is_symlink() for name in ('folder', 'first', 'second', 'dangling'))
+  assert (tmp_path / 'real/a.html').read_text() == 'new'
+  assert (tmp_path / 'real/b.html').read_bytes() == b'more'
+  assert sorted(path.name for path in (tmp_path / 'real').iterdir()) == ['a.html', 'b.html']
+  files.write_output(tmp_path / 'plain', 'text')
+  assert (tmp_path / 'plain').read_text() == 'text'
+
+
+def test_an_output_that_fails_leaves_link_and_target(tmp_path, full_disk):
+  (tmp_path / 'a').write_text('old')
+  (tmp_path / 'link').symlink_to('a')
+  with pytest.raises(OSError, match='No space left'):
+    files.write_output(tmp_path / 'link', 'new')
+  assert (tmp_path / 'link').is_symlink()
+  assert (tmp_path / 'a').read_text() == 'old'
+
+
+def test_links_in_circles_are_an_error(tmp_path):
+  (tmp_path / 'a').symlink_to('b')
+  (tmp_path / 'b').symlink_to('a')
+  with pytest.raises(OSError, match='Too many levels'):
+    files.write_output(tmp_path / 'a', 'new')
+  assert (tmp_path / 'a').is_symlink()
+
+
+def test_an_output_to_a_device_is_written_to_it(tmp_path):
+  (tmp_path / 'null').symlink_to('/dev/null')
+  files.write_output(tmp_path / 'null', 'x' * 100_000)
+  files.write_output_if_changed(tmp_path / 'null', 'x')
+  assert os.readlink(tmp_path / 'null') == '/dev/null'
+  (tmp_path / 'full').symlink_to('/dev/full')
+  with pytest.raises(OSError, match='No space left'):
+    files.write_output(tmp_path / 'full', 'x' * 100_000)
+  try:
+    os.mknod(tmp_path / 'device', 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    files.write_output(tmp_path / 'device', 'x')
+  except PermissionError:
+    pytest.skip('this user may not make devices')
+  assert stat.S_ISCHR((tmp_path / 'device').stat().st_mode)
+  assert {path.name for path in tmp_path.iterdir()} == {'null', 'full', 'device'}
+
+
+def test_an_output_to_a_pipe_is_written_to_it(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  reader = threading.Thread(target=lambda: read.append((tmp_path / 'pipe').read_bytes()))
+  read = []
+  reader.start()
+  files.write_output(tmp_path / 'pipe', b'y' * 200_000)
+  reader.join(10)
+  assert read == [b'y' * 200_000]
+  assert stat.S_ISFIFO((tmp_path / 'pipe').stat().st_mode)
+
+
+@pytest.mark.parametrize('name', ['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1', 'link'])
+@pytest.mark.parametrize('to_file', [True, False])
+def test_an_output_to_a_descriptor_keeps_its_place_in_it(tmp_path, name, to_file):
+  if name == 'link':
+    (tmp_path / 'link').symlink_to('/dev/stdout')
+    name = str(tmp_path / 'link')
+  script = f"""
+import pathlib
+from delf_d2r.data import files
+print('before')
+files.write_output(pathlib.Path({name!r}), 'output\\n')
+files.write_output_if_changed(pathlib.Path({name!r}), 'again\\n')
+print('after')
+"""
+  with open(tmp_path / 'out', 'w') as out:
+    sink = out if to_file else subprocess.PIPE
+    done = subprocess.run([sys.executable, '-c', script], stdout=sink, text=True, check=True)
+  text = (tmp_path / 'out').read_text() if to_file else done.stdout
+  assert text.splitlines() == ['before', 'output', 'again', 'after']
+
+
 @pytest.mark.parametrize('shape', [(0,), (0, 4), (3, 0), (2, 3)])
 def test_arrays_round_trip(tmp_path, shape):
   array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
@@ -178,3 +265,9 @@ def test_lines_of_json_end_with_a_line_feed_alone():
 def test_json_nested_too_deeply_is_a_value_error():
   with pytest.raises(ValueError, match='nested too deeply'):
     files.parse_json('[' * 100_000)
+
+
+def test_a_pipe_has_no_fingerprint(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(UserError, match='a pipe or a device, expected a file'):
+    files.content_fingerprint(tmp_path / 'pipe')

@@ -9,7 +9,7 @@ from delf_d2r import config as configs
 from delf_d2r.data.artefacts import pca_files
 from delf_d2r.data.legacy import datum
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import delf, region_extractor
+from delf_d2r.extractors import delf, global_descriptor, reduction, region_extractor
 from delf_d2r.extractors.delf import DelfExtractor
 from delf_d2r.extractors.resize import resize
 from delf_d2r.kernels.pca import Covariance, Pca
@@ -99,7 +99,7 @@ def test_pca_as_in_tensorflow_models(tmp_path, whitening, form):
     options = {
       'mean_path': str(tmp_path / 'mean.datum'),
       'projection_matrix_path': str(tmp_path / 'pca_proj_mat.datum'),
-      'variances_path': str(tmp_path / 'pca_vars.datum') if whitening else '',
+      'variances_path': str(tmp_path / 'pca_variances.datum') if whitening else '',
     }
   for dimensions in (1, 2):
     config = extraction_pb2.DelfPcaConfig(whitening=whitening, dimensions=dimensions, **options)
@@ -119,13 +119,69 @@ def test_pca_that_does_not_fit(tmp_path):
     fake(pca=extraction_pb2.DelfPcaConfig(path=str(tmp_path)))
   with pytest.raises(UserError, match='5 dimensions are wanted, but the PCA has 3'):
     fake(pca=extraction_pb2.DelfPcaConfig(path=str(tmp_path), dimensions=5))
-  datum.write(tmp_path / 'm.datum', np.zeros(4, np.float32))
-  with pytest.raises(UserError, match='no PCA'):
-    fake(
-      pca=extraction_pb2.DelfPcaConfig(
-        mean_path=str(tmp_path / 'm.datum'), projection_matrix_path=str(tmp_path / 'pca_proj_mat.datum')
-      )
-    )
+
+
+def of_files(folder, **arrays):
+  for name, array in arrays.items():
+    datum.write(folder / f'{name}.datum', np.asarray(array, np.float32))
+  mean, matrix, variances = (str(folder / f'{name}.datum') for name in ('mean', 'matrix', 'variances'))
+  return extraction_pb2.DelfPcaConfig(
+    mean_path=mean, projection_matrix_path=matrix, variances_path=variances, whitening=True
+  )
+
+
+@pytest.mark.parametrize('form', ['datum', 'npy', 'folder of datum'])
+def test_rows_of_published_pca_are_read_like_vectors(tmp_path, form):
+  """mean.datum and pca_variances.datum of delf_gld_20190411 are [1, 1024]."""
+  write_pca(tmp_path)
+  mean, matrix, variances = (np.load(tmp_path / f'{name}.npy') for name in pca_files.NAMES)
+  wanted = fake(pca=extraction_pb2.DelfPcaConfig(path=str(tmp_path), whitening=True))(IMAGE)
+  config = of_files(tmp_path, mean=mean[None], matrix=matrix, variances=variances[None])
+  if form == 'npy':
+    # As `d2r convert` writes them from the published files.
+    np.save(tmp_path / 'mean.npy', mean[None])
+    np.save(tmp_path / 'variances.npy', variances[None])
+    config = extraction_pb2.DelfPcaConfig(path=str(tmp_path), whitening=True)
+  elif form == 'folder of datum':
+    for name in pca_files.NAMES:
+      (tmp_path / f'{name}.npy').unlink()
+    datum.write(tmp_path / 'mean.datum', mean[None])
+    datum.write(tmp_path / 'pca_variances.datum', variances[None])
+    config = extraction_pb2.DelfPcaConfig(path=str(tmp_path), whitening=True)
+  assert_array_equal(fake(pca=config)(IMAGE).descriptors, wanted.descriptors)
+
+
+@pytest.mark.parametrize(
+  ('wrong', 'value', 'found'),
+  [
+    ('mean', np.zeros(4), r'\[4\]'),
+    ('mean', np.zeros((2, 2)), r'\[2, 2\]'),
+    ('mean', [np.nan, 0], 'not finite'),
+    ('variances', np.ones((2, 1)), r'\[2, 1\]'),
+    ('variances', [np.inf, 1], 'not finite'),
+    ('matrix', np.ones(2), r'\[2\]'),
+    ('matrix', np.full((2, 2), np.nan), 'not finite'),
+  ],
+)
+def test_damaged_pca_is_named_before_the_model_is_loaded(tmp_path, wrong, value, found):
+  right = {'mean': np.zeros(2), 'matrix': np.eye(2), 'variances': np.ones(2)}
+  config = of_files(tmp_path, **{**right, wrong: value})
+  message = rf'^{tmp_path}/{wrong}\.datum: .*found.* {found}'
+  with pytest.raises(UserError, match=message):
+    fake(pca=config)
+  # There is no such model, which would be noticed when it is loaded.
+  extraction = extraction_pb2.ExtractionConfig(extractor='DELF')
+  extraction.delf.model_path = str(tmp_path / 'model')
+  extraction.delf.pca.CopyFrom(config)
+  with pytest.raises(UserError, match=message):
+    delf.build(extraction)
+  extraction.extractor = extraction_pb2.ExtractionConfig.GLOBAL
+  extraction.global_descriptor.model_path = str(tmp_path / 'model')
+  extraction.global_descriptor.pca.CopyFrom(config)
+  with pytest.raises(UserError, match=message):
+    global_descriptor.build(extraction)
+  with pytest.raises(UserError, match=message):
+    reduction.require_usable(extraction)
 
 
 # On an exported network

@@ -1,6 +1,7 @@
 """add, remove and merge give the bytes of a fresh build; an update is atomic."""
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -217,6 +218,10 @@ def test_saving_what_has_not_changed_changes_nothing(tmp_path):
   before = directory_bytes(tmp_path / 'x')
   InvertedIndex.load(tmp_path / 'x').save()
   assert directory_bytes(tmp_path / 'x') == before
+  files = list((tmp_path / 'x').iterdir())
+  stats = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files]
+  InvertedIndex.load(tmp_path / 'x').save()
+  assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files] == stats
 
 
 def test_an_unchanged_segment_is_not_written_again(small_segments, tmp_path):
@@ -350,6 +355,138 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'):
       index.remove(['a'])
   assert directory_bytes(tmp_path / 'x') == before
+
+
+def saved_index(directory):
+  descriptors = random_descriptors(9, 4, **OPTIONS)
+  InvertedIndex.build(descriptors[:3], list('abc'), **BUILD, directory=directory)
+  return descriptors
+
+
+def test_a_change_that_fails_leaves_no_lock_though_its_exception_is_kept(tmp_path, monkeypatch):
+  descriptors = saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  kept = []
+  changes = [
+    lambda index: index.remove(['a']),
+    lambda index: index.add(descriptors[3:], ['d']),
+    lambda index: index.add([], ['e']),
+    lambda index: index.remove(['nobody']),
+  ]
+  for number, change in enumerate(changes):
+    with monkeypatch.context() as context:
+      if number < 2:
+        context.setattr(os, 'fsync', full)
+      with pytest.raises((OSError, ValueError, KeyError)) as found:
+        change(index)
+    kept.append(found.value)
+    other = InvertedIndex.load(tmp_path / 'x')
+    with other.updating():
+      pass
+  # A second change that fails does not end the lock of the first, which is not saved yet.
+  index.remove(['a'])
+  with pytest.raises(KeyError):
+    index.remove(['nobody'])
+  with pytest.raises(BlockingIOError, match='another update of the index is not finished'):
+    InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  index.save()
+  InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  assert len(kept) == len(changes)
+
+
+def test_a_save_that_fails_can_be_repeated(tmp_path, monkeypatch):
+  saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.remove(['a'])
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as context:
+    context.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+      index.save()
+  assert list(InvertedIndex.load(tmp_path / 'x').image_names) == list('abc')
+  with pytest.raises(BlockingIOError):  # The change is not lost to another process.
+    InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  index.save()
+  assert list(InvertedIndex.load(tmp_path / 'x').image_names) == list('bc')
+
+
+@pytest.mark.parametrize('name', ['fsync', 'unlink'])
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_what_fails_after_the_new_index_is_in_place(tmp_path, monkeypatch, caplog, name, error):
+  saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.remove(['a'])
+  replace = os.replace
+
+  def fail(*args):
+    raise error('late')
+
+  def replace_and_fail_later(source, target):
+    replace(source, target)
+    if os.path.basename(target) == 'index.json':
+      context.setattr(os, name, fail)
+
+  with monkeypatch.context() as context:
+    context.setattr(os, 'replace', replace_and_fail_later)
+    if error is OSError:
+      index.save()
+      assert 'the index is saved' in caplog.text
+    else:
+      with pytest.raises(KeyboardInterrupt):
+        index.save()
+  assert not index.has_changed
+  assert index.checksum == InvertedIndex.load(tmp_path / 'x').checksum
+  index.remove(['b'])
+  index.save()
+  assert list(InvertedIndex.load(tmp_path / 'x', verify=True).image_names) == ['c']
+  InvertedIndex.load(tmp_path / 'x').remove(['c'])
+
+
+def test_another_directory_in_the_same_place_is_not_written_to(tmp_path):
+  saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.remove(['a'])
+  (tmp_path / 'x').rename(tmp_path / 'moved')
+  saved_index(tmp_path / 'x')
+  before = directory_bytes(tmp_path / 'x')
+  with pytest.raises(ValueError, match='load it again'):
+    index.save()
+  assert {name: directory_bytes(tmp_path / 'x')[name] for name in before} == before
+
+
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+  """Like a copy of the descriptor, which a forked process has."""
+  saved_index(tmp_path / 'x')
+  index = InvertedIndex.load(tmp_path / 'x')
+  index.remove(['a'])
+  copied = os.dup(index._storage._writer._lock)
+  try:
+    with pytest.raises(BlockingIOError):
+      InvertedIndex.load(tmp_path / 'x').remove(['b'])
+    index.save()
+    InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  finally:
+    os.close(copied)
+
+
+def test_an_index_that_nobody_uses_any_more_is_not_locked(tmp_path):
+  descriptors = saved_index(tmp_path / 'x')
+  gc.disable()
+  try:
+    index = InvertedIndex.load(tmp_path / 'x')
+    index.remove(['a'])
+    index.search(descriptors[1])
+    del index
+    InvertedIndex.load(tmp_path / 'x').remove(['b'])
+  finally:
+    gc.enable()
 
 
 @pytest.mark.parametrize('shape', [(0, 5), (1, 5), (3000, 2)])

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -164,6 +165,22 @@ def test_a_search_explains_what_it_lists(engine, benchmark, tmp_path):
   for entry, result in zip(found, answer.results, strict=False):
     assert entry['match']['score'] == pytest.approx(result.score, rel=1e-4)
   assert 'Matches can be opened for the first 3 of the 5 results.' in page.read_text('utf-8')
+
+
+def test_an_answer_is_written_through_links_and_to_devices(engine, benchmark, tmp_path):
+  query = benchmark.queries_dir / 'astronaut.jpg'
+  answer = engine.search(query, top_k=2)
+  for name, target in (('link', tmp_path / 'real.html'), ('device', pathlib.Path('/dev/null'))):
+    (tmp_path / name).symlink_to(target)
+    answers.write_page(engine, answer, query, None, tmp_path / name)
+    assert (tmp_path / name).readlink() == target
+  assert (tmp_path / 'real.html').read_text('utf-8').startswith('<!DOCTYPE html>')
+  page = make_report.write('text', tmp_path / 'report')
+  page.unlink()
+  page.symlink_to(tmp_path / 'real.html')
+  make_report.write('other', tmp_path / 'report')
+  assert page.is_symlink()
+  assert (tmp_path / 'real.html').read_text() == 'other'
 
 
 def test_a_match_in_a_browser(open_page, finished, tmp_path):

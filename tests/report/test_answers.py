@@ -1,11 +1,15 @@
 """An answer as text and as JSON, with any names of photos."""
 
 import json
+import os
 import types
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from delf_d2r.engine import Answer, SearchResult
+from delf_d2r.errors import UserError
 from delf_d2r.report import answers
 
 NAMES = ('a b\u00e9.jpg', 'x\n   1      9.0000  fake.jpg', '\x1b[2J\u2028\\.jpg')
@@ -28,3 +32,45 @@ def test_text_has_a_line_for_each_result():
 def test_json_has_the_names_as_they_are():
   document = json.loads(answers.to_json(answer(), 'q\r.jpg', None))
   assert (document['query'], *(result['name'] for result in document['results'])) == ('q\r.jpg', *NAMES)
+
+
+@pytest.fixture
+def piped():
+  """Returns a function that returns the path of a pipe with a content, as <(...) of a shell does."""
+  readers = []
+
+  def make(data):
+    reader, writer = os.pipe()
+    readers.append(reader)
+    with os.fdopen(writer, 'wb') as file:
+      file.write(data)
+    return f'/dev/fd/{reader}'
+
+  yield make
+  for reader in readers:
+    os.close(reader)
+
+
+def test_a_query_from_a_pipe_is_read_once_and_can_be_shown(piped, tmp_path):
+  Image.new('RGB', (30, 20), 'red').save(tmp_path / 'a.png')
+  with answers._query_file(piped((tmp_path / 'a.png').read_bytes())) as path:
+    for _ in range(2):
+      assert path.read_bytes() == (tmp_path / 'a.png').read_bytes()
+    copy = path
+  assert not copy.exists()
+  with answers._query_file(str(tmp_path / 'a.png')) as path:
+    assert path == tmp_path / 'a.png'
+
+
+@pytest.mark.parametrize(('data', 'says'), [(b'', 'is empty'), (b'text', 'not an image')])
+def test_a_pipe_without_a_photo(piped, data, says):
+  path = piped(data)
+  with pytest.raises(UserError, match=f'{path}: .*{says}'):
+    answers.search_photo('no_index', path)
+
+
+def test_a_query_that_is_missing_or_a_folder(tmp_path):
+  with pytest.raises(UserError, match=r'--query=.*no\.jpg: no such file'):
+    answers.search_photo('no_index', str(tmp_path / 'no.jpg'))
+  with pytest.raises(UserError, match='a folder, expected a photo'):
+    answers.search_photo('no_index', str(tmp_path))

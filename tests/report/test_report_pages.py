@@ -229,4 +229,4 @@ def test_photos_are_decoded_once_for_a_page(make_photo, make_query, make_result,
   path = make_photo()
   results = [make_result(rank, path=path) for rank in range(1, 6)]
   search_page.render(SearchView(make_query(results=results)))
-  assert opened == [path]
+  assert [file.name for file in opened] == [str(path)]

@@ -1,5 +1,8 @@
 """Boxes drawn on the photos of a folder: saved at once, taken up again, never losing what was there."""
 
+import json
+from concurrent import futures
+
 import pytest
 from PIL import Image
 from support.servers import serving_client
@@ -117,6 +120,56 @@ def test_a_damaged_list_of_photos_without_object(folder, output):
     Annotations(folder, output)
 
 
+def test_two_at_once_and_a_person_with_an_editor_keep_each_others_boxes(folder, output):
+  first, second = Annotations(folder, output), Annotations(folder, output)
+  first.set_box(0, BOX)
+  first.set_no_object(1)
+  second.set_box(2, BOX)
+  with open(output, 'a') as file:
+    file.write(f'{folder.names[3]},0,0,0.5,0.5\n')
+  first.set_box(4, BOX)
+  second.clear(0)
+  for annotations in (first, second, Annotations(folder, output)):
+    assert [annotations.box(number) for number in range(5)] == [None, None, BOX, (0, 0, 0.5, 0.5), BOX]
+    assert annotations.is_labelled(1)
+    assert annotations.num_labelled == 4
+    assert annotations.next_unlabelled(0) == 0
+
+
+def test_threads_and_processes_lose_nothing(folder, output):
+  both = [Annotations(folder, output) for _ in range(2)]
+  with futures.ThreadPoolExecutor(8) as pool:
+    done = [pool.submit(both[n % 2].set_box, n, BOX) for n in range(len(folder))]
+    assert [future.result() for future in done] == [None] * len(folder)
+  assert Annotations(folder, output).num_labelled == len(folder)
+
+
+def test_what_somebody_writes_that_would_be_lost_stops_the_change_not_the_reading(folder, output):
+  annotations = Annotations(folder, output)
+  annotations.set_box(0, BOX)
+  with open(output, 'a') as file:
+    file.write('elsewhere.jpg,0,0,1,1\n')
+  before = output.read_bytes()
+  with pytest.raises(UserError, match=r"'elsewhere\.jpg' is not among"):
+    annotations.set_box(1, BOX)
+  assert output.read_bytes() == before
+  assert annotations.box(0) == BOX
+  assert annotations.box(1) is None
+  output.write_bytes(before.replace(b'elsewhere.jpg', folder.names[2].encode()))
+  annotations.set_box(1, BOX)
+  assert annotations.num_labelled == 3
+
+
+def test_photos_without_object_that_are_away_are_kept(folder, output):
+  path = output.with_name(output.name + NO_OBJECT)
+  path.parent.mkdir()
+  path.write_text('["away.jpg"]')
+  annotations = Annotations(folder, output)
+  assert annotations.num_labelled == 0
+  annotations.set_no_object(0)
+  assert json.loads(path.read_text()) == sorted(['away.jpg', folder.names[0]])
+
+
 @pytest.fixture
 def client(folder, output):
   with serving_client(create_app(None, annotations=Annotations(folder, output))) as client:
@@ -192,7 +245,7 @@ def test_a_place_that_cannot_be_written(client, output, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr('delf_d2r.data.files.write_atomically', full)
+  monkeypatch.setattr('delf_d2r.data.files.write_output', full)
   response = client.put('/api/annotate/1', json={'box': BOX})
   assert response.status_code == 507
   assert 'No space left' in response.json()['error']

@@ -1,10 +1,14 @@
 """The pages in a headless Chromium: by pointer, by keyboard alone, and on a narrow screen."""
 
+import shutil
+
 import pytest
+from PIL import Image
 from support.pages import READY, drag, wait_for_answer
 from support.servers import serving
 
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
@@ -174,6 +178,104 @@ def test_failures_are_told_and_the_page_goes_on(open_page, address, query_path, 
   page.set_input_files('#file', query_path)
   wait_for_answer(page)
   assert page.locator('#problem:visible').count() == 0
+
+
+def test_no_other_photo_stands_beside_the_message_about_a_photo(open_page, address, query_path, tmp_path):
+  page = open_page(address)
+  (tmp_path / 'text.jpg').write_text('no photo')
+  (tmp_path / 'large.jpg').write_bytes(bytes(3_000_001))
+  for name in ('text.jpg', 'large.jpg'):
+    page.set_input_files('#file', query_path)
+    wait_for_answer(page)
+    page.wait_for_selector(READY)
+    drag(page, (0.2, 0.1), (0.9, 0.8))
+    page.wait_for_selector('#clear-box:enabled')
+    wait_for_answer(page)
+    page.set_input_files('#file', tmp_path / name)
+    page.wait_for_selector(f'#problem:has-text("{name}")')
+    assert page.is_hidden('#editor')
+    assert page.is_visible('#drop-empty')
+    assert page.text_content('#query-name') == ''
+    assert page.is_disabled('#clear-box')
+    assert page.locator('#results li').count() == 0
+    page.click('#verify')  # There is nothing to search for again.
+    page.click('#verify')
+    assert page.is_visible('#problem')
+
+
+def test_the_photo_stays_when_the_search_for_its_box_fails(open_page, address, query_path):
+  page = open_page(address)
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  page.wait_for_selector(READY)
+  page.route(
+    '**/api/search', lambda route: route.fulfill(status=503, json={'error': 'busy', 'remedy': 'Wait.'})
+  )
+  drag(page, (0.2, 0.1), (0.9, 0.8))
+  page.wait_for_selector('#problem:has-text("busy")')
+  assert page.is_visible('#editor')
+  assert page.text_content('#query-name').startswith(query_path.name)
+
+
+MIDDLE = """async (image) => {
+  image.loading = 'eager';
+  await image.decode();
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  canvas.getContext('2d').drawImage(image, 0, 0, 1, 1);
+  return [...canvas.getContext('2d').getImageData(0, 0, 1, 1).data].slice(0, 3);
+}"""
+RED = pytest.approx((250, 0, 0), abs=8)
+
+
+def test_a_replaced_photo_is_shown(open_page, engine, photos, query_path, tmp_path):
+  shutil.copytree(photos.images_dir, tmp_path / 'photos')
+  original = engine.photos
+  try:
+    app = create_app(engine, photos=PhotoFolders.of([tmp_path / 'photos']))
+    with serving(app) as address:
+      page = open_page(address)
+      page.wait_for_selector('#pick:enabled')
+      colours = []
+      for _ in range(2):
+        page.set_input_files('#file', query_path)
+        wait_for_answer(page)
+        page.locator('#results .card').first.click()
+        page.wait_for_selector('.match-stage circle')
+        shown = page.locator('.match-stage image').nth(1).get_attribute('href')
+        page.keyboard.press('Escape')
+        best = names(page)[0]
+        thumbnail = page.locator('#results .card img').first
+        page.click('#pick')
+        page.fill('#filter', best)
+        picked = page.locator('#picker-list li:only-child img')
+        picked.wait_for()
+        colours.append([image.evaluate(MIDDLE) for image in (thumbnail, picked)])
+        page.click('#picker [data-close]')
+        colours[-1].append(shown)
+        Image.new('RGB', (200, 200), (250, 0, 0)).save(tmp_path / 'photos' / best)
+    before, after = colours
+    assert before[0] != RED
+    assert after[:2] == [RED, RED]
+    assert before[2] != after[2]
+  finally:
+    engine.photos = original
+
+
+def test_a_replaced_photo_is_shown_for_annotating(open_page, photos, tmp_path):
+  shutil.copytree(photos.images_dir, tmp_path / 'photos')
+  folder = ImageList.from_folder(tmp_path / 'photos')
+  app = create_app(None, annotations=Annotations(folder, tmp_path / 'boxes.csv'))
+  with serving(app) as address:
+    page = open_page(address)
+    for key, place in (('n', 1), ('p', 0)):
+      page.wait_for_selector(READY)
+      assert page.locator('.stage img').evaluate(MIDDLE) != RED
+      Image.new('RGB', (200, 200), (250, 0, 0)).save(folder.path(folder.names[0]))
+      page.keyboard.press(key)
+      page.wait_for_selector(f'#name:has-text("{folder.names[place]}")')
+    page.wait_for_selector(READY)
+    assert page.locator('.stage img').evaluate(MIDDLE) == RED
 
 
 def test_a_dropped_photo_is_searched(open_page, address, query_path):

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,7 +98,28 @@ def test_loopback_alone_is_not_warned_about(monkeypatch, caplog, capsys):
   server.run(None, host='0.0.0.0', port=0)
   assert 'no passwords' in caplog.text
   assert capsys.readouterr().out.count('http://') == 2
-  assert server.allowed_hosts('0.0.0.0') == ('*',)
+
+
+@pytest.mark.parametrize(
+  ('host', 'given', 'answered', 'refused'),
+  [
+    (
+      '127.0.0.1',
+      [],
+      ['localhost:80', '[::1]'],
+      ['10.0.0.1', 'evil.example', socket.gethostname() + '.evil'],
+    ),
+    ('127.0.0.1', ['Photos.example'], ['photos.example:443', 'PHOTOS.example'], ['evil.photos.example']),
+    ('0.0.0.0', [], ['10.0.0.1:8765', '[fe80::1]:80', socket.gethostname()], ['evil.example', '[', '']),
+    ('::', ['*'], ['evil.example', '10.0.0.1'], []),
+    ('10.0.0.1', [], ['10.0.0.1', 'localhost'], ['evil.example', '1.2.3.4.evil.example']),
+    ('fe80::1', [' a.example:8080 ', ''], ['[fe80::1]:8765', 'a.example'], ['b.example']),
+  ],
+)
+def test_hosts_that_are_answered(host, given, answered, refused):
+  options = server.host_options(host, given)
+  assert [name for name in answered if not options.answers_for(name)] == []
+  assert [name for name in refused if options.answers_for(name)] == []
 
 
 def test_a_taken_port_is_named():
@@ -111,7 +133,11 @@ def test_a_taken_port_is_named():
 @pytest.mark.parametrize('command', ['serve', 'annotate'])
 def test_binaries_serve_until_they_are_stopped(command, index_dir, photos, tmp_path):
   flags = {
-    'serve': [f'--index={index_dir}', f'--annotations={tmp_path}/boxes.csv'],
+    'serve': [
+      f'--index={index_dir}',
+      f'--annotations={tmp_path}/boxes.csv',
+      '--allowed_hosts=a.example,b.example',
+    ],
     'annotate': [f'--images={photos.images_dir}', f'--output={tmp_path}/boxes.csv'],
   }[command]
   process = subprocess.Popen(
@@ -128,6 +154,8 @@ def test_binaries_serve_until_they_are_stopped(command, index_dir, photos, tmp_p
         time.sleep(0.1)
       assert client.get('/', follow_redirects=True).status_code == 200
       assert client.get('/annotate').status_code == 200
+      named = client.get('/healthz', headers={'Host': 'b.example'})
+      assert named.status_code == (200 if command == 'serve' else 403)
       found = client.get('/api/limits')
       assert found.status_code == (200 if command == 'serve' else 404)
     process.send_signal(signal.SIGINT)

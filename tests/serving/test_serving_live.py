@@ -108,6 +108,41 @@ def test_an_answer_that_takes_too_long(engine, held):
     assert held.count == 2
 
 
+@pytest.mark.parametrize('has_searched', [False, True])
+def test_another_process_saves_while_a_page_is_open(index_dir, query_path, tmp_path, has_searched):
+  """Another engine stands for another process."""
+  directory = shutil.copytree(index_dir, tmp_path / 'out')
+  upload = {'files': {'photo': ('q.jpg', query_path.read_bytes())}, 'data': {'top_k': 8, 'verify': True}}
+  with serving_client(create_app(SearchEngine.load(directory))) as client:
+    if has_searched:
+      before = client.post('/api/search', **upload).json()
+      gone = before['results'][0]
+    for name in ('new.jpg', 'newer.jpg'):
+      other = SearchEngine.load(directory)
+      other.remove([other.index.image_names[0] if name == 'new.jpg' else 'new.jpg'])
+      if has_searched and gone['name'] in other.index.image_names:
+        other.remove([gone['name']])
+      other.add({name: query_path})
+      other.save()
+      SearchEngine.load(directory).remove([other.index.image_names[0]])  # Removes features of removed photos.
+
+      size = len(other)
+      assert client.get('/healthz').json()['images'] == client.get('/api/limits').json()['images'] == size
+      listed = client.get('/api/images', params={'count': 100}).json()
+      assert {image['name'] for image in listed['images']} == set(other.index.image_names)
+      removed = client.post('/api/search', data={'indexed': 'scene_00000.jpg'})
+      assert removed.status_code == (200 if 'scene_00000.jpg' in other.index.image_names else 404)
+      if has_searched:
+        why = client.get('/api/match', params={'query': before['query'], 'image': gone['id']})
+        assert why.status_code == 404
+      after = client.post('/api/search', **upload)
+      assert after.status_code == 200
+      first = after.json()['results'][0]
+      assert first['name'] == name
+      why = client.get('/api/match', params={'query': after.json()['query'], 'image': first['id']})
+      assert why.json()['score'] == pytest.approx(first['score'])
+
+
 def test_photos_come_and_go_while_a_page_is_open(index_dir, query_path, tmp_path):
   engine = SearchEngine.load(shutil.copytree(index_dir, tmp_path / 'out'))
   upload = {'files': {'photo': ('q.jpg', query_path.read_bytes())}, 'data': {'top_k': 8}}

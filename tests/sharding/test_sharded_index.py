@@ -1,11 +1,15 @@
 """Shards on loopback give the ranking of the whole index, and say what is missing in it."""
 
 import contextlib
+import gzip
 import itertools
 import json
 import pathlib
 import socket
+import threading
 import time
+import types
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from oracles.index_inputs import random_descriptor, random_descriptors, random_m
 from support.servers import serving
 
 from delf_d2r.data import files
+from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UnavailableError, UserError
 from delf_d2r.index import InvertedIndex
 from delf_d2r.index.images import NameTable
@@ -298,3 +303,135 @@ def test_what_is_no_split_is_refused(tmp_path):
   (tmp_path / layout.SPLIT).write_text('{"id": "s", "bounds": [1, 0], "entries": 2, "shard": null}')
   with pytest.raises(ArtefactError, match='damaged'):
     layout.load_split(tmp_path)
+
+
+def lie(**changes):
+  """Returns a change of the response of a shard."""
+  return lambda sent: (
+    sent | {key: change(sent[key]) if callable(change) else change for key, change in changes.items()}
+  )
+
+
+EACH = ('image_ids', 'names', 'scores', 'regions')
+LIES = {
+  'an image twice': lie(image_ids=lambda ids: [ids[0]] * len(ids)),
+  'an image of another shard': lie(image_ids=lambda ids: [0, *ids[1:]]),
+  'ids that are rounded': lie(image_ids=lambda ids: [m + 0.9 for m in ids]),
+  'ids that are true': lie(image_ids=lambda ids: [True] * len(ids)),
+  'ids that are texts': lie(image_ids=lambda ids: [str(m) for m in ids]),
+  'ids of two axes': lie(image_ids=lambda ids: [[m] for m in ids]),
+  'more images': lie(**dict.fromkeys(EACH, lambda values: values * 500)),
+  'fewer images': lie(**dict.fromkeys(EACH, lambda values: values[:1])),
+  'no images': lie(**{key: [] for key in EACH}),
+  'another order': lie(scores=lambda scores: [*range(len(scores))]),
+  'scores that are no numbers': lie(scores=lambda scores: [float('nan')] * len(scores)),
+  'infinite scores': lie(scores=lambda scores: [1e300, *scores[1:]]),
+  'regions that are not there': lie(regions=lambda regions: [1_000_000, *regions[1:]]),
+  'negative regions': lie(regions=lambda regions: [-7, *regions[1:]]),
+  'other names': lie(names=lambda names: ['<script>'] * len(names)),
+  'names that are numbers': lie(names=lambda names: [*range(len(names))]),
+  'one text for the names': lie(names=lambda names: 'x' * len(names)),
+  'words that were not asked for': lie(words=[1], terms=[1.0]),
+}
+LIES_ABOUT_TERMS = {
+  'terms that are no numbers': lie(terms=lambda terms: [float('nan')] * len(terms)),
+  'words beyond the codebook': lie(words=[4_000_000_000], terms=[1.0]),
+  'other words than those of the query': lie(words=[29], terms=[1.0]),
+  'a word twice': lie(words=lambda words: words * 2, terms=lambda terms: terms * 2),
+  'two axes': lie(words=lambda words: [words], terms=lambda terms: [terms]),
+  'a ranking': lie(image_ids=[14], names=['photo 14 ä\udcff.jpg'], scores=[1.0], regions=[-1]),
+}
+
+
+@contextlib.contextmanager
+def lying(shards, change):
+  """Serves shards of which the last one changes its responses."""
+
+  class Liar(Shard):
+    def answer(self, query):
+      honest = super().answer(query).encode()
+      return types.SimpleNamespace(encode=lambda: json.dumps(change(json.loads(honest))).encode())
+
+  with served(shards[:-1]) as addresses, serving(create_shard_app(shards[-1], Options())) as last:
+    shards[-1].__class__ = Liar
+    yield [*addresses, last]
+
+
+@pytest.mark.parametrize('change', LIES.values(), ids=LIES)
+def test_a_shard_that_lies_about_its_images_is_missing(tmp_path, parts, change):
+  index, shards, query = parts
+  index_files.save_boxes([np.zeros((1 + m % 3, 4), np.float32) for m in range(IMAGES)], tmp_path / 'front')
+  with lying(shards, change) as addresses, front(tmp_path, addresses) as sharded:
+    ranking = sharded.search(query, top_k=9)
+    assert ranking.missing_shards == (2,)
+    kept = index.search(query, top_k=IMAGES)
+    np.testing.assert_array_equal(ranking.image_ids, kept.image_ids[kept.image_ids < 14][:9])
+
+
+@pytest.mark.parametrize('change', LIES_ABOUT_TERMS.values(), ids=LIES_ABOUT_TERMS)
+def test_a_shard_that_lies_about_terms_is_missing(tmp_path, parts, change):
+  index, shards, _ = parts
+  query = random_descriptor(
+    np.random.default_rng(3), **{**DRAWN, 'num_words': 20}, kernel=Kernel.ASMK_STAR, present=20
+  )
+  image = next(m for m in range(14, IMAGES) if len(index.word_scores(query, m)[0]))
+  with (
+    lying(shards, change) as addresses,
+    front(tmp_path, addresses) as sharded,
+    pytest.raises(UnavailableError, match='shard 2'),
+  ):
+    sharded.word_scores(query, image)
+
+
+def trickle(connection, header: bytes) -> None:
+  with contextlib.suppress(OSError), connection:
+    connection.recv(1 << 16)
+    connection.sendall(header)
+    while True:
+      connection.sendall(b'X: a\r\n' if b'\r\n\r\n' not in header else b' ')
+      time.sleep(0.05)
+
+
+@pytest.mark.parametrize('header', [b'', b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 200 OK\r\nA: 1\r\n\r\n'])
+def test_a_shard_that_trickles_does_not_take_the_others_down(tmp_path, parts, header, monkeypatch):
+  monkeypatch.setattr('delf_d2r.sharding.client._BACK_OFF_SECONDS', 0.0)
+  monkeypatch.setattr('delf_d2r.sharding.client._MOST_REQUESTS', 4)
+  _, shards, query = parts
+  with contextlib.ExitStack() as stack:
+    listener = stack.enter_context(socket.create_server(('127.0.0.1', 0)))
+
+    def accept():
+      with contextlib.suppress(OSError):
+        while True:
+          threading.Thread(target=trickle, args=(listener.accept()[0], header), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    addresses = stack.enter_context(served(shards[:2]))
+    slow = f'http://127.0.0.1:{listener.getsockname()[1]}'
+    sharded = stack.enter_context(front(tmp_path, [*addresses, slow], timeout=1))
+    pool = stack.enter_context(futures.ThreadPoolExecutor(8))
+    started = time.monotonic()
+    rankings = list(pool.map(lambda _: sharded.search(query), range(24)))
+    assert time.monotonic() - started < 12
+    assert {ranking.missing_shards for ranking in rankings} == {(2,)}
+    assert sum(thread.name == 'shards' for thread in threading.enumerate()) == 1
+
+
+def test_a_compressed_response_is_refused(tmp_path, parts):
+  _, shards, query = parts
+  bomb = gzip.compress(b' ' * 50_000_000)
+
+  def answer(listener):
+    with contextlib.suppress(OSError):
+      while True:
+        connection, _ = listener.accept()
+        with connection:
+          connection.recv(1 << 16)
+          header = f'HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n'
+          connection.sendall(header.encode() + bomb)
+
+  with served(shards[:2]) as addresses, socket.create_server(('127.0.0.1', 0)) as listener:
+    threading.Thread(target=answer, args=(listener,), daemon=True).start()
+    slow = f'http://127.0.0.1:{listener.getsockname()[1]}'
+    with front(tmp_path, [*addresses, slow]) as sharded:
+      assert sharded.search(query).missing_shards == (2,)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 from delf_d2r import config
 from delf_d2r.data.artefacts import artefact_writer
 from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.photos import photo_state
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import composed_scenes
 from delf_d2r.data.training import detection_examples, split
@@ -227,7 +229,7 @@ def test_second_file_of_boxes_validates(photos, tmp_path):
 
 def test_finished_work_is_not_done_again_and_another_config_is_refused(photos, boxes, tmp_path, monkeypatch):
   make(photos, boxes, tmp_path / 'out')
-  monkeypatch.setattr(make_detection_records, '_encoded', None)
+  monkeypatch.setattr(make_detection_records, '_read', None)
   make(photos, boxes, tmp_path / 'out')
   with pytest.raises(ArtefactError, match=r'detection_records\.jpeg_quality is 90 there, 80 here'):
     make(photos, boxes, tmp_path / 'out', 'jpeg_quality: 80')
@@ -244,7 +246,7 @@ class Killed(Exception):
 def test_interrupted_work_goes_on_and_gives_the_same_bytes(photos, boxes, tmp_path, monkeypatch):
   text = 'images_per_shard: 3'
   make(photos, boxes, tmp_path / 'whole', text)
-  original, seen = make_detection_records._encoded, []
+  original, seen = make_detection_records._read, []
 
   def encoded(path, settings):
     if len(seen) == 7:
@@ -252,7 +254,7 @@ def test_interrupted_work_goes_on_and_gives_the_same_bytes(photos, boxes, tmp_pa
     seen.append(path.name)
     return original(path, settings)
 
-  monkeypatch.setattr(make_detection_records, '_encoded', encoded)
+  monkeypatch.setattr(make_detection_records, '_read', encoded)
   with pytest.raises(Killed):
     make(photos, boxes, tmp_path / 'out', text)
   with pytest.raises(ArtefactError, match='no finished artefact'):
@@ -261,6 +263,37 @@ def test_interrupted_work_goes_on_and_gives_the_same_bytes(photos, boxes, tmp_pa
   make(photos, boxes, tmp_path / 'out', text)
   assert seen == ['06.jpg', '07.jpg', '08.jpg', '09.jpg']
   assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_mended_photo_is_taken_in(photos, boxes, tmp_path):
+  whole = photos.path('01.jpg').read_bytes()
+  photos.path('01.jpg').write_bytes(whole[:300])
+  assert len(examples(make(photos, boxes, tmp_path / 'out')['train'])) == 9
+  assert len(examples(make(photos, boxes, tmp_path / 'out')['train'])) == 9
+  with pytest.raises(ImageError, match=r'01\.jpg.*--strict'):
+    make(photos, boxes, tmp_path / 'out', options=Options(workers=1, strict=True))
+  photos.path('01.jpg').write_bytes(whole)
+  photos = ImageList.from_folder(photos.root)
+  found = make(photos, boxes, tmp_path / 'out')['train']
+  assert [example.name for example in examples(found)] == [f'{number:02d}.jpg' for number in range(10)]
+  assert found.counts['failed'] == 0
+
+
+def test_record_has_the_bytes_that_were_decoded(photos, boxes, tmp_path, monkeypatch):
+  """A photo that is replaced after its decoding is read again: boxes and bytes belong together."""
+  load = photo_state.read
+
+  def replacing(path):
+    found = load(path)
+    if pathlib.Path(path).name == '01.jpg':
+      monkeypatch.undo()
+      write_photo(path, 99, (90, 30))
+    return found
+
+  monkeypatch.setattr(photo_state, 'read', replacing)
+  found = {example.name: example for example in examples(make(photos, boxes, tmp_path / 'out')['train'])}
+  assert found['01.jpg'].encoded == photos.path('01.jpg').read_bytes()
+  assert (found['01.jpg'].height, found['01.jpg'].width) == (30, 90)
 
 
 # make_detection_scenes
@@ -439,3 +472,23 @@ def test_coco_boxes_of_another_size_than_the_photo_are_named_and_left_out(tmp_pa
   assert 'swapped' in failures('stored', 40, 60, [4, 30, 16, 24])['phone.jpg']
   assert 'swapped' in failures('swapped', 40, 60, [6, 4, 24, 16])['phone.jpg']
   assert '100 x 100' in failures('other', 100, 100, [6, 4, 24, 16])['phone.jpg']
+
+
+def test_mended_source_of_scenes_is_taken_in(material, tmp_path):
+  objects, backgrounds = material
+  # Its first and last 4 KiB are those of the whole one.
+  write_photo(objects.path(objects.names[0]), 0, (600, 400), quality=100)
+  path = objects.path(objects.names[0]).rename(objects.root / 'thing_0' / 'b.png')
+  Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(path)
+  whole = path.read_bytes()
+  broken = bytearray(whole)
+  broken[len(whole) // 2] ^= 0xFF
+  path.write_bytes(broken)
+
+  def failed():
+    lists = ImageList.from_folder(objects.root), [ImageList.from_folder(backgrounds[0].root)]
+    return sum(artefact.counts['failed'] for artefact in compose(lists, tmp_path / 'out').values())
+
+  assert (failed(), failed()) == (1, 1)
+  path.write_bytes(whole)
+  assert (failed(), failed()) == (0, 0)

@@ -43,14 +43,57 @@ def _range(lit):
 
 
 def write_tf1(
-  path, *, feed='input_images', outputs=OUTPUTS, dtype='uint8', shape=(None, None, None, 3), compute=stand_in
+  path,
+  *,
+  feed='input_images',
+  outputs=OUTPUTS,
+  dtype='uint8',
+  shape=(None, None, None, 3),
+  compute=stand_in,
+  prefix=('',),
+  signature='',
+  second=False,
+  parse=False,
 ) -> str:
-  """Writes the form of TensorFlow 1: a placeholder and named outputs, no functions."""
+  """Writes the form of TensorFlow 1: a placeholder and named outputs, no functions.
+
+  Args:
+    path: of the model.
+    feed, dtype, shape: the placeholder.
+    outputs: those to write.
+    compute: the detector.
+    prefix: of the outputs' names; with several, all but the last have other values.
+    signature: the key of a signature of the last of them; '': no signature.
+    second: whether there is another placeholder, which only a signature tells from the images.
+    parse: whether strings are records with images in them instead of images.
+  """
   v1 = tf.compat.v1
   with tf.Graph().as_default(), v1.Session() as session:
-    images = v1.placeholder(dtype, shape, name=feed)
-    found = compute(tf.cast(images, tf.uint8))
-    return tf1_models.save(session, path, found, outputs=outputs, moved='detection_scores')
+    images = v1.placeholder(dtype, shape, name='images' if second else feed)
+    found = compute(_pixels(images, parse=parse))
+    if second:
+      found['detection_scores'] += v1.placeholder_with_default(0.0, [], name='optional')
+      if not signature:
+        found['detection_scores'] += v1.placeholder(tf.float32, [], name='threshold')
+    for wrong in prefix[:-1]:
+      for name in outputs:
+        tf.zeros_like(found[name], name=wrong + name)
+    named = {prefix[-1] + name: found[name] for name in found}
+    signatures = None
+    if signature:
+      signatures = lambda graph: {  # noqa: E731
+        signature: v1.saved_model.predict_signature_def(
+          {'inputs': images}, {name: graph.get_tensor_by_name(f'{prefix[-1]}{name}:0') for name in outputs}
+        )
+      }
+    return tf1_models.save(
+      session,
+      path,
+      named,
+      outputs=[prefix[-1] + name for name in outputs],
+      moved=f'{prefix[-1]}detection_scores',
+      signatures=signatures,
+    )
 
 
 def write_tf2(
@@ -62,11 +105,12 @@ def write_tf2(
   shape=(1, None, None, 3),
   compute=stand_in,
   is_callable=False,
+  parse=False,
 ) -> str:
   """Writes the form of the TF2 Object Detection API: `serving_default`, or a callable object."""
 
   def run(images, offset):
-    found = compute(tf.cast(images, tf.uint8))
+    found = compute(_pixels(images, parse=parse))
     found['detection_scores'] += offset
     return {name: found[name] for name in outputs}
 
@@ -78,6 +122,15 @@ def write_tf2(
     module = _Owner(module.offset)
   tf.saved_model.save(module, str(path), signatures=signatures)
   return str(path)
+
+
+def _pixels(images, *, parse):
+  """Returns uint8 [B, H, W, 3] of an input: of pixels of any type, of files, or of records of files."""
+  if images.dtype != tf.string:
+    return tf.cast(images, tf.uint8)
+  if parse:
+    images = tf.io.parse_example(images, {'image': tf.io.FixedLenFeature([], tf.string)})['image']
+  return tf.map_fn(lambda one: tf.io.decode_png(one, channels=3), images, fn_output_signature=tf.uint8)
 
 
 class _Detector(tf.Module):

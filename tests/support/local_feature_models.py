@@ -30,24 +30,67 @@ def stand_in(image, scales, max_features, threshold, *, resize):
   return {name: tf.gather(value, best) for name, value in found.items()}
 
 
-def write_tf1(path, *, with_global=False, outputs=('boxes', 'features', 'scales', 'scores'), tag='serve'):
-  """Writes a SavedModel of TensorFlow 1: placeholders and named outputs, no functions."""
+def write_tf1(
+  path,
+  *,
+  with_global=False,
+  outputs=('boxes', 'features', 'scales', 'scores'),
+  tag='serve',
+  prefix='',
+  signature='',
+  variable='offset',
+):
+  """Writes a SavedModel of TensorFlow 1: placeholders and named outputs, no functions.
+
+  Args:
+    path: of the model.
+    with_global: whether it has a global descriptor, too.
+    outputs: the local ones to write.
+    tag: of the graph.
+    prefix: of the names of all nodes.
+    signature: the key of a signature; with one, the nodes have other names. '': none.
+    variable: the name of the only variable.
+  """
   v1 = tf.compat.v1
   with tf.Graph().as_default(), v1.Session() as session:
-    image = v1.placeholder(tf.uint8, [None, None, 3], name='input_image')
+    inputs = {}
+
+    def placeholder(dtype, shape, name):
+      inputs[name] = v1.placeholder(dtype, shape, name=f'x_{name}' if signature else prefix + name)
+      return inputs[name]
+
+    image = placeholder(tf.uint8, [None, None, 3], 'input_image')
     # A fixed number of scales, as far as this stand-in goes.
-    scales = v1.placeholder(tf.float32, [None], name='input_scales')
-    most = v1.placeholder(tf.int32, [], name='input_max_feature_num')
-    threshold = v1.placeholder(tf.float32, [], name='input_abs_thres')
+    scales = placeholder(tf.float32, [None], 'input_scales')
+    most = placeholder(tf.int32, [], 'input_max_feature_num')
+    threshold = placeholder(tf.float32, [], 'input_abs_thres')
     # Padded so that fewer scales can be asked for, which the probe does.
     padded = tf.concat([scales, tf.fill([len(SCALES) - tf.shape(scales)[0]], 1.0)], 0)
     found = stand_in(image, padded, most, threshold, resize=v1.image.resize_bilinear)
     if with_global:
-      chosen = v1.placeholder(tf.int32, [None], name='input_global_scales_ind')
-      tf.gather(tf.ones((len(SCALES), 4)), chosen, name='global_descriptors')
+      chosen = placeholder(tf.int32, [None], 'input_global_scales_ind')
+      tf.gather(tf.ones((len(SCALES), 4)), chosen, name=f'{prefix}global_descriptors')
       # As in the models of the tensorflow/models DELF code, every output depends on all inputs.
       found['boxes'] += tf.cast(tf.reduce_sum(chosen), tf.float32)
-    return tf1_models.save(session, path, found, outputs=outputs, moved='features', tag=tag)
+    prefix = 'y_' if signature else prefix
+    found = {prefix + name: value for name, value in found.items()}
+    signatures = None
+    if signature:
+      signatures = lambda graph: {  # noqa: E731
+        signature: v1.saved_model.predict_signature_def(
+          inputs, {name: graph.get_tensor_by_name(f'{prefix}{name}:0') for name in outputs}
+        )
+      }
+    return tf1_models.save(
+      session,
+      path,
+      found,
+      outputs=[prefix + name for name in outputs],
+      moved=f'{prefix}features',
+      tag=tag,
+      signatures=signatures,
+      variable=variable,
+    )
 
 
 class Exported(tf.Module):

@@ -46,11 +46,13 @@ class Input:
     fingerprint: of its contents. It is empty where the input is a part of another one and is listed for its
       place alone.
     path: where it is.
+    supersedes: earlier fingerprints of an artefact that lacked photos only because they could not be read.
   """
 
   role: str
   fingerprint: str
   path: pathlib.Path
+  supersedes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +155,12 @@ class Artefact:
   Attributes:
     path: the directory.
     manifest: its manifest.
+    named: the path beside which inputs are found, if that is not `path`; see `resolved`.
   """
 
   path: pathlib.Path
   manifest: manifest_pb2.Manifest
+  named: pathlib.Path | None = None
 
   @classmethod
   def open(cls, path: str | pathlib.Path, kind: str) -> 'Artefact':
@@ -181,6 +185,15 @@ class Artefact:
           f'{file}: the manifest says {shard.bytes} bytes, {found}. Delete {path} and run its stage again'
         )
     return cls(path, manifest)
+
+  def resolved(self) -> 'Artefact':
+    """Returns the artefact by its real path.
+
+    Neither another working folder nor a link that is turned to another directory leads away from it. Inputs
+    beside it are those beside the link, if the directory itself was named by one.
+    """
+    named = self.path.absolute()
+    return Artefact(self.path.resolve(), self.manifest, named=named.parent.resolve() / named.name)
 
   @property
   def config(self) -> experiment_pb2.ExperimentConfig:
@@ -216,13 +229,13 @@ class Artefact:
 
   def _place_of(self, recorded: pathlib.Path) -> pathlib.Path:
     """Returns where an input of the manifest is: the inverse of `_recorded`."""
-    place = pathlib.Path(os.path.normpath(self.path / recorded))
+    place = pathlib.Path(os.path.normpath((self.named or self.path) / recorded))
     # In manifests of 2026-11-24 and before, paths are relative to the folder that the command ran in.
     return recorded if recorded.exists() and not place.exists() else place
 
   def as_input(self, role: str) -> Input:
     """Returns this artefact as the input of another."""
-    return Input(role, self.manifest.fingerprint, self.path)
+    return Input(role, self.manifest.fingerprint, self.path, tuple(self.manifest.supersedes))
 
   def records(self) -> Iterator[bytes]:
     """Yields the records of all shards in order."""

@@ -7,22 +7,25 @@ live.next.npz                the same, for a change that is being saved
 Postings and boxes change together, though they are in different files. First `live.next.npz` is written, with
 the checksum of the old postings; then the postings change; then the file takes its final name. If it is found
 beside postings of another checksum, these are the new ones, and the file belongs to them. Until the first
-change, `boxes.npy` (index_files.py) is valid.
+change, `boxes.npy` (index_files.py) is valid. Whoever writes or removes one of these files holds the lock of
+the postings (`InvertedIndex.updating`).
 """
 
 import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import index_files, records
+from delf_d2r.data.artefacts.artefact import MANIFEST
 from delf_d2r.data.artefacts.index_files import ImageBoxes
 from delf_d2r.data.foreign import zip_limits
 from delf_d2r.errors import ArtefactError
+from delf_d2r.index import directory as postings_files
 from delf_d2r.structures import ImageFeatures
 
 _STATE = 'live.npz'
@@ -42,6 +45,36 @@ class LiveState:
 
   boxes: ImageBoxes
   added: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def equals(self, other: 'LiveState') -> bool:
+    """Returns whether two states are of the same boxes and the same added images."""
+    return (
+      dict(self.added) == dict(other.added)
+      and np.array_equal(self.boxes.offsets, other.boxes.offsets)
+      and np.array_equal(self.boxes.coordinates, other.boxes.coordinates)
+    )
+
+
+_REPLACED = (f'{index_files.INVERTED}/{postings_files.MANIFEST}', MANIFEST, _STATE, _NEXT)
+# Identity, size and modification time of each file that `save` of a live index replaces; None where missing.
+Version = tuple[tuple[int, int, int] | None, ...]
+
+
+def version(directory: pathlib.Path) -> Version:
+  """Returns what tells the saved index from the one before and after it, without reading any file.
+
+  The last element is of the file that is there only while a change is being saved.
+  """
+  place = os.fspath(directory)
+  return tuple(_file_version(f'{place}/{name}') for name in _REPLACED)
+
+
+def _file_version(path: str) -> tuple[int, int, int] | None:
+  try:
+    found = os.stat(path)
+  except OSError:
+    return None
+  return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def load(directory: pathlib.Path, postings: int | None) -> LiveState:
@@ -82,6 +115,11 @@ def finish(directory: pathlib.Path) -> None:
   _give_final_name(directory)
 
 
+def abandon(directory: pathlib.Path) -> None:
+  """Removes the file of `prepare`, because the postings have not changed."""
+  (directory / _NEXT).unlink(missing_ok=True)
+
+
 def add_features(directory: pathlib.Path, image: ImageFeatures) -> str:
   """Stores the features of an added image; returns their digest."""
   record = records.encode_features(image)
@@ -103,12 +141,31 @@ def read_features(directory: pathlib.Path, digest: str) -> ImageFeatures:
   return records.decode_features(record)
 
 
+def stored_features(directory: pathlib.Path) -> set[str]:
+  """Returns the digests of all features in the directory, whether or not an image has them."""
+  return {path.name.removesuffix(_SUFFIX) for path in (directory / _ADDED).glob(f'*{_SUFFIX}')}
+
+
+def remove_features(directory: pathlib.Path, digests: Collection[str]) -> None:
+  """Removes the features of some digests."""
+  for digest in digests:
+    (directory / _ADDED / f'{digest}{_SUFFIX}').unlink(missing_ok=True)
+
+
 def remove_unused_features(directory: pathlib.Path, state: LiveState) -> None:
-  """Removes the features of images that are not in the index: removed ones, and those of unsaved changes."""
-  used = set(state.added.values())
-  for path in (directory / _ADDED).glob(f'*{_SUFFIX}'):
-    if path.name.removesuffix(_SUFFIX) not in used:
-      path.unlink()
+  """Removes the features of images that are not in the index: removed ones, and those of unsaved changes.
+
+  Temporary files of a process that was killed go with them. The caller has locked the index, and `state` is
+  the saved one; otherwise this would remove what others have added.
+  """
+  remove_features(directory, stored_features(directory) - set(state.added.values()))
+  for temporary in (*(directory / _ADDED).glob('.*.tmp'), *directory.glob('.live.*.tmp')):
+    temporary.unlink(missing_ok=True)
+
+
+def is_interrupted(directory: pathlib.Path) -> bool:
+  """Returns whether a save is in progress or was stopped."""
+  return (directory / _NEXT).exists()
 
 
 def _give_final_name(directory: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from delf_d2r.data import files
 from delf_d2r.data.legacy import datum
@@ -16,7 +17,7 @@ from delf_d2r.protos import extraction_pb2
 
 NAMES = ('mean', 'components', 'variances')
 # The names of the tensorflow/models DELF code, by ours.
-DATUM_NAMES = {'mean': 'mean.datum', 'components': 'pca_proj_mat.datum', 'variances': 'pca_vars.datum'}
+DATUM_NAMES = {'mean': 'mean.datum', 'components': 'pca_proj_mat.datum', 'variances': 'pca_variances.datum'}
 
 
 def save(pca: Pca, directory: pathlib.Path) -> None:
@@ -27,13 +28,16 @@ def save(pca: Pca, directory: pathlib.Path) -> None:
 
 
 def load(directory: str | pathlib.Path) -> Pca:
-  """Reads the `.npy` files of `save`.
+  """Reads the `.npy` files of `save` or, where there are none, the `.datum` files of a published model.
 
   Raises:
     UserError: a file is missing, or the three do not fit.
   """
-  arrays = [np.array(files.load_array(pathlib.Path(directory, f'{name}.npy'))) for name in NAMES]
-  return _checked(arrays, directory)
+  mean, components, variances = (pathlib.Path(directory, DATUM_NAMES[name]) for name in NAMES)
+  if mean.is_file() and not pathlib.Path(directory, 'mean.npy').exists():
+    return _of_datum_files(mean, components, variances if variances.is_file() else None)
+  places = [pathlib.Path(directory, f'{name}.npy') for name in NAMES]
+  return _checked([np.array(files.load_array(place)) for place in places], places)
 
 
 def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
@@ -46,8 +50,7 @@ def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
     place, pca = config.path, load(config.path)
   else:
     place = config.projection_matrix_path
-    variances = datum.read(config.variances_path) if config.variances_path else None
-    pca = _checked([datum.read(config.mean_path), datum.read(place), variances], place)
+    pca = _of_datum_files(config.mean_path, place, config.variances_path or None)
   try:
     kept = pca.truncated(config.dimensions)
     kept.as_affine(whitening=config.whitening)
@@ -56,19 +59,44 @@ def load_configured(config: extraction_pb2.DelfPcaConfig) -> Pca:
   return kept
 
 
-def _checked(arrays: Sequence[np.ndarray | None], place: object) -> Pca:
+def _of_datum_files(
+  mean: str | pathlib.Path, components: str | pathlib.Path, variances: str | pathlib.Path | None
+) -> Pca:
+  places = [mean, components, variances or '']
+  return _checked([datum.read(place) if place else None for place in places], places)
+
+
+def _checked(arrays: Sequence[np.ndarray | None], places: Sequence[str | pathlib.Path]) -> Pca:
   """Makes a PCA of mean, components and variances, the last of which may be missing.
 
+  Mean and variances may be rows [1, D], as in the files that belong to published models.
+
   Raises:
-    UserError: they have other shapes, or are not finite.
+    UserError: they have other shapes, or are not finite; it names the file of `places`.
   """
-  try:
-    mean, components = (np.asarray(array, np.float32) for array in arrays[:2])
-    variances = None if arrays[2] is None else np.asarray(arrays[2], np.float32)
-    if mean.ndim != 1 or not np.isfinite(mean).all() or not np.isfinite(components).all():
-      raise ValueError(
-        f'expected a finite mean [D] and components [d, D], found a mean of shape {mean.shape}'
-      )
-    return Pca(mean, components, variances)
-  except ValueError as error:
-    raise UserError(f'{place}: no PCA ({error})') from None
+  components = _finite(arrays[1], places[1], 'components of a PCA')
+  if components.ndim != 2:
+    raise UserError(f'{places[1]}: expected components [d, D] of a PCA, found shape {list(components.shape)}')
+  mean = _row(arrays[0], places[0], 'the mean', components.shape[1], places[1])
+  if arrays[2] is None:
+    return Pca(mean, components)
+  return Pca(mean, components, _row(arrays[2], places[2], 'the variances', len(components), places[1]))
+
+
+def _row(
+  array: np.ndarray | None, place: str | pathlib.Path, what: str, length: int, components: str | pathlib.Path
+) -> npt.NDArray[np.float32]:
+  values = _finite(array, place, f'{what} of a PCA')
+  if values.shape not in ((length,), (1, length)):
+    raise UserError(
+      f'{place}: expected {what} of a PCA, [{length}] or [1, {length}] as in {components}, found shape'
+      f' {list(values.shape)}. Give files of one PCA'
+    )
+  return values.reshape(length)
+
+
+def _finite(array: np.ndarray | None, place: str | pathlib.Path, what: str) -> npt.NDArray[np.float32]:
+  values = np.asarray(array, np.float32)
+  if not np.isfinite(values).all():
+    raise UserError(f'{place}: expected {what}, found values that are not finite')
+  return values

@@ -243,7 +243,7 @@ def _coco_row(
     yield from (_Row(place, photo, problem=problem) for photo in photos)
     return
   photo = of_image[0]['file_name']
-  size = (of_image[0].get('width'), of_image[0].get('height'))
+  size: tuple[Any, Any] = (of_image[0].get('width'), of_image[0].get('height'))
   if not all(_is_positive(side) for side in size):
     found = ' x '.join(map(reprlib.repr, size))
     yield _Row(place, photo, problem=f'the size of its image is missing or none: width x height is {found}')
@@ -251,7 +251,7 @@ def _coco_row(
   if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_finite, bbox))):
     yield _Row(place, photo, problem=f'bbox {reprlib.repr(bbox)} is not four numbers')
     return
-  width, height = (float(side) for side in size)
+  width, height = float(size[0]), float(size[1])
   x, y, w, h = map(float, bbox)
   if max(x + w, y + h, w, h) <= 1 + TOLERANCE and max(width, height) > 1:
     yield _Row(

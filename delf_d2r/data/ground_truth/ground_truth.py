@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_d2r.data.files import write_atomically
+from delf_d2r.data.files import write_output
 from delf_d2r.data.ground_truth import revisited
 from delf_d2r.data.ground_truth.values import LABELS, GroundTruth, QueryGroundTruth
 from delf_d2r.data.photos import name_matching
@@ -139,7 +139,7 @@ def load(path: str | os.PathLike) -> GroundTruth:
 
 
 def save_json(ground_truth: GroundTruth, path: str | os.PathLike) -> None:
-  """Writes ground truth as JSON, atomically; equal ground truths give equal bytes.
+  """Writes ground truth as JSON; equal ground truths give equal bytes.
 
   Raises:
     OSError: the folder is read-only or the disk is full.
@@ -155,7 +155,7 @@ def save_json(ground_truth: GroundTruth, path: str | os.PathLike) -> None:
     'queries': queries,
   }
   text = json.dumps(document, ensure_ascii=False, sort_keys=True, indent=1) + '\n'
-  write_atomically(pathlib.Path(path), text)
+  write_output(pathlib.Path(path), text)
 
 
 def _read_json(path: pathlib.Path) -> GroundTruth:

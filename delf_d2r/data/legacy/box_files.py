@@ -54,7 +54,7 @@ def decode(data: bytes) -> tuple[Boxes, np.ndarray]:
 
 def write(path: str | pathlib.Path, boxes: Boxes, classes: Sequence[int] | np.ndarray | None = None) -> None:
   """Writes one file."""
-  files.write_atomically(pathlib.Path(path), encode(boxes, classes))
+  files.write_output(pathlib.Path(path), encode(boxes, classes))
 
 
 def read(path: str | pathlib.Path) -> tuple[Boxes, np.ndarray]:

@@ -1,24 +1,31 @@
-"""Converts extractor configs of the tensorflow/models DELF code (docs/reference.md 1.4, 3.6)."""
+"""Converts configs of the tensorflow/models DELF code (docs/reference.md 1.4, 1.5, 3.6)."""
 
 import pathlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from absl import logging
 from google.protobuf import text_format
+from google.protobuf.message import Message
 
 from delf_d2r import config as configs
 from delf_d2r.errors import ConfigError
-from delf_d2r.protos import delf_legacy_config_pb2, experiment_pb2, extraction_pb2
+from delf_d2r.protos import aggregation_pb2, delf_legacy_config_pb2, experiment_pb2, extraction_pb2
 
 Legacy = delf_legacy_config_pb2.DelfConfig
+LegacyAggregation = delf_legacy_config_pb2.AggregationConfig
+Aggregation = aggregation_pb2.AggregationConfig
+
+_Message = TypeVar('_Message', bound=Message)
+_KERNELS = {
+  LegacyAggregation.VLAD: Aggregation.VLAD,
+  LegacyAggregation.ASMK: Aggregation.ASMK,
+  LegacyAggregation.ASMK_STAR: Aggregation.ASMK_STAR,
+}
 
 
 def parse(path: str | pathlib.Path) -> Legacy | None:
   """Parses a `delf_config`; returns None if the file is something else."""
-  try:
-    message = text_format.Parse(pathlib.Path(path).read_text(encoding='utf-8-sig'), Legacy())
-  except (OSError, UnicodeDecodeError, text_format.ParseError):
-    return None
   # Fields that no config of this project has at its top level.
   own = (
     'delf_local_config',
@@ -27,22 +34,86 @@ def parse(path: str | pathlib.Path) -> Legacy | None:
     'use_global_features',
     'is_tf2_exported',
   )
+  return _parse(path, Legacy(), own)
+
+
+def parse_aggregation(path: str | pathlib.Path) -> LegacyAggregation | None:
+  """Parses an `aggregation_config`; returns None if the file is something else."""
+  own = (
+    'codebook_size',
+    'feature_dimensionality',
+    'aggregation_type',
+    'use_l2_normalization',
+    'codebook_path',
+    'use_regional_aggregation',
+    'feature_batch_size',
+  )
+  return _parse(path, LegacyAggregation(), own)
+
+
+def _parse(path: str | pathlib.Path, message: _Message, own: Sequence[str]) -> _Message | None:
+  """Parses a message; returns None if the file is another one or has none of the message's own fields."""
+  try:
+    text_format.Parse(pathlib.Path(path).read_text(encoding='utf-8-sig'), message)
+  except (OSError, UnicodeDecodeError, text_format.ParseError):
+    return None
   return message if any(message.HasField(field) for field in own) else None
 
 
 def load_extraction(
-  path: str | pathlib.Path, *, overrides: Sequence[str] = ()
+  path: str | pathlib.Path | None, *, overrides: Sequence[str] = ()
 ) -> experiment_pb2.ExperimentConfig:
   """Loads the part `extraction` of a config file of this project, or converts a `delf_config`.
+
+  Without a path, the overrides are applied to the defaults.
 
   Raises:
     ConfigError: the file is neither, or contradicts itself.
   """
-  legacy = parse(path)
+  legacy = parse(path) if path else None
   if legacy is None:
-    return configs.load(path, ['extraction'], overrides=overrides)
+    return configs.load_or_default(path, ['extraction'], overrides=overrides)
   overrides = [configs.to_text(as_experiment(legacy)), *overrides]
   return configs.load_or_default(None, ['extraction'], overrides=overrides)
+
+
+def load_aggregation(
+  path: str | pathlib.Path | None, *, overrides: Sequence[str] = ()
+) -> experiment_pb2.ExperimentConfig:
+  """Loads the part `aggregation` of a config file of this project, or converts an `aggregation_config`.
+
+  Of the latter, `codebook_path` and the sizes have no effect: the codebook is an input of its own. Without a
+  path, the overrides are applied to the defaults.
+
+  Raises:
+    ConfigError: the file is neither, or contradicts itself.
+  """
+  legacy = parse_aggregation(path) if path else None
+  if legacy is None:
+    return configs.load_or_default(path, ['aggregation'], overrides=overrides)
+  experiment = experiment_pb2.ExperimentConfig(aggregation=as_aggregation(legacy))
+  return configs.load_or_default(None, ['aggregation'], overrides=[configs.to_text(experiment), *overrides])
+
+
+def as_aggregation(config: LegacyAggregation) -> Aggregation:
+  """Converts the `aggregation_config` of an index to one that makes the same descriptors and scores.
+
+  Two peculiarities of scores are left out; `aggregation.compat` has them. That of queries says nothing more:
+  queries have one region and, unless overridden, one visual word for each feature.
+
+  Raises:
+    ConfigError: the kernel is INVALID.
+  """
+  _refuse(config.aggregation_type not in _KERNELS, 'aggregation_type: INVALID', 'it is no kernel')
+  converted = Aggregation(
+    kernel=_KERNELS[config.aggregation_type],
+    regions=Aggregation.REGIONAL_AGGREGATION if config.use_regional_aggregation else Aggregation.WHOLE_IMAGE,
+    num_assignments=config.num_assignments,
+    normalize=config.use_l2_normalization,
+  )
+  if converted.kernel != Aggregation.VLAD:
+    converted.alpha, converted.tau = config.alpha, config.tau
+  return converted
 
 
 def as_experiment(config: Legacy) -> experiment_pb2.ExperimentConfig:
@@ -135,5 +206,6 @@ def _limit(config: Legacy, field: str) -> int:
 def _refuse(is_refused: bool, what: str, why: str) -> None:
   if is_refused:
     raise ConfigError(
-      f'the delf_config has {what}, which cannot be converted: {why}. Change it, or write an ExtractionConfig'
+      f'the config of the tensorflow/models DELF code has {what}, which cannot be converted: {why}. Change'
+      ' it, or write a config of this package'
     )

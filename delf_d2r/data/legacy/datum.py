@@ -62,7 +62,7 @@ def decode_pair(pair: delf_datum_pb2.DatumPairProto) -> tuple[np.ndarray, np.nda
 
 def write(path: str | pathlib.Path, array: np.ndarray) -> None:
   """Writes a tensor to a file."""
-  files.write_atomically(pathlib.Path(path), encode(array).SerializeToString())
+  files.write_output(pathlib.Path(path), encode(array).SerializeToString())
 
 
 def read(path: str | pathlib.Path) -> np.ndarray:

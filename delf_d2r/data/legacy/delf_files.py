@@ -57,7 +57,7 @@ def decode(data: bytes) -> LocalFeatures:
 
 def write(path: str | pathlib.Path, features: LocalFeatures) -> None:
   """Writes one file."""
-  files.write_atomically(pathlib.Path(path), encode(features))
+  files.write_output(pathlib.Path(path), encode(features))
 
 
 def read(path: str | pathlib.Path) -> LocalFeatures:

@@ -43,7 +43,7 @@ def encode(images: Sequence[MappedImage]) -> str:
 
 def write(path: str | pathlib.Path, images: Sequence[MappedImage]) -> None:
   """Writes one file."""
-  files.write_atomically(pathlib.Path(path), encode(images))
+  files.write_output(pathlib.Path(path), encode(images))
 
 
 def read(path: str | pathlib.Path) -> list[MappedImage]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 
 from delf_d2r.data.artefacts.artefact import Input
 from delf_d2r.data.ground_truth import ground_truth as ground_truths
@@ -56,6 +57,8 @@ class Dataset:
     *,
     ground_truth: str | pathlib.Path | None = None,
     query_images: str | pathlib.Path | None = None,
+    exclude: Sequence[str] = (),
+    strict: bool = False,
   ) -> 'Dataset':
     """Reads the folder of photos and the ground truth.
 
@@ -63,15 +66,19 @@ class Dataset:
       images: folder of photos. All of them are index images unless the ground truth lists them.
       ground_truth: `.json`, or `.pkl` or `.mat` of Revisited; None: a folder without queries.
       query_images: folder of the query photos; None: the same as `images`.
+      exclude: globs of files and folders to leave out, see `ImageList.from_folder`.
+      strict: whether a folder that may not be read is an error instead of being left out.
 
     Raises:
       UserError: there are no photos, or the ground truth is not readable or names photos that are missing.
     """
-    photos = ImageList.from_folder(images)
+    photos = ImageList.from_folder(images, exclude=exclude, strict=strict)
     if ground_truth is None:
       return cls(photos)
     truth = ground_truths.load(ground_truth)
-    query_photos = ImageList.from_folder(query_images) if query_images else photos
+    query_photos = photos
+    if query_images:
+      query_photos = ImageList.from_folder(query_images, exclude=exclude, strict=strict)
     queries = Queries(
       query_photos.select([query.image for query in truth.queries], source=f'{ground_truth}: query images'),
       truth,

@@ -12,7 +12,7 @@ import collections
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.image_list import ImageList
@@ -22,24 +22,28 @@ LIST = 'revisitop1m.txt'
 PHOTOS = 'jpg'
 
 
-def load(folder: str | pathlib.Path) -> ImageList:
+def load(folder: str | pathlib.Path, *, exclude: Sequence[str] = (), strict: bool = False) -> ImageList:
   """Loads the distractors of a folder: those of the list, in its order, or all photos if there is no list.
 
   Their names begin with the name of the folder, so that they differ from the names of the photos of a data
   set.
+
+  Args:
+    folder: the folder.
+    exclude, strict: see `ImageList.from_folder`.
 
   Raises:
     UserError: there are no photos, photos of the list are missing, or the list names one twice.
   """
   folder = pathlib.Path(folder).resolve()
   if (folder / LIST).is_file():
-    photos = ImageList.from_folder(folder / PHOTOS).select(
+    photos = ImageList.from_folder(folder / PHOTOS, exclude=exclude, strict=strict).select(
       read_list(folder / LIST), source=str(folder / LIST)
     )
   else:
-    photos = ImageList.from_folder(folder)
+    photos = ImageList.from_folder(folder, exclude=exclude, strict=strict)
   prefix = photos.root.relative_to(folder.parent).as_posix()
-  return ImageList(folder.parent, tuple(f'{prefix}/{name}' for name in photos.names))
+  return ImageList(folder.parent, tuple(f'{prefix}/{name}' for name in photos.names), photos.left_out)
 
 
 def require_disjoint(distractors: ImageList, dataset: Dataset) -> None:

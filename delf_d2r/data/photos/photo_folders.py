@@ -18,10 +18,14 @@ class PhotoFolders:
   """Folders of photos; the name of a photo is its path relative to its folder.
 
   Attributes:
-    folders: the folders, in the order in which they are searched; () if none is known.
+    folders: the absolute paths of the folders, in the order in which they are searched; () if none is known.
   """
 
   folders: tuple[pathlib.Path, ...] = ()
+
+  def __post_init__(self) -> None:
+    # Absolute, so that a program that changes its working folder still reads these photos.
+    object.__setattr__(self, 'folders', tuple(pathlib.Path(path).absolute() for path in self.folders))
 
   @classmethod
   def of(cls, folders: Iterable[str | pathlib.Path]) -> 'PhotoFolders':

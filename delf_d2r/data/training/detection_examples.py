@@ -8,12 +8,10 @@ records.
 """
 
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from PIL import Image
 
 from delf_d2r.data.photos import images
 from delf_d2r.errors import ArtefactError, ImageError
@@ -79,11 +77,7 @@ class DetectionExample:
     Raises:
       ImageError: the photo is damaged or has another size.
     """
-    try:
-      with Image.open(io.BytesIO(self.encoded)) as image:
-        pixels = np.asarray(images.to_rgb(image))
-    except Exception as error:  # Decoders raise various exceptions on damaged data.
-      raise ImageError(f'{self.name}: its photo cannot be decoded ({error})') from error
+    pixels = images.load_image(self.encoded, name=f'{self.name}: its photo', apply_exif_orientation=False)
     if pixels.shape[:2] != (self.height, self.width):
       raise ImageError(
         f'{self.name}: the record says {self.height} x {self.width}, the photo is {pixels.shape[0]} x'

@@ -7,13 +7,12 @@ seed, and an interrupted run can be resumed at any example.
 import dataclasses
 import glob
 import hashlib
-import io
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from PIL import Image, ImageOps
+from PIL import Image
 
 from delf_d2r.data import csv_rows
 from delf_d2r.data.artefacts import record_shards
@@ -21,7 +20,7 @@ from delf_d2r.data.artefacts.artefact import Input
 from delf_d2r.data.artefacts.record_shards import RecordShards
 from delf_d2r.data.photos import class_names, images
 from delf_d2r.data.photos.image_list import ImageList
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import UserError
 from delf_d2r.protos import example_pb2
 
 UNLABELLED = -1
@@ -128,11 +127,8 @@ class RecordFiles:
     names = feature['image/id'].bytes_list.value
     name = names[0].decode('utf-8', 'replace') if names else f'{path.name}:{record}'
     label = self._label(feature['image/class/label'].int64_list.value, f'{where} ({name})')
-    try:
-      with Image.open(io.BytesIO(encoded[0])) as image:
-        return Example(name, _decode(image, min_side), label)
-    except Exception as error:  # Decoders raise various exceptions on damaged data.
-      raise ImageError(f'{where} ({name}): its photo cannot be decoded ({error})') from error
+    with images.open_image(encoded[0], name=f'{where} ({name}): its photo') as image:
+      return Example(name, _decode(image, min_side), label)
 
   def _label(self, values: Sequence[int], where: str) -> int:
     if not self.num_classes:
@@ -156,7 +152,12 @@ Examples = PhotoFiles | RecordFiles
 
 
 def load(
-  source: str | pathlib.Path, *, num_classes: int = 0, classes: Sequence[str] = (), needs_labels: bool = True
+  source: str | pathlib.Path,
+  *,
+  num_classes: int = 0,
+  classes: Sequence[str] = (),
+  needs_labels: bool = True,
+  exclude: Sequence[str] = (),
 ) -> Examples:
   """Loads examples from a folder, a `.csv` file or TFRecord shards.
 
@@ -166,6 +167,7 @@ def load(
     num_classes: number of classes in the config; 0: any number. Shards need it if labels are needed.
     classes: names of all classes by number; empty: the sorted names that occur.
     needs_labels: if False, the photos of a folder may be in any subfolder.
+    exclude: globs of files and folders of a folder to leave out, see `ImageList.from_folder`.
 
   Raises:
     UserError: there are no examples, a label is unknown, the number of classes is another one, or a shard is
@@ -173,7 +175,7 @@ def load(
   """
   path = pathlib.Path(source)
   if path.is_dir():
-    found = _from_folder(path, classes, needs_labels)
+    found = _from_folder(path, classes, needs_labels, exclude)
   elif path.suffix.lower() == '.csv':
     found = _from_csv(path, classes)
   elif not glob.glob(str(path)):
@@ -190,8 +192,10 @@ def load(
   return found
 
 
-def _from_folder(folder: pathlib.Path, classes: Sequence[str], needs_labels: bool) -> PhotoFiles:
-  photos = ImageList.from_folder(folder)
+def _from_folder(
+  folder: pathlib.Path, classes: Sequence[str], needs_labels: bool, exclude: Sequence[str]
+) -> PhotoFiles:
+  photos = ImageList.from_folder(folder, exclude=exclude)
   names = [name.rpartition('/')[0] for name in photos.names]
   paths = [photos.path(name) for name in photos.names]
   if not (needs_labels and any(names)):
@@ -229,4 +233,4 @@ def _decode(image: Image.Image, min_side: int) -> np.ndarray:
   """Decodes a photo, upright: uint8 [H, W, 3]; `min_side` as for `PhotoFiles.read`."""
   if min_side:
     image.draft('RGB', (min_side, min_side))
-  return np.asarray(images.to_rgb(ImageOps.exif_transpose(image)))
+  return np.asarray(images.decode(image)[0])

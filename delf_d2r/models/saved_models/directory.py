@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 
 import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from delf_d2r.data import temporary_files
 from delf_d2r.errors import UserError
 from delf_d2r.models.saved_models import log_suppression
 
@@ -41,8 +40,7 @@ def write(
   output = pathlib.Path(output)
   require_absent(output)
   output.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
-  try:
+  with temporary_files.temporary_folder(output.parent, f'.{output.name}.') as temporary:
     with log_suppression.warnings_only():
       tf.saved_model.save(module, str(temporary), signatures=dict(signatures))
     (temporary / config_name).write_text(text_format.MessageToString(config), encoding='utf-8')
@@ -50,8 +48,6 @@ def write(
     (temporary / CARD_MARKDOWN).write_text(_markdown(card), encoding='utf-8')
     temporary.chmod(0o755)
     temporary.rename(output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
   return output
 
 

@@ -5,6 +5,7 @@ descriptor, and `input_global_scales_ind` only if they were made late enough (do
 model has the signature `serving_default` with one image as input and one descriptor as output.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -60,8 +61,10 @@ def load(path: str) -> GlobalModel:
   """
   directory = inspect.directory_of(path)
   graph = inspect.read_graph(directory)
+  tensors: dict[str, str] = {}
   if inspect.is_tf1(graph):
-    inputs = outputs = {node.name for node in graph.graph_def.node}
+    tensors = _tf1_tensors(graph)
+    inputs = outputs = set(tensors)
   else:
     signature = graph.signature_def.get('serving_default')
     inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
@@ -75,11 +78,11 @@ def load(path: str) -> GlobalModel:
       f' {inspect.signatures_text(graph)}.'
       ' Give a DELG model, or name a backbone in its place'
     )
-  loaded = tf.saved_model.load(directory, tags=['serve'])
+  loaded = inspect.load(directory)
   feeds = [name for name in _INPUTS if name in inputs]
   if inspect.is_tf1(graph):
     # Feeds are positional, in the order given.
-    pruned = loaded.prune([f'{name}:0' for name in feeds], f'{found[0]}:0')
+    pruned = inspect.prune(loaded, [tensors[name] for name in feeds], tensors[found[0]])
 
     def function(values: dict) -> tf.Tensor:
       return pruned(*(values[name] for name in feeds))
@@ -92,6 +95,14 @@ def load(path: str) -> GlobalModel:
   return GlobalModel(path, function, owner=loaded)
 
 
+def _tf1_tensors(graph) -> dict[str, str]:
+  """Returns the tensors of a DELG model of TensorFlow 1 by their meaning; none if it is something else."""
+  for output in _OUTPUTS:
+    with contextlib.suppress(inspect.MissingTensorsError):
+      return inspect.find_tensors(graph, [output, *_REQUIRED_INPUTS], _INPUTS)
+  return {}
+
+
 def _is_plain(graph) -> bool:
   signature = graph.signature_def.get('serving_default')
   return bool(signature) and len(signature.inputs) == len(signature.outputs) == 1
@@ -102,7 +113,7 @@ def _load_plain(path: str, directory: str) -> GlobalModel:
 
   Models of uint8 get pixels from 0 to 255, others from 0 to 1, as TensorFlow Hub's image models expect.
   """
-  loaded = tf.saved_model.load(directory, tags=['serve'])
+  loaded = inspect.load(directory)
   served = loaded.signatures['serving_default']
   ((name, image_spec),) = served.structured_input_signature[1].items()
   ((output, output_spec),) = served.structured_outputs.items()

@@ -1,4 +1,4 @@
-"""The kind of a SavedModel, read from its `saved_model.pb` without loading it.
+"""The kind of a SavedModel and the tensors of its graph, read from `saved_model.pb`; and how it is loaded.
 
 TensorFlow refuses damaged variables by their checksums. A graph has none: nearly all damage to it is refused
 by some exception, but a graph changed on purpose can end the process. Load models from sources you trust.
@@ -7,12 +7,15 @@ by some exception, but a graph changed on purpose can end the process. Load mode
 import os
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from delf_d2r.errors import UserError
+from delf_d2r.models.saved_models import log_suppression
 
 
 def load_by_form(path: str, load_tf1: Callable, load_tf2: Callable):
@@ -90,9 +93,102 @@ def read_graph(directory: str) -> meta_graph_pb2.MetaGraphDef:
   return serving[0]
 
 
+def load(directory: str) -> Any:
+  """Loads the graph with the tag `serve` and its variables, without needless warnings."""
+  with log_suppression.without_reference_variables():
+    return tf.saved_model.load(directory, tags=['serve'])
+
+
+def prune(loaded: Any, feeds: str | Sequence[str], fetches: str | Sequence[str]) -> Callable[..., Any]:
+  """Returns the function from some tensors of a loaded graph of TensorFlow 1, in order, to others."""
+  with log_suppression.without_reference_variables():
+    function: Callable[..., Any] = loaded.prune(feeds, fetches)
+    return function
+
+
 def is_tf1(graph: meta_graph_pb2.MetaGraphDef) -> bool:
   """Returns whether TensorFlow 1 wrote it: it has no objects, only names of tensors."""
   return not graph.HasField('object_graph_def')
+
+
+def find_tensors(
+  graph: meta_graph_pb2.MetaGraphDef, required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, str]:
+  """Returns the tensors of a graph of TensorFlow 1 by their meaning, such as 'boxes' to 'tower/boxes:0'.
+
+  A signature that has all required ones says which they are. Without one, nodes of these names are taken;
+  they may have a prefix in common.
+
+  Args:
+    graph: the graph.
+    required: names of inputs or outputs.
+    optional: further ones, which may be missing.
+
+  Raises:
+    MissingTensorsError: some are missing, or nodes with several prefixes have these names.
+  """
+  names, nodes = (*required, *optional), {node.name for node in graph.graph_def.node}
+  for signature in signatures(graph):
+    tensors = {
+      name: info.name for side in (signature.inputs, signature.outputs) for name, info in side.items()
+    }
+    if tensors.keys() >= set(required):
+      folder = _node_of(tensors[required[0]]).rpartition('/')[0]
+      return _of_prefix(nodes, f'{folder}/' if folder else '', names) | {
+        name: tensors[name] for name in names if name in tensors
+      }
+  ends = {node.removesuffix(name) for node in nodes for name in required if f'/{node}'.endswith(f'/{name}')}
+  lacks = {prefix: [name for name in required if prefix + name not in nodes] for prefix in {'', *ends}}
+  prefixes = sorted(prefix for prefix, missing in lacks.items() if not missing)
+  if not prefixes:
+    raise MissingTensorsError(min((lacks[prefix] for prefix in sorted(lacks)), key=len))
+  if len(prefixes) > 1 and '' not in prefixes:
+    raise MissingTensorsError(required, prefixes)
+  return _of_prefix(nodes, prefixes[0], names)
+
+
+class MissingTensorsError(Exception):
+  """Tensors that a graph lacks, or has under several prefixes.
+
+  Attributes:
+    names: of the tensors.
+    prefixes: with which the graph has all of them, if more than one.
+  """
+
+  def __init__(self, names: Sequence[str], prefixes: Sequence[str] = ()) -> None:
+    several = f' under one prefix alone; it has them under {", ".join(prefixes)}' if prefixes else ''
+    super().__init__(f'{", ".join(names)}{several}')
+    self.names, self.prefixes = names, prefixes
+
+
+def signatures(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[meta_graph_pb2.SignatureDef]:
+  """Yields the signatures of a graph, `serving_default` first, the others by name."""
+  for key in sorted(graph.signature_def, key=lambda key: (key != 'serving_default', key)):
+    yield graph.signature_def[key]
+
+
+def _of_prefix(nodes: set[str], prefix: str, names: Iterable[str]) -> dict[str, str]:
+  return {name: f'{prefix}{name}:0' for name in names if prefix + name in nodes}
+
+
+def placeholders_of(graph: meta_graph_pb2.MetaGraphDef, tensors: Iterable[str]) -> list[Any]:
+  """Returns the nodes without a value that some tensors of a graph depend on, by name."""
+  nodes = {node.name: node for node in graph.graph_def.node}
+  waiting, seen, found = [_node_of(tensor) for tensor in tensors], set(), {}
+  while waiting:
+    name = waiting.pop()
+    if name in seen or name not in nodes:
+      continue
+    seen.add(name)
+    if nodes[name].op == 'Placeholder':
+      found[name] = nodes[name]
+    waiting += map(_node_of, nodes[name].input)
+  return [found[name] for name in sorted(found)]
+
+
+def _node_of(tensor: str) -> str:
+  """Returns the node of a tensor `node:0` or of an input of a node, `node`, `node:1` or `^node`."""
+  return tensor.removeprefix('^').partition(':')[0]
 
 
 def signatures_text(graph: meta_graph_pb2.MetaGraphDef) -> str:

@@ -1,8 +1,9 @@
 """SavedModels of local features behind one interface: of export_delf and of the tensorflow/models DELF code.
 
 Two forms exist (docs/reference.md 3.4). That of TensorFlow 1 has placeholders and outputs with fixed names in
-its graph; that of TensorFlow 2 has a signature `serving_default` with the same names. The form of a
-directory is read from its `saved_model.pb`, not from a config.
+its graph, or a signature that says which tensors they are; that of TensorFlow 2 has a signature
+`serving_default` with the same names. The form of a directory is read from its `saved_model.pb`, not from a
+config.
 """
 
 import dataclasses
@@ -152,12 +153,14 @@ def load(path: str) -> LocalFeatureModel:
 
 
 def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
-  nodes = {node.name for node in graph.graph_def.node}
-  _require(path, 'tensors', [*_INPUTS, *_OUTPUTS], nodes, graph)
-  loaded = tf.saved_model.load(directory, tags=['serve'])
-  feeds = [name for name in (*_INPUTS, _GLOBAL_INPUT) if name in nodes]
+  try:
+    tensors = inspect.find_tensors(graph, [*_INPUTS, *_OUTPUTS], [_GLOBAL_INPUT])
+  except inspect.MissingTensorsError as error:
+    raise _no_local_features(path, f'its graph lacks {error}', graph) from None
+  loaded = inspect.load(directory)
+  feeds = [name for name in (*_INPUTS, _GLOBAL_INPUT) if name in tensors]
   # Feeds are positional, in the order given.
-  pruned = loaded.prune([f'{name}:0' for name in feeds], [f'{name}:0' for name in _OUTPUTS])
+  pruned = inspect.prune(loaded, [tensors[name] for name in feeds], [tensors[name] for name in _OUTPUTS])
 
   def function(**inputs) -> dict:
     inputs[_GLOBAL_INPUT] = tf.zeros(1, tf.int32)
@@ -170,8 +173,10 @@ def _load_tf1(path: str, directory: str, graph) -> LocalFeatureModel:
 def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
   signature = graph.signature_def.get('serving_default')
   inputs, outputs = (set(signature.inputs), set(signature.outputs)) if signature else (set(), set())
-  _require(path, 'signature serving_default', [*_INPUTS, *_OUTPUTS], inputs | outputs, graph)
-  loaded = tf.saved_model.load(directory, tags=['serve'])
+  missing = [name for name in (*_INPUTS, *_OUTPUTS) if name not in inputs | outputs]
+  if missing:
+    raise _no_local_features(path, f'its signature serving_default lacks {", ".join(missing)}', graph)
+  loaded = inspect.load(directory)
   served = loaded.signatures['serving_default']
 
   def function(**arguments) -> dict:
@@ -183,10 +188,8 @@ def _load_tf2(path: str, directory: str, graph) -> LocalFeatureModel:
   return LocalFeatureModel(path, 'TensorFlow 2', function, batch_function, owner=loaded)
 
 
-def _require(path: str, where: str, names, found, graph) -> None:
-  missing = [name for name in names if name not in found]
-  if missing:
-    raise UserError(
-      f'{path}: no model of local features: its {where} lacks {", ".join(missing)}.'
-      f' {inspect.signatures_text(graph)}. Give a DELF or DELG model with local features'
-    )
+def _no_local_features(path: str, why: str, graph) -> UserError:
+  return UserError(
+    f'{path}: no model of local features: {why}. {inspect.signatures_text(graph)}. Give a DELF or DELG model'
+    ' with local features'
+  )

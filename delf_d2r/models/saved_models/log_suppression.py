@@ -1,6 +1,7 @@
 """Suppression of TensorFlow's messages, for example about every tensor and shard that it saves."""
 
 import contextlib
+import logging as standard_logging
 import os
 from collections.abc import Iterator
 
@@ -16,6 +17,25 @@ def warnings_only() -> Iterator[None]:
     yield
   finally:
     logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def without_reference_variables() -> Iterator[None]:
+  """Discards a warning of each variable of a model of TensorFlow 1 within a `with` block.
+
+  It says that such a variable does not become a Python object. Nothing here needs the object: the variables
+  are restored and read by the graph.
+  """
+  logger = standard_logging.getLogger('tensorflow')
+  logger.addFilter(_is_no_reference_variable)
+  try:
+    yield
+  finally:
+    logger.removeFilter(_is_no_reference_variable)
+
+
+def _is_no_reference_variable(record: standard_logging.LogRecord) -> bool:
+  return not record.getMessage().startswith('Unable to create a python object for variable')
 
 
 @contextlib.contextmanager

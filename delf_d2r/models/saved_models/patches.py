@@ -117,7 +117,7 @@ def _load_saved_model(path: str, patch_size: int) -> PatchNetwork:
       f'{path}: expected the signature serving_default with one input and one output.'
       f' {inspect.signatures_text(graph)}'
     )
-  loaded = tf.saved_model.load(directory, tags=['serve'])
+  loaded = inspect.load(directory)
   served = loaded.signatures['serving_default']
   ((name, spec),) = served.structured_input_signature[1].items()
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.protos.detector_pb2 import DetectorTrainingConfig
 from delf_d2r.protos.training_pb2 import TrainDelfConfig
 
@@ -143,6 +143,8 @@ class BaseBatches(Generic[Config, Example]):
     for neighbour in range(number, number + _MOST_NEIGHBOURS):
       try:
         return self._decode(neighbour % self._num_photos)
+      except PhotoUnavailableError:
+        raise
       except ImageError as error:
         self._note(neighbour % self._num_photos, error)
         last = error

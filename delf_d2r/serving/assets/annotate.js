@@ -10,6 +10,7 @@ const SAVING_PAUSE = 300; // milliseconds between the last change of a box and s
 let photo = null; // the server's record of the photo in the heading
 let seen = null; // its number, once the picture is displayed or has failed to load
 let total = 0;
+const visited = new Set(); // numbers of photos whose pictures the page has loaded
 let pause = 0;
 let unsaved = null; // the number and box of a photo that are still to be saved
 
@@ -57,7 +58,7 @@ async function show(number) {
   showState();
   $('editor').classList.add('waiting');
   try {
-    await editor.show(`/api/annotate/${number}/photo`, found.box);
+    await editor.show(pictureOf(number), found.box);
   } catch {
     if (photo === found) {
       throw Object.assign(new Error(`${found.name} cannot be shown.`), { remedy: 'Go to the next one.' });
@@ -66,6 +67,13 @@ async function show(number) {
     $('editor').classList.remove('waiting');
     seen = number;
   }
+}
+
+// Browsers do not ask again for a picture that the page has shown, whose photo may have been replaced since.
+function pictureOf(number) {
+  const again = visited.has(number) ? `?again=${Date.now()}` : '';
+  visited.add(number);
+  return `/api/annotate/${number}/photo${again}`;
 }
 
 function showState() {

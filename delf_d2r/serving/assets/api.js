@@ -31,3 +31,9 @@ export function milliseconds(seconds) {
   const value = 1000 * seconds;
   return value < 10 ? `${value.toFixed(1)} ms` : value < 1000 ? `${Math.round(value)} ms` : `${seconds.toFixed(1)} s`;
 }
+
+// Returns the address of an indexed photo, or of its thumbnail. The version makes browsers ask for a photo that was
+// replaced: one that the page has shown would be shown again.
+export function photoAddress({ id, version }, part = '') {
+  return `/api/photo/${id}${part}?${new URLSearchParams({ version })}`;
+}

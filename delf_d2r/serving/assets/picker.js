@@ -1,6 +1,6 @@
 // The dialog that lists the indexed photos.
 
-import { request } from './api.js';
+import { photoAddress, request } from './api.js';
 import { closable, element, showProblem } from './report/dom.js';
 
 const PAGE = 60;
@@ -21,7 +21,7 @@ export class Picker {
 
   open() {
     this.dialog.showModal();
-    if (!this.list.children.length) this.#load(0);
+    this.#load(0); // Photos may have been added, removed or replaced.
     this.filter.focus();
   }
 
@@ -43,7 +43,8 @@ export class Picker {
     }
   }
 
-  #item({ id, name }) {
+  #item(image) {
+    const { name } = image;
     const choose = () => {
       this.dialog.close();
       this.onPick(name);
@@ -51,7 +52,7 @@ export class Picker {
     return element('li', {}, element('button', { type: 'button', className: 'card', onclick: choose },
       element('span', { className: 'frame' },
         element('span', { className: 'fit' },
-          element('img', { src: `/api/photo/${id}/thumbnail`, alt: '', loading: 'lazy' }))),
+          element('img', { src: photoAddress(image, '/thumbnail'), alt: '', loading: 'lazy' }))),
       element('span', { className: 'name', title: name }, name)));
   }
 }

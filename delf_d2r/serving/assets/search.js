@@ -1,6 +1,6 @@
 // The search page: a query photo with its box, ranked results, and why each of them matched.
 
-import { milliseconds, request } from './api.js';
+import { milliseconds, photoAddress, request } from './api.js';
 import { BoxEditor } from './box_editor.js';
 import { Picker } from './picker.js';
 import { element, outlines, showProblem, svg } from './report/dom.js';
@@ -50,6 +50,7 @@ async function search(wanted) {
     if (isNewPhoto) await showQuery();
   } catch (error) {
     if (running !== own) return; // overtaken by another search
+    if (query === undefined) forgetQuery();
     $('results').replaceChildren();
     $('summary').textContent = '';
     $('blank').hidden = true;
@@ -89,6 +90,16 @@ async function showQuery() {
   await editor.show(`/api/query/${answer.query}/photo`);
 }
 
+// The message about a photo that cannot be used must not stand beside another one.
+function forgetQuery() {
+  answer = null;
+  $('drop-empty').hidden = false;
+  $('editor').hidden = true;
+  $('query-name').textContent = '';
+  $('clear-box').disabled = true;
+  $('boxes-label').hidden = true;
+}
+
 function showAnswer() {
   const { results, seconds, num_features: features } = answer;
   const total = Object.values(seconds).reduce((sum, value) => sum + value, 0);
@@ -111,7 +122,7 @@ function showAnswer() {
 function card(result, top, onclick) {
   const best = result.best_region;
   const photo = element('span', { className: 'fit' },
-    element('img', { src: `/api/photo/${result.id}/thumbnail`, alt: '', loading: 'lazy', onerror: missing }),
+    element('img', { src: photoAddress(result, '/thumbnail'), alt: '', loading: 'lazy', onerror: missing }),
     svg('svg', { viewBox: '0 0 1 1', preserveAspectRatio: 'none', class: 'boxes', 'aria-hidden': 'true' },
       ...outlines(result.boxes.filter((_, number) => number + 1 !== best), 1, 1, 'box'),
       ...outlines(best > 0 ? [result.boxes[best - 1]] : [], 1, 1, 'box best')));
@@ -145,10 +156,10 @@ async function showMatch(own, position) {
   const { query, results } = own;
   const neighbours = [position - 1, position + 1].map((other) => results[other] && (() => showMatch(own, other)));
   const { id: image, rank, name } = results[position];
-  await match.show(`${rank}. ${name}`, neighbours, async () => ({
-    match: await request(`/api/match?${new URLSearchParams({ query, image })}`),
-    photos: [`/api/query/${query}/photo`, `/api/photo/${image}`],
-  }));
+  await match.show(`${rank}. ${name}`, neighbours, async () => {
+    const found = await request(`/api/match?${new URLSearchParams({ query, image })}`);
+    return { match: found, photos: [`/api/query/${query}/photo`, photoAddress(found)] };
+  });
 }
 
 // Photos are dropped, chosen, pasted, or given by a link to an indexed one.

@@ -14,6 +14,7 @@ from absl import logging
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, tfrecord
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.artefacts.read_photos import PhotoFiles
 from delf_d2r.data.training import contact_sheet, detection_examples
 from delf_d2r.stages.shared import sharded
 from delf_d2r.stages.shared.sharded import Job, JobBatch, Options, Outcome
@@ -34,6 +35,7 @@ def write(
   classes: Sequence[str],
   per_shard: int,
   options: Options,
+  photos: PhotoFiles,
 ) -> Artefact:
   """Writes the records of some jobs, or opens the finished artefact.
 
@@ -45,6 +47,7 @@ def write(
     classes: the names of the labels 1, 2, ...
     per_shard: jobs in a shard.
     options: how to work.
+    photos: the photos of the records.
 
   Returns:
     The artefact.
@@ -53,7 +56,7 @@ def write(
     UserError: there are jobs and none gave a record, or the output cannot be written.
     ImageError: with `strict`, for the first error.
   """
-  with artefact_writer.writing(output, plan, redo=options.redo) as writer:
+  with artefact_writer.writing(output, plan, redo=options.redo, photos=photos) as writer:
     if writer.finished:
       return writer.reuse(what)
     batch = prepare()

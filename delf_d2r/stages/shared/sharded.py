@@ -22,10 +22,17 @@ from absl import logging
 
 from delf_d2r.data.artefacts import shard_ledger
 from delf_d2r.data.artefacts.artefact_writer import ArtefactWriter
+from delf_d2r.data.artefacts.read_photos import ReadPhoto
 from delf_d2r.data.artefacts.shard_ledger import ShardRange, ShardWriter
-from delf_d2r.errors import ImageError, UserError
+from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
 from delf_d2r.runtime import progress, worker_pool
 from delf_d2r.runtime.worker_pool import WorkerFactory, Workers
+
+# The count of photos that were read though the end of their file is missing.
+TRUNCATED = 'truncated'
+
+# How often the photos that changed while a stage ran are read again.
+_MOST_ROUNDS = 4
 
 
 class Result(Protocol):
@@ -36,6 +43,7 @@ class Result(Protocol):
     record: the record; b'' where there is none.
     counts: its share of the counts of the artefact.
     errors: why something could not be used, one message each.
+    photo: the photo as it was read, of artefacts that are made from photos.
   """
 
   @property
@@ -46,6 +54,8 @@ class Result(Protocol):
   def counts(self) -> Mapping[str, int]: ...
   @property
   def errors(self) -> Sequence[str]: ...
+  @property
+  def photo(self) -> ReadPhoto | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +71,21 @@ class Outcome:
   counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
   errors: tuple[str, ...] = ()
   note: str = ''
+  photo: ReadPhoto | None = None
 
 
 Job = TypeVar('Job')
 R = TypeVar('R', bound=Result)
+
+
+class Repeatable(Generic[Job]):
+  """Jobs that are made one by one, the same ones each time that they are gone through."""
+
+  def __init__(self, make: Callable[[], Iterable[Job]]):
+    self._make = make
+
+  def __iter__(self) -> Iterator[Job]:
+    return iter(self._make())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +93,7 @@ class JobBatch(Generic[Job, R]):
   """The jobs of a stage and how they are done.
 
   Attributes:
-    jobs: in the order of their records. Those of finished shards are passed over.
+    jobs: in the order of their records, the same each time. Those of finished shards are passed over.
     total: how many there are.
     make_function: makes the function of a worker, from neighbouring jobs to their results; picklable where
       there are several workers.
@@ -187,6 +208,27 @@ def write_results(
     strict: stop at the first error.
     observe: called with every result after it is written.
   """
+  for _ in range(_MOST_ROUNDS):
+    _write_missing(writer, results_of, total, per_shard, what, unit, strict, observe)
+    if not writer.recheck_photos():
+      return
+  raise PhotoUnavailableError(
+    f'{writer.path}: photos change whenever they are read. Wait until they are written, then run the same'
+    ' command again'
+  )
+
+
+def _write_missing(
+  writer: ArtefactWriter,
+  results_of: Callable[[Sequence[ShardRange]], Iterable[R]],
+  total: int,
+  per_shard: int,
+  what: str,
+  unit: str,
+  strict: bool,
+  observe: Callable[[R], None] | None,
+) -> None:
+  """Writes the results of the shards that are missing; arguments as of `write_results`."""
   shards = list(writer.ledger.missing(total, per_shard))
   done = total - sum(len(shard.items) for shard in shards)
   if writer.resumed:
@@ -205,6 +247,10 @@ def write_results(
 def _write(result: Result, file: ShardWriter, *, strict: bool) -> None:
   for error in result.errors:
     record_failure(file, result.name, error, strict=strict)
+  if result.photo is not None:
+    file.photos.append(result.photo)
+  if result.counts.get(TRUNCATED):
+    logging.warning('%s: truncated; the end of the file is missing and grey', result.name)
   if result.record:
     file.add(result.record, **result.counts)
   else:

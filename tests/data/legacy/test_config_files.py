@@ -6,7 +6,9 @@ from google.protobuf import text_format
 from delf_d2r import config as configs
 from delf_d2r.data.legacy import config_files
 from delf_d2r.errors import ConfigError
-from delf_d2r.protos import delf_legacy_config_pb2, extraction_pb2
+from delf_d2r.protos import aggregation_pb2, delf_legacy_config_pb2, extraction_pb2
+
+Aggregation = aggregation_pb2.AggregationConfig
 
 # The values of detect_to_retrieve/delf_gld_config.pbtxt (docs/reference.md 3.6).
 GLD = """
@@ -132,3 +134,57 @@ def test_only_configs_of_the_research_code_are_taken_for_such(tmp_path):
     path.write_text(text)
     assert (config_files.parse(path) is not None) == is_legacy
   assert config_files.parse(tmp_path / 'none.pbtxt') is None
+
+
+# The values of detect_to_retrieve/index_aggregation_config.pbtxt.
+INDEX = """
+codebook_size: 65536
+feature_dimensionality: 128
+aggregation_type: ASMK_STAR
+use_l2_normalization: false
+codebook_path: "parameters/codebook"
+num_assignments: 1
+use_regional_aggregation: true
+feature_batch_size: 100
+alpha: 3.0
+tau: 0.0
+"""
+
+
+def aggregation(tmp_path, text, *overrides):
+  path = tmp_path / 'x.pbtxt'
+  path.write_text(text)
+  return config_files.load_aggregation(path, overrides=overrides).aggregation
+
+
+def test_published_config_of_aggregation(tmp_path):
+  found = aggregation(tmp_path, INDEX)
+  assert found.kernel == Aggregation.ASMK_STAR
+  assert found.regions == Aggregation.REGIONAL_AGGREGATION
+  assert (found.num_assignments, found.alpha, found.tau, found.normalize) == (1, 3, 0, False)
+  assert aggregation(tmp_path, INDEX, 'aggregation.alpha: 2').alpha == 2
+
+
+@pytest.mark.parametrize(
+  ('text', 'kernel', 'normalize'),
+  [
+    ('aggregation_type: VLAD alpha: 5', Aggregation.VLAD, True),
+    ('aggregation_type: ASMK use_l2_normalization: false', Aggregation.ASMK, False),
+    ('codebook_size: 8 num_assignments: 3', Aggregation.ASMK_STAR, True),
+  ],
+)
+def test_other_configs_of_aggregation(tmp_path, text, kernel, normalize):
+  found = aggregation(tmp_path, text)
+  assert (found.kernel, found.normalize, found.regions) == (kernel, normalize, Aggregation.WHOLE_IMAGE)
+
+
+def test_aggregation_of_no_kernel_is_refused(tmp_path):
+  with pytest.raises(ConfigError, match='aggregation_type: INVALID'):
+    aggregation(tmp_path, 'aggregation_type: INVALID')
+
+
+def test_own_configs_of_aggregation_are_read_as_such(tmp_path):
+  for text in ('kernel: ASMK alpha: 2', 'aggregation { kernel: ASMK alpha: 2 }'):
+    assert aggregation(tmp_path, text).kernel == Aggregation.ASMK
+  assert aggregation(tmp_path, 'alpha: 2').kernel == Aggregation.ASMK_STAR
+  assert config_files.load_aggregation(None, overrides=['aggregation.tau: 0.5']).aggregation.tau == 0.5

@@ -75,7 +75,7 @@ def test_both_forms_of_a_pca_hold_the_same(tmp_path):
     extraction_pb2.DelfPcaConfig(
       mean_path=str(tmp_path / 'mean.datum'),
       projection_matrix_path=str(tmp_path / 'pca_proj_mat.datum'),
-      variances_path=str(tmp_path / 'pca_vars.datum'),
+      variances_path=str(tmp_path / 'pca_variances.datum'),
       dimensions=3,
     )
   )

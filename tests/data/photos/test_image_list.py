@@ -1,5 +1,6 @@
 """The photos of a folder: which, in what order, under what names."""
 
+import errno
 import os
 import shutil
 
@@ -79,17 +80,21 @@ def test_no_such_folder(folder):
       ImageList.from_folder(path)
 
 
-def test_empty_folder(folder):
-  root = folder('.hidden')
-  (root / 'sub').mkdir()
+def test_empty_folder(tmp_path):
+  (tmp_path / 'pho tos' / 'sub').mkdir(parents=True)
   with pytest.raises(UserError, match=r'pho tos: the folder is empty\. Give one with photos'):
-    ImageList.from_folder(root)
+    ImageList.from_folder(tmp_path / 'pho tos')
+
+
+def test_folder_of_hidden_photos_says_so(folder):
+  with pytest.raises(UserError, match=r'no photos in it \(found files of type 1 excluded by \.\*'):
+    ImageList.from_folder(folder('.hidden.jpg'))
 
 
 def test_folder_without_photos_says_what_is_there(folder):
-  root = folder('a.txt', 'b.txt', 'README', 'c.heic')
+  root = folder('a.txt', 'b.txt', 'README', 'c.svg')
   with pytest.raises(
-    UserError, match=r'no photos in it \(found files of type 2 \.txt, 1 .*photos are .*\.jpg'
+    UserError, match=r'found files of type 2 \.txt, 1 \(no extension\), 1 \.svg; photos are .*\.jpg'
   ):
     ImageList.from_folder(root)
 
@@ -120,9 +125,32 @@ def test_folder_that_cannot_be_read(folder, monkeypatch):
     return scandir(path)
 
   monkeypatch.setattr(os, 'scandir', refuse)
+  images = ImageList.from_folder(root)
+  assert images.names == ('a.jpg',)
+  assert images.left_out == {'unreadable folder': 1}
   with pytest.raises(
-    UserError, match=r'locked: cannot be read \(Permission denied\)\. Check the permissions'
+    UserError,
+    match=r'locked: cannot be read \(Permission denied\)\. Check the permissions \(stopped, because',
   ):
+    ImageList.from_folder(root, strict=True)
+  with pytest.raises(
+    UserError, match=r'locked: cannot be read \(Permission denied\)\. Check the permissions$'
+  ):
+    ImageList.from_folder(root / 'locked')
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_folder_that_cannot_be_read_for_a_moment_stops(folder, monkeypatch, number):
+  root = folder('a.jpg', 'locked/b.jpg')
+  scandir = os.scandir
+
+  def refuse(path):
+    if str(path).endswith('locked'):
+      raise OSError(number, os.strerror(number), str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(UserError, match='locked: cannot be read'):
     ImageList.from_folder(root)
 
 

@@ -4,10 +4,12 @@ A stand-in network of one convolution, written in both forms by local_feature_su
 more in NumPy.
 """
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support.delf_models import noise
 from support.local_feature_models import CELL, DIMENSIONS, KERNEL, SCALES, write_tf1, write_tf2
 
@@ -80,6 +82,41 @@ def test_no_features_are_no_error(tmp_path):
   model = local_features.load(write_tf2(tmp_path / 'model'))
   found = model.extract(noise(40, 40), SCALES, max_features=0)
   assert (found.boxes.shape, found.features.shape) == ((0, 4), (0, DIMENSIONS))
+
+
+@pytest.mark.parametrize('with_global', [False, True])
+@pytest.mark.parametrize(
+  'options', [{'prefix': 'tower/'}, {'signature': 'serving_default'}, {'signature': 'x'}]
+)
+def test_tensors_of_tensorflow_1_under_other_names(tmp_path, options, with_global):
+  usual, other = (
+    local_features.load(write_tf1(tmp_path / name, with_global=with_global, **fields))
+    for name, fields in {'usual': {}, 'other': options}.items()
+  )
+  image = noise(70, 99)
+  wanted, found = (model.extract(image, SCALES, max_features=50) for model in (usual, other))
+  for name, value in vars(wanted).items():
+    assert_array_equal(getattr(found, name), value)
+
+
+def test_loading_tensorflow_1_logs_nothing_of_its_variables(tmp_path):
+  # TensorFlow repeats a message five times at most, so the names are those of no other test.
+  ours, theirs = (write_tf1(tmp_path / name, variable=name) for name in ('ours', 'theirs'))
+  logged = []
+  handler = logging.Handler()
+  handler.emit = lambda record: logged.append(record.getMessage())
+  logger = logging.getLogger('tensorflow')
+  level = logger.level
+  logger.setLevel(logging.WARNING)
+  logger.addHandler(handler)
+  try:
+    local_features.load(ours)
+    assert not [message for message in logged if 'variable' in message]
+    tf.saved_model.load(theirs, tags=['serve'])
+    assert [message for message in logged if 'Unable to create a python object for variable' in message]
+  finally:
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 # What is refused
