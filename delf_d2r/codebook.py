@@ -185,6 +185,8 @@ def _check_options(
     ('iterations', iterations),
     ('max_descriptors_per_word', max_descriptors_per_word),
   ):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+      raise TypeError(f'{name}: expected a whole number, found {value!r}')
     if value < 1:
       raise ValueError(f'{name}: expected at least 1, found {value}; give a positive number')
   if len(descriptors) < num_words:

@@ -226,18 +226,18 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 @contextlib.contextmanager
 def _output_errors(main: Main | None = None) -> Iterator[None]:
   """Ends the process if its output cannot be written: as a success if the reader (head, less) has left."""
+  failure = 1 if main is None else _failure(main, os.EX_IOERR)
   try:
     yield
     sys.stdout.flush()
   except _OutputError as error:
-    if _drop_output(error):
-      sys.exit(0)
-    sys.exit(1 if main is None else _failure(main, os.EX_IOERR))
-  except BaseException:  # It has an exit code of its own.
+    sys.exit(0 if _drop_output(error) else failure)
+  except BaseException as ending:  # It has an exit code of its own.
     try:
       sys.stdout.flush()
     except _OutputError as error:
-      _drop_output(error)
+      if not _drop_output(error) and isinstance(ending, SystemExit) and not ending.code:
+        sys.exit(failure)  # A success that nobody can read is none.
     raise
 
 

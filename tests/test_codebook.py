@@ -129,6 +129,13 @@ def test_wrong_arguments_are_named(x, options, message):
     Codebook.train(x, seed=0, **options)
 
 
+@pytest.mark.parametrize('value', [2.5, 2.0, True, '2', None])
+@pytest.mark.parametrize('name', ['num_words', 'iterations', 'max_descriptors_per_word'])
+def test_numbers_that_are_not_whole_are_named(name, value):
+  with pytest.raises(TypeError, match=f'{name}: expected a whole number, found {value!r}'):
+    Codebook.train(blobs(5), **{'num_words': 2, 'seed': 0, name: value})
+
+
 def test_report_by_hand():
   book = Codebook(np.array([[0], [10], [20], [30]], np.float32))
   report = quality_report(book, np.array([[1], [-1], [2], [10]], np.float32))

@@ -45,6 +45,9 @@ SCRIPT = textwrap.dedent('''
       print('gr\\u00fc\\u00dfe a\\udcff.jpg', file=sys.stderr)
       logging.info('%s', 'gr\\u00fc\\u00dfe a\\udcff.jpg')
       return
+    if what == 'sound':
+      print('answer')
+      sys.exit(0)
     if what == 'exit':
       print('answer')
       sys.exit(3)
@@ -145,7 +148,7 @@ def shell(tmp_path, command, **environment):
 FULL = b'error: cannot write to standard output: No space left on device\n'
 
 
-@pytest.mark.parametrize('arguments', ['', '--workers=200000', '--help', '--helpfull'])
+@pytest.mark.parametrize('arguments', ['', '--workers=200000', '--raise=sound', '--help', '--helpfull'])
 def test_a_full_disk_under_the_output_is_an_error_in_words(tmp_path, arguments):
   process = shell(tmp_path, f'$DO {arguments} > /dev/full')
   assert process.returncode == 1

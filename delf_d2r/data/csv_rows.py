@@ -35,7 +35,7 @@ def read_rows(
 ) -> Iterator[tuple[str, dict[str, str]]]:
   """Yields (`file:line`, row) for each row of a CSV file with a header.
 
-  The missing values of a short row are None.
+  The missing values of a short row are None; surplus ones of a long row are the list of the key None.
 
   Args:
     path: the CSV file.
@@ -43,7 +43,8 @@ def read_rows(
     optional: further columns, for the message.
 
   Raises:
-    UserError: the file is no UTF-8 CSV file, or its header lacks one of `columns`.
+    UserError: the file is no UTF-8 CSV file, or its header lacks one of `columns`, or repeats one of them or
+      of `optional`.
   """
   try:
     with open(path, encoding='utf-8-sig', newline='') as file:
@@ -52,6 +53,9 @@ def read_rows(
       if missing:
         more = f' and optionally {", ".join(optional)}' if optional else ''
         raise UserError(f'{path}:1: the header lacks {", ".join(missing)}; wanted {",".join(columns)}{more}')
+      twice = [c for c in (*columns, *optional) if list(reader.fieldnames or ()).count(c) > 1]
+      if twice:
+        raise UserError(f'{path}:1: the header has {", ".join(twice)} more than once; keep one of each')
       for row in reader:
         yield f'{path}:{reader.line_num}', row
   except (OSError, UnicodeDecodeError, csv.Error) as error:

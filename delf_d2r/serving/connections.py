@@ -101,6 +101,9 @@ class Connection(H11Protocol):
       h11.EndOfMessage(),
     ):
       self.transport.write(self.conn.send(event))
+    if self.cycle is not None:  # The app has begun with a request whose body is not HTTP. It is answered.
+      self.cycle.disconnected = True
+      self.cycle.message_event.set()
     self.transport.close()
 
   def shutdown(self) -> None:

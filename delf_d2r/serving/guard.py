@@ -8,6 +8,7 @@ import urllib.parse
 
 from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from delf_d2r.serving.connections import SECURITY_HEADERS
@@ -61,6 +62,8 @@ class Guard:
         receive if scope['method'] in _SAFE_METHODS else self._limited(receive),
         send_with_headers,
       )
+    except ClientDisconnect:
+      return  # While it sent the body: there is nobody to answer.
     except Exception:
       # Unexpected: it is logged, and the server continues.
       if started:
@@ -82,10 +85,10 @@ class Guard:
         f'Use http://{own[0]}, or start the server with --allowed_hosts.' if own else '',
       )
     if method not in _SAFE_METHODS:
-      origin = headers.get('origin')
       # Browsers send the origin of the page that makes a request: pages of other sites must not write.
-      if origin is not None and _host_of(origin) != host.lower():
-        return Problem(403, f'the request comes from a page of {origin[:200]}, not of this server')
+      for origin in headers.getlist('origin'):
+        if _host_of(origin) != host.lower():
+          return Problem(403, f'the request comes from a page of {origin[:200]}, not of this server')
       length = headers.get('content-length', '')
       # So many digits are too many anyway, and Python refuses to convert thousands of them.
       if length.isdecimal() and int(length[:30]) > self._options.max_upload_bytes:
@@ -134,8 +137,9 @@ class Guard:
 
 
 def _host_of(origin: str) -> str | None:
-  """Returns the host and port of an origin in lower case; None if it is malformed."""
+  """Returns the host and port of an origin in lower case; None if it is no page of a server."""
   try:
-    return urllib.parse.urlsplit(origin).netloc.lower()
+    parts = urllib.parse.urlsplit(origin)
   except ValueError:
     return None
+  return parts.netloc.lower() if parts.scheme in ('http', 'https') else None

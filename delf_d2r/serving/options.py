@@ -51,9 +51,9 @@ class Options:
 
 
 def without_port(host: str) -> str:
-  """Returns the name or address of a Host header in lower case."""
+  """Returns the name or address of a Host header in lower case, without the dot that may end a name."""
   name, _, port = host.rpartition(':')
-  return (name if name and port.isdecimal() else host).lower()
+  return (name if name and (not port or port.isdecimal()) else host).lower().removesuffix('.')
 
 
 def _is_address(host: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import pathlib
+import re
 import socket
 from collections.abc import Sequence
 
@@ -20,6 +21,9 @@ from delf_d2r.serving.connections import Connection
 from delf_d2r.serving.options import Options, without_port
 
 Path = str | pathlib.Path
+
+# A name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = re.compile(r'[\w-]+(\.[\w-]+)*|\[[\da-f:.]+\]')
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 _ANY = ('0.0.0.0', '::', '')
@@ -151,6 +155,9 @@ def host_options(host: str, allowed_hosts: Sequence[str] = ()) -> Options:
   Args:
     host: the address to bind to.
     allowed_hosts: further host names and addresses, such as that of a proxy in front; '*' for any.
+
+  Raises:
+    UserError: one of `allowed_hosts` can be no host of a request, so that it would allow nothing.
   """
   own = ['127.0.0.1', 'localhost', '[::1]']
   if host not in LOOPBACK:
@@ -158,7 +165,14 @@ def host_options(host: str, allowed_hosts: Sequence[str] = ()) -> Options:
       own.insert(0, f'[{host}]' if ':' in host else host)
     name = socket.gethostname()
     own += [name, name.partition('.')[0]]
-  hosts = dict.fromkeys(without_port(name.strip()) for name in (*own, *allowed_hosts) if name.strip())
+  further = [without_port(name.strip()) for name in allowed_hosts if name.strip()]
+  for name in further:
+    if name != '*' and not _HOST.fullmatch(name):
+      raise UserError(
+        f'--allowed_hosts: {name!r} is not the name or address of a host. Give names like photos.example,'
+        ' IPv6 addresses in brackets, or * for any; neither http:// nor patterns'
+      )
+  hosts = dict.fromkeys((*map(without_port, own), *further))
   return Options(allowed_hosts=tuple(hosts), allow_addresses=host not in LOOPBACK)
 
 

@@ -181,6 +181,19 @@ def test_what_is_not_http_is_answered_in_the_form_of_all_failures(sent):
     assert b'"error"' in body
 
 
+@pytest.mark.parametrize('path', ['body', 'quick', 'nowhere'])
+@pytest.mark.parametrize(
+  'chunk', [b'zz\r\nabc\r\n0\r\n\r\n', b'5\r\nabcdefgh\r\n0\r\n\r\n', b'f' * 24 + b'\r\nabc']
+)
+def test_a_body_that_is_not_http_is_answered_once(caplog, path, chunk):
+  header = f'POST /{path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n'
+  with running(make_app()) as (_, port):
+    answer = rest(connect(port, header.encode() + chunk))
+  assert answer.startswith(b'HTTP/1.1 400 ')
+  assert answer.count(b'HTTP/1.1 ') == 1
+  assert 'Traceback' not in caplog.text
+
+
 @pytest.mark.parametrize(
   'headers',
   [

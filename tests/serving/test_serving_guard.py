@@ -67,6 +67,17 @@ def test_other_sites_cannot_write(client, origin):
   assert response.json()['error']
 
 
+@pytest.mark.parametrize(
+  'origins',
+  ['http://[', '', 'file://{0}', '//{0}', 'http://a@{0}', 'http://{0}.evil', 'http://{0}|http://evil'],
+)
+def test_odd_origins_cannot_write(client, address, origins):
+  given = origins.format(address.partition('://')[2]).split('|')
+  headers = [('Origin', origin) for origin in given]
+  response = client.post('/api/search', data={'indexed': 'scene_00000.jpg'}, headers=headers)
+  assert response.status_code == 403
+
+
 def test_the_page_itself_can(client, address):
   data = {'indexed': 'scene_00000.jpg'}
   assert client.post('/api/search', data=data, headers={'Origin': address}).status_code == 200
@@ -113,6 +124,7 @@ def test_loopback_alone_is_not_warned_about(monkeypatch, caplog, capsys):
     ('0.0.0.0', [], ['10.0.0.1:8765', '[fe80::1]:80', socket.gethostname()], ['evil.example', '[', '']),
     ('::', ['*'], ['evil.example', '10.0.0.1'], []),
     ('10.0.0.1', [], ['10.0.0.1', 'localhost'], ['evil.example', '1.2.3.4.evil.example']),
+    ('127.0.0.1', ['a.example.', '[::2]:80'], ['A.example', 'a.example.:80', 'localhost.', '[::2]'], ['::1']),
     ('fe80::1', [' a.example:8080 ', ''], ['[fe80::1]:8765', 'a.example'], ['b.example']),
   ],
 )
@@ -120,6 +132,12 @@ def test_hosts_that_are_answered(host, given, answered, refused):
   options = server.host_options(host, given)
   assert [name for name in answered if not options.answers_for(name)] == []
   assert [name for name in refused if options.answers_for(name)] == []
+
+
+@pytest.mark.parametrize('name', ['http://a.example', '*.example', 'a/b', 'a b', '::1', 'a:b', '.', 'a..b'])
+def test_an_allowed_host_that_is_none_is_refused(name):
+  with pytest.raises(UserError, match=r'--allowed_hosts: .* is not the name'):
+    server.host_options('127.0.0.1', ['a.example', name])
 
 
 def test_a_taken_port_is_named():

@@ -41,6 +41,8 @@ def read_boxes(path: str | pathlib.Path, image_names: Sequence[str]) -> dict[str
 def _parse(path: pathlib.Path) -> dict[str, list[list[float]]]:
   rows: dict[str, list[list[float]]] = defaultdict(list)
   for place, row in csv_rows.read_rows(path, COLUMNS, optional=('score',)):
+    if None in row:
+      raise UserError(f'{place}: the row has more values than the header; quote names with commas: {row}')
     try:
       box = [float(row[column]) for column in COLUMNS[1:]]
       score = float(row.get('score') or 1)

@@ -153,6 +153,10 @@ def _landmarks(path: pathlib.Path, wanted: set[str]) -> dict[str, str]:
 def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
   for place, row in csv_rows.read_rows(path, csv_file.COLUMNS, optional=('class', 'group')):
     box = [row[column] for column in csv_file.COLUMNS[1:]]
+    if None in row:
+      problem = 'the row has more values than the header; names and numbers with commas must be quoted'
+      yield _Row(place, row['image'], problem=problem)
+      continue
     yield _row(place, row['image'], box, row.get('class') or DEFAULT_CLASS, row.get('group') or '')
 
 

@@ -14,6 +14,9 @@ _USUAL_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 # Floats in [0, 1] may lie a little outside, after sharpening or scaling.
 _OVERSHOOT = 0.5
 
+# The key in `info` of an image of a PPM file that says 65,535, which any depth fits into.
+_SAYS_NO_DEPTH = 'delf_d2r.says_no_depth'
+
 # Tags of TIFF.
 _BITS = 258
 _PHOTOMETRIC = 262
@@ -26,6 +29,15 @@ _UNSIGNED = 1
 def is_deep(image: Image.Image) -> bool:
   """Returns whether an image is grey with more than 8 bits, which Pillow clips instead of scaling."""
   return image.mode in _MODES
+
+
+def note_depth(image: Image.Image) -> None:
+  """Notes, before it is decoded, whether an image is of a PPM file that says no depth: Pillow forgets it."""
+  tile = getattr(image, 'tile', None)
+  if image.format == 'PPM' and image.mode == 'I' and tile:
+    decoder, arguments = tile[0][0], tile[0][3]
+    # The raw decoder takes whole words; the others scale by the maximum, their last argument.
+    image.info[_SAYS_NO_DEPTH] = decoder == 'raw' or arguments[-1] == 65535
 
 
 def to_eight_bits(image: Image.Image) -> np.ndarray:
@@ -68,7 +80,7 @@ def _is_overshoot(low: float, high: float) -> bool:
 
 def _depth(image: Image.Image, tags, high: float) -> int:
   """Returns how many bits white has."""
-  if image.format == 'PPM' and image.mode == 'I':
+  if image.format == 'PPM' and image.mode == 'I' and not image.info.get(_SAYS_NO_DEPTH):
     return 16  # Pillow has scaled it by the maximum that the file says.
   declared = _first(tags, _BITS, 16)
   largest = _first(tags, _MAX_SAMPLE, 0)

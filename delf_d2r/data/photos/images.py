@@ -230,9 +230,9 @@ def decode(image: Image.Image, *, apply_exif_orientation: bool = True) -> tuple[
   has_deep_colours = stream is not None and deep_colours.are_in(image, stream)
   turn = remaining_turn(image, apply_exif_orientation=apply_exif_orientation)
   image, is_truncated = load(image)
+  if stream is not None and has_deep_colours and deep_colours.are_lost(image):
+    image = deep_colours.decode(stream, image)
   rgb = to_rgb(image)
-  if stream is not None and has_deep_colours and deep_colours.are_lost(rgb):
-    rgb = deep_colours.decode(stream, rgb)
   return (rgb if turn is None else rgb.transpose(turn)), is_truncated
 
 
@@ -289,6 +289,7 @@ def load(image: Image.Image) -> tuple[Image.Image, bool]:
     OSError: it cannot be decoded.
   """
   stream = getattr(image, 'fp', None)
+  greys.note_depth(image)
   try:
     image.load()
     return image, False

@@ -40,6 +40,16 @@ def test_files_of_spreadsheets(read, encoding, newline):
   assert len(read(f'{HEADER}{newline}a/1.jpg,0,0,1,1{newline}{newline}', encoding=encoding)) == 1
 
 
+def test_a_row_with_more_values_than_columns_is_refused(read):
+  with pytest.raises(UserError, match=r':3: the row has more values than the header'):
+    read(f'{HEADER}\na/1.jpg,0,0,1,1\nb/1.jpg,0,0,1,1,7\n')
+
+
+def test_a_column_that_is_there_twice_is_refused(read):
+  with pytest.raises(UserError, match=r':1: the header has xmin, score more than once'):
+    read(f'{HEADER},xmin,score,score\na/1.jpg,0,0,1,1,0.5,1,0\n')
+
+
 def test_file_without_rows_has_no_boxes(read):
   assert read(HEADER) == {}
 

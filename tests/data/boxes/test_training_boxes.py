@@ -115,6 +115,15 @@ def test_row_without_its_last_column(photos, write):
 # CSV
 
 
+def test_csv_rows_with_more_values_than_columns_are_reported(photos, write):
+  path = write('image,ymin,xmin,ymax,xmax\n00aa,0,0,1,1,7\nc,0,0,1,1\n')
+  found = {photo.name: photo for photo in training_boxes.read(path, photos)}
+  problems = [problem for photo in found.values() for problem in photo.problems]
+  assert len(problems) == 1
+  assert 'boxes.csv:2: the row has more values than the header' in problems[0]
+  assert sum(map(len, found.values())) == 1
+
+
 def test_csv_with_class_and_group(photos, write):
   text = 'image,ymin,xmin,ymax,xmax,class,group\nc.png,0,0,0.5,1,tower,t1\nc,0.5,0,1,1,,\n'
   photo = by_name(training_boxes.read(write(text), photos))['c.png']

@@ -247,12 +247,41 @@ def test_floats(saved, largest):
   assert np.abs(found.astype(int) - RAMP).max() <= 1
 
 
-@pytest.mark.parametrize('name', ['x.png', 'x.tif'])
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+def test_bits_in_sixteen_of_pgm(tmp_path, bits):
+  words = RAMP << (bits - 8)
+  (tmp_path / 'x.pgm').write_bytes(b'P5 16 16 65535\n' + words.astype('>u2').tobytes())
+  assert_array_equal(images.load_image(tmp_path / 'x.pgm')[..., 0], RAMP)
+  (tmp_path / 'y.pgm').write_text('P2 16 16 65535\n' + ' '.join(map(str, words.ravel())))
+  assert_array_equal(images.load_image(tmp_path / 'y.pgm')[..., 0], RAMP)
+
+
+@pytest.mark.parametrize('name', ['x.png', 'x.tif', 'x.ppm', 'x.jp2'])
 @pytest.mark.parametrize('bits', [8, 10, 12, 16])
 def test_colours_in_sixteen_bits(tmp_path, name, bits):
+  colours = np.tile(np.stack([RAMP, RAMP[::-1], RAMP.T], 2), (4, 4, 1))
+  lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if name == 'x.jp2' else []
+  assert cv2.imwrite(str(tmp_path / name), (colours << (bits - 8))[..., ::-1], lossless)
+  found = images.load_image(tmp_path / name)
+  assert np.abs(found.astype(int) - colours).max() <= (bits == 16 and name in ('x.ppm', 'x.jp2'))
+
+
+@pytest.mark.parametrize('opaque', [4095, 65535])
+def test_transparency_of_colours_in_sixteen_bits(tmp_path, opaque):
   colours = np.stack([RAMP, RAMP[::-1], RAMP.T], 2)
-  assert cv2.imwrite(str(tmp_path / name), (colours << (bits - 8))[..., ::-1])
-  assert_array_equal(images.load_image(tmp_path / name), colours)
+  alpha = np.full((16, 16, 1), opaque, np.uint16)
+  alpha[8:] = 0
+  assert cv2.imwrite(str(tmp_path / 'x.png'), np.concatenate([(colours << 4)[..., ::-1], alpha], 2))
+  found = images.load_image(tmp_path / 'x.png')
+  assert_array_equal(found[:8], colours[:8])
+  assert (found[8:] == 255).all()
+
+
+def test_dark_colours_stay_dark(tmp_path):
+  dark = np.full((64, 64, 3), 5, np.uint8)
+  for name in ('x.jp2', 'x.ppm', 'x.png'):
+    assert cv2.imwrite(str(tmp_path / name), dark)
+    assert np.abs(images.load_image(tmp_path / name).astype(int) - 5).max() <= 1
 
 
 def test_floats_slightly_outside_of_the_unit_range(saved):
