@@ -283,7 +283,13 @@ class ArtefactWriter:
     self.ledger.finish()
 
   def reuse(self, what: str) -> Artefact:
-    """Opens the artefact that is finished already, and logs that `what` is skipped."""
+    """Opens the artefact that is finished already, and logs that `what` is skipped.
+
+    Raises:
+      ArtefactError: a file of it is missing or has been truncated since.
+    """
+    for side_file in read_manifest(self.path / MANIFEST).side_files:
+      side_files.require_length(self.path, side_file)
     logging.info('%s: %s is up to date, skipped', what, self.path)
     return Artefact.open(self.path, self.plan.kind)
 

@@ -24,6 +24,17 @@ def listed(folder: pathlib.Path, *, others: Collection[str]) -> Iterator[manifes
       yield manifest_pb2.SideFile(file=path.name, bytes=path.stat().st_size, crc32c=files.crc32c(path))
 
 
+def require_length(folder: pathlib.Path, file: manifest_pb2.SideFile) -> None:
+  """Raises ArtefactError if a side file is missing or shorter than it was; its content is not read."""
+  path = files.safe_join(folder, file.file)
+  size = path.stat().st_size if path.is_file() else -1
+  if size < file.bytes:
+    found = 'it is missing' if size < 0 else f'it has {size}'
+    raise ArtefactError(
+      f'{path}: the manifest says {file.bytes} bytes, {found}. Delete {folder} and run its stage again'
+    )
+
+
 def check(folder: pathlib.Path, file: manifest_pb2.SideFile) -> None:
   """Reads one side file and compares it with the manifest.
 

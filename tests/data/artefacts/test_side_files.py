@@ -65,6 +65,26 @@ def test_any_change_is_noticed(path, damage, message):
     side_files.check(path, file)
 
 
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (lambda place: place.unlink(), 'it is missing'),
+    (lambda place: place.write_bytes(CONTENT[:-1]), 'it has 299'),
+    (lambda place: (place.unlink(), place.mkdir()), 'it is missing'),
+  ],
+)
+def test_what_lacks_a_file_is_not_called_up_to_date(path, damage, message):
+  damage(path / 'scores.npy')
+  plan = Plan('features', configs.default('extraction'), ())
+  again = f'Delete {path} and run its stage again'
+  with artefact_writer.writing(path, plan) as writer:
+    assert writer.finished
+    with pytest.raises(
+      ArtefactError, match=rf'scores\.npy: the manifest says 300 bytes, {message}\. {again}'
+    ):
+      writer.reuse('things')
+
+
 def test_a_manifest_from_elsewhere_names_no_file_outside(path):
   file = read_manifest(path / MANIFEST).side_files[0]
   for name in ('../made/scores.npy', str(pathlib.Path('/etc/passwd')), ''):
