@@ -81,6 +81,7 @@ def test_unknown_names_are_attribute_errors():
     exec('from delf_d2r import serach')
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_from_arrays():
   text = (
     README.read_text(encoding='utf-8')

@@ -95,7 +95,7 @@ def test_a_file_that_may_not_be_read_is_told(monkeypatch):
   def refuse(path):
     raise PermissionError(13, 'Permission denied')
 
-  monkeypatch.setattr(pathlib.Path, 'is_file', refuse)
+  monkeypatch.setattr(pathlib.Path, 'exists', refuse)
   with pytest.raises(ConfigError, match=r'x\.pbtxt: cannot be read \(Permission denied\)'):
     config.find('x.pbtxt')
 

@@ -11,6 +11,8 @@ from delf_d2r.data.artefacts import index_files
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.stages import build_index
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):

@@ -21,6 +21,8 @@ from delf_d2r.errors import ImageError, UserError
 from delf_d2r.stages import aggregate_features, detect_boxes, extract_features
 from delf_d2r.stages.detect_boxes import BoxSource
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEADLY = '13.png'
 

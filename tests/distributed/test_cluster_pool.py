@@ -11,6 +11,8 @@ from delf_d2r.distributed import cluster, connection
 from delf_d2r.errors import ImageError, UserError
 from delf_d2r.runtime import worker_pool
 
+pytestmark = pytest.mark.slow
+
 
 def map_groups(pool, make_function, *, count=6, size=2):
   groups = (range(first, first + size) for first in range(0, count * size, size))

@@ -10,6 +10,8 @@ import pytest
 from delf_d2r.distributed import cluster
 from delf_d2r.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_worker_is_told_its_place_and_those_of_the_others(nodes, tmp_path):
   def train():

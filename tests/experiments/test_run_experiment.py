@@ -36,6 +36,7 @@ def test_the_objects_are_found(finished):
   assert medium_map(finished) > 0.4
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes_whatever_the_number_of_workers(
   load, dataset, benchmark, finished_dir, tmp_path
 ):
@@ -88,6 +89,7 @@ def test_another_config_is_refused_by_field_both_values_and_remedy(run, finished
     assert part in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_redo_replaces_what_another_config_made(run, tmp_path):
   run('codebook.num_words: 64', output=tmp_path)
   outcome = run('codebook.num_words: 32', output=tmp_path, redo=True)

@@ -176,6 +176,7 @@ def binary(name, *arguments):
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_expanded_queries(run, verified):
   made = verified.artefacts
   given = {kind: made[kind] for kind in ('features', 'codebook', 'query_features')}

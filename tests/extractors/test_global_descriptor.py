@@ -150,6 +150,7 @@ def test_alexnet_and_images_that_it_is_too_large_for(tmp_path):
     assert_allclose(np.linalg.norm(extractor(noise(*size)).descriptors), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_default_scales(build):
   image = noise(96, 130)
   scales = [2**-0.5, 1, 2**0.5]
@@ -166,6 +167,7 @@ def test_images_of_all_sizes_share_one_trace_and_none_is_too_small(weights):
   assert describe._run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_pca_reduces_and_has_to_fit(build, tmp_path):
   covariance = Covariance(40)
   covariance.add(np.random.default_rng(0).normal(size=(200, 40)) * np.arange(1, 41))
@@ -193,6 +195,7 @@ def test_what_cannot_be_built(build, tmp_path):
 # SavedModels
 
 
+@pytest.mark.slow
 def test_own_export_with_a_global_head(tmp_path):
   model = make_model(global_dimensions=6, classifier_endpoint='conv3')
   path = export.save(export.LocalFeatureModule(model), model.config, tmp_path / 'delg', card={})

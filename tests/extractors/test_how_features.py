@@ -24,6 +24,7 @@ def smoothed(features):
   return found
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_paper(tmp_path):
   keras.utils.set_random_seed(0)
   weights = tmp_path / 'lite.weights.h5'

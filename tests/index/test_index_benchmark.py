@@ -8,6 +8,8 @@ import pytest
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
 
+pytestmark = pytest.mark.slow
+
 
 def test_benchmark_prints_its_table(capsys):
   pytest.importorskip('asmk', reason='the package asmk is not installed')

@@ -278,6 +278,7 @@ print(refused)
 """
 
 
+@pytest.mark.slow
 def test_mutated_files_are_all_refused_and_none_crashes(tmp_path, request):
   """verify() notices every change, and no search leaves its arrays, which numba checks here.
 

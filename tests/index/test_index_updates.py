@@ -156,6 +156,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow
 def test_an_index_larger_than_memory_is_built_within_the_budget(tmp_path):
   """The process may use 96 MB of memory beyond that of its imports, of which the budget is 32."""
   if not os.path.exists('/proc/self/status'):
@@ -549,6 +550,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(tmp_path):
   descriptors = random_descriptors(1, 400, **OPTIONS)
   names = [str(m) for m in range(400)]

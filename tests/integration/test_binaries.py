@@ -237,7 +237,7 @@ def test_ground_truth_that_names_absent_photos(tmp_path, photos, config_path):
 def test_bad_searches(tmp_path, finished_dir, benchmark):
   photo = next(benchmark.images_dir.glob('*.jpg'))
   assert 'no finished artefact' in refused('search_index', index=tmp_path, query=photo)
-  assert 'No such file' in refused('search_index', index=finished_dir, query=tmp_path / 'absent.jpg')
+  assert 'no such file' in refused('search_index', index=finished_dir, query=tmp_path / 'absent.jpg')
   assert 'shares of height and width' in refused(
     'search_index', index=finished_dir, query=photo, box='0,0,640,480'
   )

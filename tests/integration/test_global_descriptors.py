@@ -109,6 +109,7 @@ def test_copies_are_found_and_a_photo_is_answered(finished, photos):
   assert finished.page.stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_regional_search_takes_the_best_box_and_regional_aggregation_the_mean(run):
   grid = 'regions { source: UNIFORM uniform { boxes_per_side: [2] } }'
   best = run(grid, 'aggregation.regions: REGIONAL_SEARCH')
@@ -134,6 +135,7 @@ def test_a_second_run_changes_nothing_and_other_pooling_is_refused(run, finished
     run('extraction.global_descriptor.gem_power: 1', output=folder)
 
 
+@pytest.mark.slow
 def test_other_weights_at_the_same_place_are_noticed(run, weights, tmp_path):
   own = tmp_path / 'own.weights.h5'
   own.write_bytes(weights.read_bytes())

@@ -34,6 +34,8 @@ from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.experiments import experiment
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DETECTOR = pathlib.Path(models.__file__).parent / 'default_detector'
 

@@ -207,6 +207,7 @@ def test_hardnet(run, tmp_path):
   assert made.artefacts['features'].input('model').fingerprint == files.fingerprint(path)
 
 
+@pytest.mark.slow
 def test_how(run, tmp_path):
   keras.utils.set_random_seed(0)
   lite = tmp_path / 'lite.weights.h5'

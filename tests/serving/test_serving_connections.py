@@ -157,6 +157,7 @@ def test_silent_clients_shut_nobody_out(short, monkeypatch):
       silent[-1].recv(1)
 
 
+@pytest.mark.slow
 def test_more_than_can_be_served_are_told_so(short, monkeypatch):
   monkeypatch.setattr(Connection, 'header_seconds', 60)
   monkeypatch.setattr(Connection, 'request_seconds', 60)

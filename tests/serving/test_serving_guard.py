@@ -148,6 +148,7 @@ def test_a_taken_port_is_named():
     server._bind('127.0.0.1', taken.getsockname()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['serve', 'annotate'])
 def test_binaries_serve_until_they_are_stopped(command, index_dir, photos, tmp_path):
   flags = {

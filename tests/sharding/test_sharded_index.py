@@ -156,6 +156,7 @@ def test_without_any_shard_all_are_missing(tmp_path, parts):
   assert ranking.missing_shards == (0, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_shard_that_hangs_is_waited_for_no_longer_than_said(tmp_path, parts):
   _, shards, query = parts
   with served(shards[:2]) as addresses, socket.create_server(('127.0.0.1', 0)) as silent:
@@ -392,6 +393,7 @@ def trickle(connection, header: bytes) -> None:
       time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('header', [b'', b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 200 OK\r\nA: 1\r\n\r\n'])
 def test_a_shard_that_trickles_does_not_take_the_others_down(tmp_path, parts, header, monkeypatch):
   monkeypatch.setattr('delf_d2r.sharding.client._BACK_OFF_SECONDS', 0.0)

@@ -93,6 +93,7 @@ def test_detected_boxes(folder, tmp_path, model):
   }
 
 
+@pytest.mark.slow
 def test_processes_and_batches_give_what_one_gives(folder, tmp_path, model):
   alone = detected(folder, tmp_path / 'a', model)
   options = 'detector { batch_size: 3 images_per_shard: 3 }'

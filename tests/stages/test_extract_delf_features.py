@@ -43,6 +43,7 @@ def run(model, photos, output, *changes, workers=1):
   return extract_features.run(config, photos, output, boxes=None, workers=workers)
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_gives(model, photos, tmp_path):
   alone = run(model, photos, tmp_path / 'a')
   together = run(model, photos, tmp_path / 'b', workers=2)

@@ -335,6 +335,7 @@ def test_scenes_of_both_parts_share_no_object(material, tmp_path):
   assert (tmp_path / 'out/train' / CONTACT_SHEET).is_file()
 
 
+@pytest.mark.slow
 def test_scenes_do_not_depend_on_workers_and_shards_add_up(material, tmp_path):
   text = 'validation_share: 0 scenes_per_shard: 6'
   first = compose(material, tmp_path / 'one', text)

@@ -22,6 +22,7 @@ from delf_d2r.models.training import checkpoints  # noqa: E402
 from delf_d2r.stages import train_delf  # noqa: E402
 
 pytestmark = [
+  pytest.mark.slow,
   # Keras 3 with NumPy 2: no concern of ours.
   pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
   pytest.mark.filterwarnings('ignore:Even though the `tf.config.experimental_run_functions_eagerly`'),

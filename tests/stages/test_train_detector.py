@@ -19,6 +19,7 @@ from delf_d2r.structures import Boxes
 tiny_detector_training.require_official()
 
 pytestmark = [
+  pytest.mark.slow,
   pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
   pytest.mark.filterwarnings('ignore:Even though the `tf.config.experimental_run_functions_eagerly`'),
 ]

@@ -1,8 +1,11 @@
 """Contents of run directories, for comparing runs."""
 
+import json
+
 import numpy as np
 
 from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts.read_photos import ReadPhoto
 
 
 def contents(directory):
@@ -17,6 +20,13 @@ def contents(directory):
         data = '\n'.join(
           line for line in lines if not line.strip().startswith(('seconds:', 'path:', 'bytes:', 'crc32c:'))
         )
+      elif '.progress' in file.parts:
+        # The ledger of a shard. When a photo was modified says nothing about its contents.
+        data = json.loads(data)
+        data['photos'] = [ReadPhoto.from_json(values) for values in data.get('photos', ())]
+        data['photos'] = [
+          (photo.name, photo.use, photo.state and photo.state.digest) for photo in data['photos']
+        ]
       found[str(file.relative_to(directory))] = data
   return found
 

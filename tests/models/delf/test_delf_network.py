@@ -12,7 +12,10 @@ from delf_d2r.models.delf import heads
 from delf_d2r.models.delf.inference import InferenceNetwork
 from delf_d2r.protos import delf_model_pb2
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 IMAGES = tf.random.stateless_normal((2, 64, 48, 3), seed=(1, 2))
 L2_NORM = delf_model_pb2.DelfModelConfig.L2_NORM
 

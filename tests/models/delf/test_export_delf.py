@@ -18,7 +18,10 @@ from delf_d2r.models.saved_models import directory, local_features
 from delf_d2r.protos import delf_model_pb2, experiment_pb2
 from delf_d2r.stages import export_delf
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 SCALES = np.array([0.5, 1.0, 1.4142], np.float32)
 INPUTS = {
   'input_image': tf.constant(noise(90, 70)),

@@ -19,7 +19,10 @@ from delf_d2r.models.training import distributed_training  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 # Keras 3 with NumPy 2: no concern of ours.
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 HEADS_ONLY = 'loss { descriptor_weight: 0 weight_decay: 0 }'
 
 

@@ -16,6 +16,8 @@ from support import tiny_detector_training
 
 from delf_d2r.models.detector import sampling
 
+pytestmark = pytest.mark.slow
+
 tiny_detector_training.require_official()
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]

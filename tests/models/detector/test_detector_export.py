@@ -18,7 +18,10 @@ from delf_d2r.protos import detector_pb2
 
 tiny_detector_training.require_official()
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 SHAPES = ((70, 90), (64, 64), (150, 40))
 
 

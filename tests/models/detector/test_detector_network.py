@@ -12,7 +12,10 @@ from delf_d2r.models.detector import detector_backbones, model_garden, network
 
 tiny_detector_training.require_official()
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 
 
 def build(*changes, **options):

@@ -12,7 +12,10 @@ from delf_d2r.models.detector.detector_summaries import pictures
 
 tiny_detector_training.require_official()
 
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
+]
 
 
 @pytest.fixture(scope='module')

@@ -91,6 +91,7 @@ def in_pixels_of_80_by_100(images):
   return {**found, 'detection_boxes': found['detection_boxes'] * [80.0, 100.0, 80.0, 100.0]}
 
 
+@pytest.mark.slow
 @needs_published
 def test_published_model_of_the_object_detection_api_as_a_session_runs_it():
   directory = str(PUBLISHED / 'od_api_tf1_ssd/saved_model')

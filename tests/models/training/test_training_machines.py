@@ -8,7 +8,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from support import tiny_delf_training
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
