@@ -5,6 +5,7 @@ ends. So a temporary file without a lock is of a run that was killed.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -91,13 +92,19 @@ def _new_file(target: pathlib.Path) -> tuple[int, pathlib.Path]:
 
 
 def _locked(path: pathlib.Path) -> int | None:
-  """Locks a file or folder that was just made; returns None if another process has removed it before."""
+  """Locks a file or folder that was just made; returns None if another process removes it."""
   try:
     handle = _opened(path)
   except FileNotFoundError:
     return None
-  with contextlib.suppress(OSError):  # Without locks in the file system, nothing is taken for a leftover.
+  try:
     _lock(handle)
+  except OSError as error:
+    # A process that looks for leftovers has the lock, and will remove the file. Any other error means that
+    # the file system has no locks: nothing is taken for a leftover then.
+    if error.errno in (errno.EAGAIN, errno.EACCES):
+      os.close(handle)
+      return None
   if os.fstat(handle).st_nlink and path.exists():
     return handle
   os.close(handle)

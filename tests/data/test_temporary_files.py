@@ -129,6 +129,17 @@ def test_threads_that_write_one_file_at_once(tmp_path):
   assert [left.name for left in tmp_path.iterdir()] == ['a']
 
 
+def test_a_file_that_another_process_is_about_to_remove_is_not_used(tmp_path):
+  path = tmp_path / 'a'
+  path.touch()
+  remover = temporary_files._locked(path)  # As one that takes it for a leftover holds it.
+  assert temporary_files._locked(path) is None
+  os.close(remover)
+  mine = temporary_files._locked(path)
+  assert mine is not None
+  os.close(mine)
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
   (tmp_path / '.a.abcdefgh.tmp').write_text('perhaps still written')
 
