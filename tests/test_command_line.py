@@ -156,6 +156,7 @@ def test_a_full_disk_under_the_output_is_an_error_in_words(tmp_path, arguments):
   assert b'Traceback' not in process.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', ['--version', '--help', 'plan --help'])
 def test_a_full_disk_under_d2r_itself(command):
   code = 'from delf_d2r.command_line import main; main()'
@@ -216,6 +217,7 @@ def test_names_that_a_terminal_cannot_show(tmp_path, encoding, shown):
   assert b'Traceback' not in process.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments', [['--help'], ['plan', '--help']])
 def test_reader_of_help_that_leaves_is_no_error(arguments):
   process = subprocess.Popen([*D2R, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

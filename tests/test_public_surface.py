@@ -33,6 +33,7 @@ print(*sorted(heavy & set(sys.modules)))
   assert (process.returncode, process.stdout.strip(), process.stderr) == (0, '', '')
 
 
+@pytest.mark.slow
 def test_no_name_loads_tensorflow():
   code = """
 import sys, delf_d2r

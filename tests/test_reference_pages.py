@@ -48,6 +48,7 @@ def test_every_module_has_its_page(tmp_path):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'code, warning',
   [

@@ -56,6 +56,7 @@ def query_paths(photos):
   return sorted(photos.queries_dir.iterdir())[:2]
 
 
+@pytest.mark.slow
 def test_verified_results_stand_by_inliers(engine, query_path):
   before = engine.search(query_path, top_k=0).results
   assert {(r.inliers, r.match) for r in before} == {(None, None)}
@@ -230,6 +231,7 @@ def test_threads_search_while_images_come_and_go(live, new_photo, query_paths):
   assert answers(live, query_paths, verify=True) == without
 
 
+@pytest.mark.slow
 def test_save_and_load(live, live_dir, new_photo, query_paths):
   untouched = answers(live, query_paths, verify=True)
   gone = live.index.image_names[1]

@@ -62,6 +62,7 @@ def live_dir(index_dir, tmp_path):
 # Paths that lead elsewhere ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('place', ['out', 'out/index'])
 def test_another_working_folder_leads_to_the_same_index(index_dir, tmp_path, monkeypatch, caplog, place):
   folders = [tmp_path / name for name in ('a', 'b')]

@@ -139,6 +139,7 @@ def test_a_table_that_is_none(tmp_path):
     paper_tables.load_table(tmp_path / 'x.pbtxt')
 
 
+@pytest.mark.slow
 def test_rows_are_measured_as_an_experiment_is(found, output):
   result = by_name(found)['SIFT-ASMK*']
   assert result.status == 'measured'

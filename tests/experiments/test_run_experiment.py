@@ -24,6 +24,7 @@ def medium_map(outcome):
   return metrics_files.read_metrics_json(path)['medium'].mean_average_precision
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_a_finished_artefact(finished):
   for kind in ('features', 'codebook', 'descriptors', 'index', 'rankings', 'metrics'):
     made = finished.artefacts[kind]
@@ -110,6 +111,7 @@ def test_alpha_changes_rankings_but_not_the_index(run, finished, tmp_path):
   assert scores[0][0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('regions', ['WHOLE_IMAGE', 'REGIONAL_AGGREGATION', 'REGIONAL_SEARCH'])
 @pytest.mark.parametrize('kernel', ['VLAD', 'ASMK', 'ASMK_STAR'])
 def test_rankings_equal_brute_force(run, finished, kernel, regions):

@@ -36,6 +36,7 @@ def mean_average_precision(artefact):
   return metrics_files.read_metrics_json(artefact.path / 'metrics.json')['medium'].mean_average_precision
 
 
+@pytest.mark.slow
 def test_metrics_before_and_after(verified, finished):
   made = verified.artefacts
   before, after = (mean_average_precision(made[kind]) for kind in ('metrics', 'reranked_metrics'))
@@ -53,6 +54,7 @@ def test_what_is_reported_is_after(verified):
   assert verified.page.is_file()
 
 
+@pytest.mark.slow
 def test_a_moved_run_is_verified_from_anywhere_by_its_stored_features(
   load, dataset, finished, benchmark, tmp_path, monkeypatch
 ):
@@ -200,6 +202,7 @@ def test_expanded_queries(run, verified):
   assert 'is up to date' in done.stderr
 
 
+@pytest.mark.slow
 def test_binaries_do_the_same(verified, benchmark, tmp_path):
   made = verified.artefacts
   done = binary(

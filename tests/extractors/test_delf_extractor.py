@@ -208,6 +208,7 @@ def build(model_path, **fields):
 GRID = Boxes.from_coordinates([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.1, 0.2, 0.9, 0.7], [0.98, 0.98, 1, 1]])
 
 
+@pytest.mark.slow
 def test_batches_of_crops_give_what_single_crops_give(model_path, monkeypatch):
   image = noise(128, 160)
   together = build(model_path, max_features=50).extract('x', image, GRID)
@@ -220,6 +221,7 @@ def test_batches_of_crops_give_what_single_crops_give(model_path, monkeypatch):
     assert_allclose(getattr(together.features, name), getattr(alone.features, name), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_feature_maps_give_each_box_its_own_best(model_path):
   image = noise(128, 160)
   extractor = build(model_path, max_features=30, region_features=Config.SHARED_FEATURE_MAP)

@@ -81,6 +81,7 @@ def expected(image, weights, *, power, scale_power=1):
   return unit(total ** (1 / scale_power))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('power', [3.0, 1.0, np.inf])
 def test_it_is_the_generalised_mean_over_cells_summed_over_scales(build, weights, power):
   image = noise(96, 130)
@@ -91,12 +92,14 @@ def test_it_is_the_generalised_mean_over_cells_summed_over_scales(build, weights
   assert (found.scales.tolist(), found.attention.tolist()) == ([1], [1])
 
 
+@pytest.mark.slow
 def test_scales_are_summed_by_a_power(build, weights):
   image = noise(96, 130)
   found = build(scale_power=3)(image).descriptors[0]
   assert_allclose(found, expected(image, weights, power=3, scale_power=3), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_squares_sum_to_rmac(build, weights, tmp_path):
   covariance = Covariance(40)
   covariance.add(np.random.default_rng(0).normal(size=(200, 40)))
@@ -121,6 +124,7 @@ def test_squares_sum_to_rmac(build, weights, tmp_path):
   assert len(half) > len(found)
 
 
+@pytest.mark.slow
 def test_activation_regions_lie_where_the_image_responds(weights):
   config = extraction_pb2.ExtractionConfig(extractor='ACTIVATION_REGIONS', max_features=50)
   config.activation_regions.backbone_weights, config.activation_regions.endpoint = weights, 'conv3'
@@ -159,6 +163,7 @@ def test_default_scales(build):
   )
 
 
+@pytest.mark.slow
 def test_images_of_all_sizes_share_one_trace_and_none_is_too_small(weights):
   activations = Activations(DelfModelConfig.EFFICIENTNET_LITE0, weights, 'conv3')
   describe = PooledBackbone(activations, gem_power=3)

@@ -31,6 +31,7 @@ def regional(counts, on):
   return {'entry_images': np.repeat(np.arange(len(counts)), counts)} if on else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('on_disk', [False, True])
 @pytest.mark.parametrize('is_regional', [False, True])
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

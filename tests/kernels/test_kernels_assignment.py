@@ -187,6 +187,7 @@ def test_approximate_words_depend_neither_on_batch_nor_on_threads(approximate):
     faiss.omp_set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_approximate_gives_distinct_words_nearest_first_even_with_too_few_cells(approximate):
   centroids, descriptors, _ = approximate
   starved = ApproximateAssigner(centroids, seed=6, num_probes=1)

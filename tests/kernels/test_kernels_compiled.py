@@ -43,6 +43,7 @@ def run(tmp_path, **environment):
   return result.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not compiled.HAVE_NUMBA, reason='numba is not installed or switched off')
 def test_the_variable_switches_numba_off_and_changes_no_byte(tmp_path):
   with_numba = run(tmp_path, DELF_D2R_NO_NUMBA='0')

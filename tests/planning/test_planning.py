@@ -84,6 +84,7 @@ def made_features(settings, path):
   )
 
 
+@pytest.mark.slow
 def test_exact_training_takes_what_was_measured(tmp_path, monkeypatch):
   """Within a factor of three, which also holds on a busy machine; for idle machines see docs/scale.md."""
   monkeypatch.setattr(training_rates, '_COMPARED', 20_000_000)

@@ -65,6 +65,7 @@ def interrupted(item):
   return item
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_results_in_order(workers):
   assert list(worker_pool.map_ordered(make_square, range(20), workers=workers)) == [i * i for i in range(20)]

@@ -26,6 +26,7 @@ def output(tmp_path):
   return tmp_path / 'drawn' / 'boxes.csv'
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_what_a_detector_trains_from(folder, output):
   annotations = Annotations(folder, output)
   annotations.set_box(3, BOX)

@@ -93,6 +93,7 @@ def rest(client) -> bytes:
   return bytes(received)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'sent',
   [
@@ -216,6 +217,7 @@ def test_odd_headers_are_refused_in_the_form_of_all_failures(headers):
       assert response.headers['x-content-type-options'] == 'nosniff'
 
 
+@pytest.mark.slow
 def test_a_stopped_server_answers_what_it_has_begun(caplog):
   with running(make_app(max_concurrent=2)) as (served, port), futures.ThreadPoolExecutor(8) as pool:
     url = f'http://127.0.0.1:{port}/slow'

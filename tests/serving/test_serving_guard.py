@@ -16,6 +16,7 @@ from delf_d2r.serving import server
 from delf_d2r.serving.app import create_app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', ['/', '/api/limits', '/assets/search.js', '/nowhere', '/api/photo/0'])
 def test_every_answer_forbids_what_is_not_from_here(client, path):
   headers = client.get(path).headers

@@ -108,6 +108,7 @@ def test_an_answer_that_takes_too_long(engine, held):
     assert held.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('has_searched', [False, True])
 def test_another_process_saves_while_a_page_is_open(index_dir, query_path, tmp_path, has_searched):
   """Another engine stands for another process."""
@@ -143,6 +144,7 @@ def test_another_process_saves_while_a_page_is_open(index_dir, query_path, tmp_p
       assert why.json()['score'] == pytest.approx(first['score'])
 
 
+@pytest.mark.slow
 def test_photos_come_and_go_while_a_page_is_open(index_dir, query_path, tmp_path):
   engine = SearchEngine.load(shutil.copytree(index_dir, tmp_path / 'out'))
   upload = {'files': {'photo': ('q.jpg', query_path.read_bytes())}, 'data': {'top_k': 8}}

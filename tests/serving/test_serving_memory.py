@@ -59,6 +59,7 @@ def test_a_photo_waits_only_so_long_and_fails_alone():
     pass
 
 
+@pytest.mark.slow
 def test_searches_for_large_photos_follow_one_another(engine, monkeypatch):
   running, most = [], []
   load = type(engine).load_photo

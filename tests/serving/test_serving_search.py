@@ -36,6 +36,7 @@ def answer(client, query_path):
   return response.json()
 
 
+@pytest.mark.slow
 def test_the_answer_is_that_of_the_engine(answer, engine: SearchEngine, query_path):
   expected = engine.search(query_path, box=(0.1, 0.1, 0.9, 0.9), top_k=5)
   assert [result['name'] for result in answer['results']] == [result.name for result in expected.results]
@@ -55,6 +56,7 @@ def test_an_earlier_query_is_searched_with_another_box(client, answer):
   assert (whole['height'], whole['name']) == (answer['height'], answer['name'])
 
 
+@pytest.mark.slow
 def test_verification_puts_what_agrees_first(client, query_path):
   answers = [
     client.post(

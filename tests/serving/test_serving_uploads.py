@@ -68,6 +68,7 @@ def test_smooth_photos_and_boxes_without_features(send, photo):
   assert 'No local features' in answer['note']
 
 
+@pytest.mark.slow
 def test_odd_photos_find_what_the_plain_one_finds(send, client, photo):
   plain = send(encoded(photo, 'PNG'), top_k=1).json()['results'][0]
   for kind, data in kinds(photo).items():

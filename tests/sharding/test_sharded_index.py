@@ -182,6 +182,7 @@ def test_a_replica_that_hangs_is_not_waited_for(tmp_path, parts):
       assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_replicas_count_once_and_a_shard_of_another_split_not_at_all(tmp_path, parts):
   index, shards, query = parts
   (tmp_path / 'other').mkdir()

@@ -52,6 +52,7 @@ def inverted(artefact):
   return contents(artefact.path / index_files.INVERTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [{}, {'regional': True}, {'masks': True}], ids=str)
 def test_bytes_do_not_depend_on_who_works(tmp_path, options):
   case = Case(tmp_path, **options)
@@ -90,6 +91,7 @@ def test_less_memory_makes_the_same_index(tmp_path, monkeypatch):
   assert inverted(case.build(workers=1, memory_budget=200)) == case.expected()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
   """The command dies within its third segment; the next one keeps two and ends with the same bytes."""
   case = Case(tmp_path)
@@ -125,6 +127,7 @@ def test_killed_and_resumed(tmp_path):
   assert {path.stat().st_mtime_ns for path in segments} == written
 
 
+@pytest.mark.slow
 def test_process_that_is_killed(tmp_path, monkeypatch):
   case = Case(tmp_path)
   with monkeypatch.context() as context:
@@ -157,6 +160,7 @@ def test_damaged_shard_is_named(tmp_path):
     case.build()
 
 
+@pytest.mark.slow
 def test_shard_damaged_under_way_is_named_by_the_worker(tmp_path, monkeypatch):
   case = Case(tmp_path)
   jobs = build_index.segment_jobs

@@ -171,6 +171,7 @@ def test_an_empty_folder_says_what_to_fetch(tmp_path):
     assert part in str(error.value)
 
 
+@pytest.mark.slow
 @needs_revisited
 def test_the_published_ground_truth(tmp_path):
   (tmp_path / 'gnd_roxford5k.pkl').symlink_to(REVISITED / 'gnd_roxford5k.pkl')

@@ -423,6 +423,7 @@ def test_configs_that_make_no_sense_are_refused(stage, text, message):
     config.load_or_default(None, [stage], overrides=[f'{stage} {{ {text} }}'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool', ['make_detection_records', 'make_detection_scenes'])
 def test_binaries_explain_themselves_and_work(photos, boxes, material, tmp_path, tool):
   command = [sys.executable, '-m', f'delf_d2r.tools.{tool}']

@@ -132,6 +132,7 @@ def test_defaults_make_at_least_120_index_images_of_12_to_16_objects():
   assert len(photos.object_photos()) * options['scenes_per_object'] + options['num_distractors'] >= 120
 
 
+@pytest.mark.slow
 def test_counts(benchmark, truth):
   assert len(truth.queries) == len(photos.object_photos())
   assert len(truth.index_images) == len(truth.queries) * SCENES_PER_OBJECT + NUM_DISTRACTORS
@@ -227,6 +228,7 @@ def test_interrupted_run_leaves_nothing_and_a_killed_one_is_replaced(tmp_path):
   assert contents(tmp_path / 'set') == contents(tmp_path / 'undisturbed')
 
 
+@pytest.mark.slow
 def test_empty_directory_is_used_and_a_strange_one_is_refused(tmp_path):
   (tmp_path / 'empty').mkdir()
   assert mini_benchmark.generate(tmp_path / 'empty', **SMALL).boxes_path.is_file()

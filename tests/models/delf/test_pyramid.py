@@ -133,6 +133,7 @@ def test_batches_choose_for_each_image():
       assert_allclose(together[name][b], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_global_descriptors_of_chosen_scales():
   model = make_model(global_dimensions=12, classifier_endpoint='conv4')
   image = tf.constant(noise(64, 64)[None])
@@ -148,6 +149,7 @@ def test_global_descriptors_of_chosen_scales():
 # Traces
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_sizes(monkeypatch):
   traces = []
   call = InferenceNetwork.__call__

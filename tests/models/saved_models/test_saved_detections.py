@@ -112,6 +112,7 @@ def test_published_model_of_the_object_detection_api_as_a_session_runs_it():
 # What is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', OUTPUTS[:3])
 @pytest.mark.parametrize('write', [write_tf1, write_tf2])
 def test_output_that_is_missing_is_named(tmp_path, write, missing):

@@ -56,6 +56,7 @@ def expected(image, *, half_pixel, max_features=10_000):
 FORMS = {'TensorFlow 1': (write_tf1, False), 'TensorFlow 2': (write_tf2, True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('with_global', [False, True])
 @pytest.mark.parametrize('kind', FORMS)
 def test_both_forms_are_told_apart_and_computed_right(tmp_path, kind, with_global):
