@@ -10,6 +10,7 @@ from delf_d2r.kernels import aggregation as kernels
 from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
 from delf_d2r.kernels.assignment import Assigner, ExactAssigner
+from delf_d2r.kernels.projection import Projection
 from delf_d2r.protos import aggregation_pb2
 from delf_d2r.structures import AggregatedDescriptor, ImageFeatures, LocalFeatures
 
@@ -82,17 +83,25 @@ def search_options(config: Aggregation) -> SearchOptions:
 class Aggregator:
   """Aggregates the local features of index images and of queries."""
 
-  def __init__(self, config: Aggregation, centroids: np.ndarray, assign: Assigner):
+  def __init__(
+    self,
+    config: Aggregation,
+    centroids: np.ndarray,
+    assign: Assigner,
+    projection: Projection | None = None,
+  ):
     """Prepares to aggregate.
 
     Args:
       config: the kernel, the treatment of regions and the numbers of assignments.
       centroids: float32 [K, D], the visual words.
       assign: finds the nearest words of descriptors.
+      projection: of residuals before their signs are taken, from the codebook; None if it has none.
     """
     self._config = config
     self._centroids = centroids
     self._assign = assign
+    self._projection = projection
     self._kernel = kernel(config)
     self._normalize = normalizes(config)
 
@@ -107,17 +116,28 @@ class Aggregator:
       descriptors = image.region(0).descriptors
       words = self._assign(descriptors, self._config.num_assignments)
       whole = kernels.aggregate(
-        descriptors, words, self._centroids, kernel=self._kernel, normalize=self._normalize
+        descriptors,
+        words,
+        self._centroids,
+        kernel=self._kernel,
+        normalize=self._normalize,
+        projection=self._projection,
       )
       return ImageDescriptors(image.name, image.boxes[:1], [whole])
     descriptors = image.features.descriptors
     words = self._assign(descriptors, self._config.num_assignments)
     arguments = (descriptors, words, image.region_offsets, self._centroids)
     if self._config.regions == Aggregation.REGIONAL_SEARCH:
-      each = kernels.aggregate_each_region(*arguments, kernel=self._kernel, normalize=self._normalize)
+      each = kernels.aggregate_each_region(
+        *arguments, kernel=self._kernel, normalize=self._normalize, projection=self._projection
+      )
       return ImageDescriptors(image.name, image.boxes, each)
     joint = kernels.aggregate_regions(
-      *arguments, kernel=self._kernel, normalize=self._normalize, masks=self._config.region_masks
+      *arguments,
+      kernel=self._kernel,
+      normalize=self._normalize,
+      masks=self._config.region_masks,
+      projection=self._projection,
     )
     return ImageDescriptors(image.name, image.boxes, [joint])
 
@@ -125,7 +145,9 @@ class Aggregator:
     """Returns the aggregated descriptor of a query image, which has one region and no regional kernel."""
     descriptors = image.features.descriptors
     words = self._assign(descriptors, self._config.query_num_assignments)
-    return kernels.aggregate(descriptors, words, self._centroids, kernel=self._kernel)
+    return kernels.aggregate(
+      descriptors, words, self._centroids, kernel=self._kernel, projection=self._projection
+    )
 
   def words(self, descriptors: np.ndarray, *, of_query: bool) -> np.ndarray:
     """Returns int32 [N, m], the visual words of descriptors float32 [N, D] of a query or an index image."""
@@ -167,4 +189,5 @@ class Aggregator:
       kernel=self._kernel,
       normalize=True,
       weights=np.array([1.0, *weights]),
+      projection=self._projection,
     )

@@ -122,7 +122,7 @@ def _index_aggregator(index: Artefact) -> aggregator.Aggregator:
   centroids = np.ascontiguousarray(codebook_files.load_centroids(index.path))
   recall = codebook_files.load_recall(index.path)
   assign = aggregator.assigner(config.assignment, centroids, recall=recall)
-  return aggregator.Aggregator(config, centroids, assign)
+  return aggregator.Aggregator(config, centroids, assign, codebook_files.load_projection(index.path))
 
 
 def named_photos(paths: Iterable[str | pathlib.Path], folders: PhotoFolders) -> dict[str, pathlib.Path]:

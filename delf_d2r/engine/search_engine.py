@@ -177,7 +177,7 @@ class SearchEngine:
     photos = self._photos
     return _Parts(
       live,
-      Aggregator(aggregation, centroids, assign),
+      Aggregator(aggregation, centroids, assign, codebook_files.load_projection(live.artefact.path)),
       aggregator.search_options(aggregation),
       reader,
       features,

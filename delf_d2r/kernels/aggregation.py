@@ -6,6 +6,7 @@ With x_n the features, c_k the visual words, and X_rk the features of region r t
   R-VLAD    R-V_k  = 1 / R  sum over r of  V_rk / ||V_r||,     ||V_r||^2 = sum over k of ||V_rk||^2
   ASMK      A_k    = V_k / ||V_k||            R-ASMK     the same of R-V_k
   ASMK*     B_k    = [A_k > 0]                R-ASMK*    the same of R-ASMK
+                     or [A_k P > 0] with a projection P of A_k (projection.py)
 
 R-ASMK and R-ASMK* may have region masks: for each word the set of regions that have it, in one byte.
 
@@ -32,6 +33,7 @@ import numpy.typing as npt
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.norms import l2_norms, row_squared_norms
+from delf_d2r.kernels.projection import Projection
 from delf_d2r.structures import AggregatedDescriptor
 
 PRESENCE_NORM = np.float32(1e-6)
@@ -45,7 +47,7 @@ class Kernel(enum.Enum):
 
   VLAD = 'vlad'  # the sum; the whole vector is normalised
   ASMK = 'asmk'  # its direction
-  ASMK_STAR = 'asmk_star'  # the signs of its D components, one bit each
+  ASMK_STAR = 'asmk_star'  # the signs of its D components, or of its projection, one bit each
 
   @property
   def is_binary(self) -> bool:
@@ -82,6 +84,7 @@ def aggregate(
   *,
   kernel: Kernel,
   normalize: bool = True,
+  projection: Projection | None = None,
 ) -> AggregatedDescriptor:
   """Returns VLAD, ASMK or ASMK* of one set of features.
 
@@ -91,17 +94,18 @@ def aggregate(
     centroids: float32 [K, D].
     kernel: which descriptor.
     normalize: VLAD only: divide by the L2 norm over all words.
+    projection: ASMK* only: that of the codebook, so that the descriptor has B bits; None: D bits.
 
   Returns:
     The descriptor. Words are ascending. VLAD keeps the words with a nonzero residual sum, so its dense
     form is that of the reference; the ASMK family keeps those with a norm above 1e-6.
 
   Raises:
-    ValueError: shapes disagree or a word is outside [0, K).
+    ValueError: shapes disagree, a word is outside [0, K), or there is a projection for another kernel.
   """
   features = np.asarray(descriptors)
   blocks = sum_residuals(features, words, (0, len(features)), centroids)
-  return _finish(blocks.words, blocks.sums, kernel, normalize)
+  return _finish(blocks.words, blocks.sums, kernel, normalize, projection)
 
 
 def aggregate_regions(
@@ -114,6 +118,7 @@ def aggregate_regions(
   normalize: bool = False,
   weights: npt.NDArray[Any] | None = None,
   masks: bool = False,
+  projection: Projection | None = None,
 ) -> AggregatedDescriptor:
   """Returns R-VLAD, R-ASMK or R-ASMK* of all regions of one image.
 
@@ -132,20 +137,21 @@ def aggregate_regions(
     normalize: VLAD only: divide by the L2 norm over all words instead of by R.
     weights: float [R], positive, of the regions; None: all alike.
     masks: ASMK family, of at most 8 regions: also make `region_masks`.
+    projection: that of `aggregate`.
 
   Raises:
-    ValueError: shapes disagree, a word is outside [0, K), the offsets do not cover the features, or masks are
-      asked of VLAD or of more than 8 regions.
+    ValueError: shapes disagree, a word is outside [0, K), the offsets do not cover the features, masks are
+      asked of VLAD or of more than 8 regions, or there is a projection for another kernel than ASMK*.
   """
   blocks = sum_residuals(descriptors, words, region_offsets, centroids)
   pooled_words, pooled = pool_regions(blocks, weights)
   if not masks:
-    return _finish(pooled_words, pooled, kernel, normalize)
+    return _finish(pooled_words, pooled, kernel, normalize, projection)
   if not kernel.is_selective:
     raise ValueError(f'masks: expected ASMK or ASMK_STAR, found {kernel.name}; aggregate without masks')
   of_words = masks_of_words(blocks)
   found = of_words > 0
-  descriptor = _finish(pooled_words[found], pooled[found], kernel, normalize)
+  descriptor = _finish(pooled_words[found], pooled[found], kernel, normalize, projection)
   # The pooled sum of a word may cancel out, too.
   kept = np.isin(pooled_words[found], descriptor.visual_words)
   return dataclasses.replace(descriptor, region_masks=of_words[found][kept])
@@ -159,6 +165,7 @@ def aggregate_each_region(
   *,
   kernel: Kernel,
   normalize: bool = True,
+  projection: Projection | None = None,
 ) -> list[AggregatedDescriptor]:
   """Returns the descriptor of each region alone, equal to that of `aggregate`, for regional search.
 
@@ -166,13 +173,22 @@ def aggregate_each_region(
   """
   blocks = sum_residuals(descriptors, words, region_offsets, centroids)
   regions = (blocks.regions == r for r in range(blocks.num_regions))
-  return [_finish(blocks.words[own], blocks.sums[own], kernel, normalize) for own in regions]
+  return [_finish(blocks.words[own], blocks.sums[own], kernel, normalize, projection) for own in regions]
 
 
 def _finish(
-  words: npt.NDArray[np.int64], sums: npt.NDArray[np.float32], kernel: Kernel, normalize: bool
+  words: npt.NDArray[np.int64],
+  sums: npt.NDArray[np.float32],
+  kernel: Kernel,
+  normalize: bool,
+  projection: Projection | None,
 ) -> AggregatedDescriptor:
   """Makes a descriptor of words [W] and their residual sums [W, D], pooled over regions or not."""
+  if projection is not None and kernel is not Kernel.ASMK_STAR:
+    raise ValueError(
+      f'projection: expected none for kernel {kernel!r}, found one to {projection.bits} bits; aggregate by'
+      ' ASMK_STAR, or with a codebook without projection'
+    )
   kept: npt.NDArray[np.bool_]
   values: npt.NDArray[Any]
   if kernel is Kernel.VLAD:
@@ -185,10 +201,11 @@ def _finish(
   elif kernel is Kernel.ASMK_STAR:
     # Division by a norm changes no sign, so the bits are those of the normalised residuals.
     kept, _ = present_words(sums)
-    values = binarize(sums)[kept]
+    values = binarize(sums if projection is None else projection(words, sums))[kept]
   else:
     raise ValueError(f'kernel: expected a Kernel, one of {[k.name for k in Kernel]}, found {kernel!r}')
-  return AggregatedDescriptor(words[kept].astype(np.uint32), values, sums.shape[1])
+  dimensions = sums.shape[1] if projection is None else projection.bits
+  return AggregatedDescriptor(words[kept].astype(np.uint32), values, dimensions)
 
 
 # VLAD: V_rk = sum over x_n in X_rk of (x_n - c_k) ----------------------------------------------------

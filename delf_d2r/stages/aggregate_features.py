@@ -105,7 +105,8 @@ def _make_aggregation(
   """Loads a codebook and returns the function of a worker, from records of features to outcomes."""
   centroids = np.ascontiguousarray(codebook_files.load_centroids(codebook))
   recall = codebook_files.load_recall(codebook)
-  aggregator = Aggregator(config, centroids, assigner(config.assignment, centroids, recall=recall))
+  assign = assigner(config.assignment, centroids, recall=recall)
+  aggregator = Aggregator(config, centroids, assign, codebook_files.load_projection(codebook))
   return lambda group: [_aggregate(aggregator, data) for data in group]
 
 

@@ -118,10 +118,9 @@ def _build(
   # The first pass reads what is small, the second one the postings: descriptors need not fit into memory.
   catalog = DescriptorCatalog.of(artefacts)
   index_files.save_boxes(catalog.boxes, output)
-  num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
   sizes: IndexSizes = {
-    'num_words': num_words,
-    'dimensions': dimensions,
+    'num_words': len(codebook_files.load_centroids(codebook.path)),
+    'dimensions': codebook_files.load_bits(codebook.path),
     'kernel': aggregator.kernel(config),
     'region_masks': config.region_masks,
   }

@@ -11,11 +11,19 @@ from delf_d2r import codebook as codebooks
 from delf_d2r.data.artefacts import artefact_writer, codebook_files, feature_files
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
-from delf_d2r.protos import codebook_pb2, experiment_pb2
+from delf_d2r.extractors import registry
+from delf_d2r.kernels import projection as projections
+from delf_d2r.kernels.assignment import ExactAssigner
+from delf_d2r.kernels.projection import Projection
+from delf_d2r.protos import codebook_pb2, experiment_pb2, extraction_pb2
 from delf_d2r.runtime import progress
+
+Config = codebook_pb2.ProjectionConfig
 
 # Enough to distinguish a recall of 0.995 from one of 0.99.
 _HELD_OUT = 2000
+# Descriptors whose residuals a projection is learned from.
+_PROJECTED = 131_072
 
 
 def run(
@@ -73,6 +81,12 @@ def run(
     recall = aggregator.approximate_assigner(codebook.centroids).measure_recall(held_out)
     logging.info('codebook: recall@1 of approximate assignment %.4f', recall)
     codebook_files.save(codebook, report, output, approximate_recall=recall)
+    projection = learn_projection(
+      codebook.centroids, descriptors, unit_origins(merged.extraction, codebook.dimensions), options
+    )
+    if projection is not None:
+      codebook_files.save_projection(projection, output)
+      logging.info('codebook: residuals are projected to %d bits', projection.bits)
     return writer.finish({'words': options.num_words, 'descriptors': len(descriptors)})
 
 
@@ -118,6 +132,69 @@ def _hold_out(descriptors: np.ndarray, options: codebook_pb2.CodebookConfig) -> 
   if len(descriptors) >= max(options.num_words + _HELD_OUT, 100 * _HELD_OUT):
     descriptors = np.delete(descriptors, chosen, axis=0)
   return descriptors, held_out
+
+
+def unit_origins(extraction: extraction_pb2.ExtractionConfig, dimensions: int) -> np.ndarray:
+  """Returns float32 [P, D]: the origins of the kinds of features of an extractor (ExtractorRecord)."""
+  return registry.record(extraction.extractor).unit_origins(dimensions)
+
+
+def learn_projection(
+  centroids: np.ndarray, descriptors: np.ndarray, origins: np.ndarray, options: codebook_pb2.CodebookConfig
+) -> Projection | None:
+  """Learns the projection of residuals that a config asks for.
+
+  Args:
+    centroids: float32 [K, D], the visual words.
+    descriptors: float32 [N, D] to take residuals of, each from its nearest word; at most 131,072 are drawn.
+    origins: float32 [P, D], the origins of the kinds of features.
+    options: its `projection` and `bits`.
+
+  Returns:
+    The projection, or None if residuals are to be taken as they are.
+
+  Raises:
+    UserError: there are more bits than dimensions, or another number of kinds than the extractor has.
+  """
+  if not codebook_files.is_projected(options):
+    return None
+  num_kinds, dimensions = max(len(origins), 1), centroids.shape[1]
+  bits = options.bits or dimensions
+  kinds = list(options.projection.kinds) or [Config.NONE]
+  if bits > dimensions:
+    raise UserError(
+      f'codebook.bits is {bits}, but descriptors have only {dimensions} dimensions. Set it to at most'
+      f' {dimensions}, or to 0 for all'
+    )
+  if len(kinds) not in (1, num_kinds):
+    raise UserError(
+      f'codebook.projection.kinds has {len(kinds)} values, but the extractor has {num_kinds} kinds of local'
+      ' features. Give one for each, or one for all'
+    )
+  word_kinds = projections.kinds_of_words(centroids, origins)
+  residuals = None
+  matrices = []
+  for kind, how in enumerate(kinds * (num_kinds // len(kinds))):
+    rng = np.random.default_rng([options.projection.seed, kind])
+    if how == Config.NONE:
+      matrices.append(projections.identity(dimensions, bits))
+    elif how == Config.ROTATION:
+      matrices.append(projections.rotation(dimensions, bits, rng))
+    else:
+      if residuals is None:
+        residuals, words = _residuals(centroids, descriptors, options.projection.seed)
+      learn = projections.pca_rotation if how == Config.PCA_ROTATION else projections.itq
+      matrices.append(learn(residuals[word_kinds[words] == kind], bits, rng))
+  return Projection(np.stack(matrices), word_kinds)
+
+
+def _residuals(centroids: np.ndarray, descriptors: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns residuals of some of the descriptors, float32 [n, D], and their words, int32 [n]."""
+  if len(descriptors) > _PROJECTED:
+    chosen = np.random.default_rng(seed).choice(len(descriptors), _PROJECTED, replace=False)
+    descriptors = descriptors[np.sort(chosen)]
+  words = ExactAssigner(centroids)(descriptors, 1)[:, 0]
+  return descriptors - centroids[words], words
 
 
 def most_descriptors(options: codebook_pb2.CodebookConfig) -> int:

@@ -68,6 +68,30 @@ def asmk_star(dense):
   return words, codes
 
 
+def project(words, values, matrices, kinds):
+  """Values float32 [W, D] of words under the matrix [D, B] of the kind of each, one product at a time."""
+  projected = np.zeros((len(words), matrices.shape[2]), np.float32)
+  for w, word in enumerate(words):
+    for b in range(matrices.shape[2]):
+      total = F0
+      for d in range(matrices.shape[1]):
+        total = np.float32(total + values[w, d] * matrices[kinds[word], d, b])
+      projected[w, b] = total
+  return projected
+
+
+def projected_asmk_star(dense, matrices, kinds):
+  """Words and bytes [W, B / 8] of the projected residuals [K, D], bit by bit."""
+  words, _ = asmk(dense)
+  values = project(words, dense[words], matrices, kinds)
+  codes = np.zeros((len(words), (matrices.shape[2] + 7) // 8), np.uint8)
+  for w, row in enumerate(values):
+    for b, value in enumerate(row):
+      if value > 0:
+        codes[w, b // 8] += 128 >> (b % 8)
+  return words, codes
+
+
 def to_dense(descriptor, num_words):
   """The dense float32 [K * D] vector, word by word, of a sparse descriptor of floats."""
   dense = np.zeros((num_words, descriptor.dimensions), np.float32)

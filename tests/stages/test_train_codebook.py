@@ -9,10 +9,13 @@ from delf_d2r import config as configs
 from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts.artefact import Input, Plan
 from delf_d2r.errors import UserError
+from delf_d2r.kernels import projection as projections
+from delf_d2r.protos import codebook_pb2
 from delf_d2r.stages import train_codebook
 from delf_d2r.structures import ImageFeatures, LocalFeatures
 
 DIMENSIONS = 4
+Config = codebook_pb2.ProjectionConfig
 
 
 def image_features(name, whole, boxed):
@@ -137,3 +140,93 @@ def test_recall_is_measured_on_descriptors_that_were_not_trained_on():
   np.testing.assert_array_equal(
     np.sort(both.view('f4,f4').ravel()), np.sort(descriptors.view('f4,f4').ravel())
   )
+
+
+# Projections of residuals --------------------------------------------------------------------------
+
+# Unit vectors in 16 dimensions around the origin, and as many around a point at distance 4.
+ORIGINS = np.stack([np.zeros(16), 4 * np.eye(1, 16)[0]]).astype(np.float32)
+
+
+def two_kinds(count=400):
+  directions = np.random.default_rng(0).standard_normal((count, 16))
+  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+  return (ORIGINS[np.arange(count) % 2] + directions).astype(np.float32)
+
+
+def projected(*kinds, bits=0, seed=0):
+  config = options(num_words=10).codebook
+  config.projection.kinds.extend(kinds)
+  config.projection.seed = seed
+  config.bits = bits
+  return config
+
+
+def learn(config, origins=ORIGINS):
+  descriptors = two_kinds()
+  return train_codebook.learn_projection(descriptors[:10], descriptors, origins, config)
+
+
+def test_residuals_are_taken_as_they_are_unless_told_otherwise():
+  assert learn(options(num_words=10).codebook) is None
+  assert learn(projected(Config.NONE)) is None
+
+
+def test_each_kind_of_features_has_its_projection():
+  found = learn(projected(Config.ROTATION, Config.NONE, bits=8))
+  assert found.kinds.tolist() == [0, 1] * 5
+  assert found.matrices.shape == (2, 16, 8)
+  np.testing.assert_array_equal(found.matrices[1], np.eye(16, 8))
+  np.testing.assert_array_equal(found.matrices[0], projections.rotation(16, 8, np.random.default_rng([0, 0])))
+
+
+def test_one_value_holds_for_all_kinds_with_a_rotation_for_each():
+  found = learn(projected(Config.ROTATION))
+  assert found.matrices.shape == (2, 16, 16)
+  assert not np.allclose(*found.matrices)
+  assert not np.allclose(found.matrices, learn(projected(Config.ROTATION, seed=1)).matrices)
+
+
+@pytest.mark.parametrize('kind', [Config.PCA_ROTATION, Config.ITQ])
+def test_learned_from_residuals_of_the_own_kind(kind):
+  found = learn(projected(kind, bits=8))
+  descriptors = two_kinds()
+  own = descriptors[::2]
+  distances = np.linalg.norm(own[:, None] - descriptors[:10], axis=-1)
+  residuals = own - descriptors[distances.argmin(axis=1)]
+  function = projections.pca_rotation if kind == Config.PCA_ROTATION else projections.itq
+  expected = function(residuals, 8, np.random.default_rng([0, 0]))
+  np.testing.assert_allclose(found.matrices[0], expected, atol=1e-5)
+
+
+def test_an_extractor_of_one_kind_without_a_certain_length():
+  found = learn(projected(Config.ROTATION, bits=8), ORIGINS[:0])
+  assert found.matrices.shape == (1, 16, 8)
+  assert not found.kinds.any()
+
+
+def test_impossible_projections():
+  with pytest.raises(UserError, match=r'codebook.bits is 24, but descriptors have only 16 dimensions. Set'):
+    learn(projected(Config.ROTATION, bits=24))
+  with pytest.raises(UserError, match=r'kinds has 3 values, but the extractor has 2 kinds of local features'):
+    learn(projected(*[Config.ROTATION] * 3))
+
+
+def test_the_artefact_has_the_projection(make_features, tmp_path):
+  config = options(num_words=8, iterations=2)
+  plain = train_codebook.run(config, make_features(IMAGES), tmp_path / 'plain')
+  assert codebook_files.load_projection(plain.path) is None
+  assert codebook_files.load_bits(plain.path) == DIMENSIONS
+  config.codebook.projection.kinds.append(Config.ITQ)
+  found = train_codebook.run(config, make_features(IMAGES), tmp_path / 'projected')
+  again = train_codebook.run(config, make_features(IMAGES), tmp_path / 'again')
+  assert (found.path / 'codebook.npy').read_bytes() == (plain.path / 'codebook.npy').read_bytes()
+  assert (found.path / 'projections.npy').read_bytes() == (again.path / 'projections.npy').read_bytes()
+  assert found.manifest.fingerprint == again.manifest.fingerprint != plain.manifest.fingerprint
+  assert {file.file for file in found.manifest.side_files} == {
+    'codebook.npy',
+    'projections.npy',
+    'report.json',
+    'word_kinds.npy',
+  }
+  assert codebook_files.load_projection(found.path).matrices.shape == (1, DIMENSIONS, DIMENSIONS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from delf_d2r.config.rules.checks import check_range
+from delf_d2r.config.rules.checks import check_range, prefixed, without_effect
 from delf_d2r.errors import Problem
 from delf_d2r.protos import codebook_pb2
 
@@ -14,6 +14,15 @@ def problems(config: codebook_pb2.CodebookConfig) -> Iterator[Problem]:
   yield from check_range(config, 'seed', 0)
   yield from check_range(config, 'max_descriptors', 0)
   yield from check_range(config, 'max_descriptors_per_word', 0)
+  yield from check_range(config, 'bits', 0, 4096)
+  if config.bits > 0 and config.bits % 8:
+    nearest = 8 * -(-config.bits // 8)
+    yield Problem('bits', f'bits is {config.bits}; it must be a multiple of 8. Set it to {nearest}')
+  yield from prefixed('projection', check_range(config.projection, 'seed', 0), 'projection.')
+  if config.source == codebook_pb2.CodebookConfig.ORIGIN:
+    for field in ('bits', 'projection'):
+      if config.HasField(field):
+        yield without_effect(field, 'visual words of local features', 'source: ORIGIN')
   if config.source == codebook_pb2.CodebookConfig.ORIGIN and config.num_words != 1:
     yield Problem(
       'num_words', f'source is ORIGIN, which is one word, but num_words is {config.num_words}. Set it to 1'

@@ -15,7 +15,7 @@ from delf_d2r.config.rules import (
   verification,
   whitening,
 )
-from delf_d2r.config.rules.checks import check_range, prefixed
+from delf_d2r.config.rules.checks import check_range, prefixed, without_effect
 from delf_d2r.errors import Problem
 from delf_d2r.extractors import registry
 from delf_d2r.extractors.registry import DescriptorKind
@@ -103,11 +103,33 @@ def _search_chain_problems(config: ExperimentConfig | FusionConfig) -> Iterator[
   record = registry.record(config.extraction.extractor)
   if record.descriptors is DescriptorKind.GLOBAL:
     yield from _global_descriptor_problems(config, record.name)
+  if config.HasField('codebook'):
+    yield from _projection_problems(config, record)
   if record.descriptors is DescriptorKind.CHANNEL and config.HasField('aggregation'):
     yield Problem(
       'extraction.extractor',
       f'extraction.extractor is {record.name}, whose regions have no descriptors to search with. Set'
       ' verification.extraction to it',
+    )
+
+
+def _projection_problems(
+  config: ExperimentConfig | FusionConfig, record: registry.ExtractorRecord
+) -> Iterator[Problem]:
+  """Yields the problems of a projection of residuals before their signs are taken."""
+  projection = config.codebook.projection
+  kernel = config.aggregation.kernel
+  for field, is_set in (('projection', any(projection.kinds)), ('bits', bool(config.codebook.bits))):
+    if is_set and config.HasField('aggregation') and kernel != AggregationConfig.ASMK_STAR:
+      name = AggregationConfig.Kernel.Name(kernel)
+      yield without_effect(f'codebook.{field}', 'aggregation.kernel: ASMK_STAR', name)
+  # Whatever the dimensions are.
+  num_kinds = max(len(record.unit_origins(8)), 1)
+  if config.HasField('extraction') and len(projection.kinds) not in (0, 1, num_kinds):
+    yield Problem(
+      'codebook.projection.kinds',
+      f'codebook.projection.kinds has {len(projection.kinds)} values, but extraction.extractor: {record.name}'
+      f' has {num_kinds} kinds of local features. Give one for each, or one for all',
     )
 
 

@@ -1,4 +1,11 @@
-"""The codebook on disk: `codebook.npy`, float32 [K, D], and `report.json` about its training."""
+"""The codebook on disk.
+
+codebook.npy      float32 [K, D], the visual words
+report.json       about its training
+projections.npy   float32 [P, D, B], of residuals before their signs are taken, one for each of P kinds of
+                  local features; and
+word_kinds.npy    uint8 [K], the kind of each word. Both are missing where residuals are taken as they are.
+"""
 
 import dataclasses
 import json
@@ -8,10 +15,15 @@ import numpy as np
 
 from delf_d2r.codebook import Codebook, CodebookReport
 from delf_d2r.data import files
+from delf_d2r.data.artefacts.artefact import MANIFEST, read_manifest
 from delf_d2r.errors import ArtefactError
+from delf_d2r.kernels.projection import Projection
+from delf_d2r.protos import codebook_pb2
 
 CENTROIDS = 'codebook.npy'
 REPORT = 'report.json'
+PROJECTIONS = 'projections.npy'
+WORD_KINDS = 'word_kinds.npy'
 
 
 def save(
@@ -39,9 +51,18 @@ def save_centroids(centroids: np.ndarray, directory: pathlib.Path) -> None:
   files.save_array(directory / CENTROIDS, np.asarray(centroids, np.float32))
 
 
+def save_projection(projection: Projection, directory: pathlib.Path) -> None:
+  """Writes `projections.npy` and `word_kinds.npy`."""
+  files.save_array(directory / PROJECTIONS, projection.matrices)
+  files.save_array(directory / WORD_KINDS, projection.kinds)
+
+
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-  """Copies a codebook with its report."""
+  """Copies a codebook with its projection and its report."""
   save_centroids(load_centroids(source), target)
+  projection = load_projection(source)
+  if projection is not None:
+    save_projection(projection, target)
   if (source / REPORT).is_file():
     files.write_atomically(target / REPORT, (source / REPORT).read_bytes())
 
@@ -77,6 +98,54 @@ def load_centroids(directory: pathlib.Path) -> np.ndarray:
   if not np.isfinite(centroids).all():
     raise ArtefactError(f'{path}: has values that are not finite. {_remedy(directory)}')
   return centroids
+
+
+def load_projection(directory: pathlib.Path) -> Projection | None:
+  """Returns the projection of a codebook, or None if it has none.
+
+  Raises:
+    ArtefactError: a file is missing that the manifest asks for, or damaged, of another form, not finite, or
+      does not fit `codebook.npy`.
+  """
+  paths = directory / PROJECTIONS, directory / WORD_KINDS
+  if not any(path.exists() for path in paths) and not _needs_projection(directory):
+    return None
+  matrices, kinds = map(files.load_array, paths)
+  try:
+    projection = Projection(np.array(matrices), np.array(kinds))
+  except ValueError as error:
+    raise ArtefactError(f'{paths[0]}: {error}. {_remedy(directory)}') from None
+  expected = load_centroids(directory).shape
+  found = len(kinds), projection.dimensions
+  if found != expected:
+    raise ArtefactError(
+      f'{paths[0]}: is of {found[0]} visual words of {found[1]} dimensions, {CENTROIDS} has {expected[0]} of'
+      f' {expected[1]}. {_remedy(directory)}'
+    )
+  if not np.isfinite(projection.matrices).all():
+    raise ArtefactError(f'{paths[0]}: has values that are not finite. {_remedy(directory)}')
+  return projection
+
+
+def _needs_projection(directory: pathlib.Path) -> bool:
+  """Returns whether the manifest, if there is one, says that residuals are projected."""
+  path = directory / MANIFEST
+  return path.is_file() and is_projected(read_manifest(path).config.codebook)
+
+
+def is_projected(config: codebook_pb2.CodebookConfig) -> bool:
+  """Returns whether codebooks of a config have a projection."""
+  return bool(config.bits) or any(config.projection.kinds)
+
+
+def load_bits(directory: pathlib.Path) -> int:
+  """Returns the dimensions of aggregated descriptors: those of the projection, or D without one.
+
+  Raises:
+    ArtefactError: a file is missing or damaged.
+  """
+  projection = load_projection(directory)
+  return projection.bits if projection is not None else int(load_centroids(directory).shape[1])
 
 
 def _remedy(directory: pathlib.Path) -> str:
