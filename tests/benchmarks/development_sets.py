@@ -4,16 +4,20 @@ The photos are beside the checkout and not part of it. `link_photos` makes a fol
 composed scenes, so that every data set is a selection of names in that folder.
 
 landmarks: the `dev` photos; each is a query, leave-one-out, all photos of its landmark are positives.
+places: the `dev` photos of other landmarks, leave-one-out in the same way.
 dvd_covers: the reference photos are queries, the photos of four phones are the index.
 dvd_photos: the photos of the phones are queries, the reference photos are the index.
 clutter: the reference photos are queries, the index has a scene for each of them, a photo of a phone that is
-  warped
-and pasted on 20 to 30 % of a facade, and 200 other facades.
+  warped and pasted on 20 to 30 % of a facade, and 200 other facades.
+
+The `train` photos of places are no data set: networks and codebooks are trained on them (`place_names`,
+`codebook_places`).
 """
 
 import csv
 import pathlib
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -49,20 +53,53 @@ def distractors() -> tuple[str, ...]:
 def landmark_names() -> dict[str, list[str]]:
   """Returns the `dev` photos of each landmark."""
   names = defaultdict(list)
-  with open(DATA / 'landmarks' / 'manifest.csv', encoding='utf-8') as file:
-    for row in csv.DictReader(file):
-      if row['split'] == 'dev':
-        names[row['landmark']].append(row['path'])
+  for row in _manifest('landmarks', 'dev'):
+    names[row['landmark']].append(row['path'])
   return names
 
 
+def place_names(split: str = 'train') -> dict[str, list[str]]:
+  """Returns the photos of each landmark of places in a split, `train` or `dev`."""
+  names = defaultdict(list)
+  for row in _manifest('places', split):
+    names[row['landmark']].append(f'places/{row["path"]}')
+  return names
+
+
+def place_boxes(split: str = 'train') -> dict[str, list[tuple[float, ...]]]:
+  """Returns the boxes drawn by hand, (ymin, xmin, ymax, xmax) in [0, 1], of the photos that have any."""
+  return {
+    f'places/{row["path"]}': [tuple(map(float, box.split())) for box in row['boxes'].split(';')]
+    for row in _manifest('places', split)
+    if row['boxes'].strip()
+  }
+
+
+def codebook_places(step: int = 8) -> tuple[str, ...]:
+  """Returns every `step`-th `train` photo of each landmark of places, the first of each included."""
+  return tuple(name for names in place_names('train').values() for name in names[::step])
+
+
+def _manifest(part: str, split: str) -> list[dict[str, str]]:
+  with open(DATA / part / 'manifest.csv', encoding='utf-8', newline='') as file:
+    return [row for row in csv.DictReader(file) if row['split'] == split]
+
+
 def landmarks() -> GroundTruth:
+  return _leave_one_out('landmarks', landmark_names())
+
+
+def places() -> GroundTruth:
+  return _leave_one_out('places', place_names('dev'))
+
+
+def _leave_one_out(name: str, photos: Mapping[str, Sequence[str]]) -> GroundTruth:
   queries = [
     QueryGroundTruth(name, name, easy=tuple(other for other in names if other != name), junk=(name,))
-    for names in landmark_names().values()
+    for names in photos.values()
     for name in names
   ]
-  return GroundTruth('landmarks', tuple(query.image for query in queries), tuple(queries))
+  return GroundTruth(name, tuple(query.image for query in queries), tuple(queries))
 
 
 def dvd_covers() -> GroundTruth:
@@ -83,7 +120,7 @@ def clutter() -> GroundTruth:
   return GroundTruth('clutter', (*SCENES, *distractors()), tuple(queries))
 
 
-SETS = {make.__name__: make for make in (landmarks, dvd_covers, dvd_photos, clutter)}
+SETS = {make.__name__: make for make in (landmarks, places, dvd_covers, dvd_photos, clutter)}
 
 
 def _number(name: str) -> str:
@@ -94,6 +131,8 @@ def link_photos(folder: pathlib.Path) -> pathlib.Path:
   """Fills a folder with links to all photos by the names used here, and with the scenes of `clutter`."""
   folder.mkdir(parents=True, exist_ok=True)
   parts = [*(DATA / 'dvd_covers').iterdir(), *(DATA / 'landmarks').iterdir(), *(DATA / 'facades').iterdir()]
+  # Its own folders, `train` and `dev`, say nothing without it.
+  parts.append(DATA / 'places')
   for part in parts:
     link = folder / part.name
     if part.suffix != '.csv' and not link.exists():
