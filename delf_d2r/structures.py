@@ -215,6 +215,8 @@ class Ranking:
     inliers: int32 [k], descending, after spatial verification: the number of matches that agree, 0 where an
       image was not verified; None before. Images of equal inliers keep their previous order.
     missing_shards: numbers of the shards of a sharded index that did not answer; their images are missing.
+    local_scores, global_scores: float32 [k], the parts that `scores` are the sums of, after the fusion of two
+      searches: of the first and of the other. Otherwise None.
   """
 
   query: str
@@ -223,15 +225,24 @@ class Ranking:
   best_regions: npt.NDArray[np.int32]
   inliers: npt.NDArray[np.int32] | None = None
   missing_shards: tuple[int, ...] = ()
+  local_scores: npt.NDArray[np.float32] | None = None
+  global_scores: npt.NDArray[np.float32] | None = None
 
   def __post_init__(self) -> None:
-    _require_shape('Ranking', 'scores', self.scores, (len(self.image_ids),))
-    _require_shape('Ranking', 'best_regions', self.best_regions, (len(self.image_ids),))
-    if self.inliers is not None:
-      _require_shape('Ranking', 'inliers', self.inliers, (len(self.image_ids),))
+    for name in ('scores', 'best_regions', 'inliers', 'local_scores', 'global_scores'):
+      if getattr(self, name) is not None:
+        _require_shape('Ranking', name, getattr(self, name), (len(self.image_ids),))
 
   def __len__(self) -> int:
     return len(self.image_ids)
+
+  def take(self, positions: npt.NDArray[Any] | slice) -> 'Ranking':
+    """Returns the ranking of the images at `positions`: integers [m] or a slice, in their order."""
+    arrays = ('image_ids', 'scores', 'best_regions', 'inliers', 'local_scores', 'global_scores')
+    found = {name: getattr(self, name) for name in arrays}
+    return dataclasses.replace(
+      self, **{name: array[positions] for name, array in found.items() if array is not None}
+    )
 
 
 @dataclasses.dataclass(frozen=True)

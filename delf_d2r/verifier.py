@@ -1,5 +1,6 @@
 """Reads a VerificationConfig: the matching and the verification that it chooses."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -152,11 +153,4 @@ def reordered(ranking: Ranking, matches: Sequence[Match], *, length: int | None 
   inliers_of = {match.image_id: len(match) for match in matches}
   inliers = np.array([inliers_of.get(image, 0) for image in ranking.image_ids.tolist()], np.int32)
   order = np.argsort(-inliers, kind='stable')[:length]
-  return Ranking(
-    ranking.query,
-    ranking.image_ids[order],
-    ranking.scores[order],
-    ranking.best_regions[order],
-    inliers[order],
-    ranking.missing_shards,
-  )
+  return dataclasses.replace(ranking.take(order), inliers=inliers[order])

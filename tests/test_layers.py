@@ -27,6 +27,7 @@ LAYERS = (
   'data',
   'aggregator',
   'verifier',
+  'fuser',
   'evaluation',
   'sharding',
   'models',

@@ -206,7 +206,7 @@ def check_kind(descriptor: AggregatedDescriptor, layout: Layout) -> None:
   if descriptor.dimensions != layout.dimensions:
     raise ValueError(
       f'expected a descriptor of {layout.dimensions} dimensions, found {descriptor.dimensions};'
-      ' extract queries and index images with the same extractor'
+      ' describe queries and index images with the same extractor and the same codebook'
     )
   if not descriptor.is_binary and not np.isfinite(descriptor.values).all():
     raise ValueError(

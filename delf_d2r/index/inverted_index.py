@@ -22,7 +22,7 @@ from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder
 from delf_d2r.index.directory import Directory
 from delf_d2r.index.images import ImageTable, check_distinct
 from delf_d2r.index.index_state import AnySegment, IndexState
-from delf_d2r.index.search import CorpusStatistics, QueryExecutor, Scoring
+from delf_d2r.index.search import CorpusStatistics, ImageScores, QueryExecutor, Scoring
 from delf_d2r.index.segments import Layout
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
@@ -348,6 +348,22 @@ class InvertedIndex:
       raise ValueError(f'top_k: expected at least 0 (0 ranks all images), found {top_k}')
     options = Scoring(**scoring)
     return self._get_executor().search(query, top_k=top_k or len(self), name=name, options=options)
+
+  def scores(self, query: AggregatedDescriptor, **scoring: Any) -> ImageScores:
+    """Returns the scores of all images for one query, for a ranking by these and other scores.
+
+    Args:
+      query: as for `search`.
+      **scoring: as for `search`.
+
+    Returns:
+      The scores that `search` ranks by. They are valid until the next search in the same thread.
+
+    Raises:
+      ValueError: the query does not fit the index.
+      IndexFormatError: a file of the index is damaged.
+    """
+    return self._get_executor().scores(query, Scoring(**scoring))
 
   def search_batch(
     self,

@@ -76,6 +76,43 @@ class CorpusStatistics:
   num_entries: int
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageScores:
+  """The scores of all images for one query, valid until the next search of this index in the same thread.
+
+  Attributes:
+    values: float32 [M].
+    best_regions: from ids of images, int64 [k], to their regions with the best score, int32 [k]; -1 without
+      regional search and region masks.
+  """
+
+  values: npt.NDArray[np.float32]
+  best_regions: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int32]]
+
+
+def _no_regions(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+  return np.full(len(ids), -1, np.int32)
+
+
+def _masked_regions(
+  scores: npt.NDArray[np.float32], norms: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+  return best_regions(scores[ids], norms[ids])
+
+
+def _entry_regions(
+  best: npt.NDArray[np.float32],
+  scores: npt.NDArray[np.float32],
+  offsets: npt.NDArray[np.uint64],
+  region_of_entry: npt.NDArray[np.int32],
+  ids: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:
+  entries = best_entries(ids, best[ids], scores, offsets)
+  regions = np.full(len(ids), -1, np.int32)
+  regions[entries >= 0] = region_of_entry[entries[entries >= 0]]
+  return regions
+
+
 class QueryExecutor:
   """Answers queries over segments that do not change, and keeps what it derives from them.
 
@@ -107,6 +144,12 @@ class QueryExecutor:
 
   def search(self, query: AggregatedDescriptor, *, top_k: int, name: str, options: Scoring) -> Ranking:
     """Returns the best `top_k` images; see `InvertedIndex.search`."""
+    found = self.scores(query, options)
+    ids = select_top_k(found.values, top_k)
+    return Ranking(name, ids, found.values[ids], found.best_regions(ids))
+
+  def scores(self, query: AggregatedDescriptor, options: Scoring) -> 'ImageScores':
+    """Returns the scores of all images; see `InvertedIndex.scores`."""
     check_query(query, self._layout)
     segments = [segment.load() for segment in self._segments]
     idf = self._idf() if options.use_idf else None
@@ -117,19 +160,13 @@ class QueryExecutor:
       assert norms is not None, 'regions without words are known by their norms'
       best = best_region_scores(scores, norms, compiled=options.compiled)
       finish_scores(best, query, segments, self._kernel, options, idf)
-      ids = select_top_k(best, top_k)
-      return Ranking(name, ids, best[ids], best_regions(scores[ids], norms[ids]))
+      return ImageScores(best, functools.partial(_masked_regions, scores, norms))
     offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
     if offsets is None or region_of_entry is None:
-      ids = select_top_k(scores, top_k)
-      return Ranking(name, ids, scores[ids], np.full(len(ids), -1, np.int32))
+      return ImageScores(scores, _no_regions)
     self._check_entry_offsets()
     best = best_scores(scores, offsets)
-    ids = select_top_k(best, top_k)
-    entries = best_entries(ids, best[ids], scores, offsets)
-    regions = np.full(len(ids), -1, np.int32)
-    regions[entries >= 0] = region_of_entry[entries[entries >= 0]]
-    return Ranking(name, ids, best[ids], regions)
+    return ImageScores(best, functools.partial(_entry_regions, best, scores, offsets, region_of_entry))
 
   def word_scores(
     self, query: AggregatedDescriptor, image: int, *, region: int, options: Scoring

@@ -124,7 +124,7 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
     results: tuple[ResultView, ...] = ()
     seconds = None
     if query.ranking is not None and query.row is not None:
-      results = _result_views(run, engine, _head(query.ranking, results_per_query), query.labels)
+      results = _result_views(run, engine, query.ranking.take(slice(results_per_query)), query.labels)
       seconds = (timing.describe[query.row] + timing.search[query.row]) / 1e3
     views.append(
       QueryView(
@@ -137,12 +137,6 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
       )
     )
   return views
-
-
-def _head(ranking: Ranking, count: int) -> Ranking:
-  return Ranking(
-    ranking.query, ranking.image_ids[:count], ranking.scores[:count], ranking.best_regions[:count]
-  )
 
 
 def _query_box(query: QueryGroundTruth, path: pathlib.Path, apply_exif_orientation: bool):

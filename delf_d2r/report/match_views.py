@@ -89,7 +89,7 @@ def of_run(run: Run, count: int) -> Matches:
 
   def view(pair: Pair) -> MatchView | None:
     query, whole_ranking, row = queries[pair.query]
-    ranking = _only(whole_ranking, pair.place)
+    ranking = whole_ranking.take(slice(pair.place, pair.place + 1))
     features = store.read(query.query.name, position=row)
     document = explainer(features, int(ranking.image_ids[0]), int(ranking.best_regions[0]))
     return _view(run, engine, query, ranking, pair.place, document) if document else None
@@ -170,11 +170,6 @@ def _query_features(rankings: Artefact) -> FeatureStore:
       f' {found.manifest.fingerprint}. Search again'
     )
   return FeatureStore(found)
-
-
-def _only(ranking: Ranking, place: int) -> Ranking:
-  only = slice(place, place + 1)
-  return Ranking(ranking.query, ranking.image_ids[only], ranking.scores[only], ranking.best_regions[only])
 
 
 def _view(

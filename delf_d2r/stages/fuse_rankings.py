@@ -1,9 +1,6 @@
 """fuse_rankings: the rankings of two searches of the same images to one.
 
-    s = f(a) + w f(b)
-
-with the scores a, b of an image in both and f(x) = (x - mean) / standard deviation over the images of a
-query, or x itself. Standardised scores do not depend on the unit of a kernel.
+`kernels.fusion` says how scores are added.
 """
 
 import pathlib
@@ -15,9 +12,8 @@ from delf_d2r.data.artefacts import artefact_writer, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.data.artefacts.ranking_files import StoredRankings, Timing
 from delf_d2r.errors import UserError
-from delf_d2r.index.ranking import top_k
+from delf_d2r.fuser import Fuser, ranked
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import Ranking
 
 
@@ -65,8 +61,9 @@ def run(
       return writer.reuse('fused rankings')
     places = {name: position for position, name in enumerate(stored[0].image_names)}
     to_first = np.array([places[name] for name in stored[1].image_names], np.int64)
+    fuser = Fuser(config.fusion)
     fused = [
-      fuse(first, second, to_first, config.fusion)
+      fuse(first, second, to_first, fuser)
       for first, second in zip(stored[0].rankings, stored[1].rankings, strict=True)
     ]
     ranking_files.save(fused, stored[0].image_names, _timing(*stored), output)
@@ -79,31 +76,20 @@ def run(
     return writer.finish(sizes, upstream=rankings)
 
 
-def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, options: FusionConfig) -> Ranking:
+def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, fuser: Fuser) -> Ranking:
   """Returns one ranking of all M images from two; equal sums are in order of image id.
 
   Args:
     first, other: rankings of all images.
     to_first: int64 [M], the image id in `first` of each image id in `other`.
-    options: weight and normalisation.
+    fuser: adds the scores.
   """
-  scores, regions = np.empty(len(first), np.float64), np.empty(len(first), np.int32)
-  scores[first.image_ids] = _comparable(first.scores, options)
+  scores, others = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
+  regions = np.empty(len(first), np.int32)
+  scores[first.image_ids] = first.scores
   regions[first.image_ids] = first.best_regions
-  scores[to_first[other.image_ids]] += options.weight * _comparable(other.scores, options)
-  sums = scores.astype(np.float32)
-  order = top_k(sums, len(sums))
-  return Ranking(first.query, order, sums[order], regions[order])
-
-
-def _comparable(scores: np.ndarray, options: FusionConfig) -> np.ndarray:
-  scores = scores.astype(np.float64)
-  if options.normalization == FusionConfig.NONE:
-    return scores
-  centered = scores - scores.mean()
-  deviation = scores.std()
-  # Equal scores rank nothing.
-  return centered / deviation if deviation > 0 else centered
+  others[to_first[other.image_ids]] = other.scores
+  return ranked(fuser(scores, others), lambda ids: regions[ids], top_k=len(scores), name=first.query)
 
 
 def _load(artefact: Artefact) -> StoredRankings:

@@ -17,6 +17,7 @@ from delf_d2r import config as configs
 from delf_d2r.data.artefacts import ranking_files
 from delf_d2r.data.artefacts.ranking_files import Timing
 from delf_d2r.errors import UserError
+from delf_d2r.fuser import Fuser
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.stages import fuse_rankings, rerank_results
 from delf_d2r.structures import Ranking
@@ -59,6 +60,8 @@ def test_z_scores_add_up(inputs, tmp_path):
   made = fuse_rankings.run(options('weight: 0.7'), *inputs, tmp_path / 'out')
   np.testing.assert_allclose(score_table(made), z(SCORES) + 0.7 * z(OTHER), atol=1e-6)
   first = ranking_files.load(made.path).rankings[0]
+  np.testing.assert_allclose(first.local_scores + first.global_scores, first.scores, atol=1e-6)
+  np.testing.assert_allclose(first.local_scores, z(SCORES)[0][first.image_ids], atol=1e-6)
   # Regions are those of the first search.
   np.testing.assert_array_equal(first.best_regions, first.image_ids * 10)
   assert made.config.fusion.weight == np.float32(0.7)
@@ -125,6 +128,7 @@ def test_one_query_by_hand():
   first = Ranking('q', np.array([1, 0]), np.array([3, 1], np.float32), np.full(2, -1, np.int32))
   other = Ranking('q', np.array([0, 1]), np.array([5, 1], np.float32), np.full(2, -1, np.int32))
   # Image 0 of the other is image 1 of the first.
-  found = fuse_rankings.fuse(first, other, np.array([1, 0]), FusionConfig(weight=0.5))
+  found = fuse_rankings.fuse(first, other, np.array([1, 0]), Fuser(FusionConfig(weight=0.5)))
   assert found.image_ids.tolist() == [1, 0]
   assert found.scores.tolist() == [1.5, -1.5]
+  assert (found.local_scores.tolist(), found.global_scores.tolist()) == ([1, -1], [0.5, -0.5])

@@ -5,6 +5,8 @@ image_ids.npy                    int32 [Q, k]
 scores.npy                       float32 [Q, k]
 best_regions.npy                 int32 [Q, k], -1 without regional search or region masks
 inliers.npy                      int32 [Q, k], only after spatial verification
+local_scores.npy, global_scores.npy
+                                 float32 [Q, k], only after fusion: the parts that the scores are the sums of
 timing.json                      milliseconds of each query, by part
 """
 
@@ -20,7 +22,7 @@ from delf_d2r.errors import ArtefactError
 from delf_d2r.structures import Ranking
 
 _ARRAYS = {'image_ids': np.int32, 'scores': np.float32, 'best_regions': np.int32}
-_INLIERS = {'inliers': np.int32}
+_OPTIONAL = {'inliers': np.int32, 'local_scores': np.float32, 'global_scores': np.float32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,12 @@ def save(
   _write_json(directory / 'queries.json', [ranking.query for ranking in rankings])
   _write_json(directory / 'image_names.json', list(image_names))
   _write_json(directory / 'timing.json', dataclasses.asdict(timing))
-  arrays = _ARRAYS | _INLIERS if any(ranking.inliers is not None for ranking in rankings) else _ARRAYS
-  for name, dtype in arrays.items():
+  optional = {
+    name: dtype
+    for name, dtype in _OPTIONAL.items()
+    if any(getattr(ranking, name) is not None for ranking in rankings)
+  }
+  for name, dtype in (_ARRAYS | optional).items():
     length = len(rankings[0]) if rankings else 0
     table = np.array([getattr(ranking, name) for ranking in rankings], dtype).reshape(len(rankings), length)
     files.save_array(directory / f'{name}.npy', table)
@@ -75,8 +81,8 @@ def load(directory: pathlib.Path) -> StoredRankings:
       files.parse_json((directory / f'{name}.json').read_text(encoding='utf-8'))
       for name in ('queries', 'image_names', 'timing')
     )
-    arrays = _ARRAYS | _INLIERS if (directory / 'inliers.npy').exists() else _ARRAYS
-    tables = {name: files.load_array(directory / f'{name}.npy') for name in arrays}
+    optional = [name for name in _OPTIONAL if (directory / f'{name}.npy').exists()]
+    tables = {name: files.load_array(directory / f'{name}.npy') for name in (*_ARRAYS, *optional)}
     _check(tables, num_queries=len(queries), num_images=len(names))
     rankings = tuple(
       Ranking(query, **{name: table[row] for name, table in tables.items()})
@@ -94,7 +100,7 @@ def _check(tables: Mapping[str, np.ndarray], *, num_queries: int, num_images: in
   ids = tables['image_ids']
   shape = (num_queries, *ids.shape[1:2])
   for name, found in tables.items():
-    dtype = (_ARRAYS | _INLIERS)[name]
+    dtype = (_ARRAYS | _OPTIONAL)[name]
     if found.shape != shape or found.dtype != dtype:
       raise ValueError(f'{name}: expected {np.dtype(dtype)} {shape}, found {found.dtype} {found.shape}')
   if ids.size and not 0 <= ids.min() <= ids.max() < num_images:

@@ -1,0 +1,67 @@
+"""One score of two: those of a local and of a global search, made comparable and added.
+
+    s = f(a) + w f(b)
+
+with the scores a, b of an image in both searches and f(x) = (x - mean) / standard deviation, so that the sum
+does not depend on the unit of a kernel. Mean and deviation are those of the scores of all images for the
+query (`z_scores`), or those that a background model predicts for unrelated images (background.py).
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedScores:
+  """The scores of M images and their two parts, which add up to them.
+
+  Attributes:
+    scores: float32 [M].
+    local_scores: float32 [M], f(a).
+    global_scores: float32 [M], w f(b).
+  """
+
+  scores: npt.NDArray[np.float32]
+  local_scores: npt.NDArray[np.float32]
+  global_scores: npt.NDArray[np.float32]
+
+
+def add(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64], weight: float) -> FusedScores:
+  """Returns f(a) + w f(b), summed in float64.
+
+  Args:
+    first: float64 [M], f(a).
+    other: float64 [M], f(b).
+    weight: w.
+  """
+  weighted = weight * other
+  return FusedScores(*(part.astype(np.float32) for part in (first + weighted, first, weighted)))
+
+
+def z_scores(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+  """Returns (x - mean) / standard deviation over all scores, float [M]; 0 where all are equal: float64 [M].
+
+  Equal scores rank nothing.
+  """
+  values: npt.NDArray[np.float64] = scores.astype(np.float64)
+  if not len(values):
+    return values
+  centered = values - values.mean()
+  deviation = values.std()
+  return centered / deviation if deviation > 0 else centered
+
+
+def standardized(scores: npt.NDArray[Any], mean: float, deviation: float) -> npt.NDArray[np.float64]:
+  """Returns (x - mean) / deviation of scores, float [M]; 0 if the deviation is 0: float64 [M].
+
+  A deviation of 0 means that the query has nothing to compare, so that it ranks nothing.
+
+  Args:
+    scores: of M images.
+    mean, deviation: of the scores of unrelated images; the deviation is not negative.
+  """
+  values: npt.NDArray[np.float64] = scores.astype(np.float64)
+  return (values - mean) / deviation if deviation > 0 else np.zeros(len(values))
