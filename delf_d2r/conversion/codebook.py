@@ -14,6 +14,7 @@ from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.errors import UserError
 from delf_d2r.models import codebook_checkpoint
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.stages.shared.compatibility import require_no_projection
 
 
 def read(
@@ -55,9 +56,11 @@ def write(codebook: Artefact, output: pathlib.Path, *, name_based: bool, redo: b
     redo: whether to replace a checkpoint of other contents.
 
   Raises:
-    UserError: there is a checkpoint of other contents, or the output cannot be written.
+    UserError: the codebook has a projection, there is a checkpoint of other contents, or the output cannot be
+      written.
   """
   index = output.with_name(output.name + '.index')
+  require_no_projection(codebook)
   words = codebook_files.load_centroids(codebook.path)
   if index.exists():
     if _is_written(output, words, name_based=name_based):

@@ -18,6 +18,7 @@ from delf_d2r.errors import UserError
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime import progress
+from delf_d2r.stages.shared.compatibility import require_no_projection
 from delf_d2r.structures import WHOLE_IMAGE
 
 Aggregation = aggregation_pb2.AggregationConfig
@@ -55,6 +56,7 @@ def read(
   found = foreign_files.find(source, extension)
   photos = dataset.images
   file_of = foreign_files.of_images(found, photos.names, source=str(source))
+  require_no_projection(codebook)
   num_words, dimensions = codebook_files.load_centroids(codebook.path).shape
   plan = Plan(
     'descriptors',
@@ -112,8 +114,8 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
     redo: whether to replace files of other contents.
 
   Raises:
-    UserError: the descriptors are of regional search or have region masks, the names of two images differ
-      only in the extension, or there is a file of other contents.
+    UserError: the descriptors are of regional search, projected or have region masks, the names of two images
+      differ only in the extension, or there is a file of other contents.
   """
   options = descriptors.config.aggregation
   if options.regions == Aggregation.REGIONAL_SEARCH:
@@ -125,6 +127,11 @@ def write(descriptors: Artefact, output: pathlib.Path, *, redo: bool = False) ->
     raise UserError(
       f'{descriptors.path}: aggregation.region_masks is true, but the files of the tensorflow/models DELF'
       ' code have no masks. Aggregate without region_masks'
+    )
+  if codebook_files.is_projected(descriptors.config.codebook):
+    raise UserError(
+      f'{descriptors.path}: residuals were projected (codebook.projection, codebook.bits), which the'
+      ' tensorflow/models DELF code does not know. Aggregate with a codebook without projection'
     )
   kernel: Kernel = aggregator.kernel(options)
   regional = options.regions == Aggregation.REGIONAL_AGGREGATION

@@ -33,7 +33,8 @@ class ArtefactFacts:
   Attributes:
     names: digest of the names of its images in order; '' if it has none.
     num_images: number of its images.
-    dimensions, num_words: D and K; 0 if it has none.
+    dimensions, num_words: D of local descriptors, and K; 0 if it has none.
+    bits: dimensions of aggregated descriptors; 0 if it has none.
     centroids: digest of its codebook; '' if it has none.
   """
 
@@ -41,6 +42,7 @@ class ArtefactFacts:
   num_images: int = 0
   dimensions: int = 0
   num_words: int = 0
+  bits: int = 0
   centroids: str = ''
 
 
@@ -247,7 +249,11 @@ def _mismatch(
   child: Artefact, ours: ArtefactFacts, parent: Artefact, theirs: ArtefactFacts, role: str
 ) -> Iterator[Finding]:
   remedy = f'Delete {child.path} and run the same command again'
-  for field, what in (('dimensions', 'dimensions'), ('num_words', 'visual words')):
+  for field, what in (
+    ('dimensions', 'dimensions'),
+    ('num_words', 'visual words'),
+    ('bits', 'dimensions of aggregated descriptors'),
+  ):
     found, expected = getattr(ours, field), getattr(theirs, field)
     if found and expected and found != expected:
       yield error(child.path, f'{found} {what}, {parent.path} has {expected}', remedy)

@@ -136,7 +136,11 @@ def _records(artefact: Artefact) -> _Check:
   yield from check.run()
   # Boxes may be of photos that cannot be read and have no features, so that their names are not compared.
   names = '' if artefact.manifest.kind == 'boxes' else check.names.digest
-  return ArtefactFacts(names, len(check.names), check.dimensions)
+  if artefact.manifest.kind != 'descriptors':
+    return ArtefactFacts(names, len(check.names), check.dimensions)
+  # Residuals that are not projected have the dimensions of the features.
+  of_features = 0 if codebook_files.is_projected(artefact.config.codebook) else check.dimensions
+  return ArtefactFacts(names, len(check.names), of_features, bits=check.dimensions)
 
 
 def _codebook(artefact: Artefact) -> _Check:
@@ -146,8 +150,15 @@ def _codebook(artefact: Artefact) -> _Check:
 
 def _centroid_facts(path: pathlib.Path) -> ArtefactFacts:
   found = codebook_files.load_centroids(path)
-  digest = hashlib.sha256(np.ascontiguousarray(found).data).hexdigest()
-  return ArtefactFacts(num_words=len(found), dimensions=found.shape[1], centroids=digest)
+  digest = hashlib.sha256(np.ascontiguousarray(found).data)
+  bits, projection = found.shape[1], codebook_files.load_projection(path)
+  if projection is not None:
+    bits = projection.bits
+    for array in (projection.matrices, projection.kinds):
+      digest.update(array.data)
+  return ArtefactFacts(
+    num_words=len(found), dimensions=found.shape[1], bits=bits, centroids=digest.hexdigest()
+  )
 
 
 def _index(artefact: Artefact) -> _Check:
@@ -161,11 +172,14 @@ def _index(artefact: Artefact) -> _Check:
   contents, _ = stored_index.read(str(inverted))
   yield from index_checks.added(artefact, contents.images.names, checksum)
   own = _centroid_facts(artefact.path)
-  for field in ('num_words', 'dimensions'):
-    if getattr(own, field) != getattr(check, field):
+  for field, expected, there in (
+    ('num_words', own.num_words, check.num_words),
+    ('dimensions (bits)', own.bits, check.dimensions),
+  ):
+    if expected != there:
       yield error(
         artefact.path,
-        f'the codebook has {field} {getattr(own, field)}, the postings {getattr(check, field)}',
+        f'the codebook has {field} {expected}, the postings {there}',
         f'Delete {artefact.path} and run build_index again',
       )
   is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
@@ -194,7 +208,7 @@ def _shard(artefact: Artefact) -> _Check:
       f'{len(check.names)} images, shard {number} of its split has {expected}',
       f'Delete {artefact.path} and run split_index again',
     )
-  return ArtefactFacts(num_images=len(check.names), num_words=check.num_words, dimensions=check.dimensions)
+  return ArtefactFacts(num_images=len(check.names), num_words=check.num_words, bits=check.dimensions)
 
 
 def _rankings(artefact: Artefact) -> _Check:

@@ -21,7 +21,9 @@ _DEPTH = 4
 
 # Files that only artefacts have.
 _SHARD = re.compile(r'(boxes|features|descriptors|rankings|detection)-\d{5}-of-\d{5}\.tfrecord')
-_FILES = frozenset((codebook_files.CENTROIDS, layout.LIST_SIZES, 'image_ids.npy', 'per_query.json'))
+_FILES = frozenset(
+  (codebook_files.CENTROIDS, codebook_files.PROJECTIONS, layout.LIST_SIZES, 'image_ids.npy', 'per_query.json')
+)
 
 
 class State(enum.Enum):

@@ -9,9 +9,12 @@ from delf_d2r.data.artefacts import codebook_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.evaluation import metrics_files
+from delf_d2r.extractors import registry
+from delf_d2r.kernels.projection import kinds_of_words
 
 # If more than this share of the words has no descriptor after training, K was too large.
 DEAD_WORDS = 0.05
+_ORTHONORMAL = 1e-3
 
 
 def codebook(artefact: Artefact) -> Iterator[Finding]:
@@ -21,6 +24,7 @@ def codebook(artefact: Artefact) -> Iterator[Finding]:
   same = len(centroids) - len(np.unique(np.asarray(centroids), axis=0))
   if same:
     yield error(artefact.path, f'{same} of {len(centroids)} visual words are copies of others', again)
+  yield from _projection(artefact, centroids, again)
   report = artefact.path / codebook_files.REPORT
   if not report.is_file():
     return
@@ -31,6 +35,27 @@ def codebook(artefact: Artefact) -> Iterator[Finding]:
       artefact.path,
       f'{empty} of {len(centroids)} visual words have no descriptor of those that it was trained on',
       'Reduce codebook.num_words, or train on more photos',
+    )
+
+
+def _projection(artefact: Artefact, centroids: np.ndarray, again: str) -> Iterator[Finding]:
+  """Yields findings on the projection of residuals, if the codebook has one."""
+  found = codebook_files.load_projection(artefact.path)
+  wanted = artefact.config.codebook.bits or centroids.shape[1]
+  if found is None:
+    return
+  if found.bits != wanted:
+    yield error(
+      artefact.path, f'it projects to {found.bits} bits, its config says codebook.bits {wanted}', again
+    )
+  products = np.einsum('pdb,pdc->pbc', found.matrices, found.matrices)
+  if np.abs(products - np.eye(found.bits)).max() > _ORTHONORMAL:
+    yield error(artefact.path, 'its projections have columns that are not orthonormal', again)
+  extractor = registry.record(artefact.config.extraction.extractor)
+  origins = extractor.unit_origins(centroids.shape[1])
+  if not np.array_equal(found.kinds, kinds_of_words(centroids, origins)):
+    yield error(
+      artefact.path, f'the kinds of its words are not those of the features of {extractor.name}', again
     )
 
 

@@ -70,7 +70,11 @@ class PhotoReader:
     """
     found = self._find_boxes()(pixels) if boxes is None else boxes
     features = self._extractor().extract(name, pixels, found)
-    return features, self._aggregator().index_image(features)
+    return features, self.aggregate(features)
+
+  def aggregate(self, features: ImageFeatures) -> ImageDescriptors:
+    """Returns the aggregated descriptors of an image for the index."""
+    return self._aggregator().index_image(features)
 
   def prepare(self) -> None:
     """Loads the extractor."""

@@ -14,7 +14,7 @@ from delf_d2r import config as configs
 from delf_d2r.aggregator import kernel
 from delf_d2r.config.rules import runs
 from delf_d2r.data import csv_rows
-from delf_d2r.data.artefacts import feature_files, index_files
+from delf_d2r.data.artefacts import codebook_files, feature_files, index_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.boxes.csv_file import COLUMNS
@@ -114,7 +114,11 @@ def measure_rates(
   sample = [next(source) for _ in range(64)]
   dimensions = sample[0].features.dimensions
   stages['index'], search = _of_index(
-    config, work, words=max(round(words), 1), entries=entries, dimensions=dimensions
+    config,
+    work,
+    words=max(round(words), 1),
+    entries=entries,
+    dimensions=codebook_files.load_bits(work / 'codebook'),
   )
   trains = config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN
   training = (

@@ -12,7 +12,8 @@ from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
 from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.kernels.aggregation import MASKED_REGIONS
 from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator
-from delf_d2r.protos import aggregation_pb2, experiment_pb2
+from delf_d2r.protos import aggregation_pb2, codebook_pb2, experiment_pb2
+from delf_d2r.stages import train_codebook
 from delf_d2r.structures import ImageFeatures, LocalFeatures
 
 _REGIONAL_SEARCH = aggregation_pb2.AggregationConfig.REGIONAL_SEARCH
@@ -93,6 +94,14 @@ def save_codebook(
   own = experiment_pb2.ExperimentConfig(extraction=config.extraction, codebook=config.codebook)
   with artefact_writer.writing(output, Plan('codebook', own, _inputs(output))) as writer:
     codebook_files.save_centroids(centroids, output)
+    if codebook_files.is_projected(config.codebook):
+      # A projection costs the same whatever its numbers are.
+      options = codebook_pb2.CodebookConfig(bits=config.codebook.bits)
+      options.projection.kinds.append(codebook_pb2.ProjectionConfig.ROTATION)
+      origins = train_codebook.unit_origins(config.extraction, centroids.shape[1])
+      projection = train_codebook.learn_projection(centroids, descriptors, origins, options)
+      assert projection is not None
+      codebook_files.save_projection(projection, output)
     return writer.finish({'words': num_words, 'descriptors': len(descriptors)})
 
 

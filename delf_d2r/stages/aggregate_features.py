@@ -13,7 +13,11 @@ from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime.worker_pool import Workers
 from delf_d2r.stages.shared import sharded
-from delf_d2r.stages.shared.compatibility import require_same_dimensions, require_same_extractor
+from delf_d2r.stages.shared.compatibility import (
+  require_projection_kernel,
+  require_same_dimensions,
+  require_same_extractor,
+)
 from delf_d2r.stages.shared.sharded import JobBatch, Options, Outcome
 
 # Images that are handed to a worker at a time: some megabytes of features, some tenths of a second.
@@ -47,7 +51,7 @@ def run(
     The artefact.
 
   Raises:
-    UserError: codebook and features do not belong together, or the output cannot be written.
+    UserError: codebook, features and kernel do not belong together, or the output cannot be written.
     ImageError: with `strict`, for the image that kills the workers.
   """
   options = config.aggregation
@@ -59,6 +63,7 @@ def run(
     remedy='Train a codebook on features of this extractor',
   )
   require_same_dimensions(features, codebook)
+  require_projection_kernel(codebook, options)
   merged = experiment_pb2.ExperimentConfig()
   merged.CopyFrom(features.config)
   merged.codebook.CopyFrom(codebook.config.codebook)

@@ -32,7 +32,7 @@ from delf_d2r.index.segments import SEGMENT_ENTRIES
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime import progress, worker_pool
-from delf_d2r.stages.shared.compatibility import require_same_making
+from delf_d2r.stages.shared.compatibility import require_same_codebook, require_same_making
 from delf_d2r.structures import AggregatedDescriptor
 
 T = TypeVar('T')
@@ -66,9 +66,11 @@ def run(
     The artefact.
 
   Raises:
-    UserError: the distractors were aggregated differently, a shard is damaged, workers died, or the output
+    UserError: descriptors and codebook do not belong together, the distractors were aggregated differently, a
+      shard is damaged, workers died, or the output
       cannot be written.
   """
+  require_same_codebook(descriptors, codebook)
   merged = with_comparison(descriptors.config, config.aggregation)
   inputs: tuple[Input, ...] = (
     descriptors.as_input('descriptors'),

@@ -54,7 +54,8 @@ def images(
 
 
 def write_descriptors(path: pathlib.Path, contents, config, *, images_per_shard: int = 5) -> Artefact:
-  inputs = (Input('images', path.name, path), Input('codebook', 'made', path))
+  codebook = Plan('codebook', config, ()).fingerprint
+  inputs = (Input('images', path.name, path), Input('codebook', codebook, path))
   with artefact_writer.writing(path, Plan('descriptors', config, inputs)) as writer:
     for shard in writer.ledger.missing(len(contents), images_per_shard):
       with writer.ledger.write(shard) as file:
