@@ -123,6 +123,31 @@ def clutter() -> GroundTruth:
 SETS = {make.__name__: make for make in (landmarks, places, dvd_covers, dvd_photos, clutter)}
 
 
+def thinned(truth: GroundTruth, step: int) -> GroundTruth:
+  """Returns every `step`-th object with all photos of it, and every `step`-th other photo.
+
+  An object is the index images that the labels of a query name, and those of all queries that share any.
+  """
+  object_of: dict[str, int] = {}
+  members: dict[int, list[str]] = {}
+  for n, query in enumerate(truth.queries):
+    images = {*query.easy, *query.hard, *query.junk}
+    joined = {object_of[image] for image in images if image in object_of}
+    number = min(joined, default=n)
+    for other in joined - {number}:
+      images |= set(members.pop(other))
+    members[number] = sorted({*members.get(number, ()), *images})
+    object_of |= dict.fromkeys(members[number], number)
+  kept = sorted(members)[::step]
+  others = [name for name in truth.index_images if name not in object_of][::step]
+  left = {image for number in kept for image in members[number]} | set(others)
+  return GroundTruth(
+    truth.name,
+    tuple(name for name in truth.index_images if name in left),
+    tuple(query for query in truth.queries if {*query.easy, *query.hard, *query.junk} <= left),
+  )
+
+
 def _number(name: str) -> str:
   return name.rpartition('/')[2]
 
