@@ -10,7 +10,7 @@ from delf_d2r.config.rules import extraction as rules
 from delf_d2r.config.rules.checks import check_part_ranges
 from delf_d2r.errors import Problem, UserError
 from delf_d2r.extractors.reduction import Reduction, network_files
-from delf_d2r.extractors.registry import PACKAGED_MODELS, DescriptorKind, ExtractorRecord, unit_vectors
+from delf_d2r.extractors.registry import DEFAULT_MODEL, DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.kernels.pca import normalize
 from delf_d2r.protos import delf_model_pb2, extraction_pb2
 from delf_d2r.structures import LocalFeatures
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Extraction = extraction_pb2.ExtractionConfig
 DelfModel = delf_model_pb2.DelfModelConfig
 
-# The model that comes with the package.
-DEFAULT_MODEL = PACKAGED_MODELS / 'default'
 DEFAULT_SCALES = tuple(2 ** (k / 2) for k in range(-4, 3))
 # The largest int32, which is what models take.
 _ALL_FEATURES = 2**31 - 1

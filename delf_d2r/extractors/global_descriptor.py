@@ -18,7 +18,7 @@ from delf_d2r.config.rules import extraction as rules
 from delf_d2r.config.rules.checks import check_part_ranges, is_changed, without_effect
 from delf_d2r.errors import Problem
 from delf_d2r.extractors.reduction import Reduction, network_files
-from delf_d2r.extractors.registry import DescriptorKind, ExtractorRecord, unit_vectors
+from delf_d2r.extractors.registry import DEFAULT_MODEL, DescriptorKind, ExtractorRecord, unit_vectors
 from delf_d2r.kernels import regional_maxima
 from delf_d2r.kernels.pca import normalize
 from delf_d2r.protos import extraction_pb2
@@ -130,8 +130,9 @@ def build(config: Extraction) -> GlobalExtractor | RegionalExtractor:
   from delf_d2r.models.backbones.pooled import PooledBackbone
   from delf_d2r.models.saved_models import global_descriptors
 
-  if options.model_path:
-    return GlobalExtractor(global_descriptors.load(options.model_path), options, reduction)
+  if options.model_path or options.shipped_model:
+    model = global_descriptors.load(options.model_path or str(DEFAULT_MODEL))
+    return GlobalExtractor(model, options, reduction)
   activations = Activations(options.backbone, options.backbone_weights, options.endpoint)
   if options.pooling == Config.R_MAC:
     return RegionalExtractor(activations, options, reduction)
@@ -142,7 +143,8 @@ def build(config: Extraction) -> GlobalExtractor | RegionalExtractor:
 def model_files(config: Extraction) -> Mapping[str, Path]:
   """Returns the SavedModel, or the weights of the backbone in its place, and the PCA."""
   options = config.global_descriptor
-  return network_files(options.model_path or options.backbone_weights, options.pca)
+  shipped = str(DEFAULT_MODEL) if options.shipped_model else ''
+  return network_files(options.model_path or shipped or options.backbone_weights, options.pca)
 
 
 def problems(config: Extraction) -> Iterator[Problem]:
@@ -157,26 +159,34 @@ def problems(config: Extraction) -> Iterator[Problem]:
       )
   yield from check_part_ranges(config, {'global_descriptor': {'region_levels': (1, 16)}})
   is_regional = options.pooling == Config.R_MAC
-  if is_regional and options.model_path:
+  model = 'model_path' if options.model_path else 'shipped_model' if options.shipped_model else ''
+  if options.model_path and options.shipped_model:
+    yield Problem(
+      'global_descriptor.shipped_model',
+      f'global_descriptor.shipped_model is true, but model_path names another model, {options.model_path}.'
+      ' Remove one of them',
+    )
+  if is_regional and model:
     yield Problem(
       'global_descriptor.pooling',
-      'global_descriptor.pooling is R_MAC, but the model at model_path pools by itself. Remove one of them',
+      f'global_descriptor.pooling is R_MAC, but the model of {model} pools by itself. Remove one of them',
     )
   for field in ('gem_power', 'scale_power') if is_regional else ('region_levels',):
     if is_changed(options, field):
       wanted = 'GEM' if is_regional else 'R_MAC'
       found = 'R_MAC' if is_regional else 'GEM'
       yield without_effect(f'global_descriptor.{field}', f'pooling: {wanted}', found)
-  if options.model_path and is_changed(options, 'scale_power'):
+  if model and is_changed(options, 'scale_power'):
     yield Problem(
       'global_descriptor.scale_power',
       f'global_descriptor.scale_power is {options.scale_power:g}, but the descriptors of a model may be'
       ' negative, which have no power. Remove it',
     )
-  if not options.model_path and not options.backbone_weights:
+  if not model and not options.backbone_weights:
     yield Problem(
       'global_descriptor.backbone_weights',
-      'global_descriptor.backbone_weights is empty; give "imagenet", a file of weights, or model_path',
+      'global_descriptor.backbone_weights is empty; give "imagenet", a file of weights, model_path or'
+      ' shipped_model: true',
     )
   if options.HasField('pca'):
     yield from rules.pca('global_descriptor.pca', options.pca)

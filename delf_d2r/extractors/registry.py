@@ -33,6 +33,8 @@ from delf_d2r.structures import LocalFeatures
 
 # Models that come with the package.
 PACKAGED_MODELS = pathlib.Path(__file__).parents[1] / 'models'
+# The network of local features that comes with the package.
+DEFAULT_MODEL = PACKAGED_MODELS / 'default'
 
 # Fields of ExtractionConfig that are messages and belong to no extractor in particular.
 _COMMON_FIELDS: tuple[str, ...] = ()

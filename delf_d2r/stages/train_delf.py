@@ -20,6 +20,11 @@ CLASSES = 'classes.txt'
 
 Config = training_pb2.TrainDelfConfig
 Validation = training_pb2.ValidationConfig
+# The names of the metrics of retrieval.
+_RETRIEVAL = {
+  Validation.RETRIEVAL_MAP: 'retrieval_map',
+  Validation.GLOBAL_RETRIEVAL_MAP: 'global_retrieval_map',
+}
 
 
 def run(
@@ -99,7 +104,7 @@ def _prepare(
   if not validation_photos:
     return merged, examples, None
   # Retrieval needs photos with classes, which may be others than those of training.
-  is_retrieval = training.validation.metric == Validation.RETRIEVAL_MAP
+  is_retrieval = training.validation.metric in _RETRIEVAL
   same_classes = is_classification and not is_retrieval
   validation = training_examples.load(
     validation_photos,
@@ -121,7 +126,7 @@ def _train(
   writes: bool,
 ) -> None:
   """Runs one process of a training."""
-  from delf_d2r.models.delf import encoder_init, training, training_data, training_summaries
+  from delf_d2r.models.delf import encoder_init, global_init, training, training_data, training_summaries
   from delf_d2r.models.training import checkpoints
 
   trainer = training.Trainer(config, strategy)
@@ -130,6 +135,9 @@ def _train(
   def begin() -> None:
     if config.encoder_start == Config.WHITENING:
       encoder_init.whiten(trainer.model, config, data)
+    if config.HasField('global_start'):
+      photos = training_data.unchanged(config, examples, config.global_start.photos)
+      global_init.start(trainer.model, config, photos)
 
   def picture(summaries: training_summaries.Summaries, batch: Any, done: int) -> None:
     summaries.attention(trainer.model, trainer.local_part(batch)['images'], done)
@@ -156,8 +164,8 @@ def _train(
 
 def _metric(config: Config) -> str:
   """Returns the name of the value that decides which checkpoint is best."""
-  if config.validation.metric == Validation.RETRIEVAL_MAP:
-    return 'retrieval_map'
+  if config.validation.metric in _RETRIEVAL:
+    return _RETRIEVAL[config.validation.metric]
   if config.validation.metric == Validation.LOSS:
     return 'loss'
   return 'attention_accuracy' if config.objective == Config.CLASSIFICATION else 'descriptor_accuracy'
@@ -166,15 +174,22 @@ def _metric(config: Config) -> str:
 def _validator(config: Config, trainer, validation: Examples) -> Callable[[], dict[str, float]]:
   """Returns the function that measures the network in its present state."""
   options = config.validation
-  if options.metric != Validation.RETRIEVAL_MAP:
+  if options.metric not in _RETRIEVAL:
     from delf_d2r.models.delf import training_data
 
     batches = training_data.for_validation(config, validation)
     return lambda: trainer.evaluate(batches)
   from delf_d2r.models.delf import current_features
 
-  measure = RetrievalValidation(options, validation, seed=config.seed)
-  describe = current_features.make_descriptor_fn(
-    trainer.model, scales=options.scales, max_features=options.max_features
-  )
-  return lambda: {'retrieval_map': measure(describe)}
+  measured = RetrievalValidation(options, validation, seed=config.seed)
+  measures: dict[int, Callable[[], float]] = {}
+  wanted = {options.metric, *options.also}
+  if Validation.RETRIEVAL_MAP in wanted:
+    describe = current_features.make_descriptor_fn(
+      trainer.model, scales=options.scales, max_features=options.max_features
+    )
+    measures[Validation.RETRIEVAL_MAP] = lambda: measured(describe)
+  if Validation.GLOBAL_RETRIEVAL_MAP in wanted:
+    describe_globally = current_features.make_global_descriptor_fn(trainer.model, scales=options.scales)
+    measures[Validation.GLOBAL_RETRIEVAL_MAP] = lambda: measured.by_cosines(describe_globally)
+  return lambda: {_RETRIEVAL[metric]: measure() for metric, measure in measures.items()}

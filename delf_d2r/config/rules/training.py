@@ -15,6 +15,8 @@ def problems(config: training_pb2.TrainDelfConfig) -> Iterator[Problem]:
     yield from check_range(config, field, 0)
   yield from check_range(config, 'image_size', 32, 4096)
   yield from check_range(config, 'encoder_start_power', 0, 1)
+  yield from check_range(config, 'class_balance', 0, 1)
+  yield from check_range(config, 'photos_of_class', 0)
   yield from check_part_ranges(config, _RANGES)
   is_classification = config.objective == training_pb2.TrainDelfConfig.CLASSIFICATION
   if is_classification and config.HasField('warped_pairs'):
@@ -25,10 +27,65 @@ def problems(config: training_pb2.TrainDelfConfig) -> Iterator[Problem]:
       f'image_size is {config.image_size}; with objective WARPED_PAIRS it must be a multiple of 32, so that'
       ' the positions of the cells of the feature map are known',
     )
+  yield from _global_head(config, is_classification)
   if config.augmentation.min_aspect_ratio > config.augmentation.max_aspect_ratio:
     yield Problem('augmentation.min_aspect_ratio', 'augmentation.min_aspect_ratio is above max_aspect_ratio')
   if any(not 0 < scale <= 8 for scale in config.validation.scales):
     yield Problem('validation.scales', 'validation.scales must be in (0, 8]')
+
+
+def _global_head(config: training_pb2.TrainDelfConfig, is_classification: bool) -> Iterator[Problem]:
+  """Yields the problems of what trains and measures the global head, and of the groups of a batch."""
+  model, metrics = config.model, training_pb2.ValidationConfig
+  objective = training_pb2.TrainDelfConfig.Objective.Name(config.objective)
+  fields = {
+    'global_start': config.HasField('global_start'),
+    'loss.metric': config.loss.HasField('metric'),
+    'loss.trimmed_share': config.loss.trimmed_share > 0,
+    'class_balance': config.class_balance > 0,
+    'photos_of_class': config.photos_of_class > 1,
+  }
+  for field in (field for field, is_set in fields.items() if is_set and not is_classification):
+    yield without_effect(field, 'objective: CLASSIFICATION', objective)
+  wanted = (config.validation.metric, *config.validation.also)
+  fields = {
+    'global_start': config.HasField('global_start'),
+    'loss.metric': config.loss.HasField('metric'),
+    'model.global_input_normalized': model.global_input_normalized,
+    'model.arcface_sub_centers': model.arcface_sub_centers > 1,
+    'validation.metric': metrics.GLOBAL_RETRIEVAL_MAP in wanted,
+  }
+  for field in (field for field, is_set in fields.items() if is_set and not model.global_dimensions):
+    yield Problem(field, f'{field} is about the global head, but model.global_dimensions is 0: there is none')
+  if config.photos_of_class > 1 and config.batch_size % config.photos_of_class:
+    yield Problem(
+      'photos_of_class',
+      f'photos_of_class is {config.photos_of_class}, which does not divide batch_size {config.batch_size}',
+    )
+  if config.loss.HasField('metric') and config.photos_of_class < 2:
+    yield Problem(
+      'photos_of_class',
+      f'photos_of_class is {config.photos_of_class}, but loss.metric compares photos of one class; set 4',
+    )
+  if config.validation.also:
+    retrieval = (metrics.RETRIEVAL_MAP, metrics.GLOBAL_RETRIEVAL_MAP)
+    if not set(wanted) <= set(retrieval):
+      names = ', '.join(metrics.Metric.Name(metric) for metric in wanted)
+      yield Problem(
+        'validation.also',
+        f'validation.also adds RETRIEVAL_MAP and GLOBAL_RETRIEVAL_MAP to each other, found {names}',
+      )
+  if config.global_start.photos < 0:
+    yield Problem('global_start.photos', f'global_start.photos is {config.global_start.photos}; 0 means all')
+  if not 0 <= config.global_start.power <= 1:
+    yield Problem(
+      'global_start.power', f'global_start.power is {config.global_start.power:g}; it must be in [0, 1]'
+    )
+  if config.loss.HasField('metric') and not config.loss.metric.temperature > 0:
+    yield Problem(
+      'loss.metric.temperature',
+      f'loss.metric.temperature is {config.loss.metric.temperature:g}; it must be positive',
+    )
 
 
 # Inclusive bounds.
@@ -64,6 +121,7 @@ _RANGES: dict[str, Ranges] = {
     'global_weight': (0,),
     'weight_decay': (0,),
     'label_smoothing': (0, 0.99),
+    'trimmed_share': (0, 0.9),
   },
   'warped_pairs': {
     'min_side': (0.05, 1),

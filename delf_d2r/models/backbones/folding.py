@@ -23,6 +23,18 @@ def fold(model: keras.Model, outputs: dict) -> keras.Model:
   return keras.Model(inputs, folded, name=f'{model.name}_folded')
 
 
+def layers_until(tensor) -> list[keras.layers.Layer]:
+  """Returns the layers that a symbolic tensor depends on."""
+  found: dict[int, keras.layers.Layer] = {}
+  waiting = [tensor]
+  while waiting:
+    layer, sources = _source(waiting.pop())
+    if id(layer) not in found:
+      found[id(layer)] = layer
+      waiting += sources
+  return list(found.values())
+
+
 def _source(tensor):
   layer, node, _ = tensor._keras_history
   return layer, layer._inbound_nodes[node].input_tensors

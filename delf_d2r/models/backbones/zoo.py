@@ -111,6 +111,23 @@ class Backbone:
     return self.model(images, training=training)
 
 
+def until(backbone: Backbone, endpoint: str):
+  """Returns the symbolic tensor of any endpoint of a backbone, whether it returns it or not.
+
+  Raises:
+    UserError: the network has no such endpoint, or was cut before it.
+  """
+  layers = _FAMILIES[backbone.name].endpoints
+  if endpoint not in layers:
+    raise UserError(f'{backbone.name} has no endpoint {endpoint!r}; it has {", ".join(layers)}')
+  try:
+    return backbone.model.get_layer(layers[endpoint]).output
+  except ValueError:
+    raise UserError(
+      f'endpoint {endpoint!r} is deeper than {", ".join(backbone.outputs)}, where this network ends'
+    ) from None
+
+
 def build(
   name: str,
   *,

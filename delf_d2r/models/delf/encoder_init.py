@@ -1,5 +1,7 @@
 """Initial weights of the reduction to local descriptors: whitened principal components of the features."""
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from delf_d2r.errors import UserError
@@ -37,17 +39,27 @@ def whiten(model: Delf, config: training_pb2.TrainDelfConfig, data: Batches) -> 
     values = features(batch['images']).numpy()
     covariance = covariance or Covariance(values.shape[-1])
     covariance.add(values.reshape(-1, values.shape[-1]))
-  # There is at least one batch, and Covariance.pca always gives variances.
-  assert covariance is not None
+  assert covariance is not None  # There is at least one batch.
   try:
-    pca = covariance.pca().truncated(dimensions)
-    matrix, bias = pca.as_affine(whitening=True)
-    variances = pca.variances
-    assert variances is not None
+    matrix, bias = whitening(covariance, dimensions, config.encoder_start_power)
   except ValueError as error:
     raise UserError(
       f'encoder_start WHITENING: {error}. Lower model.reduced_dimensions or raise encoder_start_photos'
     ) from None
-  restored = variances ** ((1 - config.encoder_start_power) / 2)
-  model.encoder.kernel.assign((matrix * restored)[None, None])
-  model.encoder.bias.assign(bias * restored)
+  model.encoder.kernel.assign(matrix[None, None])
+  model.encoder.bias.assign(bias)
+
+
+def whitening(
+  covariance: Covariance, dimensions: int, power: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+  """Returns float32 (A [D, d], b [d]) of x A + b = (x - mean) C diag(v)^(-power / 2), as in `whiten`.
+
+  Raises:
+    ValueError: there are fewer dimensions or descriptors, or a component without variance.
+  """
+  pca = covariance.pca().truncated(dimensions)
+  matrix, bias = pca.as_affine(whitening=True)
+  assert pca.variances is not None  # Covariance.pca always gives them.
+  restored = pca.variances ** ((1 - power) / 2)
+  return matrix * restored, bias * restored

@@ -14,16 +14,21 @@ from delf_d2r.models.saved_models import directory
 
 CONFIG = 'delf_model.pbtxt'
 BATCH_SIGNATURE = 'extract_batch'
+GLOBAL_SIGNATURE = 'extract_global'
 
 
 class LocalFeatureModule(tf.Module):
-  """The network with its pyramid as two functions, which are also the signatures of the SavedModel.
+  """The network with its pyramid as functions, which are also the signatures of the SavedModel.
 
   `serving_default` has the signature of tensorflow/models: input_image uint8 [H, W, 3], input_scales
   float32 [S], input_max_feature_num int32, input_abs_thres float32 (and input_global_scales_ind int32 [G]
   with a global head) to boxes [N, 4], scales [N], scores [N, 1], features [N, D] (and global_descriptors
   [G, dimensions]). `extract_batch` does the same for images of one shape: input_images uint8 [B, H, W, 3], no
-  threshold, outputs with B in front.
+  threshold, outputs with B in front. `extract_global`, only with a global head, computes nothing but
+  global_descriptors [S, dimensions] of input_image and input_scales.
+
+  Attributes:
+    functions: all of them by name.
   """
 
   def __init__(
@@ -79,8 +84,12 @@ class LocalFeatureModule(tf.Module):
       best['features'] = _projected(best['features'], affine)
       return best
 
+    def extract_global(input_image, input_scales):
+      return {'global_descriptors': pyramid.extract_global(network, input_image[None], input_scales)[0]}
+
+    image = tf.TensorSpec([None, None, 3], tf.uint8, name='input_image')
     self.serving_default = tf.function(serving_default).get_concrete_function(
-      input_image=tf.TensorSpec([None, None, 3], tf.uint8, name='input_image'),
+      input_image=image,
       input_abs_thres=tf.TensorSpec([], tf.float32, name='input_abs_thres'),
       **numbers,
       **chosen,
@@ -88,6 +97,11 @@ class LocalFeatureModule(tf.Module):
     self.extract_batch = tf.function(extract_batch).get_concrete_function(
       input_images=tf.TensorSpec([None, None, None, 3], tf.uint8, name='input_images'), **numbers
     )
+    self.functions = {'serving_default': self.serving_default, BATCH_SIGNATURE: self.extract_batch}
+    if model.config.global_dimensions:
+      self.functions[GLOBAL_SIGNATURE] = tf.function(extract_global).get_concrete_function(
+        input_image=image, input_scales=numbers['input_scales']
+      )
 
 
 def _projected(features, affine):
@@ -116,7 +130,6 @@ def save(
   exported.CopyFrom(config)
   for field in ('num_classes', 'backbone_weights'):
     exported.ClearField(field)
-  signatures = {'serving_default': module.serving_default, BATCH_SIGNATURE: module.extract_batch}
   return directory.write(
-    output, module, signatures=signatures, config=exported, config_name=CONFIG, card=card
+    output, module, signatures=module.functions, config=exported, config_name=CONFIG, card=card
   )

@@ -68,21 +68,25 @@ class GeneralizedMean(layers.Layer):
 class ArcFace(layers.Layer):
   """Computes cosines of embeddings with class centres, times a scale (Deng et al., CVPR 2019).
 
-  In training the angle to the right class counts as larger by a margin, unless it then exceeded pi.
+  In training the angle to the right class counts as larger by a margin, unless it then exceeded pi. A class
+  may have several centres, of which the nearest counts (Deng et al., ECCV 2020).
   """
 
-  def __init__(self, num_classes: int, *, margin: float, scale: float, **options):
+  def __init__(self, num_classes: int, *, margin: float, scale: float, sub_centers: int = 1, **options):
     super().__init__(**options)
-    self.num_classes, self.margin, self.scale = num_classes, margin, scale
+    self.num_classes, self.margin, self.scale, self.sub_centers = num_classes, margin, scale, sub_centers
 
   def build(self, shape):
+    # Those of one class lie side by side.
     self.centers = self.add_weight(
-      shape=(shape[-1], self.num_classes), initializer='glorot_uniform', name='centers'
+      shape=(shape[-1], self.num_classes * self.sub_centers), initializer='glorot_uniform', name='centers'
     )
 
   def call(self, embeddings, labels=None):
     """Returns logits [B, num_classes] of float [B, G] and, in training, int [B] labels."""
     cosines = tf.math.l2_normalize(embeddings, axis=1) @ tf.math.l2_normalize(self.centers, axis=0)
+    if self.sub_centers > 1:
+      cosines = tf.reduce_max(tf.reshape(cosines, (-1, self.num_classes, self.sub_centers)), axis=2)
     if labels is not None:
       # Just inside [-1, 1]: the derivative of the arc cosine is infinite at its ends.
       angles = tf.math.acos(tf.clip_by_value(cosines, -1 + 1e-6, 1 - 1e-6))

@@ -24,19 +24,29 @@ class InferenceNetwork:
     symbolic = model.backbone.outputs
     self._backbone = folding.fold(model.backbone_model, {name: symbolic[name] for name in endpoints})
 
-    self._half = None
+    self._half: list | None = None
+    self._half_embedding: list | None = None
     if half_weights:
       kinds = (self._backbone.trainable_variables, self._backbone.non_trainable_variables)
       self._half = [[tf.Variable(tf.cast(v.value, tf.float16)) for v in kind] for kind in kinds]
+      if config.global_dimensions:
+        self._half_embedding = [
+          tf.Variable(tf.cast(v.value, tf.float16)) for v in model.embedding.trainable_variables
+        ]
+    self._run = tf.function(
+      self._endpoints, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)]
+    )
 
   @property
   def variables(self) -> list:
     """The variables of TensorFlow that `__call__` reads."""
-    heads = (getattr(self._model, name, None) for name in ('encoder', 'decoder', 'attention', 'embedding'))
+    names = ['encoder', 'decoder', 'attention', *([] if self._half_embedding else ['embedding'])]
+    heads = (getattr(self._model, name, None) for name in names)
     parts = [head for head in heads if head is not None]
     backbone = [v.value for v in self._backbone.variables]
     if self._half is not None:
       backbone = [variable for kind in self._half for variable in kind]
+    backbone += self._half_embedding or []
     return [*backbone, *(variable.value for part in parts for variable in part.variables)]
 
   def normalize(self, images):
@@ -51,6 +61,10 @@ class InferenceNetwork:
     """
     if training:
       raise ValueError('an InferenceNetwork cannot be trained; train the Delf that it was made from')
+    return self._run(images)
+
+  def _endpoints(self, images) -> dict:
+    """Computes what `__call__` returns; as a function of its own, it is saved once for all signatures."""
     if self._half is None:
       maps = self._backbone(images, training=False)
     else:
@@ -59,6 +73,11 @@ class InferenceNetwork:
     outputs = self._model.local(maps, training=False)
     found = {name: outputs[name] for name in ('attention', 'descriptors')}
     if self.config.global_dimensions:
-      deep = maps[self.config.classifier_endpoint]
-      found['global_descriptor'] = self._model.embedding(self._model.gem(deep))
+      found['global_descriptor'] = self._embedded(self._model.pooled(maps))
     return found
+
+  def _embedded(self, pooled):
+    if self._half_embedding is None:
+      return self._model.embedding(pooled)
+    weights = [tf.cast(variable, tf.float32) for variable in self._half_embedding]
+    return self._model.embedding.stateless_call(weights, [], pooled)[0]

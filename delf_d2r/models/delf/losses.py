@@ -27,6 +27,50 @@ def classification(logits: tf.Tensor, labels: tf.Tensor, *, smoothing: float = 0
   return -(1 - smoothing) * right - smoothing * tf.reduce_mean(log_probabilities, axis=1)
 
 
+def trimmed(values: tf.Tensor, share: float) -> tf.Tensor:
+  """Leaves out the highest losses, which wrong labels have: the mean is that of the others.
+
+  Args:
+    values: float32 [B].
+    share: of the photos to leave out, in [0, 1); their number is rounded down.
+
+  Returns:
+    float32 [B]: 0 for those, values B / (B - number) for the others.
+  """
+  total = tf.shape(values)[0]
+  left_out = tf.cast(share * tf.cast(total, tf.float32), tf.int32)
+  order = tf.argsort(values, direction='DESCENDING', stable=True)
+  is_kept = tf.math.invert_permutation(order) >= left_out
+  return tf.where(is_kept, values * tf.cast(total / (total - left_out), tf.float32), 0.0)
+
+
+def supervised_contrastive(embeddings: tf.Tensor, labels: tf.Tensor, *, temperature: float) -> tf.Tensor:
+  """Computes the contrast of photos of one class to all others (Khosla et al., NeurIPS 2020, equation 2).
+
+    L_i = -mean over p of log(exp(<z_i, z_p> / T) / sum over a of exp(<z_i, z_a> / T))
+
+  where p are the other photos of the class of i, and a all photos but i.
+
+  Args:
+    embeddings: z before they are scaled to unit length, float [B, D].
+    labels: int [B].
+    temperature: T.
+
+  Returns:
+    float32 [B]; 0 for a photo that is alone in its class.
+  """
+  units = tf.math.l2_normalize(tf.cast(embeddings, tf.float32), axis=1)
+  logits = tf.matmul(units, units, transpose_b=True) / temperature
+  logits = tf.linalg.set_diag(logits, tf.fill(tf.shape(labels), _FAR))
+  log_probabilities = tf.nn.log_softmax(logits)
+  is_same = tf.cast(labels[:, None] == labels[None], tf.float32)
+  is_same = tf.linalg.set_diag(is_same, tf.zeros_like(labels, tf.float32))
+  positives = tf.reduce_sum(is_same, axis=1)
+  # Not a product: the diagonal is huge, and huge times 0 may be no number.
+  total = tf.reduce_sum(tf.where(is_same > 0, log_probabilities, 0.0), axis=1)
+  return -total / tf.maximum(positives, 1)
+
+
 def reconstruction(features: tf.Tensor, reconstructed: tf.Tensor, *, relative: bool = False) -> tf.Tensor:
   """Computes the mean squared difference of two feature maps (DELG: Cao et al., ECCV 2020).
 

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from keras import layers
 
 from delf_d2r.errors import UserError
-from delf_d2r.models.backbones import zoo
+from delf_d2r.models.backbones import folding, zoo
 from delf_d2r.models.delf import heads
 from delf_d2r.protos import delf_model_pb2
 
@@ -24,7 +24,10 @@ _TRAINING_FIELDS = (
   'classifier_endpoint',
   'arcface_margin',
   'arcface_scale',
+  'arcface_sub_centers',
 )
+# Among the names of endpoints; none of them has it.
+_BORDER = 'border'
 _CONFIG_ATTRIBUTE = 'delf_model_config'
 
 
@@ -68,6 +71,8 @@ class Delf(keras.Model):
       )
     # Keras tracks layers that are attributes of a model, not those inside a dataclass.
     self.backbone_model = self.backbone.model
+    # A function, so that Keras does not take what freezing makes of the backbone for more weights.
+    self._run_backbone = lambda images, training: self.backbone_model(images, training=training)
     self.receptive_field = self.backbone.receptive_fields[config.endpoint]
     self._require_one_stride()
     channels = self.backbone.channels[config.endpoint]
@@ -93,6 +98,7 @@ class Delf(keras.Model):
           config.num_classes,
           margin=config.arcface_margin,
           scale=scale,
+          sub_centers=max(config.arcface_sub_centers, 1),
           dtype='float32',
           name='global_classifier',
         )
@@ -121,7 +127,7 @@ class Delf(keras.Model):
       labels: int [B], for ArcFace's margin.
     """
     config = self.config
-    maps = self.backbone_model(images, training=training)
+    maps = self._run_backbone(images, training)
     outputs = self.local(maps, training=training)
     if config.num_classes:
       deep = maps[config.classifier_endpoint]
@@ -129,11 +135,45 @@ class Delf(keras.Model):
       pooled = heads.attended_mean(outputs['features'], outputs['attention'])
       outputs['attention_logits'] = self.attention_classifier(pooled)
     if config.global_dimensions:
-      pooled = self.gem(maps[config.classifier_endpoint])
-      outputs['global_descriptor'] = self.embedding(pooled)
+      outputs['global_descriptor'] = self.embedding(self.pooled(maps))
       if config.num_classes:
         outputs['global_logits'] = self.global_classifier(outputs['global_descriptor'], labels)
     return outputs
+
+  def freeze_until(self, endpoint: str) -> None:
+    """Keeps the weights of the backbone up to and including an endpoint as they are now.
+
+    From now on these layers run with folded batch normalisation, as they do in inference.
+
+    Raises:
+      UserError: there is no such endpoint, or the network ends before it.
+    """
+    border = zoo.until(self.backbone, endpoint)
+    frozen = folding.layers_until(border)
+    for layer in frozen:
+      layer.trainable = False
+    layers_frozen = {id(layer) for layer in frozen}
+    outputs = self.backbone.outputs
+    below = {name: t for name, t in outputs.items() if id(t._keras_history.operation) in layers_frozen}
+    above = {name: tensor for name, tensor in outputs.items() if name not in below}
+    lower = folding.fold(self.backbone_model, {**below, _BORDER: border})
+    upper = keras.Model(border, above) if above else None
+
+    def run(images, training):
+      maps = {name: tf.stop_gradient(value) for name, value in lower(images, training=False).items()}
+      start = maps.pop(_BORDER)
+      return {**maps, **(upper(start, training=training) if upper else {})}
+
+    self._run_backbone = run
+
+  def pooled(self, maps):
+    """Returns the input of the global head, float32 [B, C], from the backbone's [B, H', W', C] by name."""
+    pooled = self.gem(maps[self.config.classifier_endpoint])
+    return tf.math.l2_normalize(pooled, axis=1) if self.config.global_input_normalized else pooled
+
+  def pooled_images(self, images):
+    """Returns `pooled` of normalised float [B, H, W, 3]."""
+    return self.pooled(self._run_backbone(images, False))
 
   def local(self, maps, *, training: bool) -> dict:
     """Returns the endpoints of `call` for local features, from the backbone's [B, H', W', C] by name."""

@@ -33,6 +33,7 @@ def weights(config: Config) -> dict[str, float]:
     'attention_loss': config.loss.attention_weight,
     'reconstruction_loss': config.loss.reconstruction_weight,
     'global_loss': config.loss.global_weight,
+    'metric_loss': config.loss.metric.weight if config.loss.HasField('metric') else 0.0,
   }
 
 
@@ -51,9 +52,16 @@ def _classification(config: Config, model: Delf, batch: dict[str, tf.Tensor], tr
     logits = outputs.get(f'{name}_logits')
     if logits is not None:
       smoothing = config.loss.label_smoothing
-      parts[f'{name}_loss'] = losses.classification(logits, labels, smoothing=smoothing)
+      values = losses.classification(logits, labels, smoothing=smoothing)
+      if training and config.loss.trimmed_share:
+        values = losses.trimmed(values, config.loss.trimmed_share)
+      parts[f'{name}_loss'] = values
       right = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
       metrics[f'{name}_accuracy'] = tf.cast(right, tf.float32)
+  if config.loss.HasField('metric'):
+    parts['metric_loss'] = losses.supervised_contrastive(
+      outputs['global_descriptor'], labels, temperature=config.loss.metric.temperature
+    )
   if 'expanded' in outputs:
     parts['reconstruction_loss'] = _reconstruction(config, outputs)
   return Outcome(parts, metrics)

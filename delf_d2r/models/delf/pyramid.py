@@ -58,16 +58,41 @@ def extract(network: Network, images, scales, *, global_scales=None) -> dict:
   return found
 
 
+def extract_global(network: Network, images, scales):
+  """Returns the global descriptors of `extract` alone: float32 [B, S, dimensions], not normalised.
+
+  Args:
+    network: with a global head.
+    images: uint8 [B, H, W, 3], RGB.
+    scales: float32 [S].
+  """
+  pixels = network.normalize(tf.cast(images, tf.float32))
+
+  def at(scale):
+    padded, _ = _scaled(network, pixels, scale)
+    return network(padded, training=False)['global_descriptor']
+
+  described = tf.TensorSpec([images.shape[0], network.config.global_dimensions], tf.float32)
+  found = tf.map_fn(at, scales, fn_output_signature=described, parallel_iterations=1)
+  return tf.transpose(found, (1, 0, 2))
+
+
+def _scaled(network: Network, pixels, scale) -> tuple:
+  """Returns the input of the network for one scale, and the size int32 [2] of the image in it."""
+  # tf.round rounds halves to even, as the tensorflow/models DELF code does.
+  wanted = tf.cast(tf.round(tf.cast(tf.shape(pixels)[1:3], tf.float32) * scale), tf.int32)
+  wanted = tf.maximum(wanted, 1)
+  resized = _resize(pixels, wanted, antialias=network.config.antialias)
+  # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
+  padding = -wanted % network.receptive_field.stride
+  return tf.pad(resized, [(0, 0), (0, padding[0]), (0, padding[1]), (0, 0)]), wanted
+
+
 def _level(network: Network, pixels, scale) -> dict:
   """Returns the features at one scale; cells come first, since levels are joined along them."""
   stride, center = network.receptive_field.stride, network.receptive_field.center
   size = tf.shape(pixels)[1:3]
-  # tf.round rounds halves to even, as the tensorflow/models DELF code does.
-  wanted = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), 1)
-  resized = _resize(pixels, wanted, antialias=network.config.antialias)
-  # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
-  padding = -wanted % stride
-  padded = tf.pad(resized, [(0, 0), (0, padding[0]), (0, padding[1]), (0, 0)])
+  padded, wanted = _scaled(network, pixels, scale)
   outputs = network(padded, training=False)
   # Cells that look beyond the image are dropped: stride * i + center < size.
   rows_columns = tf.maximum((2 * wanted - int(2 * center) + 2 * stride - 1) // (2 * stride), 0)

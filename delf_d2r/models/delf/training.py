@@ -93,7 +93,9 @@ class Trainer(BaseTrainer):
       for name, value in {**outcome.losses, **outcome.metrics}.items()
     }
     parts = [factors[name] * values[name] for name in outcome.losses if factors[name] > 0]
-    decay = self.config.loss.weight_decay * losses.weight_decay(self.model)
+    decay = tf.zeros(())
+    if self.config.optimizer.kind != training_pb2.OptimizerConfig.ADAM_W:
+      decay = self.config.loss.weight_decay * losses.weight_decay(self.model)
     values['weight_decay'] = tf.add_n([decay, *self.model.losses]) / replicas
     return {'loss': tf.add_n([*parts, values['weight_decay']]), **values}
 
@@ -102,7 +104,9 @@ def _freeze(model: Delf, config: Config) -> None:
   """Freezes the parts that the config excludes from training, and heads that no loss reaches."""
   if config.freeze_backbone:
     model.backbone_model.trainable = False
-  elif config.freeze_batch_norm:
+  if config.frozen_endpoint:
+    model.freeze_until(config.frozen_endpoint)
+  if config.freeze_batch_norm:
     for layer in model.backbone_model.layers:
       if isinstance(layer, keras.layers.BatchNormalization):
         layer.trainable = False
@@ -123,11 +127,19 @@ def _groups(model: Delf, config: Config) -> list[_Group]:
   if not config.optimizer.backbone_factor:
     backbone = []
   groups = [(heads, 1.0), (backbone, config.optimizer.backbone_factor)]
-  return [_Group(_optimizer(config), variables, factor) for variables, factor in groups if variables]
+  return [
+    _Group(_optimizer(config, variables), variables, factor) for variables, factor in groups if variables
+  ]
 
 
-def _optimizer(config: Config) -> keras.optimizers.Optimizer:
+def _optimizer(config: Config, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
   options = config.optimizer
+  if options.kind == training_pb2.OptimizerConfig.ADAM_W:
+    optimizer = keras.optimizers.AdamW(options.learning_rate, weight_decay=config.loss.weight_decay)
+    optimizer.exclude_from_weight_decay(
+      var_list=[variable for variable in variables if not losses.is_decayed(variable)]
+    )
+    return optimizer
   if options.kind == training_pb2.OptimizerConfig.ADAM:
     return keras.optimizers.Adam(options.learning_rate)
   return keras.optimizers.SGD(options.learning_rate, momentum=options.momentum)

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from delf_d2r.data.training.training_examples import Example, Examples
+from delf_d2r.data.training.training_examples import Example, Examples, PhotoFiles
+from delf_d2r.errors import UserError
 from delf_d2r.models.delf import augmentation, warping
-from delf_d2r.models.training.batches import BaseBatches
+from delf_d2r.models.training.batches import BaseBatches, ClassSampler
 from delf_d2r.protos import training_pb2
 
 Config = training_pb2.TrainDelfConfig
@@ -28,9 +29,18 @@ class Batches(BaseBatches[Config, Example]):
   """
 
   def __init__(self, config: Config, examples: Examples):
-    """Takes the photos to train on; UserError if there are none."""
+    """Takes the photos to train on; UserError if there are none, or their labels are needed but unknown."""
     super().__init__(config, examples)
     self._examples = examples
+    if config.class_balance or config.photos_of_class > 1:
+      if not isinstance(examples, PhotoFiles):
+        raise UserError(
+          f'{examples.source}: class_balance and photos_of_class need to know all labels beforehand, which'
+          ' TFRecord shards do not tell. Give a folder for each class or a CSV file, or remove both fields'
+        )
+      self._sampler = ClassSampler(
+        examples.labels, config.seed, group=max(config.photos_of_class, 1), balance=config.class_balance
+      )
 
   def _load(self, position: tf.Tensor) -> dict[str, tf.Tensor]:
     seed = tf.stack([tf.constant(self.config.seed, tf.int64), position])
@@ -79,9 +89,30 @@ def for_validation(config: Config, examples: Examples) -> Batches:
   Raises:
     UserError: there are no photos.
   """
-  fixed = Config()
-  fixed.CopyFrom(config)
-  fixed.augmentation.enabled = False
+  fixed = _plain(config)
   photos = min(len(examples), config.validation.max_photos or len(examples))
   fixed.steps = max(photos // config.batch_size, 1)
   return Batches(fixed, examples)
+
+
+def unchanged(config: Config, examples: Examples, count: int) -> Batches:
+  """Returns batches of `count` of the photos, drawn at random, or of all for 0, without augmentation.
+
+  A few photos come twice where the number is no multiple of the batch size.
+
+  Raises:
+    UserError: there are no photos.
+  """
+  fixed = _plain(config)
+  fixed.steps = -(-min(count or len(examples), len(examples)) // config.batch_size)
+  return Batches(fixed, examples)
+
+
+def _plain(config: Config) -> Config:
+  """Returns the config of a pass over photos as they are, each once."""
+  fixed = Config()
+  fixed.CopyFrom(config)
+  fixed.augmentation.enabled = False
+  for field in ('class_balance', 'photos_of_class'):
+    fixed.ClearField(field)
+  return fixed

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from delf_d2r.errors import UserError
+from delf_d2r.models.delf.export import GLOBAL_SIGNATURE
 from delf_d2r.models.saved_models import inspect
 
 _REQUIRED_INPUTS = ('input_image', 'input_scales')
@@ -88,6 +89,9 @@ def load(path: str) -> GlobalModel:
       return pruned(*(values[name] for name in feeds))
   else:
     served = loaded.signatures['serving_default']
+    if GLOBAL_SIGNATURE in loaded.signatures:
+      # Without the local features, which take as long again.
+      served, feeds, found = loaded.signatures[GLOBAL_SIGNATURE], list(_REQUIRED_INPUTS), [_OUTPUTS[0]]
 
     def function(values: dict) -> tf.Tensor:
       return served(**{name: values[name] for name in feeds})[found[0]]

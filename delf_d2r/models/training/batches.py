@@ -55,6 +55,46 @@ def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
 
+class ClassSampler:
+  """The endless sequence of photos in groups of one class, classes being drawn more evenly than they occur.
+
+  A class of n photos has groups in proportion to n^(1 - balance), which systematic sampling rounds, so that
+  no class is missed by chance. Its photos follow each other in permutations.
+  """
+
+  def __init__(self, labels: np.ndarray, seed: int, *, group: int, balance: float):
+    """Takes the labels int [n] of n >= 1 photos, the size of groups, and the balance."""
+    self._labels, self._seed, self._group = labels, seed, group
+    _, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    self._members = [np.flatnonzero(numbers == number) for number in range(len(sizes))]
+    weights = sizes.astype(np.float64) ** (1 - balance)
+    self._num_groups = -(-len(labels) // group)
+    self._expected = self._num_groups * weights / weights.sum()
+    # Batches straddle two epochs at most.
+    self._epoch = functools.lru_cache(maxsize=4)(self._draw)
+
+  def __call__(self, position: int) -> int:
+    """Returns the number of the photo at a position."""
+    epoch, place = divmod(position, self._num_groups * self._group)
+    return int(self._epoch(epoch)[place])
+
+  def _draw(self, epoch: int) -> np.ndarray:
+    """Returns the numbers of the photos of an epoch."""
+    rng = np.random.default_rng((self._seed, epoch))
+    order = rng.permutation(len(self._members))
+    ends = np.cumsum(self._expected[order])
+    ends[-1] = self._num_groups  # Whatever rounding made of the sum.
+    borders = np.floor(np.concatenate([[0], ends]) + rng.random()).astype(int)
+    groups = []
+    for number, count in zip(order, np.diff(borders), strict=True):
+      members = self._members[number]
+      wanted = count * self._group
+      rounds = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]
+      if rounds:
+        groups.append(np.concatenate(rounds)[:wanted].reshape(-1, self._group))
+    return rng.permutation(np.concatenate(groups)).reshape(-1)
+
+
 class BaseBatches(Generic[Config, Example]):
   """Makes the datasets of a training, for one device or many. Subclasses read and augment a photo.
 
@@ -76,7 +116,7 @@ class BaseBatches(Generic[Config, Example]):
     self.config: Config = config
     self.error: UserError | None = None
     self._num_photos = len(photos)
-    self._sampler = EpochSampler(len(photos), config.seed)
+    self._sampler: Callable[[int], int] = EpochSampler(len(photos), config.seed)
     self._lock = threading.Lock()
     self._undecodable: set[int] = set()
 

@@ -49,6 +49,32 @@ class RetrievalValidation:
     descriptors = [describe(image) for image in self._images]
     return leave_one_out(descriptors, self._labels, num_words=self._config.num_words, seed=self._seed)
 
+  def by_cosines(self, describe: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Returns the mAP in [0, 1] of a function from uint8 [H, W, 3] to a unit vector float32 [G]."""
+    return leave_one_out_by_cosines(np.stack([describe(image) for image in self._images]), self._labels)
+
+
+def leave_one_out_by_cosines(units: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the mean average precision when each photo is a query for the others of its class.
+
+  Args:
+    units: unit vectors float32 [M, G]; equally near photos are ranked by their number.
+    labels: int [M]; photos with a negative label are distractors.
+
+  Returns:
+    mAP in [0, 1] over the photos whose class has others; NaN if there are none, or a value is not finite.
+  """
+  if not np.isfinite(units).all():
+    return float('nan')
+  precisions = []
+  for number, label in enumerate(labels):
+    if label >= 0:
+      ranked = np.argsort(-(units @ units[number]), kind='stable')
+      is_positive = labels[ranked[ranked != number]] == label
+      if is_positive.any():
+        precisions.append(average_precision(np.flatnonzero(is_positive)))
+  return float(np.mean(precisions)) if precisions else float('nan')
+
 
 def leave_one_out(
   descriptors: Sequence[np.ndarray], labels: np.ndarray, *, num_words: int, seed: int
