@@ -27,7 +27,7 @@ import hashlib
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 # How often an index is read that other processes save meanwhile, and the seconds between two attempts.
 _ATTEMPTS = 50
 _PAUSE = 0.02
+
+
+# From the name of an image to its features and its aggregated descriptors.
+Describe = Callable[[str], tuple[ImageFeatures, ImageDescriptors]]
 
 
 class RebuiltIndexError(ArtefactError):
@@ -111,8 +115,28 @@ class LiveIndex:
     else:
       self.snapshot = Snapshot(index, live_files.load(artefact.path, index.checksum))
 
+  @property
+  def has_changed(self) -> bool:
+    """Whether there are changes that are not saved yet."""
+    index = self.snapshot.index
+    return isinstance(index, InvertedIndex) and index.has_changed
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Keeps other processes and threads from changing the index while the body runs.
+
+    Raises:
+      UserError: another process is changing the index or has saved changes of it.
+    """
+    with self._changing():
+      yield
+
   def add(
-    self, names: Sequence[str], describe: Callable[[str], tuple[ImageFeatures, ImageDescriptors]]
+    self,
+    names: Sequence[str],
+    describe: Describe,
+    *,
+    beforehand: Callable[[Mapping[str, str]], None] = lambda digests: None,
   ) -> None:
     """Adds images behind the existing ones.
 
@@ -120,6 +144,8 @@ class LiveIndex:
       names: the names of the new images.
       describe: returns the features and the aggregated descriptors of the image of a name; if it raises,
         nothing is added.
+      beforehand: called with the digests of the features by name, when all images are described and before
+        they are added, while the index is locked; if it raises, nothing is added.
 
     Raises:
       UserError: a name is in the index already, or is given twice; another process is changing the index or
@@ -138,6 +164,7 @@ class LiveIndex:
           digests[name] = live_files.add_features(self.artefact.path, features)
           descriptors.append(described.descriptors)
           boxes.append(described.boxes)
+        beforehand(digests)
         owners = [number for number, image in enumerate(descriptors) for _ in image]
         index.add(
           (descriptor for image in descriptors for descriptor in image),
@@ -161,7 +188,7 @@ class LiveIndex:
     with self._changing() as index:
       unknown = sorted(removed - set(index.image_names))
       if unknown:
-        raise UserError(f'not among the {len(index)} images of the index: {_abbreviated(unknown)}')
+        raise UserError(f'not among the {len(index)} images of the index: {abbreviated(unknown)}')
       self._sweep()
       before = self.snapshot.state
       kept = [image_id for image_id, name in enumerate(index.image_names) if name not in removed]
@@ -282,10 +309,10 @@ class LiveIndex:
     seen = set(self.snapshot.index.image_names)
     known = sorted(name for name in names if name in seen)
     if known:
-      raise UserError(f'in the index already: {_abbreviated(known)}. Remove them first, or give other names')
+      raise UserError(f'in the index already: {abbreviated(known)}. Remove them first, or give other names')
     if len(set(names)) < len(names):
       twice = sorted({name for name in names if names.count(name) > 1})
-      raise UserError(f'given twice: {_abbreviated(twice)}. Each image needs a name of its own')
+      raise UserError(f'given twice: {abbreviated(twice)}. Each image needs a name of its own')
 
   @contextlib.contextmanager
   def _changing(self) -> Iterator[InvertedIndex]:
@@ -452,6 +479,7 @@ def _stamped(artefact: Artefact, index: InvertedIndex) -> Artefact:
   return Artefact(artefact.path, manifest, named=artefact.named)
 
 
-def _abbreviated(names: Sequence[str], most: int = 5) -> str:
+def abbreviated(names: Sequence[str], most: int = 5) -> str:
+  """Returns the first names of several, for a message."""
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more

@@ -26,14 +26,18 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
+from delf_d2r.engine import fused_search
+from delf_d2r.engine.fused_search import FusedSearch
 from delf_d2r.engine.indexed_features import IndexedFeatures
 from delf_d2r.engine.live_index import LiveIndex, RebuiltIndexError, Snapshot
+from delf_d2r.engine.paired_index import PairedIndex, PairedSnapshot
 from delf_d2r.engine.photo_reader import Photo, PhotoReader, named_photos
 from delf_d2r.engine.spatial_verification import SpatialVerification
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import IndexFormatError
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 from delf_d2r.sharding import layout
 from delf_d2r.structures import (
@@ -61,11 +65,14 @@ class SearchResult:
   Attributes:
     rank: position in the answer, from 1.
     name: the name of the image.
-    score: its similarity to the query; 0 if the two images share no visual word.
+    score: its similarity to the query; 0 if the two images share no visual word. In a run with fusion, the
+      sum of `local_score` and `global_score`.
     boxes: float32 [R - 1, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1]; the whole image is left out.
     best_region: with regional search or region masks the region that scored best: 0 for the whole image, r
       for the box r - 1. Otherwise -1.
     match: the result of spatial verification; None if this image was not verified.
+    local_score, global_score: in a run with fusion, the parts of the score: of the first search, by local
+      features, and of the other one, by global descriptors. Otherwise None.
   """
 
   rank: int
@@ -74,6 +81,8 @@ class SearchResult:
   boxes: np.ndarray
   best_region: int
   match: Match | None = None
+  local_score: float | None = None
+  global_score: float | None = None
 
   @property
   def inliers(self) -> int | None:
@@ -87,42 +96,52 @@ class Answer:
 
   Attributes:
     results: the index images, best first.
-    features: the local features of the query. If there are none, every score is 0.
+    features: the local features of the query. If there are none, every score is 0, but for the part of the
+      other search in a run with fusion.
     seconds: wall time in seconds of each step: decode, extract, describe, search, verify.
     missing_shards: numbers of the shards of a split index that did not answer. Their images have no scores.
+    other_features: in a run with fusion, the features of the query for the other search. Otherwise None.
   """
 
   results: tuple[SearchResult, ...]
   features: ImageFeatures
   seconds: dict[str, float]
   missing_shards: tuple[int, ...] = ()
+  other_features: ImageFeatures | None = None
 
   @property
   def num_features(self) -> int:
     """The number of local features of the query."""
     return len(self.features.features)
 
+  @property
+  def can_find(self) -> bool:
+    """Whether the query has any features. If it has none, all images have the same score."""
+    return bool(self.num_features or (self.other_features and len(self.other_features.features)))
+
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-  """An index, and the configs of its searches."""
+  """An index, or two with fusion, and the configs of its searches."""
 
-  live: LiveIndex
+  live: LiveIndex | PairedIndex
   aggregation: AggregationConfig
   verification: VerificationConfig
   verifies: bool
+  fused: FusedSearch | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
   """What a search needs, for one index. Another index in its place has other parts."""
 
-  live: LiveIndex
+  live: LiveIndex | PairedIndex
   aggregator: Aggregator
   search_options: SearchOptions
   reader: PhotoReader
   features: IndexedFeatures
   verification: SpatialVerification
+  fused: FusedSearch | None
 
 
 @dataclasses.dataclass
@@ -145,29 +164,26 @@ class SearchEngine:
 
   Other processes may change and save the index meanwhile; every search begins with `refresh`.
 
+  The folder of a run with fusion holds two indexes of the same images, which an engine searches and changes
+  as one: the first, by local features, and the other one, by global descriptors. Scores are the sums of both;
+  boxes, features, words, matches and `index` are those of the first.
+
   Attributes:
     photos: the folders of the indexed photos, as recorded in the index. Set it if they have moved.
     verifies: whether the run that made the index verifies its results. It is the default that a user expects
       of a search.
   """
 
-  def __init__(self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig):
-    """Builds an engine from its parts; use `SearchEngine.load`.
-
-    Args:
-      live: the index.
-      aggregation: how queries are assigned, aggregated and compared.
-      verification: how results are verified.
-    """
-    self.verifies = False
-    self._photos = _Photos(PhotoFolders.of_index(live.artefact))
+  def __init__(self, opened: _Opened):
+    """Builds an engine from an index that is open; use `SearchEngine.load`."""
+    self._photos = _Photos(PhotoFolders.of_index(opened.live.artefact))
     self._open_again: Callable[[], _Opened] | None = None
     self._loading = threading.Lock()
-    self._parts = self._make_parts(live, aggregation, verification)
+    self._parts = self._make_parts(opened)
+    self.verifies = opened.verifies and not self.why_unverifiable
 
-  def _make_parts(
-    self, live: LiveIndex, aggregation: AggregationConfig, verification: VerificationConfig
-  ) -> _Parts:
+  def _make_parts(self, opened: _Opened) -> _Parts:
+    live, aggregation = opened.live, opened.aggregation
     centroids = np.ascontiguousarray(codebook_files.load_centroids(live.artefact.path))
     recall = codebook_files.load_recall(live.artefact.path)
     assign = aggregator.assigner(aggregation.query_assignment, centroids, recall=recall)
@@ -182,10 +198,11 @@ class SearchEngine:
       reader,
       features,
       SpatialVerification(
-        verification,
+        opened.verification,
         live.artefact.config.extraction,
         lambda snapshot, image_id: features.read(snapshot, image_id, photos=photos.folders),
       ),
+      opened.fused,
     )
 
   @classmethod
@@ -195,6 +212,7 @@ class SearchEngine:
     *,
     aggregation: AggregationConfig | None = None,
     verification: VerificationConfig | None = None,
+    fusion: FusionConfig | None = None,
     one_photo: bool = False,
     index: 'InvertedIndex | ShardedIndex | None' = None,
     preload: bool = False,
@@ -205,11 +223,15 @@ class SearchEngine:
     leads the engine to another index.
 
     Args:
-      directory: an output directory of `build_index` or of `run_experiment`.
+      directory: an output directory of `build_index` or of `run_experiment`. That of a run with fusion has
+        two indexes, which are searched as one; each of them may be opened alone, as `directory/index` and
+        `directory/other/index`.
       aggregation: its alpha, tau, normalize, use_idf, compat, query_num_assignments and query_assignment
         replace those that the index was built with.
       verification: how to verify. None takes the run's own verification, or the defaults if it has none. Its
         field `junk` has no effect.
+      fusion: how the scores of both indexes of a run with fusion are added. None takes the run's own fusion.
+        Its parts extraction, codebook and aggregation have no effect.
       one_photo: the engine will answer at most one photo, so it assigns descriptors exactly instead of
         preparing an approximate search of the codebook.
       index: searched instead of the postings in the directory, for example a `sharding.ShardedIndex`.
@@ -219,16 +241,15 @@ class SearchEngine:
       The engine.
 
     Raises:
-      ArtefactError: there is no finished index, or one of its files is damaged.
+      ArtefactError: there is no finished index, one of its files is damaged, or the two indexes of a run with
+        fusion are not of the same images.
     """
     place = pathlib.Path(directory).absolute()
     if not (place / artefacts.MANIFEST).is_file() and (place / 'index').is_dir():
       place = place.resolve()  # once, so that config and index are of one run
-    open_again = functools.partial(_open, place, aggregation, verification, one_photo=one_photo)
+    open_again = functools.partial(_open, place, aggregation, verification, fusion, one_photo=one_photo)
     try:
-      opened = open_again(index=index)
-      engine = cls(opened.live, opened.aggregation, opened.verification)
-      engine.verifies = opened.verifies and not engine.why_unverifiable
+      engine = cls(open_again(index=index))
       if index is None:
         engine._open_again = open_again
       if preload:
@@ -262,6 +283,11 @@ class SearchEngine:
   def index(self) -> 'InvertedIndex | ShardedIndex':
     """The index with all changes so far, for reading only. Every change replaces it by another object."""
     return self._parts.live.snapshot.index
+
+  @property
+  def fusion(self) -> FusionConfig | None:
+    """How the scores of the two indexes of a run with fusion are added; None where there is one index."""
+    return None if self._parts.fused is None else self._parts.fused.config
 
   @property
   def why_unverifiable(self) -> str:
@@ -339,6 +365,8 @@ class SearchEngine:
   def prepare(self) -> None:
     """Loads the extractor now instead of at the first photo; a network takes seconds to load."""
     self._parts.reader.prepare()
+    if self._parts.fused is not None:
+      self._parts.fused.reader.prepare()
 
   def preload(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Reads all files of the index sequentially, so that searches find them in memory.
@@ -349,7 +377,12 @@ class SearchEngine:
     Returns:
       The number of bytes.
     """
-    return self.index.preload(report)
+    snapshot = self._parts.live.snapshot
+    if not isinstance(snapshot, PairedSnapshot):
+      return snapshot.index.preload(report)
+    first, other = snapshot.indexes
+    read = first.preload(lambda done, total: report(done, total + other.nbytes))
+    return read + other.preload(lambda done, total: report(read + done, read + total))
 
   def load_photo(self, photo: str | pathlib.Path | bytes, *, name: str = '') -> np.ndarray:
     """Decodes a photo as those of the index were decoded.
@@ -372,6 +405,14 @@ class SearchEngine:
     """Aggregates the local features of a query."""
     return self._parts.aggregator.query(query)
 
+  def describe_other(self, query: ImageFeatures) -> AggregatedDescriptor:
+    """Aggregates the features of a query for the other search of a run with fusion (`Answer.other_features`).
+
+    Raises:
+      UserError: there is one search alone.
+    """
+    return self._fused.aggregator.query(query)
+
   def describe_expanded(
     self,
     query: ImageFeatures,
@@ -385,18 +426,33 @@ class SearchEngine:
       query, others, weights, min_images_per_word=min_images_per_word
     )
 
-  def rank(self, query: AggregatedDescriptor, *, top_k: int, name: str = '') -> Ranking:
+  def rank(
+    self,
+    query: AggregatedDescriptor,
+    *,
+    top_k: int,
+    name: str = '',
+    other: AggregatedDescriptor | None = None,
+  ) -> Ranking:
     """Ranks the index images by their similarity to a query.
 
     Args:
       query: from `describe`.
       top_k: length of the ranking; 0 for all index images.
       name: the name of the query.
+      other: from `describe_other`, for the fused ranking of both searches of a run with fusion. Without it,
+        images are ranked by the first search alone.
 
     Returns:
       The ranking, best first.
+
+    Raises:
+      UserError: `other` is given, and there is one search alone.
     """
-    return self.index.search(query, top_k=top_k, name=name, **self._parts.search_options)
+    snapshot, options = self._parts.live.snapshot, self._parts.search_options
+    if other is None:
+      return snapshot.index.search(query, top_k=top_k, name=name, **options)
+    return self._fused.rank(snapshot, query, other, options, top_k=top_k, name=name)
 
   def results(self, ranking: Ranking) -> tuple[SearchResult, ...]:
     """Returns a ranking with the names and boxes of its images."""
@@ -406,6 +462,8 @@ class SearchEngine:
     self, query: AggregatedDescriptor, image_id: int, *, region: int = -1
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the contribution of each visual word to a score; see `InvertedIndex.word_scores`.
+
+    In a run with fusion it is the score of the first search alone.
 
     Args:
       query: from `describe`.
@@ -469,15 +527,20 @@ class SearchEngine:
         raise UserError(f'boxes of {name}, which is not among the {len(named)} photos')
       for box in own:
         check_box(box, f'boxes of {name}')
+    parts = self._parts
     if named.keys() - given.keys():
-      self._parts.reader.prepare_boxes()
+      parts.reader.prepare_boxes()
 
-    def describe(name: str) -> tuple[ImageFeatures, ImageDescriptors]:
+    def describe(reader: PhotoReader | FusedSearch, name: str) -> tuple[ImageFeatures, ImageDescriptors]:
       own = Boxes.from_coordinates(given[name]) if name in given else None
-      return self._parts.reader.index_image(name, self._pixels(named[name], name=name), own)
+      return reader.index_image(name, self._pixels(named[name], name=name), own)
 
-    self._parts.live.add(list(named), describe)
-    self._parts.verification.clear_cache()
+    by_first = functools.partial(describe, parts.reader)
+    if isinstance(parts.live, PairedIndex):
+      parts.live.add(list(named), by_first, functools.partial(describe, self._fused))
+    else:
+      parts.live.add(list(named), by_first)
+    parts.verification.clear_cache()
 
   def remove(self, names: Iterable[str]) -> None:
     """Removes images from the index.
@@ -523,13 +586,19 @@ class SearchEngine:
         opened = self._open_again()
         if self.photos == PhotoFolders.of_index(parts.live.artefact):
           self.photos = PhotoFolders.of_index(opened.live.artefact)
-        self._parts = self._make_parts(opened.live, opened.aggregation, opened.verification)
+        self._parts = self._make_parts(opened)
         self.verifies = opened.verifies and not self.why_unverifiable
         logging.info('%s: an index of another config or other inputs is searched now', self.artefact.path)
 
   @property
   def _verification(self) -> SpatialVerification:
     return self._parts.verification
+
+  @property
+  def _fused(self) -> FusedSearch:
+    if self._parts.fused is None:
+      raise UserError(f'{self.artefact.path}: one index alone. Load the folder of a run with fusion')
+    return self._parts.fused
 
   def _pixels(self, photo: Photo, *, name: str = '') -> np.ndarray:
     """Returns a photo as uint8 [H, W, 3]."""
@@ -544,17 +613,23 @@ def _open(
   place: pathlib.Path,
   aggregation: AggregationConfig | None,
   verification: VerificationConfig | None,
+  fusion: FusionConfig | None,
   *,
   one_photo: bool,
   index: 'InvertedIndex | ShardedIndex | None' = None,
 ) -> _Opened:
   """Opens the index of `SearchEngine.load` at an absolute path."""
   run = place / artefacts.RUN_CONFIG
-  verifies = verification is None and run.is_file() and configs.load(run).HasField('verification')
+  config = configs.load(run) if run.is_file() else configs.default()
+  verifies = verification is None and config.HasField('verification')
   if verification is None:
-    config = configs.load(run) if verifies else configs.default('verification')
-    verification = config.verification
+    verification = (config if verifies else configs.default('verification')).verification
+  other = None
   if not (place / artefacts.MANIFEST).is_file() and (place / 'index').is_dir():
+    if fused_search.is_fused(config):
+      if index is not None:
+        raise ArtefactError(f'{place}: a run with fusion, whose two indexes cannot be replaced by another')
+      other = fused_search.open_other(place)
     place = place / 'index'
   artefact = Artefact.open(place, 'index').resolved()
   if index is None and (artefact.path / layout.SPLIT).is_file():
@@ -562,7 +637,28 @@ def _open(
   merged = artefacts.with_comparison(artefact.config, aggregation)
   if one_photo:
     merged.aggregation.query_assignment = AggregationConfig.EXACT
-  return _Opened(LiveIndex(artefact, index), merged.aggregation, verification, verifies)
+  live = LiveIndex(artefact, index)
+  if index is None:
+    _require_codebook(live)
+  if other is None:
+    if fusion is not None:
+      raise UserError(f'{place}: one index alone, so there are no scores to add. Load it without fusion')
+    return _Opened(live, merged.aggregation, verification, verifies)
+  other_live = LiveIndex(other)
+  _require_codebook(other_live)
+  fused = FusedSearch.of(other, fusion or config.fusion, one_photo=one_photo)
+  return _Opened(fused.paired(live, other_live), merged.aggregation, verification, verifies, fused)
+
+
+def _require_codebook(live: LiveIndex) -> None:
+  """Raises ArtefactError unless the codebook makes descriptors of the dimensions that the postings have."""
+  index = live.snapshot.index
+  ours = codebook_files.load_bits(live.artefact.path)
+  if isinstance(index, InvertedIndex) and index.dimensions != ours:
+    raise ArtefactError(
+      f'{live.artefact.path}: the codebook makes descriptors of {ours} dimensions (bits), those of the'
+      f' postings have {index.dimensions}. Build the index again with the codebook of its descriptors'
+    )
 
 
 def _search(
@@ -575,13 +671,19 @@ def _search(
   verify: bool,
 ) -> Answer:
   """Returns the images of a snapshot that are most similar to a photo; see `SearchEngine.search`."""
+  fused = parts.fused
   marks = [('', time.perf_counter())]
   features = parts.reader.query_features(pixels, box)
+  other_features = None if fused is None else fused.reader.query_features(pixels, box)
   marks.append(('extract', time.perf_counter()))
   descriptor = parts.aggregator.query(features)
+  other = None if fused is None or other_features is None else fused.aggregator.query(other_features)
   marks.append(('describe', time.perf_counter()))
   wanted = max(top_k, parts.verification.num_images) if verify and top_k else top_k
-  ranking = snapshot.index.search(descriptor, top_k=wanted, **parts.search_options)
+  if fused is None or other is None:
+    ranking = snapshot.index.search(descriptor, top_k=wanted, **parts.search_options)
+  else:
+    ranking = fused.rank(snapshot, descriptor, other, parts.search_options, top_k=wanted)
   marks.append(('search', time.perf_counter()))
   matches: list[Match] = []
   if verify:
@@ -589,13 +691,19 @@ def _search(
     ranking = reordered(ranking, matches, length=top_k or None)
     marks.append(('verify', time.perf_counter()))
   seconds = {step: end - start for (_, start), (step, end) in itertools.pairwise(marks)}
-  return Answer(_results(snapshot, ranking, matches), features, seconds, ranking.missing_shards)
+  return Answer(
+    _results(snapshot, ranking, matches), features, seconds, ranking.missing_shards, other_features
+  )
 
 
 def _results(snapshot: Snapshot, ranking: Ranking, matches: Sequence[Match] = ()) -> tuple[SearchResult, ...]:
   """Returns a ranking with names, boxes and, of verified images, matches."""
   match_of = {match.image_id: match for match in matches}
-  ranked = zip(ranking.image_ids.tolist(), ranking.scores, ranking.best_regions, strict=True)
+  nothing = itertools.repeat(None)
+  parts = (
+    nothing if part is None else part.tolist() for part in (ranking.local_scores, ranking.global_scores)
+  )
+  ranked = zip(ranking.image_ids.tolist(), ranking.scores, ranking.best_regions, *parts, strict=False)
   return tuple(
     SearchResult(
       rank,
@@ -604,6 +712,8 @@ def _results(snapshot: Snapshot, ranking: Ranking, matches: Sequence[Match] = ()
       snapshot.boxes(image),
       int(region),
       match_of.get(image),
+      local_score,
+      global_score,
     )
-    for rank, (image, score, region) in enumerate(ranked, start=1)
+    for rank, (image, score, region, local_score, global_score) in enumerate(ranked, start=1)
   )

@@ -72,7 +72,7 @@ def search_and_evaluate(
 ) -> Outcome:
   """Runs every stage after build_index: searches the index, evaluates the rankings and writes the report.
 
-  Without queries only the report of the index is written.
+  Without queries only the report of the index is written, after the other index of a fusion.
 
   Args:
     config: a resolved config with all stages.
@@ -88,6 +88,16 @@ def search_and_evaluate(
     UserError: an input is one that a stage cannot work with.
   """
   artefacts = dict(described)
+  if config.HasField('fusion'):
+    artefacts['other_index'] = second_search.secondary_index(
+      config,
+      dataset,
+      artefacts['features'],
+      output.parent if distractors else output,
+      extracting=options.extracting,
+      distractors=distractors,
+      distractor_features=artefacts.get('distractor_features'),
+    )
   if dataset.queries:
     if ground_truth is None:
       raise ValueError('expected the file that the queries come from, found ground_truth=None')
@@ -153,14 +163,7 @@ def _search(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]
 def _fuse(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
   """Returns `fused`, the rankings fused with those of a secondary search, and `fused_metrics`."""
   secondary = second_search.secondary_rankings(
-    run.config,
-    run.dataset,
-    run.queries,
-    artefacts['features'],
-    run.root,
-    extracting=run.options.extracting,
-    distractors=run.distractors,
-    distractor_features=artefacts.get('distractor_features'),
+    run.config, run.queries, artefacts['other_index'], run.root, extracting=run.options.extracting
   )
   fused = fuse_rankings.run(
     run.config, artefacts['rankings'], secondary, run.output / 'fused', redo=run.options.redo

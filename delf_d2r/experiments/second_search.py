@@ -1,6 +1,6 @@
 """Second features of a run: those of a secondary search to fuse with, and those to verify with.
 
-other/features/ codebook/ descriptors/ index/ query_features/ rankings/
+other/features/ codebook/ descriptors/ index/, and with queries query_features/ rankings/
 verification/features/ query_features/
 distractors/other/features/ descriptors/    distractors/verification/features/
 with_distractors/other/index/ rankings/
@@ -13,20 +13,29 @@ from delf_d2r import config as configs
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.engine.fused_search import INDEX, SECONDARY
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import aggregate_features, build_index, extract_features, search_index, train_codebook
 
-SECONDARY = 'other'
 VERIFICATION = 'verification'
 # The folders of a run's distractors and of the searches among them.
 DISTRACTORS = 'distractors'
 JOINED = 'with_distractors'
 
 
-def secondary_rankings(
+def secondary_config(config: experiment_pb2.ExperimentConfig) -> experiment_pb2.ExperimentConfig:
+  """Returns the resolved config of the secondary search that `config.fusion` describes."""
+  secondary = experiment_pb2.ExperimentConfig(search=config.search)
+  for part in ('extraction', 'codebook', 'aggregation'):
+    getattr(secondary, part).CopyFrom(getattr(config.fusion, part))
+  return configs.resolve(secondary)
+
+
+def secondary_index(
   config: experiment_pb2.ExperimentConfig,
   dataset: Dataset,
-  queries: Queries,
   features: Artefact,
   output: pathlib.Path,
   *,
@@ -34,14 +43,13 @@ def secondary_rankings(
   distractors: ImageList | None = None,
   distractor_features: Artefact | None = None,
 ) -> Artefact:
-  """Returns the rankings of the secondary search that `config.fusion` describes.
+  """Returns the index of the secondary search that `config.fusion` describes.
 
-  Its features are extracted in the boxes of the run's own features.
+  Its features are extracted in the boxes of the run's own features, unless they are of whole images.
 
   Args:
     config: of the run.
     dataset: the index photos.
-    queries: the queries.
     features: of the run.
     output: the folder of the run.
     extracting: workers, strict and redo, see extract_features.run.
@@ -51,42 +59,76 @@ def secondary_rankings(
   Raises:
     UserError: an input is one that a stage cannot work with.
   """
-  secondary = experiment_pb2.ExperimentConfig(search=config.search)
-  for part in ('extraction', 'codebook', 'aggregation'):
-    getattr(secondary, part).CopyFrom(getattr(config.fusion, part))
-  secondary = configs.resolve(secondary)
+  secondary = secondary_config(config)
   place, redo = output / SECONDARY, extracting['redo']
-  own = extract_features.run(secondary, dataset, place / 'features', boxes=_boxes(features), **extracting)
+  own = extract_features.run(
+    secondary, dataset, place / 'features', boxes=_boxes(secondary, features), **extracting
+  )
   codebook = train_codebook.run(secondary, own, place / 'codebook', redo=redo)
   descriptors = aggregate_features.run(secondary, own, codebook, place / 'descriptors', **extracting)
-  query_features = extract_features.run_queries(secondary, queries, place / 'query_features', **extracting)
   distractor_descriptors, searched = None, place
   if distractors:
     if distractor_features is None:
       raise ValueError('expected the features of the distractors, found distractor_features=None')
     folder, searched = output / DISTRACTORS / SECONDARY, output / JOINED / SECONDARY
     extracted = extract_features.run(
-      secondary, Dataset(distractors), folder / 'features', boxes=_boxes(distractor_features), **extracting
+      secondary,
+      Dataset(distractors),
+      folder / 'features',
+      boxes=_boxes(secondary, distractor_features),
+      **extracting,
     )
     distractor_descriptors = aggregate_features.run(
       secondary, extracted, codebook, folder / 'descriptors', **extracting
     )
-  index = build_index.run(
+  return build_index.run(
     secondary,
     descriptors,
     codebook,
-    searched / 'index',
+    searched / INDEX,
     distractors=distractor_descriptors,
     workers=extracting['workers'],
     redo=redo,
   )
-  return search_index.run(secondary, index, query_features, searched / 'rankings', redo=redo)
 
 
-def _boxes(features: Artefact) -> Artefact | None:
-  """Returns the boxes that features were extracted in."""
+def secondary_rankings(
+  config: experiment_pb2.ExperimentConfig,
+  queries: Queries,
+  index: Artefact,
+  output: pathlib.Path,
+  *,
+  extracting: dict[str, Any],
+) -> Artefact:
+  """Returns the rankings of the secondary search.
+
+  Args:
+    config: of the run.
+    queries: the queries.
+    index: from `secondary_index`.
+    output: the folder of the run.
+    extracting: that of `secondary_index`.
+
+  Raises:
+    UserError: an input is one that a stage cannot work with.
+  """
+  secondary = secondary_config(config)
+  query_features = extract_features.run_queries(
+    secondary, queries, output / SECONDARY / 'query_features', **extracting
+  )
+  return search_index.run(
+    secondary, index, query_features, index.path.parent / 'rankings', redo=extracting['redo']
+  )
+
+
+def _boxes(secondary: experiment_pb2.ExperimentConfig, features: Artefact) -> Artefact | None:
+  """Returns the boxes that the run's features were extracted in; None if the other search needs none."""
   found = features.input('boxes')
-  return Artefact.open(found.path, 'boxes') if found else None
+  has_none = features.config.regions.source == RegionsConfig.NONE
+  # A descriptor of each box would cost as much as that of the photo. Where there are none, nothing is saved.
+  if found is None or (secondary.aggregation.regions == AggregationConfig.WHOLE_IMAGE and not has_none):
+    return None
+  return Artefact.open(found.path, 'boxes')
 
 
 def verification_features(
@@ -100,7 +142,8 @@ def verification_features(
 ) -> tuple[Artefact, Artefact, Artefact | None]:
   """Returns the features that `config.verification.extraction` describes.
 
-  They are those of whole images, without boxes. Arguments and errors are those of `secondary_rankings`.
+  They are those of whole images, without boxes. Arguments and errors are those of `secondary_index` and
+  `secondary_rankings`.
 
   Returns:
     The features of the index images, of the queries, and of the distractors (None without distractors).
