@@ -15,12 +15,16 @@ from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
-from delf_d2r.report import match_views, search_page
+from delf_d2r.report import match_views, parts, search_page
 from delf_d2r.report.views import QueryView, ResultView, SearchView
 from delf_d2r.text_table import one_line
 
-_NO_FEATURES = (
+_NOTHING_FOUND = (
   'The query has no local features, so nothing can be found: the photo or its box is too small or too smooth.'
+)
+_FOUND_BY_GLOBAL = (
+  'The query has no local features, so photos are ranked by the global part of the score alone: the photo or'
+  ' its box is too small or too smooth.'
 )
 
 
@@ -114,9 +118,10 @@ def to_text(answer: Answer, query: str, box: Sequence[float] | None) -> str:
   seconds = ', '.join(f'{part} {1e3 * value:.1f} ms' for part, value in answer.seconds.items())
   lines = [f'{one_line(query)}{where}: {answer.num_features} features; {seconds}']
   if not answer.num_features:
-    lines.append(_NO_FEATURES)
+    lines.append(_no_features(answer))
   lines += [
-    f'{result.rank:>4}  {result.score:10.4f}  {one_line(result.name)}{_inliers(result)}{_region(result)}'
+    f'{result.rank:>4}  {result.score:10.4f}  {one_line(result.name)}{_parts(result)}{_inliers(result)}'
+    f'{_region(result)}'
     for result in answer.results
   ]
   return '\n'.join(lines)
@@ -134,6 +139,8 @@ def to_json(answer: Answer, query: str, box: Sequence[float] | None) -> str:
         'rank': result.rank,
         'name': result.name,
         'score': result.score,
+        'local_score': result.local_score,
+        'global_score': result.global_score,
         'inliers': result.inliers,
         'boxes': result.boxes.tolist(),
         'best_region': None if result.best_region < 0 else result.best_region,
@@ -182,7 +189,7 @@ def write_page(
       'query features': f'{answer.num_features:,}',
       **{part: f'{1e3 * value:.1f} ms' for part, value in answer.seconds.items()},
     },
-    notes=notes if answer.num_features else (_NO_FEATURES,),
+    notes=notes if answer.num_features else (_no_features(answer),),
     matches=explained,
   )
   with files.user_errors('cannot write', output):
@@ -190,8 +197,17 @@ def write_page(
     files.write_output(output, search_page.render(view))
 
 
+def _no_features(answer: Answer) -> str:
+  return _FOUND_BY_GLOBAL if answer.can_find else _NOTHING_FOUND
+
+
 def _box_text(box: Sequence[float]) -> str:
   return ','.join(f'{value:g}' for value in box)
+
+
+def _parts(result) -> str:
+  both = parts.score_parts(result.local_score, result.global_score, decimals=4)
+  return f'  ({both})' if both else ''
 
 
 def _inliers(result) -> str:

@@ -32,6 +32,7 @@ MAX_INLIERS = 300
 # More decimals than the pixels of any screen can show.
 _DECIMALS = 4
 
+LOCAL_PART = 'the similarity of local features, before it is fused with that of global descriptors'
 _GLOBAL = 'Global descriptors have no visual words, so there are no matches to show.'
 _TITLES = {
   'first_right': ('Right, found first', 'The first right result of a query, best rank first.'),
@@ -123,7 +124,8 @@ def of_answer(
   for result, shown in zip(answer.results[:count], query.results[:count], strict=True):
     document = explainer(answer.features, ids[result.name], result.best_region)
     if document:
-      views.append(MatchView(query.name, query.image_path, shown, document))
+      note = LOCAL_PART if result.local_score is not None else ''
+      views.append(MatchView(query.name, query.image_path, shown, document, note))
   notes = explainer.notes()
   if len(answer.results) > count:
     notes += (f'Matches can be opened for the first {count} of the {len(answer.results)} results.',)

@@ -255,8 +255,17 @@ def _result(result: ResultView, decimals: int, photos: PhotoSheet, button: Marku
     where = 'whole image' if best == 0 else f'box {best} of {len(result.boxes)}'
     region = tag('span', where, class_='region')
   name = tag('span', result.name, class_='name', title=result.name)
-  figure = tag('figure', photo, tag('figcaption', line, name, region, button))
+  both = score_parts(result.local_score, result.global_score, decimals)
+  summands = tag('span', both, class_='region') if both else None
+  figure = tag('figure', photo, tag('figcaption', line, summands, name, region, button))
   return tag('li', figure, class_=result.label or 'unlabelled')
+
+
+def score_parts(local_score: float | None, global_score: float | None, decimals: int) -> str:
+  """Returns the two parts of a fused score as text; '' if there are none."""
+  if local_score is None or global_score is None:
+    return ''
+  return f'local {local_score:.{decimals}f}, global {global_score:.{decimals}f}'
 
 
 def mark(label: str) -> Markup:

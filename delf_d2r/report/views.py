@@ -30,6 +30,8 @@ class ResultView:
     boxes: float32 [R - 1, 4], the boxes of regions 1 to R - 1, without region 0, the whole image.
     best_region: the region with the best score (0 the whole image, r the box `boxes[r - 1]`); -1 for none.
     rank: position in the ranking, from 1.
+    local_score, global_score: the parts that the score is the sum of, after the fusion of two searches;
+      otherwise None.
   """
 
   name: str
@@ -39,6 +41,8 @@ class ResultView:
   boxes: np.ndarray
   best_region: int
   rank: int
+  local_score: float | None = None
+  global_score: float | None = None
 
   def __post_init__(self):
     if self.label is not None and self.label not in LABELS:
@@ -62,6 +66,8 @@ class ResultView:
       result.boxes,
       min(result.best_region, len(result.boxes)),
       result.rank,
+      result.local_score,
+      result.global_score,
     )
 
 

@@ -54,7 +54,9 @@ class Result(BaseModel):
   id: int = Field(description='Of the index image, for /api/photo and /api/match.')
   name: str
   version: str = Field(description=_VERSION)
-  score: float
+  score: float = Field(description='Of a run with fusion, the sum of local_score and global_score.')
+  local_score: float | None = Field(description='In a run with fusion, the part of local features.')
+  global_score: float | None = Field(description='In a run with fusion, the part of the other search.')
   boxes: list[Box] = Field(description='Its boxes, without the whole photo.')
   best_region: int | None = Field(
     description='With regional search or region masks, the best: 0 for the whole photo, r for the box r - 1.'
@@ -73,7 +75,7 @@ class SearchAnswer(BaseModel):
   num_features: int
   note: str | None = Field(description='A message for the user, for example why there are no results.')
   seconds: dict[str, float] = Field(description='Wall time of each step.')
-  results: list[Result] = Field(description='Best first; empty for a query without features.')
+  results: list[Result] = Field(description='Best first; empty for a query without any features.')
   missing_shards: list[int] = Field(
     description='Shards of a split index that did not answer: their images are not among the results.'
   )
@@ -108,7 +110,7 @@ class Match(BaseModel):
   id: int
   name: str
   version: str = Field(description=_VERSION)
-  score: float
+  score: float = Field(description='Of local features, in a run with fusion before it is fused.')
   query_photo: Photo
   index_photo: Photo
   query_box: Box

@@ -35,6 +35,10 @@ _NO_FEATURES = (
   'No local features were found in the query: the photo or its box is too small or too smooth. Choose a'
   ' larger box, or another photo.'
 )
+_FOUND_BY_GLOBAL = (
+  'No local features were found in the query: the photo or its box is too small or too smooth. Photos are'
+  ' ranked by the global part of the score alone.'
+)
 
 # The memory of objects beside their contents, about: of a query, of an array and of a number.
 _QUERY_BYTES = 1500
@@ -176,7 +180,7 @@ class Searches:
       image_id: result.best_region for image_id, result in zip(image_ids, answer.results, strict=True)
     }
     key = self.queries.add(Query(name, photo, shown, answer.features, regions))
-    results = zip(answer.results, image_ids, strict=True) if answer.num_features else ()
+    results = zip(answer.results, image_ids, strict=True) if answer.can_find else ()
     return schemas.SearchAnswer(
       query=key,
       name=name,
@@ -229,7 +233,7 @@ class Searches:
 def _note(answer: Answer) -> str | None:
   """Returns what a user should know about an answer."""
   if not answer.num_features:
-    return _NO_FEATURES
+    return _FOUND_BY_GLOBAL if answer.can_find else _NO_FEATURES
   if answer.missing_shards:
     numbers = ', '.join(map(str, answer.missing_shards))
     return f'Incomplete: the shards {numbers} of the index did not answer; their photos were not searched.'
@@ -243,6 +247,8 @@ def _result(result: SearchResult, image_id: int, version: str) -> schemas.Result
     name=result.name,
     version=version,
     score=result.score,
+    local_score=result.local_score,
+    global_score=result.global_score,
     boxes=result.boxes.tolist(),
     best_region=None if result.best_region < 0 else result.best_region,
     inliers=result.inliers,

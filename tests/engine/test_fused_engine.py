@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from support.fused_run import CONFIG, fused_dir
 
 from delf_d2r import config
 from delf_d2r.data.artefacts import ranking_files
@@ -21,42 +22,14 @@ from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
 
-CONFIG = """
-name: "fused"
-regions { source: UNIFORM uniform { boxes_per_side: [2] } }
-extraction { max_features: 120 max_image_size: 320 max_crop_size: 320 }
-codebook { num_words: 128 iterations: 3 }
-aggregation { regions: REGIONAL_AGGREGATION region_masks: true }
-fusion {
-  weight: 0.7
-  extraction { max_features: 60 max_image_size: 200 max_crop_size: 200 }
-  codebook { num_words: 4 iterations: 3 }
-  aggregation { kernel: VLAD }
-}
-"""
+__all__ = ['fused_dir']
+
 # Distinct photos of noise, which have features.
 PHOTOS = [
   np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8).repeat(2, 0) for seed in range(4)
 ]
 # One thread and no other process: words of queries as search_index finds them.
 EXACT = AggregationConfig(query_assignment=AggregationConfig.EXACT)
-
-
-@pytest.fixture(scope='session')
-def fused_dir(photos, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('fused')
-  (folder / 'fused.pbtxt').write_text(CONFIG)
-  dataset = Dataset.load(
-    photos.images_dir, ground_truth=photos.ground_truth_path, query_images=photos.queries_dir
-  )
-  experiment.run(
-    config.load(folder / 'fused.pbtxt', experiment.STAGES),
-    dataset,
-    folder / 'out',
-    ground_truth=photos.ground_truth_path,
-    options=experiment.Options(workers=1),
-  )
-  return folder / 'out'
 
 
 @pytest.fixture
@@ -171,6 +144,7 @@ def test_a_query_without_local_features_is_ranked_by_the_other_search(fused_dir,
   assert {r.score for r in flat.results} == {0}
 
 
+@pytest.mark.slow
 def test_a_run_without_queries_has_both_indexes(photos, tmp_path, query_path):
   small = CONFIG.replace('source: UNIFORM uniform { boxes_per_side: [2] }', 'source: NONE')
   small = small.replace('regions: REGIONAL_AGGREGATION region_masks: true', '')
@@ -200,6 +174,7 @@ def test_preloading_reads_both(fused_dir):
 # Changes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_photos_come_and_go_in_both(live_dir, query_path):
   engine = load(live_dir)
   size, before = len(engine), answer(engine, query_path)
@@ -222,6 +197,7 @@ def test_photos_come_and_go_in_both(live_dir, query_path):
   assert names_in(live_dir) == names_in(live_dir / 'other' / 'index')
 
 
+@pytest.mark.slow
 def test_scores_after_changes_are_those_of_a_fresh_run(live_dir, photos, query_path, tmp_path):
   """Images that were removed from the first index and not yet from the other one do not count."""
   engine = load(live_dir)
@@ -288,7 +264,7 @@ def test_a_failure_of_the_other_index_changes_neither(live_dir, monkeypatch, que
   another = load(live_dir)
   another.remove(before[:1])
   another.save()
-  with pytest.raises(UserError, match='holds another index than the one loaded .* loaded again now'):
+  with pytest.raises(UserError, match=r'holds another index than the one loaded .* loaded again now'):
     engine.add({'new': query_path})
   assert list(engine.index.image_names) == before[1:]
   engine.add({'new': query_path})
@@ -317,6 +293,7 @@ class Killed(BaseException):
 
 
 # Saves, in order: of the other index with the new images, of the first, of the other without the old ones.
+@pytest.mark.slow
 @pytest.mark.parametrize(('saves', 'is_new'), [(0, False), (1, False), (2, True), (3, True)])
 def test_a_kill_between_two_saves_leaves_the_old_images_or_the_new_ones(
   live_dir, monkeypatch, query_path, saves, is_new
@@ -359,6 +336,7 @@ def test_a_kill_between_two_saves_leaves_the_old_images_or_the_new_ones(
   assert set(other._parts.live.snapshot.state.added) == {'x', 'y', 'z'} - (set() if is_new else {'y'})
 
 
+@pytest.mark.slow
 def test_an_index_that_was_changed_alone_is_seen(live_dir, query_path, caplog):
   reader = load(live_dir)
   before = answer(reader, query_path)
@@ -379,6 +357,7 @@ def test_an_index_that_was_changed_alone_is_seen(live_dir, query_path, caplog):
   assert reader.search(query_path, top_k=1).results[0].name == 'new'
 
 
+@pytest.mark.slow
 def test_an_index_that_lost_images_alone_is_searched_without_them(live_dir, query_path):
   alone = load(live_dir / 'index')
   gone = alone.index.image_names[0]

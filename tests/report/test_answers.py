@@ -7,10 +7,14 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
+from support.fused_run import fused_dir
+from support.served_index import photos, query_path
 
-from delf_d2r.engine import Answer, SearchResult
+from delf_d2r.engine import Answer, SearchEngine, SearchResult
 from delf_d2r.errors import UserError
-from delf_d2r.report import answers
+from delf_d2r.report import answers, match_views
+
+__all__ = ['fused_dir', 'photos', 'query_path']
 
 NAMES = ('a b\u00e9.jpg', 'x\n   1      9.0000  fake.jpg', '\x1b[2J\u2028\\.jpg')
 
@@ -74,3 +78,19 @@ def test_a_query_that_is_missing_or_a_folder(tmp_path):
     answers.search_photo('no_index', str(tmp_path / 'no.jpg'))
   with pytest.raises(UserError, match='a folder, expected a photo'):
     answers.search_photo('no_index', str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_fused_score_has_its_two_parts(fused_dir, query_path, tmp_path):
+  found = SearchEngine.load(fused_dir).search(query_path, top_k=2).results[0]
+  both = f'local {found.local_score:.4f}, global {found.global_score:.4f}'
+  page = tmp_path / 'answer.html'
+  text = answers.search_photo(fused_dir, str(query_path), top_k=2, page=page, matches=1)
+  assert f'{found.name}  ({both})' in text.splitlines()[1]
+  document = json.loads(answers.search_photo(fused_dir, str(query_path), top_k=2, form='json'))
+  first = document['results'][0]
+  assert first['score'] == pytest.approx(first['local_score'] + first['global_score'], abs=1e-5)
+  assert 'local ' in page.read_text()
+  assert match_views.LOCAL_PART in page.read_text()
+  # The report of the run shows them, too.
+  assert '>local ' in (fused_dir / 'report' / 'index.html').read_text()

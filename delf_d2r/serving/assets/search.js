@@ -139,6 +139,8 @@ function card(result, top, onclick) {
     element('span', { className: 'card-note' }, [inliers, region].filter(Boolean).join(' · ')),
     element('span', { className: 'score' }, score(result.score))),
   element('span', { className: 'score-track' }, bar),
+  ...(result.local_score === null ? [] : [element('span', { className: 'score-parts' },
+    `local ${score(result.local_score)} · global ${score(result.global_score)}`)]),
   element('span', { className: 'name', title: result.name }, result.name));
   return element('li', {}, button);
 }
@@ -155,10 +157,11 @@ function missing() {
 async function showMatch(own, position) {
   const { query, results } = own;
   const neighbours = [position - 1, position + 1].map((other) => results[other] && (() => showMatch(own, other)));
-  const { id: image, rank, name } = results[position];
+  const { id: image, rank, name, local_score: localScore } = results[position];
+  const note = localScore === null ? '' : 'the similarity of local features, before it is fused';
   await match.show(`${rank}. ${name}`, neighbours, async () => {
     const found = await request(`/api/match?${new URLSearchParams({ query, image })}`);
-    return { match: found, photos: [`/api/query/${query}/photo`, photoAddress(found)] };
+    return { match: found, photos: [`/api/query/${query}/photo`, photoAddress(found)], note };
   });
 }
 
