@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test check lint types format docs clean default-model default-detector
+.PHONY: demo test check lint types format docs clean default-model default-codebook default-detector
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
@@ -63,6 +63,22 @@ default-model: $(VENV)/installed-for-tests
 	$(BIN)/d2r train_pca --features=$(WORK)/features --output=$(WORK)/pca
 	$(EXPORT) --pca=$(WORK)/pca --pca_dimensions=128 --whitening --half_weights --name='Default DELF' \
 	  --notes="$$(cat configs/training/delf_default.notes)" --output=$(WORK)/model
+
+# Makes the codebook that comes with the package again, in $(WORK)/packaged_codebook, from any folder of photos:
+# PHOTOS=DIR. CODEBOOK changes its config: CODEBOOK='codebook.num_words: 16384'. What it is called and what is said
+# of its data: CODEBOOK_NAME and CODEBOOK_NOTES, a file. Then put it in the place of delf_d2r/models/default_codebook,
+# after the model: it belongs to that very one.
+CODEBOOK ?= codebook { }
+CODEBOOK_CONFIG ?= configs/training/default_codebook.pbtxt
+CODEBOOK_NAME ?= Default codebook
+CODEBOOK_NOTES ?= configs/training/default_codebook.notes
+default-codebook: $(VENV)/installed-for-tests
+	test -d "$(PHOTOS)"
+	$(BIN)/d2r extract_features --config_path=$(CODEBOOK_CONFIG) --images="$(PHOTOS)" --output=$(WORK)/features
+	$(BIN)/d2r train_codebook --config_path=$(CODEBOOK_CONFIG) --override='$(CODEBOOK)' --features=$(WORK)/features \
+	  --output=$(WORK)/codebook
+	$(BIN)/d2r export_codebook --codebook=$(WORK)/codebook --output=$(WORK)/packaged_codebook \
+	  --name='$(CODEBOOK_NAME)' --notes="$$(cat $(CODEBOOK_NOTES))"
 
 # Makes the detector that comes with the package again, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
 # (tests/benchmarks/development_boxes.py writes that of the development photos), BACKGROUNDS, folders of photos

@@ -43,6 +43,7 @@ COMMANDS = (
   'train_pca',
   'train_whitening',
   'train_codebook',
+  'export_codebook',
   'aggregate_features',
   'build_index',
   'split_index',

@@ -3,6 +3,8 @@ r"""Trains a codebook of visual words on local features.
   d2r train_codebook --config_path=configs/experiments/sift_rasmk_star.pbtxt --features=out/features \
     --output=out/codebook
 
+With `codebook { source: SHIPPED }` nothing is trained: the output is the codebook of the package.
+
 Config: the part `codebook` of an experiment, or a CodebookConfig. report.json in the output has the loss of
 each iteration, the number of empty words and the imbalance.
 """
@@ -16,7 +18,9 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.stages import train_codebook
 
 common_flags.define_config('codebook')
-common_flags.define_artefact('features', 'extract_features')
+flags.DEFINE_string(
+  'features', None, 'Directory that extract_features made. Not needed with codebook.source: SHIPPED.'
+)
 common_flags.define_output('the codebook')
 FLAGS = flags.FLAGS
 
@@ -24,7 +28,7 @@ FLAGS = flags.FLAGS
 def main(_):
   train_codebook.run(
     common_flags.load_config('codebook'),
-    Artefact.open(FLAGS.features, 'features'),
+    Artefact.open(FLAGS.features, 'features') if FLAGS.features else None,
     pathlib.Path(FLAGS.output),
     redo=FLAGS.redo,
   )

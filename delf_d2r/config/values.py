@@ -1,7 +1,8 @@
 """Resolved configs as values: their text, fingerprints and differences.
 
 In a resolved config, every field with a default is written out. A saved config therefore shows every value
-that was used, and two configs are equal if and only if their texts are.
+that was used, and two configs are equal if and only if their texts are. For a codebook that comes with the
+package these are the values that it was made with.
 """
 
 import copy
@@ -14,6 +15,9 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from delf_d2r.config import shipped_codebook
+from delf_d2r.protos import codebook_pb2
+
 MessageT = TypeVar('MessageT', bound=Message)
 
 
@@ -25,6 +29,8 @@ def resolve(config: MessageT) -> MessageT:
 
 
 def _write_defaults(message: Message) -> None:
+  if isinstance(message, codebook_pb2.CodebookConfig):
+    message.CopyFrom(shipped_codebook.completed(message))
   for field in message.DESCRIPTOR.fields:
     if field.is_repeated:
       continue

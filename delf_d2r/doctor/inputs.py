@@ -208,8 +208,9 @@ def _files(artefact: Artefact, was: Input) -> Iterator[Finding]:
     yield error(artefact.path, f'stale: its input {was.role}, {was.path}, has changed since', _AGAIN)
 
 
-# Roles of inputs that are not compared: the part of a whole that an artefact is, and the distractors' folder.
-_NOT_COMPARED = frozenset(('number', 'part', 'split', 'distractor_images'))
+# Roles of inputs that are not compared: the part of a whole that an artefact is, the distractors' folder, and
+# the codebook of the package, of which an artefact has a copy.
+_NOT_COMPARED = frozenset(('number', 'part', 'split', 'distractor_images', 'shipped_codebook'))
 
 # Roles whose fingerprint is that of the bytes of a file or folder.
 _BY_BYTES = frozenset(

@@ -59,6 +59,9 @@ def run(
   # Checked now rather than after hours of extraction.
   for problem in runs.problems(config):
     raise ConfigError(problem.text)
+  if not {'codebook', 'descriptors', 'index'} & given.keys():
+    train_codebook.require_shipped_fits(config.codebook, config.extraction)
+  train_codebook.require_shipped_fits(config.fusion.codebook, config.fusion.extraction)
   if 'codebook' in given:
     require_same_extractor(
       config.extraction,

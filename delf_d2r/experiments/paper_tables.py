@@ -107,7 +107,7 @@ def row_config(
   of_size = row.revisited_overrides if is_revisited else ()
   config = configs.load(row.config_path, experiment.STAGES, overrides=[*row.overrides, *of_size, *overrides])
   config.name = row.name
-  if max_words and config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN:
+  if max_words and config.codebook.source == codebook_pb2.CodebookConfig.K_MEANS:
     config.codebook.num_words = min(config.codebook.num_words, max_words)
   return config
 

@@ -213,8 +213,8 @@ class _Runner:
   def _other_codebook(
     self, config: experiment_pb2.ExperimentConfig, photos: Benchmark
   ) -> dict[str, Artefact]:
-    """Returns `codebook`, trained on other photos; nothing for descriptors without visual words."""
-    if config.codebook.source == codebook_pb2.CodebookConfig.ORIGIN:
+    """Returns `codebook`, trained on other photos; nothing where nothing is trained."""
+    if config.codebook.source != codebook_pb2.CodebookConfig.K_MEANS:
       return {}
     whole = experiment_pb2.ExperimentConfig()
     whole.CopyFrom(config)

@@ -65,7 +65,7 @@ class Projection:
     return int(self.matrices.shape[2])
 
   def __call__(
-    self, words: npt.NDArray[np.int64], residuals: npt.NDArray[np.float32]
+    self, words: npt.NDArray[np.integer], residuals: npt.NDArray[np.float32]
   ) -> npt.NDArray[np.float32]:
     """Projects residuals.
 

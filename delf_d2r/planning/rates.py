@@ -120,7 +120,7 @@ def measure_rates(
     entries=entries,
     dimensions=codebook_files.load_bits(work / 'codebook'),
   )
-  trains = config.codebook.source != codebook_pb2.CodebookConfig.ORIGIN
+  trains = config.codebook.source == codebook_pb2.CodebookConfig.K_MEANS
   training = (
     measure_training(config.codebook, Artefact.open(work / 'synthetic_few', 'features')) if trains else None
   )

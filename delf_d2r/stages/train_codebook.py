@@ -2,14 +2,18 @@
 
 import pathlib
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
 
 from delf_d2r import aggregator
 from delf_d2r import codebook as codebooks
-from delf_d2r.data.artefacts import artefact_writer, codebook_files, feature_files
-from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.config import same_extractor, shipped_codebook
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, feature_files, packaged_codebook
+from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.packaged_codebook import PackagedCodebook
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import registry
 from delf_d2r.kernels import projection as projections
@@ -27,15 +31,21 @@ _PROJECTED = 131_072
 
 
 def run(
-  config: experiment_pb2.ExperimentConfig, features: Artefact, output: pathlib.Path, *, redo: bool = False
+  config: experiment_pb2.ExperimentConfig,
+  features: Artefact | None,
+  output: pathlib.Path,
+  *,
+  redo: bool = False,
 ) -> Artefact:
   """Trains visual words on the whole-image features of an artefact; its boxes are not used.
 
   See docs/reference.md 4.5.
 
   Args:
-    config: its part `codebook` says how; with source: ORIGIN nothing is trained, and the only word is zero.
-    features: the artefact of extract_features.
+    config: its part `codebook` says how; with source: ORIGIN nothing is trained, and the only word is zero;
+      with source: SHIPPED the words are those of the package.
+    features: the artefact of extract_features. With source: SHIPPED it only says of which extractor the
+      features are; None: that of `config`, if it has one.
     output: the artefact directory.
     redo: replace an artefact of another config.
 
@@ -43,9 +53,17 @@ def run(
     The artefact.
 
   Raises:
-    UserError: fewer descriptors than visual words, or the output cannot be written.
+    UserError: fewer descriptors than visual words, no features, the codebook of the package is of another
+      extractor or network, or the output cannot be written.
   """
   options = config.codebook
+  if options.source == codebook_pb2.CodebookConfig.SHIPPED:
+    return _unpack(config, features, output, redo=redo)
+  if features is None:
+    raise UserError(
+      'training visual words needs features. Give the output of extract_features, or set codebook.source:'
+      ' SHIPPED for the codebook of the package'
+    )
   merged = experiment_pb2.ExperimentConfig(extraction=features.config.extraction, codebook=options)
   if features.config.HasField('regions'):
     merged.regions.CopyFrom(features.config.regions)
@@ -88,6 +106,74 @@ def run(
       codebook_files.save_projection(projection, output)
       logging.info('codebook: residuals are projected to %d bits', projection.bits)
     return writer.finish({'words': options.num_words, 'descriptors': len(descriptors)})
+
+
+def _unpack(
+  config: experiment_pb2.ExperimentConfig, features: Artefact | None, output: pathlib.Path, *, redo: bool
+) -> Artefact:
+  """Makes the artefact of the codebook that comes with the package; see `run`."""
+  shipped = packaged_codebook.load(shipped_codebook.DIRECTORY)
+  extraction = config.extraction if config.HasField('extraction') else shipped.config.extraction
+  if features is not None:
+    extraction = features.config.extraction
+  models = {item.role: item.fingerprint for item in features.inputs} if features else None
+  require_shipped_fits(config.codebook, extraction, shipped, models=models)
+  merged = experiment_pb2.ExperimentConfig(extraction=extraction, codebook=config.codebook)
+  plan = Plan('codebook', merged, (Input('shipped_codebook', shipped.digest, shipped_codebook.DIRECTORY),))
+  with artefact_writer.writing(output, plan, redo=redo) as writer:
+    if writer.finished:
+      return writer.reuse('codebook')
+    centroids = shipped.words.centroids
+    codebook_files.save_centroids(centroids, output)
+    codebook_files.save_report(shipped.report, output)
+    if shipped.projection is not None:
+      codebook_files.save_projection(shipped.projection, output)
+    logging.info('codebook: %d visual words of the package, %s', len(centroids), shipped.digest)
+    return writer.finish({'words': len(centroids), 'descriptors': 0})
+
+
+def require_shipped_fits(
+  options: codebook_pb2.CodebookConfig,
+  extraction: extraction_pb2.ExtractionConfig,
+  shipped: PackagedCodebook | None = None,
+  *,
+  models: Mapping[str, str] | None = None,
+) -> None:
+  """Raises UserError if the codebook of the package is not of an extractor and its networks.
+
+  Args:
+    options: with source: SHIPPED; with another source, nothing is required.
+    extraction: the extractor.
+    shipped: the codebook; None: read it.
+    models: fingerprints of networks by role; None: those of the files that `extraction` names.
+  """
+  if options.source != codebook_pb2.CodebookConfig.SHIPPED:
+    return
+  shipped = shipped or packaged_codebook.load(shipped_codebook.DIRECTORY)
+  remedy = (
+    "Train one on these photos (--override='codebook { source: K_MEANS num_words: 1024 }'), or use the"
+    ' extractor that it was trained for'
+  )
+  for field, found, expected in shipped_codebook.contradictions(options, shipped.config.codebook):
+    raise UserError(
+      f'codebook.{field} is {found}, but codebook.source is SHIPPED, and the codebook of this release has'
+      f' {expected}. Remove codebook.{field}, or install the release that the config is of'
+    )
+  difference = same_extractor.difference(extraction, shipped.config.extraction)
+  if difference:
+    field, found, expected = difference
+    raise UserError(
+      f'the codebook of the package was trained for extraction.{field} {expected}, found {found}. {remedy}'
+    )
+  if models is None:
+    files_of_models = registry.model_files(extraction)
+    models = {role: files.fingerprint(path) for role, path in files_of_models.items()}
+  for role, fingerprint in shipped.card['models'].items():
+    if models.get(role) != fingerprint:
+      raise UserError(
+        f'the codebook of the package was trained for the {role} {fingerprint}, found {models.get(role)}.'
+        f' {remedy}'
+      )
 
 
 def sample_descriptors(features: Artefact, options: codebook_pb2.CodebookConfig) -> np.ndarray:

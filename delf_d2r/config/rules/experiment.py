@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from delf_d2r.config import same_extractor, shipped_codebook
 from delf_d2r.config.rules import (
   aggregation,
   codebook,
@@ -103,13 +104,40 @@ def _search_chain_problems(config: ExperimentConfig | FusionConfig) -> Iterator[
   record = registry.record(config.extraction.extractor)
   if record.descriptors is DescriptorKind.GLOBAL:
     yield from _global_descriptor_problems(config, record.name)
-  if config.HasField('codebook'):
+  if config.HasField('codebook') and config.codebook.source == CodebookConfig.SHIPPED:
+    yield from _shipped_codebook_problems(config)
+  elif config.HasField('codebook'):
     yield from _projection_problems(config, record)
   if record.descriptors is DescriptorKind.CHANNEL and config.HasField('aggregation'):
     yield Problem(
       'extraction.extractor',
       f'extraction.extractor is {record.name}, whose regions have no descriptors to search with. Set'
       ' verification.extraction to it',
+    )
+
+
+def _shipped_codebook_problems(config: ExperimentConfig | FusionConfig) -> Iterator[Problem]:
+  """Yields the problems of the codebook of the package with another extractor or kernel."""
+  shipped = shipped_codebook.load()
+  if shipped is None or shipped_codebook.is_resolved(config.codebook):
+    return
+  other = 'Set codebook.source: K_MEANS and num_words, to train a codebook of its own'
+  difference = same_extractor.difference(config.extraction, shipped.extraction)
+  if config.HasField('extraction') and difference:
+    field, ours, theirs = difference
+    yield Problem(
+      'codebook.source',
+      f'codebook.source is SHIPPED, but the codebook of the package was trained for extraction.{field}'
+      f' {theirs}, found {ours}. {other}, or use the extractor that it was trained for',
+    )
+  kernel = config.aggregation.kernel
+  is_projected = shipped.codebook.bits or any(shipped.codebook.projection.kinds)
+  if config.HasField('aggregation') and is_projected and kernel != AggregationConfig.ASMK_STAR:
+    name = AggregationConfig.Kernel.Name(kernel)
+    yield Problem(
+      'codebook.source',
+      'codebook.source is SHIPPED, but the codebook of the package projects residuals, which has a meaning'
+      f' only with aggregation.kernel: ASMK_STAR, found {name}. {other}',
     )
 
 

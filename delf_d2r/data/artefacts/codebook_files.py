@@ -10,6 +10,8 @@ word_kinds.npy    uint8 [K], the kind of each word. Both are missing where resid
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,11 @@ def save(
     **dataclasses.asdict(report),
     'loss': list(codebook.loss),
   }
+  save_report(document, directory)
+
+
+def save_report(document: Mapping[str, Any], directory: pathlib.Path) -> None:
+  """Writes `report.json`."""
   files.write_atomically(directory / REPORT, json.dumps(document, indent=1) + '\n')
 
 

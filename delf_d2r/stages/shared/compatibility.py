@@ -1,13 +1,9 @@
 """Checks that artefacts may be used together: descriptors of different extractors cannot be compared."""
 
-import functools
-
-from google.protobuf.message import Message
-
+from delf_d2r.config import same_extractor
 from delf_d2r.data.artefacts import codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.errors import UserError
-from delf_d2r.extractors import registry
 from delf_d2r.protos import aggregation_pb2, extraction_pb2
 
 
@@ -20,7 +16,7 @@ def require_same_extractor(
   remedy: str,
 ) -> None:
   """Raises UserError, naming both places and values, unless both configs make the same descriptors."""
-  difference = _difference(ours, theirs)
+  difference = same_extractor.difference(ours, theirs)
   if difference:
     field, our_value, their_value = difference
     raise UserError(
@@ -82,29 +78,7 @@ def require_no_projection(codebook: Artefact) -> None:
 
 def is_same_extractor(ours: extraction_pb2.ExtractionConfig, theirs: extraction_pb2.ExtractionConfig) -> bool:
   """Returns whether both configs make the same descriptors."""
-  return _difference(ours, theirs) is None
-
-
-def _difference(
-  ours: extraction_pb2.ExtractionConfig, theirs: extraction_pb2.ExtractionConfig
-) -> tuple[str, str, str] | None:
-  """Returns the first field, and both values, that gives descriptors another meaning; None if none does."""
-  for field in ('extractor', *registry.record(ours.extractor).decisive_fields):
-    values = _text(ours, field), _text(theirs, field)
-    if values[0] != values[1]:
-      return field, *values
-  return None
-
-
-def _text(config: extraction_pb2.ExtractionConfig, field: str) -> str:
-  if field == 'extractor':
-    return registry.record(config.extractor).name
-  value: object = functools.reduce(getattr, field.split('.'), config)
-  if not isinstance(value, Message):
-    return repr(value)
-  # Unset and set to its defaults is the same extractor.
-  values = (f'{item.name}: {getattr(value, item.name)}' for item in value.DESCRIPTOR.fields)
-  return f'{{{", ".join(values)}}}'
+  return same_extractor.difference(ours, theirs) is None
 
 
 def require_same_dimensions(features: Artefact, codebook: Artefact) -> None:
