@@ -128,6 +128,7 @@ TINY = {
     '[validation_records]': '{new}',
     'output': '{new}',
   },
+  'export_codebook': {'codebook': '{run}/codebook', 'output': '{new}'},
   'export_delf': {'config_path': 'configs/training/delf_tiny.pbtxt', 'output': '{new}'},
   'export_detector': {'config_path': 'configs/detectors/detector_tiny.pbtxt', 'output': '{new}'},
   'train_whitening': {'features': '{run}/features', 'output': '{new}', '[labels]': '{run_truth}'},
@@ -204,7 +205,7 @@ SMALL = (
   'extraction { max_features: 100 min_image_size: 128 max_image_size: 256 min_crop_size: 128'
   ' max_crop_size: 256 }'
 )
-SMALL_CODEBOOK = 'codebook { num_words: 64 iterations: 3 }'
+SMALL_CODEBOOK = 'codebook { source: K_MEANS num_words: 64 iterations: 3 }'
 DEFAULT = 'configs/experiments/d2r_rasmk_star.pbtxt'
 PAGES_COMMANDS = readme_commands.commands()
 # The README is for three readers in a few minutes; everything else is in docs/.
