@@ -10,6 +10,8 @@ from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact
 from delf_d2r.doctor.artefact_files import blocks
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.doctor.record_checks import UNIT_TOLERANCE, Names
+from delf_d2r.engine import paired_index
+from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index import stored_index
 from delf_d2r.index.stored_segment import StoredSegment
@@ -146,7 +148,7 @@ def added(artefact: Artefact, image_names: Sequence[str], checksum: int) -> Iter
     if name not in known:
       strangers.add(name)
     try:
-      if live_files.read_features(path, digest).name != name:
+      if live_files.read_features(path, digest).name != paired_index.name_of(name):
         raise ArtefactError('features of another image')
     except ArtefactError:
       broken.add(name)
@@ -176,4 +178,30 @@ def added(artefact: Artefact, image_names: Sequence[str], checksum: int) -> Iter
       path / MANIFEST,
       f'the manifest counts {counted} images, the index has {len(image_names)}: saving was stopped',
       'Nothing: the next save corrects it',
+    )
+
+
+def pair(first: Artefact, other: Artefact) -> Iterator[Finding]:
+  """Yields findings on the two indexes of a run with fusion, which must have the same images.
+
+  Args:
+    first: the index that says which images there are.
+    other: the index of the other search.
+  """
+  missing, leftover = paired_index.differences(LiveIndex(first).snapshot, LiveIndex(other).snapshot)
+  if missing:
+    counter = FindingCounter()
+    for name in missing:
+      counter.add(name)
+    problem, _, remedy = paired_index.why_missing(first).partition('. ')
+    yield error(other.path, f'lacks images of {first.path}, {counter}: {problem}', remedy)
+  if leftover:
+    counter = FindingCounter()
+    for name in leftover:
+      counter.add(name)
+    yield note(
+      other.path,
+      f'images that {first.path} does not have, and that are not searched: {counter}; a change is being'
+      ' saved, or saving was stopped',
+      'Nothing: the next save of the run removes them',
     )

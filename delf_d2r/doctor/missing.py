@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact, Input
 from delf_d2r.doctor.findings import Finding, error, note, warning
+from delf_d2r.engine.fused_search import SECONDARY
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.sharding import layout
 
 # Folders of a run that hold artefacts of their own.
 _DISTRACTORS = 'distractors'
-_PARTS_OF_A_RUN = frozenset(('other', 'verification', 'with_distractors', _DISTRACTORS))
+_PARTS_OF_A_RUN = frozenset((SECONDARY, 'verification', 'with_distractors', _DISTRACTORS))
 
 # Roles of inputs that are artefacts.
 _ARTEFACTS = frozenset(
@@ -137,7 +138,8 @@ def results(
   had_queries = any(os.path.exists(folder / name) for name in ('query_features', *made))
   had_index = os.path.exists(folder / 'descriptors')
   told = inputs(artefacts)
-  for name in [*(['index'] if had_index else []), *(made if had_queries else [])]:
+  indexes = ['index', *([f'{SECONDARY}/index'] if config.HasField('fusion') else [])]
+  for name in [*(indexes if had_index else []), *(made if had_queries else [])]:
     if _is_gone(folder / name) and folder / name not in told:
       yield _finding(folder / name, f'missing, but {RUN_CONFIG} says that the run was finished')
 

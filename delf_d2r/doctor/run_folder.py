@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import delf_d2r.config as configs
 from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
-from delf_d2r.doctor import missing
+from delf_d2r.doctor import index_checks, missing
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
+from delf_d2r.engine.fused_search import INDEX, SECONDARY, is_fused
 from delf_d2r.errors import ConfigError
 from delf_d2r.protos import experiment_pb2
 
@@ -46,6 +47,10 @@ def check(
     yield warning(page, 'missing or empty', _AGAIN)
   if has_artefacts:
     yield from missing.results(folder, config, artefacts)
+    of_indexes = {artefact.path: artefact for artefact in artefacts if artefact.manifest.kind == 'index'}
+    both = [of_indexes.get(folder / name) for name in (INDEX, f'{SECONDARY}/{INDEX}')]
+    if is_fused(config) and both[0] and both[1]:
+      yield from index_checks.pair(both[0], both[1])
   else:
     yield error(
       folder,

@@ -236,9 +236,7 @@ class PairedIndex:
     if missing:
       raise ArtefactError(
         f'{self.other_artefact.path}: lacks {len(missing)} of the {len(keys)} images of {self.artefact.path},'
-        f' for example {abbreviated(missing, 3)}: one of the two was changed or built without the other. Wait'
-        ' if a run is building them; else finish the run by the same command, or, if images were added to'
-        f' {self.artefact.path} alone, load that index, remove them, and add them to the run'
+        f' for example {abbreviated(missing, 3)}: {why_missing(self.artefact)}'
       )
     return np.array([ids[key] for key in keys], np.int64)
 
@@ -265,6 +263,25 @@ class PairedIndex:
       self._other.remove(leftover | set(renamed.values()))
       self._other.add(list(renamed), lambda name: (features[name], self._aggregate(features[name])))
       self._other.save()
+
+
+def differences(first: Snapshot, other: Snapshot) -> tuple[list[str], list[str]]:
+  """Returns the images of the first index that the other one lacks, and those left over in the other one.
+
+  The former are an error; the latter are removed by the next `PairedIndex.save`.
+  """
+  stored = set(other.index.image_names)
+  keys = set(_keys(first, stored))
+  return sorted(keys - stored), sorted(map(name_of, stored - keys))
+
+
+def why_missing(first: Artefact) -> str:
+  """Returns, for a message, why the other index may lack images of the first, and the remedy."""
+  return (
+    'one of the two was changed or built without the other. Wait if a run is building them; else finish the'
+    f' run by the same command, or, if images were added to {first.path} alone, load that index, remove them,'
+    ' and add them to the run'
+  )
 
 
 def _alias(name: str, digest: str) -> str:

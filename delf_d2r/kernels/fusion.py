@@ -49,8 +49,8 @@ def z_scores(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
   values: npt.NDArray[np.float64] = scores.astype(np.float64)
   if not len(values):
     return values
-  centered = values - values.mean()
-  deviation = values.std()
+  centered: npt.NDArray[np.float64] = values - values.mean()
+  deviation = float(values.std())
   return centered / deviation if deviation > 0 else centered
 
 

@@ -10,10 +10,12 @@ import shutil
 import numpy as np
 from absl import logging
 
+from delf_d2r import config as configs
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files
-from delf_d2r.data.artefacts.artefact import Artefact, Input, Plan
+from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact, Input, Plan
 from delf_d2r.data.artefacts.index_files import ImageBoxes
+from delf_d2r.engine.fused_search import INDEX, is_fused
 from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.errors import UserError
 from delf_d2r.index.images import NameTable
@@ -33,8 +35,10 @@ def run(index: Artefact, output: pathlib.Path, *, shards: int, redo: bool = Fals
     redo: replace parts of another index or of another number of shards.
 
   Raises:
-    UserError: there are fewer images than shards, or the output cannot be written.
+    UserError: there are fewer images than shards, the index is one of the two of a run with fusion, or the
+      output cannot be written.
   """
+  _require_one_index(index)
   snapshot = LiveIndex(index).snapshot
   whole, boxes = snapshot.index, snapshot.state.boxes
   assert isinstance(whole, InvertedIndex), 'an artefact holds its own postings'
@@ -49,6 +53,18 @@ def run(index: Artefact, output: pathlib.Path, *, shards: int, redo: bool = Fals
     parts.append(_make_shard(index, whole, split, shard, directory, redo=redo))
   logging.info('%d images in %d shards, each of about %.1f MB', len(whole), shards, 1e-6 * _size(parts))
   return parts
+
+
+def _require_one_index(index: Artefact) -> None:
+  """Raises UserError if an index is the first of the two that a run with fusion searches as one."""
+  run = index.path.absolute().parent
+  config = run / RUN_CONFIG
+  if index.path.name == INDEX and config.is_file() and is_fused(configs.load(config)):
+    raise UserError(
+      f'{index.path}: the run has a fusion ({config}), but a split index has the scores of one search alone,'
+      ' and would answer otherwise than the run. Serve the run unsplit; or copy the index to another folder'
+      ' and split the copy, to search by its own scores'
+    )
 
 
 def _size(parts: list[Artefact]) -> float:

@@ -12,8 +12,10 @@ from support.fused_run import CONFIG, fused_dir
 
 from delf_d2r import config
 from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.photo_folders import PhotoFolders
+from delf_d2r.doctor.inspect import diagnose
 from delf_d2r.engine import SearchEngine
 from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.errors import ArtefactError, UserError
@@ -21,6 +23,7 @@ from delf_d2r.experiments import experiment
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
+from delf_d2r.stages import split_index
 
 __all__ = ['fused_dir']
 
@@ -368,3 +371,39 @@ def test_an_index_that_lost_images_alone_is_searched_without_them(live_dir, quer
   assert len(answer(engine, query_path)) == len(engine)
   engine.save()
   assert gone not in names_in(live_dir / 'other' / 'index')
+
+
+def found_by_doctor(directory):
+  """Returns what is found at the index of the other search; all else is found without a fusion, too."""
+  found = [finding for finding in diagnose(directory).findings if 'other/index' in finding.place]
+  return [f'{finding.severity.name} {finding.problem}' for finding in found]
+
+
+@pytest.mark.slow
+def test_the_doctor_compares_both_indexes(live_dir, monkeypatch, query_path):
+  assert found_by_doctor(live_dir) == []
+  engine = load(live_dir)
+  engine.remove([engine.index.image_names[0]])
+  engine.add({'new': query_path})
+  with monkeypatch.context() as patch:
+    patch.setattr(engine._parts.live, '_tidy', lambda: None)
+    engine.save()
+  found = '\n'.join(found_by_doctor(live_dir))
+  assert 'NOTE images that' in found
+  assert 'that are not searched: 1 (' in found
+  assert 'ERROR' not in found
+  engine.save()
+  assert 'not searched' not in '\n'.join(found_by_doctor(live_dir))
+  alone = load(live_dir / 'index')
+  alone.add({'alone': PHOTOS[0]})
+  alone.save()
+  assert f'ERROR lacks images of {live_dir}/index, 1 (alone)' in '\n'.join(found_by_doctor(live_dir))
+  shutil.rmtree(live_dir / 'other' / 'index')
+  assert any('missing' in problem for problem in found_by_doctor(live_dir))
+
+
+def test_one_of_two_indexes_is_not_split(fused_dir, tmp_path):
+  with pytest.raises(UserError, match=r'has a fusion .* scores of one search alone'):
+    split_index.run(Artefact.open(fused_dir / 'index', 'index'), tmp_path / 'split', shards=2)
+  copy = shutil.copytree(fused_dir / 'index', tmp_path / 'copy')
+  assert len(split_index.run(Artefact.open(copy, 'index'), tmp_path / 'split', shards=2)) == 3
