@@ -2,7 +2,7 @@
 
   python tests/benchmarks/benchmark_defaults.py --output=DIR
   python tests/benchmarks/benchmark_defaults.py --table=ablation --output=DIR
-  python tests/benchmarks/benchmark_defaults.py --sets=landmarks,mini --rows=earlier,gem --every=10 --output=DIR
+  python tests/benchmarks/benchmark_defaults.py --sets=clutter,mini --rows=earlier,gem --every=9 --output=DIR
 
 Sets: those of development_sets.py (landmarks and places leave-one-out, DVD covers both ways, clutter) and the
 mini benchmark of several seeds, whose average precisions are means of the seeds for each object. Every set is

@@ -24,7 +24,13 @@ import numpy as np
 
 from delf_d2r import config as configs
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import artefact_writer, feature_files, records, shard_ledger
+from delf_d2r.data.artefacts import (
+  artefact_writer,
+  feature_files,
+  read_photos,
+  records,
+  shard_ledger,
+)
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan
 from delf_d2r.data.artefacts.feature_store import FeatureStore
 from delf_d2r.data.boxes import csv_file
@@ -89,7 +95,7 @@ class FeatureCache:
     composed = compose(whole, boxes, self._stores(whole.path))
     if not on_disk:
       return composed
-    plan = Plan('features', composed.config, composed.inputs)
+    plan = Plan('features', composed.config, _planned_inputs(composed))
     return self._write(
       self._folder / f'boxed-{plan.fingerprint}',
       plan,
@@ -188,7 +194,7 @@ class FeatureCache:
     extract_features.run(config, Dataset(photos), place, boxes=boxes, workers=self._workers)
 
   def _copy_whole_images(self, store: Artefact, whole: pathlib.Path) -> None:
-    inputs = tuple(item for item in store.inputs if item.role != 'boxes')
+    inputs = tuple(item for item in _planned_inputs(store) if item.role != 'boxes')
     plan = Plan('features', ExperimentConfig(extraction=store.config.extraction), inputs)
     self._write(
       whole,
@@ -215,6 +221,11 @@ class FeatureCache:
 
 def _model_inputs(config: ExperimentConfig) -> tuple[Input, ...]:
   return model_inputs(ExperimentConfig(extraction=config.extraction).SerializeToString(deterministic=True))
+
+
+def _planned_inputs(artefact: Artefact) -> tuple[Input, ...]:
+  """Returns the inputs without the contents of the photos, which the writer of an artefact adds by itself."""
+  return tuple(item for item in artefact.inputs if item.role != read_photos.ROLE)
 
 
 def _outcome(image: ImageFeatures) -> sharded.Outcome:
@@ -266,7 +277,7 @@ class ComposedFeatures(Artefact):
 def compose(whole: Artefact, boxes: Artefact, stores: Sequence[Artefact]) -> ComposedFeatures:
   """Returns the features of images and boxes, with the config and inputs that extract_features gives them."""
   config = ExperimentConfig(extraction=whole.config.extraction, regions=boxes.config.regions)
-  images, *others = whole.inputs
+  images, *others = _planned_inputs(whole)
   plan = Plan('features', config, (images, boxes.as_input('boxes'), *others))
   manifest: Manifest = plan.to_manifest(whole.path)
   counts = {
