@@ -182,7 +182,7 @@ def _validator(config: Config, trainer, validation: Examples) -> Callable[[], di
   from delf_d2r.models.delf import current_features
 
   measured = RetrievalValidation(options, validation, seed=config.seed)
-  measures: dict[int, Callable[[], float]] = {}
+  measures: dict[Validation.Metric, Callable[[], float]] = {}
   wanted = {options.metric, *options.also}
   if Validation.RETRIEVAL_MAP in wanted:
     describe = current_features.make_descriptor_fn(

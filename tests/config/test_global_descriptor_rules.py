@@ -24,6 +24,7 @@ def load(*overrides):
     'extraction.global_descriptor { backbone: RESNET101 gem_power: inf image_scales: [1] }',
     'extraction.global_descriptor { model_path: "delg" pca { path: "p" dimensions: 64 whitening: true } }',
     'regions { source: UNIFORM uniform { boxes_per_side: [2] } }',
+    'extraction.global_descriptor { shipped_model: true backbone_weights: "" }',
   ],
 )
 def test_legal(change):
@@ -86,6 +87,15 @@ def test_legal_pooling(change):
       'scale_power has an .* GEM, found R_M',
     ),
     ('extraction.global_descriptor { pooling: R_MAC model_path: "x" }', 'pools by itself'),
+    (
+      'extraction.global_descriptor { pooling: R_MAC shipped_model: true }',
+      'model of shipped_model pools by',
+    ),
+    ('extraction.global_descriptor { scale_power: 2 shipped_model: true }', 'may be negative'),
+    (
+      'extraction.global_descriptor { model_path: "x" shipped_model: true }',
+      'shipped_model is true, but model_path names another model, x',
+    ),
     (
       'extraction.global_descriptor { scale_power: 2 model_path: "x" }',
       'may be negative, which have no power',

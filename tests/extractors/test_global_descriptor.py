@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from oracles import global_oracle
 from support.delf_models import make_model, noise
 
@@ -216,6 +216,20 @@ def test_own_export_with_a_global_head(tmp_path):
   )['global_descriptors']
   assert extractor.dimensions == 6
   assert_allclose(extractor(image).descriptors[0], unit(unit(rows.numpy()).sum(axis=0)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_model_of_the_package_needs_no_weights_from_elsewhere(tmp_path, monkeypatch):
+  model = make_model(global_dimensions=6, classifier_endpoint='conv3')
+  path = export.save(export.LocalFeatureModule(model), model.config, tmp_path / 'shipped', card={})
+  monkeypatch.setattr(global_descriptor, 'DEFAULT_MODEL', path)
+  options = {'image_scales': SCALES.tolist()}
+  shipped, named = build_global(shipped_model=True, **options), build_global(model_path=str(path), **options)
+  image = noise(90, 70)
+  assert_array_equal(shipped(image).descriptors, named(image).descriptors)
+  config = extraction_pb2.ExtractionConfig(extractor=extraction_pb2.ExtractionConfig.GLOBAL)
+  config.global_descriptor.shipped_model = True
+  assert global_descriptor.model_files(config) == {'model': path}
 
 
 def stand_in(image, scales):

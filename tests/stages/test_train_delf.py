@@ -244,3 +244,31 @@ def free_port():
   with socket.socket() as listener:
     listener.bind(('localhost', 0))
     return listener.getsockname()[1]
+
+
+def test_the_global_head_is_trained_and_measured(photos, tmp_path):
+  config = tiny_delf_training.load(
+    tiny_delf_training.TINY,
+    'steps: 4 batch_size: 6 freeze_batch_norm: true frozen_endpoint: "conv1" class_balance: 0.5',
+    'model { global_dimensions: 6 global_input_normalized: true arcface_sub_centers: 2 }',
+    'photos_of_class: 2 global_start { power: 0.5 } augmentation { enabled: false }',
+    'loss { descriptor_weight: 0 trimmed_share: 0.1 metric { } }',
+    'optimizer { kind: ADAM_W learning_rate: 0.01 }',
+    'validation { metric: GLOBAL_RETRIEVAL_MAP also: RETRIEVAL_MAP every: 4 } checkpoint_every: 4',
+  )
+  first = train_delf.run(config, photos, tmp_path / 'out', validation_photos=photos)
+  measured = history(first.path, 'validation')
+  assert measured[0].keys() == {'step', 'group', 'retrieval_map', 'global_retrieval_map'}
+  best = json.loads((first.path / 'best.json').read_text())
+  assert best['value'] == max(line['global_retrieval_map'] for line in measured)
+  assert history(first.path)[-1].keys() >= {'metric_loss', 'global_loss', 'global_accuracy'}
+  header, *rows = (first.path / 'curves.csv').read_text().splitlines()
+  assert 'validation global_retrieval_map' in header.split(',')
+  assert [row.split(',')[0] for row in rows] == ['0', '1', '2', '3', '4']
+  assert 'validation global_retrieval_map' in (first.path / 'curves.svg').read_text()
+  # Its weights are those of a network of one centre a class, too, which is what an export makes.
+  model = training.Config()
+  model.CopyFrom(first.config.training)
+  model.model.num_classes = 0
+  model.model.arcface_sub_centers = 0
+  Delf(model.model).load(first.path / checkpoints.WEIGHTS)

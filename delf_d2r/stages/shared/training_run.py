@@ -14,6 +14,7 @@ from delf_d2r.data import files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.errors import UserError
 from delf_d2r.runtime import progress
+from delf_d2r.stages.shared import training_curves
 
 if TYPE_CHECKING:
   from delf_d2r.models.delf.training_summaries import Summaries
@@ -99,6 +100,7 @@ class _Run:
         self._after(step + 1, batch, values)
     if self._writes:
       components.checkpoints.finish()
+      training_curves.write(self._output / HISTORY, self._output)
 
   def _after(self, done: int, batch: Any, values: Mapping[str, float]) -> None:
     """Writes what is due after so many steps."""
@@ -158,7 +160,7 @@ def card_facts(trained: Artefact, config: Any, *, until: float = math.inf) -> di
     until: the last step that counts for the metrics.
 
   Returns:
-    Config, data, counts, last metrics and seed.
+    Config, data, counts, last metrics, curves and seed.
   """
   return {
     'training': text_format.MessageToString(config),
@@ -167,6 +169,7 @@ def card_facts(trained: Artefact, config: Any, *, until: float = math.inf) -> di
     },
     'counts': dict(trained.counts),
     'metrics': last_metrics(trained.path / HISTORY, until=until),
+    'curves': training_curves.summary(trained.path / HISTORY),
     'seed': config.seed,
   }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support.delf_models import TINY, make_model, noise, tiny_model, tiny_module
 
 from delf_d2r.data.artefacts import artefact_writer, pca_files
@@ -14,7 +14,7 @@ from delf_d2r.data.artefacts.artefact import Plan
 from delf_d2r.errors import UserError
 from delf_d2r.kernels.pca import Covariance
 from delf_d2r.models.delf import export, pyramid
-from delf_d2r.models.saved_models import directory, local_features
+from delf_d2r.models.saved_models import directory, global_descriptors, local_features
 from delf_d2r.protos import delf_model_pb2, experiment_pb2
 from delf_d2r.stages import export_delf
 
@@ -208,3 +208,30 @@ def test_attention_of_an_endpoint_of_another_stride_is_refused():
   config = {'endpoint': 'conv3', 'attention': delf_model_pb2.DelfModelConfig.L2_NORM}
   with pytest.raises(UserError, match=r"'conv3': 8, 'conv2': 4"):
     make_model(**config, attention_endpoint='conv2')
+
+
+@pytest.mark.parametrize('half_weights', [False, True])
+def test_the_global_descriptor_alone_is_that_of_the_whole(tmp_path, half_weights):
+  model = make_model(
+    global_dimensions=6, classifier_endpoint='conv4', global_input_normalized=True, num_classes=3
+  )
+  module = export.LocalFeatureModule(model, half_weights=half_weights)
+  path = export.save(module, model.config, tmp_path / 'delg', card={})
+  signatures = tf.saved_model.load(str(path)).signatures
+  inputs = {name: INPUTS[name] for name in ('input_image', 'input_scales')}
+  alone = signatures['extract_global'](**inputs)
+  assert set(alone) == {'global_descriptors'}
+  whole = signatures['serving_default'](**INPUTS, input_global_scales_ind=tf.range(3))['global_descriptors']
+  assert_array_equal(alone['global_descriptors'], whole)
+  expected = pyramid.extract_global(model, INPUTS['input_image'][None], INPUTS['input_scales'])[0]
+  assert_allclose(whole, expected, atol=(0.02 if half_weights else 1e-4) * np.abs(expected).max())
+  found = global_descriptors.load(str(path))
+  assert found.dimensions == 6
+  assert_array_equal(found(INPUTS['input_image'].numpy(), SCALES), whole)
+  # Centres of classes are for training alone.
+  names = [name for name, _ in tf.train.list_variables(str(path / 'variables' / 'variables'))]
+  assert not any('center' in name for name in names)
+
+
+def test_models_without_a_global_head_have_no_such_signature(exported):
+  assert set(tf.saved_model.load(str(exported)).signatures) == {'serving_default', 'extract_batch'}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from support import tiny_delf_training
 
 tf = pytest.importorskip('tensorflow')
@@ -9,7 +10,7 @@ tf = pytest.importorskip('tensorflow')
 from delf_d2r.data.training import training_examples  # noqa: E402
 from delf_d2r.errors import UserError  # noqa: E402
 from delf_d2r.models.delf import training_data  # noqa: E402
-from delf_d2r.models.training.batches import EpochSampler  # noqa: E402
+from delf_d2r.models.training.batches import ClassSampler, EpochSampler  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -99,3 +100,68 @@ def test_validation_sees_the_same_photos_each_time(photos):
   first, second = (list(data.dataset(0).as_numpy_iterator()) for _ in range(2))
   assert len(first) == 2
   assert_equal(first, second)
+
+
+# Groups of a class
+
+
+def drawn(labels, *, epochs=1, **options):
+  """Returns the numbers of the photos of some epochs of whole groups."""
+  order = ClassSampler(np.array(labels), 1, **options)
+  groups = -(-len(labels) // options['group'])
+  return np.array([order(position) for position in range(epochs * groups * options['group'])])
+
+
+LABELS = [0] * 30 + [1] * 6 + [2] * 4 + [3]
+
+
+def test_groups_are_of_one_class_and_without_repetition_where_it_can_be():
+  numbers = drawn(LABELS, group=4, balance=0.0, epochs=3).reshape(-1, 4)
+  labels = np.array(LABELS)[numbers]
+  assert np.all(labels == labels[:, :1])
+  of_large = numbers[labels[:, 0] == 0].reshape(-1)
+  assert len(set(of_large[:28])) == 28
+  assert len(set(map(tuple, labels[:11]))) > 1
+
+
+def test_balance_goes_from_photos_to_classes():
+  def counts(balance):
+    return np.bincount(np.array(LABELS)[drawn(LABELS, group=1, balance=balance, epochs=40)]) / 40
+
+  assert_allclose(counts(0.0), [30, 6, 4, 1], atol=1e-9)
+  assert_allclose(counts(1.0), [41 / 4] * 4, atol=0.3)
+  expected = np.array([30, 6, 4, 1]) ** 0.5
+  assert_allclose(counts(0.5), 41 * expected / expected.sum(), atol=0.3)
+
+
+def test_order_of_groups_can_be_asked_anywhere():
+  order = ClassSampler(np.array(LABELS), 1, group=4, balance=0.5)
+  forward = [order(position) for position in range(200)]
+  again = ClassSampler(np.array(LABELS), 1, group=4, balance=0.5)
+  assert [again(position) for position in reversed(range(200))] == forward[::-1]
+  assert [ClassSampler(np.array(LABELS), 2, group=4, balance=0.5)(p) for p in range(200)] != forward
+
+
+def test_batches_hold_groups(photos):
+  for batch in batches(photos, 'photos_of_class: 2 class_balance: 1'):
+    assert_array_equal(batch['labels'][0::2], batch['labels'][1::2])
+
+
+def test_shards_do_not_tell_their_labels_beforehand(tmp_path):
+  encoded = next(tiny_delf_training.write_photos(tmp_path / 'photos').rglob('*.png')).read_bytes()
+  shard = tiny_delf_training.write_shard(tmp_path / 'train-0', [('a', encoded, 0)])
+  config = tiny_delf_training.load(tiny_delf_training.TINY, 'class_balance: 1').training
+  with pytest.raises(UserError, match='class_balance and photos_of_class need to know all labels'):
+    training_data.Batches(config, training_examples.load(shard, num_classes=1))
+
+
+def test_unchanged_photos_come_once_each(photos):
+  config = tiny_delf_training.load(tiny_delf_training.TINY, 'class_balance: 1 batch_size: 3').training
+  examples = training_examples.load(photos)
+
+  def labels(count):
+    data = training_data.unchanged(config, examples, count)
+    return np.concatenate([batch['labels'].numpy() for batch in data.batches()])
+
+  assert sorted(labels(0)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+  assert len(labels(4)) == 6

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from delf_d2r.stages.shared.training_validation import leave_one_out
+from delf_d2r.evaluation.average_precision import average_precision
+from delf_d2r.stages.shared.training_validation import leave_one_out, leave_one_out_by_cosines
 
 
 def described(labels, *, spread, seed=0):
@@ -51,3 +52,28 @@ def test_photos_without_features_and_features_without_numbers():
 def test_number_of_words_is_fitted_to_the_features(num_words):
   found = leave_one_out(described(LABELS, spread=0.05), np.array(LABELS), num_words=num_words, seed=0)
   assert 0.3 < found <= 1
+
+
+def cosines_oracle(units, labels):
+  """Average precision of each query over all others, sorted one by one."""
+  found = []
+  for i, label in enumerate(labels):
+    others = sorted((-float(units[i] @ units[j]), j) for j in range(len(labels)) if j != i)
+    ranks = [rank for rank, (_, j) in enumerate(others) if labels[j] == label]
+    if label >= 0 and ranks:
+      found.append(average_precision(np.array(ranks)))
+  return np.mean(found)
+
+
+def test_cosines_rank_all_others():
+  units = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+  units /= np.linalg.norm(units, axis=1, keepdims=True)
+  labels = np.array([0, 0, 1, 1, 1, 2, -1, -1, 0])
+  assert leave_one_out_by_cosines(units, labels) == pytest.approx(cosines_oracle(units, labels))
+
+
+def test_cosines_of_classes_apart_of_nobody_and_of_no_numbers():
+  units = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2]]
+  assert leave_one_out_by_cosines(units, np.array([0, 0, 1, 1, 2])) == 1
+  assert math.isnan(leave_one_out_by_cosines(units, np.arange(5)))
+  assert math.isnan(leave_one_out_by_cosines(units * np.nan, np.array([0, 0, 1, 1, 2])))
