@@ -17,6 +17,9 @@ CONFIG = 'codebook.pbtxt'
 
 Codebook = codebook_pb2.CodebookConfig
 
+# Fields that say what the visual words and their codes are; the others say how words are trained.
+_OF_WORDS = ('num_words', 'projection', 'bits')
+
 
 def load() -> experiment_pb2.ExperimentConfig | None:
   """Returns how the codebook was made: its parts `extraction` and `codebook`; None if there is none."""
@@ -31,10 +34,10 @@ def _load(path: pathlib.Path) -> experiment_pb2.ExperimentConfig | None:
 
 
 def contradictions(config: Codebook, shipped: Codebook) -> Iterator[tuple[str, str, str]]:
-  """Yields field, value and shipped value of each field that is set to another value than the shipped one."""
+  """Yields field, value and shipped value of what a config says of its words and is not so of the shipped."""
   for field, value in config.ListFields():
     expected = getattr(shipped, field.name)
-    if field.name != 'source' and value != expected:
+    if field.name in _OF_WORDS and value != expected:
       # A nested message is one line.
       found, wanted = (str(item).strip().replace('\n', ' ') for item in (value, expected))
       yield field.name, found, wanted
@@ -52,16 +55,18 @@ def is_resolved(config: Codebook) -> bool:
 def completed(config: Codebook) -> Codebook:
   """Returns a copy of a codebook config in which the fields that source: SHIPPED leaves open are set.
 
-  With another source, or without a shipped codebook, it is a copy as it is.
+  Fields that say how to train are those of its training, since nothing is trained now. With another source,
+  without a shipped codebook, or if the config is resolved already, it is a copy as it is.
   """
   copy = Codebook()
   copy.CopyFrom(config)
   shipped = load() if config.source == Codebook.SHIPPED else None
-  if shipped is not None:
-    copy = Codebook()
-    copy.CopyFrom(shipped.codebook)
-    for field, value in config.ListFields():
-      copy.ClearField(field.name)
+  if shipped is None or is_resolved(config):
+    return copy
+  for field in Codebook.DESCRIPTOR.fields:
+    is_given = field.name == 'source' or (field.name in _OF_WORDS and config.HasField(field.name))
+    if not is_given and shipped.codebook.HasField(field.name):
+      value = getattr(shipped.codebook, field.name)
       if field.type == field.TYPE_MESSAGE:
         getattr(copy, field.name).CopyFrom(value)
       else:

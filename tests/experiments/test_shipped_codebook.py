@@ -152,6 +152,8 @@ def test_contradictions(tiny, override, message):
 
 def test_values_that_agree_may_be_given(tiny):
   assert tiny('codebook { num_words: 256 bits: 64 }') == tiny()
+  # Nothing is trained.
+  assert tiny('codebook { iterations: 20 seed: 3 assignment: APPROXIMATE }') == tiny()
 
 
 def test_a_saved_config_of_a_release_with_another_codebook(tiny, shipped, tmp_path, monkeypatch):

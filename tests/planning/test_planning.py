@@ -14,7 +14,7 @@ from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.scenes import mini_benchmark
 from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
-from delf_d2r.planning import rates, synthetic_artefacts, training_rates
+from delf_d2r.planning import rates, stage_plans, synthetic_artefacts, training_rates
 from delf_d2r.planning.costs import Cost, LinearFit, measure
 from delf_d2r.planning.plan import make_plan, to_text
 from delf_d2r.planning.rates import measure_rates
@@ -171,6 +171,24 @@ def test_rates_of_made_features_need_no_photo(small, tmp_path):
   assert found.features == 50
   assert found.stages['index'].disk.each == pytest.approx((2 + 4 * 16) * found.words, rel=0.2)
   assert found.verification is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('codebook', ['bits: 64 projection { kinds: ITQ }', 'source: SHIPPED'])
+def test_rates_of_a_projection_and_of_the_codebook_of_the_package(small, tmp_path, codebook):
+  is_shipped = codebook == 'source: SHIPPED'
+  changes = [f'codebook {{ {codebook} }}']
+  if is_shipped:
+    changes.append('extraction.extractor: ROOT_SIFT_AND_DELF')
+    settings = config.load_or_default(None, experiment.STAGES, overrides=changes)
+  else:
+    settings = make_config('sift_asmk_star', more=changes)
+  found = measure_rates(settings, tmp_path, features=50, dimensions=128, workers=1)
+  # Codes are stored in columns of 64 bits.
+  columns = -(-(settings.codebook.bits or 128) // 64)
+  assert found.stages['index'].disk.each == pytest.approx((2 + 8 * columns) * found.words, rel=0.2)
+  plan, _ = stage_plans.of_codebook(settings.codebook, found, images=1000, memory=None)
+  assert (found.training is None, plan.seconds == 0) == (is_shipped, is_shipped)
 
 
 def test_a_config_that_cannot_run_is_not_measured(tmp_path):
