@@ -6,8 +6,8 @@ r"""Trains DELF, a network for local features with attention, on your photos.
 Config: the part `training` of an experiment, or a TrainDelfConfig. Run the same command again to continue an
 interrupted training exactly where it was. Watch it with `tensorboard --logdir=out/delf/tensorboard`.
 
-The output has delf.weights.h5 (the best weights by validation, or the last ones), history.jsonl, checkpoints/
-and tensorboard/. export_delf makes a SavedModel of it.
+The output has delf.weights.h5 (the best weights by validation, or the last ones), history.jsonl, curves.csv,
+curves.svg, checkpoints/ and tensorboard/. export_delf makes a SavedModel of it.
 """
 
 import functools

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import pathlib
 
 from absl import logging
@@ -16,6 +17,7 @@ from delf_d2r.stages.shared import training_run
 from delf_d2r.version import VERSION
 
 WEIGHTS = 'delf.weights.h5'
+BEST = 'best.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,9 @@ def run_trained(trained: Artefact, output: pathlib.Path, options: Options) -> pa
   """Exports the network that train_delf made; arguments and errors are those of `run`."""
   config = trained.config.training
   facts = training_run.card_facts(trained, config)
+  if (trained.path / BEST).is_file():
+    best = json.loads((trained.path / BEST).read_text(encoding='utf-8'))
+    facts['chosen checkpoint'] = f'step {best["step"]}, best by validation: {best["value"]:.4g}'
   return run(config.model, trained.path / WEIGHTS, output, options, facts=facts)
 
 
@@ -96,6 +101,7 @@ def run(
     'model': text_format.MessageToString(config),
     'descriptor': {
       'dimensions': pca.dimensions if pca else model.dimensions,
+      **({'dimensions of the global one': config.global_dimensions} if config.global_dimensions else {}),
       'stride': model.receptive_field.stride,
       'receptive field': model.receptive_field.size,
       'PCA': files.fingerprint(pathlib.Path(options.pca)) if pca else 'none',

@@ -40,7 +40,8 @@ def run(
   """Trains a network; called again on the same directory it goes on from the last checkpoint.
 
   The directory receives `delf.weights.h5` (the best weights by validation, else the last), `history.jsonl`,
-  `checkpoints/`, `tensorboard/` and, where photos have class names, `classes.txt`.
+  `curves.csv` and `curves.svg` of it, `checkpoints/`, `tensorboard/` and, where photos
+  have class names, `classes.txt`.
 
   Args:
     config: its part `training` says how.

@@ -138,6 +138,7 @@ def test_a_trained_artefact_becomes_a_model_with_its_numbers(tmp_path):
       '{"step": 1, "group": "validation", "loss": 2.5}\n{"step": 9, "group": "validation", "loss": 0.5}\n'
     )
     (tmp_path / 'trained' / 'history.jsonl').write_text(history)
+    (tmp_path / 'trained' / 'best.json').write_text('{"step": 9, "value": 0.5, "file": "x"}')
     trained = writer.finish({'photos': 12})
   output = export_delf.run_trained(trained, tmp_path / 'a' / 'model', export_delf.Options(notes='CC0'))
   found = tf.saved_model.load(str(output)).signatures['serving_default'](**INPUTS)
@@ -147,6 +148,8 @@ def test_a_trained_artefact_becomes_a_model_with_its_numbers(tmp_path):
   assert_same(found, expected)
   card = json.loads((output / directory.CARD_JSON).read_text())
   assert card['metrics'] == {'validation': 'step 9, loss 0.5'}
+  assert card['chosen checkpoint'] == 'step 9, best by validation: 0.5'
+  assert card['curves'] == {'step 1': 'validation loss 2.5', 'step 9': 'validation loss 0.5'}
   assert (card['seed'], card['notes'], card['counts']['photos']) == (7, 'CC0', 12)
   # No name of a folder of this machine in what is passed on.
   assert str(tmp_path) not in (output / directory.CARD_MARKDOWN).read_text()
