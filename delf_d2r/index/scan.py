@@ -57,7 +57,7 @@ def scan_binary(
     _scan_binary_numpy(segment, words, codes, weights, table, scores)
     return
   if segment.masks is not None:
-    scan_regions = _scan_128_by_region if codes.shape[1] == 2 else _scan_codes_by_region
+    scan_regions = {1: _scan_64_by_region, 2: _scan_128_by_region}.get(codes.shape[1], _scan_codes_by_region)
     scan_regions(
       segment.offsets,
       segment.entry_ids,
@@ -71,7 +71,7 @@ def scan_binary(
       scores,
     )
     return
-  scan = _scan_128 if codes.shape[1] == 2 else _scan_codes
+  scan = {1: _scan_64, 2: _scan_128}.get(codes.shape[1], _scan_codes)
   scan(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
 
 
@@ -246,6 +246,40 @@ def _prefetch_lists(offsets: Words, entry_ids: Ids, stored: Codes, words: Words,
 
 
 @njit
+def _scan_64(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of one column; see `_scan_128`."""
+  column = stored[0]
+  step, distance = np.uint64(16), np.uint64(64)
+  scaled, weight = table.copy(), np.float32(1)
+  for i in range(words.size):
+    _prefetch_lists(offsets, entry_ids, stored, words, i)
+    if weights[i] != weight:
+      weight = weights[i]
+      for h in range(table.size):
+        scaled[h] = table[h] * weight
+    code = codes[i, 0]
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    while start + step <= stop:
+      prefetch(entry_ids, start + distance)
+      for line in range(0, step, 8):
+        prefetch(column, start + distance + np.uint64(line))
+      for j in range(start, start + step):
+        scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
+      start += step
+    for j in range(start, stop):
+      scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
+
+
+@njit
 def _scan_128(
   offsets: Words,
   entry_ids: Ids,
@@ -309,6 +343,34 @@ def _scan_codes(
       for column in range(codes.shape[1]):
         distance += popcount(stored[column, j] ^ codes[i, column])
       scores[entry_ids[j]] += scaled[distance]
+
+
+@njit
+def _scan_64_by_region(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  masks: Masks,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  bits: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of one column with region masks."""
+  column = stored[0]
+  scaled, weight = table.copy(), np.float32(1)
+  for i in range(words.size):
+    _prefetch_lists(offsets, entry_ids, stored, words, i)
+    if weights[i] != weight:
+      weight = weights[i]
+      for h in range(table.size):
+        scaled[h] = table[h] * weight
+    code = codes[i, 0]
+    start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
+    for j in range(start, stop):
+      add_to_regions(scores, entry_ids[j], scaled[popcount(column[j] ^ code)], bits, masks[j])
 
 
 @njit
