@@ -6,6 +6,7 @@ from typing import TypedDict
 import numpy as np
 
 from delf_d2r.data.artefacts.records import ImageDescriptors
+from delf_d2r.index.segments import ValueType
 from delf_d2r.kernels import aggregation as kernels
 from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
 from delf_d2r.kernels.approximate_assignment import ApproximateAssigner
@@ -42,6 +43,11 @@ class SearchOptions(TypedDict, total=False):
 def kernel(config: Aggregation) -> Kernel:
   """Returns the kernel that a config names."""
   return _KERNELS[config.kernel]
+
+
+def value_type(config: Aggregation) -> ValueType:
+  """Returns how an index stores the values of VLAD."""
+  return ValueType[Aggregation.ValueType.Name(config.value_type)]
 
 
 def normalizes(config: Aggregation) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.index import segments
+from delf_d2r.index.dense_segment import DenseSegment, place_rows
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Postings, Segment
 from delf_d2r.index.sorting import Allocate, count_ascending, in_memory, sort_postings
 from delf_d2r.kernels.aggregation import MASKED_REGIONS
@@ -41,7 +42,7 @@ class SegmentBuilder:
   def __init__(
     self,
     layout: Layout,
-    keep: Callable[[Segment], None],
+    keep: Callable[[Segment | DenseSegment], None],
     *,
     scratch: Allocate = in_memory,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
@@ -103,7 +104,7 @@ class SegmentBuilder:
     )
     self._num_counted = len(self._descriptors)
 
-  def add_segment(self, segment: Segment, kept: npt.NDArray[np.bool_] | None = None) -> None:
+  def add_segment(self, segment: Segment | DenseSegment, kept: npt.NDArray[np.bool_] | None = None) -> None:
     """Adds the entries of an older segment: those where `kept`, bool [n], is true, or all."""
     self._count()
     self._spill()
@@ -128,7 +129,9 @@ class SegmentBuilder:
     if self._word_counts:
       self._finish_segment()
 
-  def _add_source(self, segment: Segment, new_ids: npt.NDArray[np.int32] | None = None) -> None:
+  def _add_source(
+    self, segment: Segment | DenseSegment, new_ids: npt.NDArray[np.int32] | None = None
+  ) -> None:
     self._sources.append(lambda: segment.postings(self._layout, new_ids))
     self._source_sizes = self._sizes.copy()
 
@@ -146,10 +149,12 @@ class SegmentBuilder:
 
   def _sort(
     self, blocks: Iterable[Postings], sizes: npt.NDArray[np.int64], allocate: Allocate | None = None
-  ) -> Segment:
+  ) -> Segment | DenseSegment:
     if allocate is None:
       fits = self._layout.posting_bytes * int(sizes.sum()) <= self._budget // 2
       allocate = in_memory if fits else self._scratch
+    if self._layout.is_dense:
+      return place_rows(blocks, len(self._word_counts), self._layout, allocate=allocate)
     return sort_postings(
       blocks,
       sizes,

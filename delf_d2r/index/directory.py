@@ -3,6 +3,7 @@
     index.json                                   sizes, kernel, CRC-32C of every array
     segment-00000-offsets-<crc>.npy              and entry_ids, values, word_counts (segments.Segment)
     segment-00000-masks-<crc>.npy                and region_counts: region masks only, which are version 2
+    segment-00000-values-<crc>.npy               and scales, and no other: dense_segment.py, version 3
     names_offsets-<crc>.npy, names_utf8-<crc>.npy            (images.ImageTable)
     entry_offsets-<crc>.npy, entry_regions-<crc>.npy         regional search only
 
@@ -34,6 +35,8 @@ FORMAT = 'delf_d2r inverted index'
 VERSION = 1
 # Of an index with region masks: a release that does not know them would ignore their files.
 MASKS_VERSION = 2
+# Of an index whose segments are matrices.
+DENSE_VERSION = 3
 
 _CHUNK = 1 << 24  # bytes read or written at once
 _REMEDY = 'build the index again or restore it from a copy'
@@ -74,7 +77,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> tuple[Manifest, int]:
     raise IndexFormatError(f'{path}: {error.strerror}; no index was saved here, build one') from error
   except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise IndexFormatError(f'{path}: not a manifest of an index ({error!r}); {_REMEDY}') from error
-  for field, expected in (('format', (FORMAT,)), ('version', (VERSION, MASKS_VERSION))):
+  for field, expected in (('format', (FORMAT,)), ('version', (VERSION, MASKS_VERSION, DENSE_VERSION))):
     if manifest.get(field) not in expected:
       raise IndexFormatError(
         f'{path}: {field}: expected {" or ".join(map(repr, expected))}, found {manifest.get(field)!r};'

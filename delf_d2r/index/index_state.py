@@ -2,12 +2,13 @@
 
 import dataclasses
 
+from delf_d2r.index.dense_segment import DenseSegment
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.segments import Layout, Segment
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 
-AnySegment = Segment | StoredSegment
+AnySegment = Segment | DenseSegment | StoredSegment
 
 
 @dataclasses.dataclass(frozen=True)

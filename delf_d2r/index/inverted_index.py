@@ -23,7 +23,7 @@ from delf_d2r.index.directory import Directory
 from delf_d2r.index.images import ImageTable, check_distinct
 from delf_d2r.index.index_state import AnySegment, IndexState
 from delf_d2r.index.search import CorpusStatistics, ImageScores, QueryExecutor, Scoring
-from delf_d2r.index.segments import Layout
+from delf_d2r.index.segments import Layout, ValueType
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.structures import AggregatedDescriptor, Ranking, require_several
@@ -46,6 +46,7 @@ class InvertedIndex:
     image_names: the names of the images by image id.
     is_regional: whether an image has an entry for each region.
     has_region_masks: whether the words of an image know their regions.
+    value_type: how the values of VLAD are stored.
     checksum: of the manifest as it was loaded or last saved; None if it was neither.
     num_entries: E.
     num_postings: the sum of the words of all entries.
@@ -73,6 +74,7 @@ class InvertedIndex:
     kernel: Kernel,
     dimensions: int | None = None,
     region_masks: bool = False,
+    value_type: ValueType = ValueType.FLOAT32,
     entry_images: Sequence[int] | None = None,
     entry_regions: Sequence[int] | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -87,6 +89,7 @@ class InvertedIndex:
       kernel: of the descriptors.
       dimensions: D; taken from the first descriptor by default.
       region_masks: whether the descriptors have region masks, all or none of them; without `entry_images`.
+      value_type: how the values of VLAD of one visual word are stored. Scores are those of the stored values.
       entry_images: integer [E], ascending, for regional search: the image of each entry. None: entry e
         is image e.
       entry_regions: integer [E], the number by which `Ranking.best_regions` names an entry; by default its
@@ -110,7 +113,9 @@ class InvertedIndex:
         raise ValueError('without any descriptor, the dimensions are unknown; pass dimensions=D')
       dimensions = first.dimensions
       descriptors = itertools.chain([first], descriptors)
-    layout = Layout(num_words, dimensions, kernel.is_binary, region_masks)
+    if value_type is not ValueType.FLOAT32 and kernel.is_selective:
+      raise ValueError(f'value_type: {value_type.name} is for VLAD, found {kernel.name}; build with FLOAT32')
+    layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type)
     index = cls._empty(kernel, layout, is_regional=entry_images is not None, directory=directory)
     with index._being_built():
       index.add(
@@ -177,7 +182,7 @@ class InvertedIndex:
       raise ValueError('expected at least one index to merge, found none')
     first = indexes[0]
     for other in indexes[1:]:
-      for field in ('kernel', 'num_words', 'dimensions', 'is_regional', 'has_region_masks'):
+      for field in ('kernel', 'num_words', 'dimensions', 'is_regional', 'has_region_masks', 'value_type'):
         if getattr(other, field) != getattr(first, field):
           raise ValueError(
             f'{field}: expected {getattr(first, field)} as in the first index, found'
@@ -450,6 +455,10 @@ class InvertedIndex:
   @property
   def has_region_masks(self) -> bool:
     return self._state.layout.has_masks
+
+  @property
+  def value_type(self) -> ValueType:
+    return self._state.layout.value_type
 
   @property
   def num_words(self) -> int:

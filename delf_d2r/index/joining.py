@@ -16,7 +16,7 @@ from delf_d2r.index.directory import IndexFormatError, array_path, segment_stem
 from delf_d2r.index.images import ImageTable, check_distinct
 from delf_d2r.index.index_state import AnySegment, IndexState
 from delf_d2r.index.inverted_index import IndexStorage, InvertedIndex
-from delf_d2r.index.segments import Layout
+from delf_d2r.index.segments import Layout, ValueType
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.structures import AggregatedDescriptor
@@ -31,6 +31,7 @@ def build_part(
   dimensions: int,
   kernel: Kernel,
   region_masks: bool = False,
+  value_type: ValueType = ValueType.FLOAT32,
   memory_budget: int,
 ) -> None:
   """Builds one segment; where another process has built it meanwhile, that one stays.
@@ -43,6 +44,7 @@ def build_part(
     dimensions: D.
     kernel: of the descriptors.
     region_masks: whether the descriptors have region masks.
+    value_type: how values are stored; see `InvertedIndex.build`.
     memory_budget: bytes for sorting; see `SegmentBuilder`.
 
   Raises:
@@ -57,6 +59,7 @@ def build_part(
       dimensions=dimensions,
       kernel=kernel,
       region_masks=region_masks,
+      value_type=value_type,
       directory=unfinished,
       memory_budget=memory_budget,
     ).close()
@@ -86,6 +89,7 @@ def join(
   dimensions: int,
   kernel: Kernel,
   region_masks: bool = False,
+  value_type: ValueType = ValueType.FLOAT32,
   directory: pathlib.Path,
   entry_images: Sequence[int] | None = None,
 ) -> InvertedIndex:
@@ -94,7 +98,7 @@ def join(
   Args:
     parts: their directories, in order.
     image_names, entry_images: those of `InvertedIndex.build`.
-    num_words, dimensions, kernel, region_masks: those of the parts.
+    num_words, dimensions, kernel, region_masks, value_type: those of the parts.
     directory: of the index.
 
   Raises:
@@ -103,7 +107,7 @@ def join(
   """
   images = ImageTable.from_entries(image_names, entry_images)
   check_distinct(images.names)
-  layout = Layout(num_words, dimensions, kernel.is_binary, region_masks)
+  layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type)
   segments = [segment for part in parts for segment in stored_index.read(os.fspath(part))[0].segments]
   found = sum(segment.num_entries for segment in segments)
   if found != images.num_entries:

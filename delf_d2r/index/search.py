@@ -23,13 +23,14 @@ import dataclasses
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.index.builder import check_query
+from delf_d2r.index.dense_segment import DenseSegment
 from delf_d2r.index.index_state import IndexState
 from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
@@ -275,9 +276,9 @@ def inverse_document_frequencies(
 
 
 def inverse_norms(
-  segments: Iterable[Segment], idf: npt.NDArray[np.float64] | None
+  segments: Iterable[Segment | DenseSegment], idf: npt.NDArray[np.float64] | None
 ) -> npt.NDArray[np.float32]:
-  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E].
+  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E] (ASMK family).
 
   With region masks, they are those of every region: float32 [E, 8], NaN for a region without words.
   """
@@ -289,6 +290,7 @@ def inverse_norms(
     if idf is None:
       parts.append(counts)
     else:
+      assert isinstance(segment, Segment), 'matrices are of VLAD'
       sums = np.zeros((SEGMENT_ENTRIES, *counts.shape[1:]))
       add_word_weights(segment, idf, sums)
       parts.append(sums[: segment.num_entries])
@@ -367,7 +369,7 @@ def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> np
 
 def score_entries(
   query: AggregatedDescriptor,
-  segments: list[Segment],
+  segments: Sequence[Segment | DenseSegment],
   layout: Layout,
   kernel: Kernel,
   scoring: Scoring,
@@ -392,10 +394,13 @@ def score_entries(
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
   weights = np.ones(len(words), np.float32) if idf is None else idf[words].astype(np.float32)
-  values = layout.pack([query.values])
+  values = query.values if layout.is_dense else layout.pack([query.values])
   for segment, scores in zip(segments, buffer, strict=True):
     scores[: segment.num_entries] = 0
-    if layout.is_binary:
+    if isinstance(segment, DenseSegment):
+      for row in weights[:, None] * values:  # one, or none
+        segment.add_products(row.astype(np.float32), scores, compiled=scoring.compiled)
+    elif layout.is_binary:
       table = distance_table(layout, scoring.alpha, scoring.tau, scoring.compat)
       scan_binary(segment, words, values, weights, table, scores, compiled=scoring.compiled)
     else:
@@ -413,7 +418,7 @@ def score_entries(
 def finish_scores(
   scores: npt.NDArray[np.float32],
   query: AggregatedDescriptor,
-  segments: list[Segment],
+  segments: Sequence[Segment | DenseSegment],
   kernel: Kernel,
   scoring: Scoring,
   idf: npt.NDArray[np.float64] | None,
@@ -435,7 +440,7 @@ def finish_scores(
 
 def word_scores(
   query: AggregatedDescriptor,
-  segment: Segment,
+  segment: Segment | DenseSegment,
   entry: int,
   layout: Layout,
   kernel: Kernel,
@@ -464,6 +469,11 @@ def word_scores(
     `compat` the -1 of an empty descriptor has no terms.
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
+  if isinstance(segment, DenseSegment):
+    shared = words[: int(segment.present[entry])]
+    products = query.values[: len(shared)] @ segment.rows(slice(entry, entry + 1))[0]
+    terms = products.astype(np.float64)
+    return shared, terms if idf is None else terms * idf[shared]
   places = np.array([_posting(segment, word, entry) for word in words.tolist()], np.int64).reshape(-1)
   found = places >= 0
   if region is not None and segment.masks is not None:

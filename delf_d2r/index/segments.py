@@ -7,6 +7,7 @@ each entry, the number of words of each region.
 """
 
 import dataclasses
+import enum
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,24 +20,56 @@ SEGMENT_ENTRIES = 1 << 16
 BLOCK_BYTES = 1 << 24  # postings are moved in blocks of about this size
 
 
+class ValueType(enum.Enum):
+  """How an index stores the values of VLAD; the value is the dtype."""
+
+  FLOAT32 = '<f4'
+  FLOAT16 = '<f2'  # of one visual word alone; see dense_segment.py
+  INT8 = '|i1'  # the same, with a factor for each entry
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """The sizes that all arrays share: K words, D dimensions, binary or float values, with masks or not."""
+  """The sizes that all arrays share: K words, D dimensions, binary or float values, with masks or not.
+
+  Values of another type than FLOAT32 are those of VLAD of one visual word; other words raise ValueError.
+  """
 
   num_words: int
   dimensions: int
   is_binary: bool
   has_masks: bool = False
+  value_type: ValueType = ValueType.FLOAT32
+
+  def __post_init__(self) -> None:
+    if self.is_dense and (self.num_words != 1 or self.is_binary or self.has_masks):
+      raise ValueError(
+        f'value_type: {self.value_type.name} is for VLAD of one visual word, found {self.num_words} words,'
+        f' {"binary" if self.is_binary else "float"} values, {"with" if self.has_masks else "without"} masks;'
+        ' store them as FLOAT32'
+      )
+
+  @property
+  def is_dense(self) -> bool:
+    """Whether segments are matrices with a row for each entry, instead of lists of postings."""
+    return self.value_type is not ValueType.FLOAT32
 
   @property
   def columns(self) -> int:
-    """The number of columns of the values of a posting: 64-bit words of a code, or float components."""
+    """The number of columns of the values of a posting.
+
+    64-bit words of a code; float components; or bytes, the last four of which are the factor of INT8.
+    """
+    if self.value_type is ValueType.INT8:
+      return self.dimensions + 4
     return -(-self.dimensions // 64) if self.is_binary else self.dimensions
 
   @property
   def dtype(self) -> np.dtype[Any]:
     """The dtype of the values of a posting."""
-    return np.dtype('<u8' if self.is_binary else '<f4')
+    if self.value_type is ValueType.INT8:
+      return np.dtype('|u1')
+    return np.dtype('<u8' if self.is_binary else self.value_type.value)
 
   @property
   def posting_bytes(self) -> int:
@@ -58,6 +91,13 @@ class Layout:
 
   def arrays(self, entries: int, postings: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Returns names, dtypes and shapes of the arrays of a segment."""
+    if self.is_dense:
+      shape = (entries, self.dimensions)
+      dense: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        'values': (np.dtype(self.value_type.value), shape)
+      }
+      has_scales = self.value_type is ValueType.INT8
+      return dense | ({'scales': (np.dtype('<f4'), (entries,))} if has_scales else {})
     arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
       'offsets': (np.dtype('<u4'), (self.num_words + 1,)),
       'entry_ids': (np.dtype('<u2'), (postings,)),
@@ -70,13 +110,43 @@ class Layout:
     return arrays
 
   def pack(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Returns the values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0."""
+    """Returns the values of several `AggregatedDescriptor`s as rows [n, columns], padding bits 0.
+
+    Raises:
+      ValueError: a value is too large for FLOAT16.
+    """
+    if self.is_dense:
+      return _compact(np.concatenate(values), self.value_type)
     rows = np.empty((sum(map(len, values)), self.columns), self.dtype)
     target: npt.NDArray[Any] = rows.view(np.uint8) if self.is_binary else rows
     used = values[0].shape[1]  # bytes or components
     np.concatenate(values, out=target[:, :used])
     target[:, used:] = 0
     return rows
+
+
+def _compact(values: npt.NDArray[np.float32], value_type: ValueType) -> npt.NDArray[Any]:
+  """Returns values float32 [n, D] as rows of postings.
+
+  FLOAT16: float16 [n, D]. INT8: uint8 [n, D + 4], round(v / s) of each value and the 4 bytes of s, with
+  s = max |v| / 127 of the row in float32.
+
+  Raises:
+    ValueError: a value is too large for FLOAT16.
+  """
+  if value_type is ValueType.FLOAT16:
+    with np.errstate(over='ignore'):
+      halves: npt.NDArray[Any] = values.astype('<f2')
+    if not np.isfinite(halves).all():
+      raise ValueError(
+        f'expected values of at most {np.finfo(np.float16).max:g} for FLOAT16, found'
+        f' {np.abs(values).max():g}; normalise the descriptors, or store them as FLOAT32'
+      )
+    return halves
+  scales = (np.abs(values).max(axis=1, initial=0) / np.float32(127)).astype('<f4')
+  divisors = np.where(scales > 0, scales, np.float32(1))
+  rounded = np.clip(np.rint(values / divisors[:, None]), -127, 127).astype(np.int8)
+  return np.concatenate([rounded.view(np.uint8), scales.view(np.uint8).reshape(-1, 4)], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The same sort builds segments from descriptors and rebuilds them when images are added, removed or merged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,14 @@ def sort_postings(
 
 def freeze(segment: Segment) -> Segment:
   """Makes the arrays read-only: they are shared by searches, and compiled code meets one type of array."""
-  for array in segment.arrays.values():
-    array.flags.writeable = False
+  freeze_arrays(segment.arrays)
   return segment
+
+
+def freeze_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+  """Makes arrays read-only."""
+  for array in arrays.values():
+    array.flags.writeable = False
 
 
 def count_ascending(

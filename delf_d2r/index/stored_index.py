@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from delf_d2r.index.directory import (
+  DENSE_VERSION,
   FORMAT,
   MANIFEST,
   MASKS_VERSION,
@@ -22,7 +23,7 @@ from delf_d2r.index.directory import (
 )
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.index_state import AnySegment, IndexState
-from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, ValueType
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 
@@ -48,7 +49,9 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
     num_words, dimensions, num_images, names_bytes = (
       _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
     )
-    layout = Layout(num_words, dimensions, kernel.is_binary, manifest['version'] == MASKS_VERSION)
+    version = manifest['version']
+    value_type = ValueType[manifest['value_type']] if version == DENSE_VERSION else ValueType.FLOAT32
+    layout = Layout(num_words, dimensions, kernel.is_binary, version == MASKS_VERSION, value_type)
     segments = tuple(
       StoredSegment(
         directory,
@@ -69,6 +72,8 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       raise ValueError(f'{num_images} images, {num_entries} entries')
     if manifest['regional'] and layout.has_masks:
       raise ValueError('an entry for each region, and region masks')
+    if version == DENSE_VERSION and (kernel.is_selective or not layout.is_dense):
+      raise ValueError(f'{value_type.name} values of {kernel.name}')
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise IndexFormatError(
       f'{os.path.join(directory, MANIFEST)}: not a manifest of an index ({error!r}); build the index again'
@@ -88,10 +93,12 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
   layout, images = state.layout, state.images
   stored = [store(directory, number, layout, segment) for number, segment in enumerate(state.segments)]
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
+  version = DENSE_VERSION if layout.is_dense else MASKS_VERSION if layout.has_masks else VERSION
   checksum = directory.commit(
-    {
+    ({'value_type': layout.value_type.name} if layout.is_dense else {})
+    | {
       'format': FORMAT,
-      'version': MASKS_VERSION if layout.has_masks else VERSION,
+      'version': version,
       'kernel': state.kernel.name,
       'num_words': layout.num_words,
       'dimensions': layout.dimensions,

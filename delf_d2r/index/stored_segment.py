@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from delf_d2r.index.dense_segment import DenseSegment
 from delf_d2r.index.directory import (
   Directory,
   IndexFormatError,
@@ -35,10 +36,12 @@ class StoredSegment:
     self.num_postings = postings
     self.checksums = checksums
     self._layout = layout
-    self._segment: Segment | None = None
+    self._segment: Segment | DenseSegment | None = None
 
   @classmethod
-  def write(cls, directory: Directory, number: int, layout: Layout, segment: Segment) -> 'StoredSegment':
+  def write(
+    cls, directory: Directory, number: int, layout: Layout, segment: Segment | DenseSegment
+  ) -> 'StoredSegment':
     """Writes a segment into the directory of an index, as its segment `number`."""
     checksums = {
       name: directory.write(segment_stem(number, name), array) for name, array in segment.arrays.items()
@@ -60,7 +63,7 @@ class StoredSegment:
     for path, dtype, shape in self._files().values():
       check_size(path, dtype, shape)
 
-  def load(self) -> Segment:
+  def load(self) -> Segment | DenseSegment:
     """Returns the memory-mapped segment.
 
     Raises:
@@ -68,9 +71,13 @@ class StoredSegment:
     """
     if self._segment is None:
       files = self._files()
-      segment = Segment(**{name: map_array(*file) for name, file in files.items()})
-      check_offsets(segment.offsets, self.num_postings, files['offsets'][0])
-      self._segment = segment
+      arrays = {name: map_array(*file) for name, file in files.items()}
+      if self._layout.is_dense:
+        self._segment = DenseSegment(**arrays)
+      else:
+        segment = Segment(**arrays)
+        check_offsets(segment.offsets, self.num_postings, files['offsets'][0])
+        self._segment = segment
     return self._segment
 
   def unload(self) -> None:
@@ -86,6 +93,9 @@ class StoredSegment:
     for name, (path, _, _) in self._files().items():
       check_checksum(path, self.checksums[name])
     segment = self.load()
+    if isinstance(segment, DenseSegment):
+      self._verify_dense(segment)
+      return
     path = self._files()['entry_ids'][0]
     ids = segment.entry_ids
     if len(ids) and ids.max() >= self.num_entries:
@@ -102,6 +112,16 @@ class StoredSegment:
         f'{self._files()["word_counts"][0]}: word counts differ from the postings; build the index again'
       )
     self._verify_masks(segment)
+
+  def _verify_dense(self, segment: DenseSegment) -> None:
+    path = self._files()['values'][0]
+    if segment.num_postings != self.num_postings:
+      raise IndexFormatError(
+        f'{path}: expected descriptors of {self.num_postings} entries, found {segment.num_postings}; build'
+        ' the index again'
+      )
+    if not segment.is_finite:
+      raise IndexFormatError(f'{path}: has values that are not finite; build the index again')
 
   def _verify_masks(self, segment: Segment) -> None:
     masks, counts = segment.masks, segment.region_counts

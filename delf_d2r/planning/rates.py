@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from delf_d2r import config as configs
-from delf_d2r.aggregator import kernel
+from delf_d2r.aggregator import kernel, value_type
 from delf_d2r.config.rules import runs
 from delf_d2r.data import csv_rows
 from delf_d2r.data.artefacts import codebook_files, feature_files, index_files
@@ -214,7 +214,13 @@ def _of_aggregation(config, source: Iterator[ImageFeatures], work: pathlib.Path,
 
 def _of_index(config, work: pathlib.Path, *, words: int, entries: int, dimensions: int):
   options = config.aggregation
-  layout = Layout(config.codebook.num_words, dimensions, kernel(options).is_binary, options.region_masks)
+  layout = Layout(
+    config.codebook.num_words,
+    dimensions,
+    kernel(options).is_binary,
+    options.region_masks,
+    value_type(options),
+  )
   many = int(min(_BUILT_MOST, _BUILT_BYTES / (words * entries * layout.posting_bytes)))
   points, searches = [], []
   codebook = Artefact.open(work / 'codebook', 'codebook')

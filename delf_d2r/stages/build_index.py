@@ -28,7 +28,7 @@ from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import joining
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET
 from delf_d2r.index.inverted_index import InvertedIndex
-from delf_d2r.index.segments import SEGMENT_ENTRIES
+from delf_d2r.index.segments import SEGMENT_ENTRIES, ValueType
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime import progress, worker_pool
@@ -52,7 +52,8 @@ def run(
   """Builds the index.
 
   Args:
-    config: its part `aggregation` says how scores are computed; the rest is taken from the descriptors.
+    config: its part `aggregation` says how scores are computed, and how values are stored; the rest is taken
+      from the descriptors.
     descriptors: the artefact of aggregate_features.
     codebook: the codebook that it used.
     output: the artefact directory.
@@ -72,6 +73,8 @@ def run(
   """
   require_same_codebook(descriptors, codebook)
   merged = with_comparison(descriptors.config, config.aggregation)
+  if config.aggregation.HasField('value_type'):
+    merged.aggregation.value_type = config.aggregation.value_type
   inputs: tuple[Input, ...] = (
     descriptors.as_input('descriptors'),
     codebook.as_input('codebook'),
@@ -107,6 +110,7 @@ class IndexSizes(TypedDict):
   dimensions: int
   kernel: Kernel
   region_masks: bool
+  value_type: ValueType
 
 
 def _build(
@@ -125,7 +129,15 @@ def _build(
     'dimensions': codebook_files.load_bits(codebook.path),
     'kernel': aggregator.kernel(config),
     'region_masks': config.region_masks,
+    'value_type': aggregator.value_type(config),
   }
+  if sizes['value_type'] is not ValueType.FLOAT32 and (
+    sizes['num_words'] > 1 or sizes['kernel'].is_selective
+  ):
+    raise UserError(
+      f'{codebook.path}: aggregation.value_type is {sizes["value_type"].name}, which is for VLAD of one'
+      f' visual word, found {sizes["kernel"].name} of {sizes["num_words"]}. Remove value_type'
+    )
   parts = output / index_files.PARTS
   jobs = segment_jobs(catalog, parts)
   _make_segments(jobs, parts, sizes, workers, memory_budget)

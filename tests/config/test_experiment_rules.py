@@ -26,6 +26,7 @@ def load(*overrides):
     ['verification { matching: SAME_CHANNEL extraction { extractor: ACTIVATION_REGIONS } }'],
     ['verification { extraction { extractor: DELF } }'],
     [FUSION],
+    [FUSION, 'fusion.aggregation.value_type: INT8'],
     [
       FUSION,
       'regions { source: UNIFORM uniform { boxes_per_side: [2] } }',
@@ -105,6 +106,14 @@ def test_legal(changes):
       'fusion: aggregation.regions is REGIONAL_SEARCH but',
     ),
     (['fusion.weight: -1'], 'weight is -1; it must be'),
+    (
+      [FUSION, 'aggregation.value_type: INT8'],
+      'value_type has an effect only with kernel: VLAD, found ASMK_STAR',
+    ),
+    (
+      ['aggregation { kernel: VLAD value_type: FLOAT16 }'],
+      r'aggregation\.value_type has an effect only with codebook\.num_words: 1, found 65536',
+    ),
     (['whitening.shrinkage: -1'], 'shrinkage is -1; it must be'),
   ],
 )

@@ -232,7 +232,7 @@ def test_another_photo_of_the_same_name(live_dir):
   other = load(live_dir / 'other' / 'index')
   assert list(other.index.image_names) == names_in(live_dir)
   assert other.search(PHOTOS[2], top_k=1).results[0].name == 'x'
-  assert other.search(PHOTOS[2], top_k=1).results[0].score == pytest.approx(1)
+  assert other.search(PHOTOS[2], top_k=1).results[0].score == pytest.approx(1, abs=5e-3)
 
 
 def test_a_photo_that_fails_changes_neither(live_dir, query_path):

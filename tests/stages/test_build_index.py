@@ -12,10 +12,15 @@ import pytest
 from support import descriptor_artefacts, tfrecord_files
 from support.run_files import contents
 
-from delf_d2r.data.artefacts import index_files
+from delf_d2r import config as configs
+from delf_d2r.data.artefacts import artefact_writer, codebook_files, index_files
+from delf_d2r.data.artefacts.artefact import Plan
+from delf_d2r.data.artefacts.records import ImageDescriptors
 from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.index import InvertedIndex
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.stages import build_index
+from delf_d2r.structures import AggregatedDescriptor
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 
@@ -195,3 +200,47 @@ def test_jobs_share_out_all_entries(tmp_path, regional):
   for ours, theirs in zip(found, expected, strict=True):
     assert np.array_equal(ours.visual_words, theirs.visual_words)
     assert np.array_equal(ours.values, theirs.values)
+
+
+def test_global_descriptors_are_stored_compactly(tmp_path):
+  """The same descriptors as FLOAT32, FLOAT16 and INT8; segments of 8 entries by one and two processes."""
+  rng = np.random.default_rng(0)
+  rows = rng.standard_normal((21, 1, 32)).astype(np.float32)
+  rows /= np.linalg.norm(rows, axis=2, keepdims=True)
+  word, box = np.zeros(1, np.uint32), np.array([[0, 0, 1, 1]], np.float32)
+  images = [
+    ImageDescriptors(f'{number:02d}.jpg', box, [AggregatedDescriptor(word, row, 32)])
+    for number, row in enumerate(rows)
+  ]
+  plain = configs.load_or_default(
+    None,
+    ['codebook', 'aggregation'],
+    overrides=['codebook { source: ORIGIN num_words: 1 }', 'aggregation { kernel: VLAD }'],
+  )
+  descriptors = descriptor_artefacts.write_descriptors(tmp_path / 'descriptors', images, plain)
+  with artefact_writer.writing(tmp_path / 'codebook', Plan('codebook', plain, ())) as writer:
+    codebook_files.save_centroids(np.zeros((1, 32), np.float32), tmp_path / 'codebook')
+    codebook = writer.finish({'words': 1})
+  postings = {}
+  for value_type, each in (('FLOAT32', 4 * 32 + 2 + 4), ('FLOAT16', 2 * 32), ('INT8', 32 + 4)):
+    compact = configs.default('codebook', 'aggregation')
+    compact.CopyFrom(plain)
+    if value_type != 'FLOAT32':
+      compact.aggregation.value_type = AggregationConfig.ValueType.Value(value_type)
+    # How an index stores values makes no other descriptors.
+    assert Plan('descriptors', compact, ()).fingerprint == Plan('descriptors', plain, ()).fingerprint
+    made = [
+      build_index.run(compact, descriptors, codebook, tmp_path / f'{value_type} {workers}', workers=workers)
+      for workers in (1, 2)
+    ]
+    assert inverted(made[0]) == inverted(made[1])
+    index = InvertedIndex.load(made[0].path / index_files.INVERTED, verify=True)
+    assert index.nbytes - index._state.images.nbytes == 21 * each + (24 if value_type == 'FLOAT32' else 0)
+    postings[value_type] = index.search(images[4].descriptors[0], top_k=0)
+    assert made[0].config.aggregation.HasField('value_type') == (value_type != 'FLOAT32')
+  for ranking in postings.values():
+    np.testing.assert_allclose(ranking.scores, postings['FLOAT32'].scores, atol=0.01)
+  case = Case(tmp_path / 'other')
+  case.config.aggregation.value_type = AggregationConfig.INT8
+  with pytest.raises(UserError, match=r'value_type is INT8, .* found ASMK_STAR of 32\. Remove value_type'):
+    case.build()

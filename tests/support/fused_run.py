@@ -15,8 +15,8 @@ aggregation { regions: REGIONAL_AGGREGATION region_masks: true }
 fusion {
   weight: 0.7
   extraction { max_features: 60 max_image_size: 160 max_crop_size: 160 }
-  codebook { num_words: 4 iterations: 3 }
-  aggregation { kernel: VLAD }
+  codebook { num_words: 1 iterations: 3 }
+  aggregation { kernel: VLAD value_type: INT8 }
 }
 report { results_per_query: 3 max_queries: 3 matches: 2 }
 """

@@ -21,6 +21,8 @@ def problems(config: Aggregation) -> Iterator[Problem]:
     for field in ('alpha', 'tau'):
       if is_changed(config, field):
         yield without_effect(field, 'kernel: ASMK or ASMK_STAR', 'VLAD')
+  if config.value_type != Aggregation.FLOAT32 and config.kernel != Aggregation.VLAD:
+    yield without_effect('value_type', 'kernel: VLAD', Aggregation.Kernel.Name(config.kernel))
   if config.region_masks:
     if config.kernel == Aggregation.VLAD:
       yield without_effect('region_masks', 'kernel: ASMK or ASMK_STAR', 'VLAD')

@@ -108,6 +108,9 @@ def _search_chain_problems(config: ExperimentConfig | FusionConfig) -> Iterator[
     yield from _shipped_codebook_problems(config)
   elif config.HasField('codebook'):
     yield from _projection_problems(config, record)
+  is_compact = config.aggregation.value_type != AggregationConfig.FLOAT32
+  if is_compact and config.HasField('codebook') and config.codebook.num_words != 1:
+    yield without_effect('aggregation.value_type', 'codebook.num_words: 1', str(config.codebook.num_words))
   if record.descriptors is DescriptorKind.CHANNEL and config.HasField('aggregation'):
     yield Problem(
       'extraction.extractor',

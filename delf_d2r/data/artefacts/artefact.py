@@ -86,6 +86,8 @@ class Plan:
         # A VLAD is normalised when it is made.
         if field != 'normalize' or aggregation.kernel != aggregation_pb2.AggregationConfig.VLAD:
           aggregation.ClearField(field)
+    if self.kind == 'descriptors' and config.HasField('aggregation'):
+      config.aggregation.ClearField('value_type')  # It is the index that stores values in this way.
     return config
 
   def to_manifest(self, place: pathlib.Path = pathlib.Path()) -> manifest_pb2.Manifest:
