@@ -15,6 +15,7 @@ from delf_d2r.data.artefacts import (
   index_files,
   live_files,
   match_records,
+  packaged_codebook,
   pca_files,
   ranking_files,
   records,
@@ -30,6 +31,7 @@ from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.kernels.pca import Pca
+from delf_d2r.stages import export_codebook
 from delf_d2r.structures import AggregatedDescriptor
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
@@ -54,6 +56,7 @@ def readers(made: ValidFiles) -> list[Reader]:
     *_records(run),
     Reader('artefact directory', tuple(files_of(run / kind) for kind in ('boxes', 'descriptors')), _artefact),
     Reader('codebook', (files_of(run / 'codebook'),), _codebook),
+    Reader('packaged codebook', (files_of(_exported(made)),), _packaged_codebook),
     Reader('rankings', tuple(files_of(run / kind) for kind in ('rankings', 'reranked')), _rankings),
     Reader('index files', (files_of(run / 'index' / 'inverted'),), _inverted),
     Reader('index artefact', (files_of(run / 'index'),), _engine),
@@ -62,6 +65,13 @@ def readers(made: ValidFiles) -> list[Reader]:
     Reader('metrics', (files_of(run / 'metrics'),), _metrics, _metrics_documents()),
     Reader('doctor', tuple(files_of(run / kind) for kind in _INSPECTED), _doctor, errors=()),
   ]
+
+
+def _exported(made: ValidFiles) -> pathlib.Path:
+  folder = made.run.parent / 'packaged_codebook'
+  if not folder.exists():
+    export_codebook.run(Artefact.open(made.run / 'codebook', 'codebook'), folder)
+  return folder
 
 
 _INSPECTED = ('boxes', 'descriptors', 'codebook', 'index', 'rankings', 'metrics', 'query_features')
@@ -149,6 +159,14 @@ def _codebook(folder: pathlib.Path) -> None:
   centroids = codebook_files.load_centroids(folder)
   assert np.isfinite(centroids).all()
   codebook_files.load_recall(folder)
+  projection = codebook_files.load_projection(folder)
+  if projection is not None:
+    projection(np.arange(len(centroids)), np.asarray(centroids))
+
+
+def _packaged_codebook(folder: pathlib.Path) -> None:
+  found = packaged_codebook.load(folder)
+  assert np.isfinite(found.words.centroids).all()
 
 
 def _rankings(folder: pathlib.Path) -> None:

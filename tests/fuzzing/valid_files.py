@@ -16,7 +16,7 @@ CONFIG = """
 name: "fuzzed"
 regions { source: UNIFORM uniform { boxes_per_side: [2] } }
 extraction { max_features: 40 max_image_size: 160 max_crop_size: 160 images_per_shard: 3 }
-codebook { num_words: 16 iterations: 3 }
+codebook { num_words: 16 iterations: 3 projection { kinds: ITQ } }
 aggregation { kernel: ASMK_STAR regions: REGIONAL_AGGREGATION }
 verification { num_images: 4 }
 """

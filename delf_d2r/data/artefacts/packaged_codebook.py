@@ -165,8 +165,9 @@ def _check(words: QuantisedWords, directory: pathlib.Path) -> None:
     and words.scales.shape[1] == words.values.shape[1]
     and words.kinds.shape == words.values.shape[:1]
     and words.kinds.max() < len(words.scales)
-    and bool(np.isfinite(words.scales).all() and np.isfinite(words.offsets).all())
   )
+  with np.errstate(over='ignore', invalid='ignore'):
+    fits = fits and bool(np.isfinite(words.centroids).all())
   if not fits:
     found = ', '.join(f'{name} {a.dtype} {a.shape}' for name, a in zip(_ARRAYS, arrays, strict=True))
     raise ArtefactError(
