@@ -17,6 +17,7 @@ class InferenceNetwork:
     self.config = model.config
     self.dimensions = model.dimensions
     self.receptive_field = model.receptive_field
+    self.input_stride = model.input_stride
     self._model = model
     config = model.config
     deep = [config.classifier_endpoint] if config.global_dimensions else []

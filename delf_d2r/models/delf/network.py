@@ -33,7 +33,12 @@ _CONFIG_ATTRIBUTE = 'delf_model_config'
 
 def local_endpoints(config: Config) -> list[str]:
   """Returns the backbone's endpoints that local features need."""
-  return [config.endpoint, *([config.attention_endpoint] if config.attention_endpoint else [])]
+  return [name for name in (config.endpoint, config.second_endpoint, config.attention_endpoint) if name]
+
+
+def _at_cells_of(features, maps):
+  """Returns maps [B, h, w, C] interpolated, or averaged where they are finer, to the cells of `features`."""
+  return tf.image.resize(maps, tf.shape(features)[1:3], antialias=True)
 
 
 class Delf(keras.Model):
@@ -51,6 +56,7 @@ class Delf(keras.Model):
     config: DelfModelConfig.
     dimensions: D.
     receptive_field: geometry of the cells of H' x W'.
+    input_stride: sides of images must be multiples of it for this geometry to hold.
   """
 
   def __init__(self, config: Config):
@@ -75,7 +81,10 @@ class Delf(keras.Model):
     self._run_backbone = lambda images, training: self.backbone_model(images, training=training)
     self.receptive_field = self.backbone.receptive_fields[config.endpoint]
     self._require_one_stride()
+    self.input_stride = max(self.backbone.receptive_fields[name].stride for name in local_endpoints(config))
     channels = self.backbone.channels[config.endpoint]
+    if config.second_endpoint:
+      channels += self.backbone.channels[config.second_endpoint]
     self.dimensions = config.reduced_dimensions or channels
     if config.reduced_dimensions:
       self.encoder = heads.encoder(config.reduced_dimensions)
@@ -106,8 +115,15 @@ class Delf(keras.Model):
     self(tf.zeros((1, 64, 64, 3)))
 
   def _require_one_stride(self) -> None:
-    fields = self.backbone.receptive_fields
-    strides = {name: fields[name].stride for name in local_endpoints(self.config)}
+    config, fields = self.config, self.backbone.receptive_fields
+    if config.second_endpoint:
+      if config.attention == Config.L2_NORM and not config.attention_endpoint:
+        raise UserError(
+          'second_endpoint makes all features equally long, so their length is no attention. Set'
+          ' attention_endpoint, or attention: LEARNED'
+        )
+      return
+    strides = {name: fields[name].stride for name in local_endpoints(config)}
     if len(set(strides.values())) > 1:
       raise UserError(
         f'attention_endpoint must have the stride of endpoint, found {strides}. Attention of one cell must'
@@ -179,6 +195,9 @@ class Delf(keras.Model):
     """Returns the endpoints of `call` for local features, from the backbone's [B, H', W', C] by name."""
     config = self.config
     features = maps[config.endpoint]
+    if config.second_endpoint:
+      both = features, _at_cells_of(features, maps[config.second_endpoint])
+      features = tf.concat([tf.math.l2_normalize(part, axis=-1) for part in both], axis=-1)
     if not config.heads_train_backbone:
       features = tf.stop_gradient(features)
     if config.smoothing > 1:
@@ -191,8 +210,11 @@ class Delf(keras.Model):
     if config.attention == Config.LEARNED:
       outputs['attention'] = self.attention(attended, training=training)
     else:
-      attended = maps[config.attention_endpoint] if config.attention_endpoint else features
-      outputs['attention'] = tf.norm(tf.cast(attended, tf.float32), axis=-1, keepdims=True)
+      attended = features
+      if config.attention_endpoint:
+        attended = maps[config.attention_endpoint]
+      lengths = tf.norm(tf.cast(attended, tf.float32), axis=-1, keepdims=True)
+      outputs['attention'] = _at_cells_of(features, lengths) if config.second_endpoint else lengths
     return outputs
 
   def load(self, path: str | pathlib.Path) -> None:

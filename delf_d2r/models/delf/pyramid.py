@@ -84,7 +84,7 @@ def _scaled(network: Network, pixels, scale) -> tuple:
   wanted = tf.maximum(wanted, 1)
   resized = _resize(pixels, wanted, antialias=network.config.antialias)
   # Zeros, which is what convolutions pad with: the grid of cells is then the same for all sizes.
-  padding = -wanted % network.receptive_field.stride
+  padding = -wanted % network.input_stride
   return tf.pad(resized, [(0, 0), (0, padding[0]), (0, padding[1]), (0, 0)]), wanted
 
 

@@ -39,7 +39,7 @@ def summary(history: pathlib.Path, *, points: int = 12) -> dict[str, str]:
   curves = read(history)
   validated = [name for name in curves if name.startswith('validation ')]
   steps = sorted({step for name in validated or curves for step, _ in curves[name]})
-  chosen = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(int)) if steps else []
+  chosen = np.unique(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(int)).tolist()
   rows: dict[str, str] = {}
   for number in chosen:
     step = steps[number]

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.delf_models import make_model, tiny_model
 
 from delf_d2r.errors import UserError
-from delf_d2r.models.delf import heads
+from delf_d2r.models.delf import heads, pyramid
 from delf_d2r.models.delf.inference import InferenceNetwork
 from delf_d2r.protos import delf_model_pb2
 
@@ -144,3 +144,39 @@ def test_weights_survive_a_file_and_fit_only_their_config(tmp_path):
     other.load(path)
   with pytest.raises(UserError, match='no such file'):
     model.load(tmp_path / 'y.weights.h5')
+
+
+def test_features_of_two_depths_stand_side_by_side():
+  model = make_model(endpoint='conv3', second_endpoint='conv2', reduced_dimensions=0)
+  maps = model.backbone(IMAGES)
+  found = model(IMAGES)['features'].numpy()
+  assert (model.dimensions, found.shape) == (64, (2, 8, 6, 64))
+  deep, fine = maps['conv3'].numpy(), maps['conv2'].numpy()
+  assert_allclose(found[..., :40], deep / np.linalg.norm(deep, axis=-1, keepdims=True), atol=1e-5)
+  assert_allclose(np.linalg.norm(found, axis=-1), 2**0.5, rtol=1e-4)
+  # Finer cells are averaged by a triangle that is twice as wide as a cell; inside the borders.
+  weights = np.array([1, 3, 3, 1]) / 8
+  mean = np.einsum('i,j,bijc->bc', weights, weights, fine[:, 3:7, 5:9])
+  assert_allclose(found[:, 2, 3, 40:], mean / np.linalg.norm(mean, axis=-1, keepdims=True), atol=1e-4)
+
+
+def test_two_depths_at_the_finer_cells_keep_the_geometry_of_the_coarser():
+  model = make_model(
+    endpoint='conv2',
+    second_endpoint='conv3',
+    reduced_dimensions=0,
+    attention=L2_NORM,
+    attention_endpoint='conv3',
+  )
+  assert (model.receptive_field.stride, model.input_stride) == (4, 8)
+  image = tf.random.stateless_uniform((1, 52, 44, 3), (1, 2), maxval=256, dtype=tf.int32)
+  found = pyramid.extract(model, tf.cast(image, tf.uint8), tf.constant([1.0]))
+  assert found['features'].shape == (1, 13 * 11, 64)
+  assert np.all(found['scores'] > 0)
+  same = pyramid.extract(InferenceNetwork(model), tf.cast(image, tf.uint8), tf.constant([1.0]))
+  assert_allclose(same['features'], found['features'], atol=1e-4)
+
+
+def test_two_depths_have_no_length_of_their_own():
+  with pytest.raises(UserError, match='their length is no attention'):
+    make_model(endpoint='conv3', second_endpoint='conv2', attention=L2_NORM)
