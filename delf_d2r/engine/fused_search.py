@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from delf_d2r import aggregator, fuser
+from delf_d2r import config as configs
 from delf_d2r.aggregator import Aggregator, SearchOptions
 from delf_d2r.data.artefacts import codebook_files
 from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
@@ -28,6 +29,14 @@ INDEX = 'index'
 def is_fused(config: ExperimentConfig) -> bool:
   """Returns whether the config of a run has another search, whose scores are added."""
   return config.HasField('fusion') and config.fusion.HasField('extraction')
+
+
+def secondary_config(config: ExperimentConfig) -> ExperimentConfig:
+  """Returns the resolved config of the other search that `config.fusion` describes."""
+  secondary = ExperimentConfig(search=config.search)
+  for part in ('extraction', 'codebook', 'aggregation'):
+    getattr(secondary, part).CopyFrom(getattr(config.fusion, part))
+  return configs.resolve(secondary)
 
 
 def open_other(run: pathlib.Path) -> Artefact:

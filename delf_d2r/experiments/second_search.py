@@ -9,11 +9,10 @@ with_distractors/other/index/ rankings/
 import pathlib
 from typing import Any
 
-from delf_d2r import config as configs
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.image_list import ImageList
-from delf_d2r.engine.fused_search import INDEX, SECONDARY
+from delf_d2r.engine.fused_search import INDEX, SECONDARY, secondary_config
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.regions_pb2 import RegionsConfig
@@ -23,14 +22,6 @@ VERIFICATION = 'verification'
 # The folders of a run's distractors and of the searches among them.
 DISTRACTORS = 'distractors'
 JOINED = 'with_distractors'
-
-
-def secondary_config(config: experiment_pb2.ExperimentConfig) -> experiment_pb2.ExperimentConfig:
-  """Returns the resolved config of the secondary search that `config.fusion` describes."""
-  secondary = experiment_pb2.ExperimentConfig(search=config.search)
-  for part in ('extraction', 'codebook', 'aggregation'):
-    getattr(secondary, part).CopyFrom(getattr(config.fusion, part))
-  return configs.resolve(secondary)
 
 
 def secondary_index(

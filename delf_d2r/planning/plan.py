@@ -12,11 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from delf_d2r import text_table
 from delf_d2r.data import files, temporary_files
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.engine.fused_search import is_fused, secondary_config
 from delf_d2r.errors import UserError
+from delf_d2r.extractors import registry
+from delf_d2r.extractors.registry import DescriptorKind
 from delf_d2r.planning import stage_plans
 from delf_d2r.planning.rates import Rates, measure_rates
 from delf_d2r.planning.stage_plans import StagePlan
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 
 # A sample of fewer photos says too little.
@@ -122,6 +126,21 @@ def measure_and_plan(
       dimensions=dimensions,
       workers=workers,
     )
+    if is_fused(config):
+      other = secondary_config(config)
+      kind = registry.record(other.extraction.extractor).descriptors
+      measured = dataclasses.replace(
+        measured,
+        other=measure_rates(
+          other,
+          folder / 'other',
+          photos=photos,
+          features=1 if kind is DescriptorKind.GLOBAL else features,
+          boxes=None if other.aggregation.regions == AggregationConfig.WHOLE_IMAGE else boxes,
+          dimensions=dimensions,
+          workers=workers,
+        ),
+      )
   return make_plan(
     config, measured, images=images, memory=memory, price_per_hour=price_per_hour, config_flags=config_flags
   )
@@ -146,19 +165,29 @@ def make_plan(
     price_per_hour: of the machine; None: no costs are computed.
     config_flags: the flags that chose the config, for the commands.
   """
-  pools = {name: rates.stages[name] for name in _POOLS if name in rates.stages}
-  workers = stage_plans.fitting_workers(pools.values(), memory)
-  *before, aggregation = (
-    stage_plans.of_pool(name, rate, images, workers=workers) for name, rate in pools.items()
-  )
-  codebook, descriptors = stage_plans.of_codebook(config.codebook, rates, images, memory)
-  index, sorting = stage_plans.of_index(rates.stages['index'], images, memory)
-  stages = (*before, codebook, aggregation, index)
+  searches = [(config, rates, '')]
+  if rates.other is not None:
+    searches.append((secondary_config(config), rates.other, 'other '))
+  pools = [rate for _, measured, _ in searches for name, rate in measured.stages.items() if name in _POOLS]
+  workers = stage_plans.fitting_workers(pools, memory)
+  planned = [
+    _plan_search(own, measured, images=images, memory=memory, workers=workers, prefix=prefix)
+    for own, measured, prefix in searches
+  ]
+  stages = tuple(stage for search in planned for stage in search.stages)
   if price_per_hour is not None:
     stages = tuple(dataclasses.replace(stage, cost=stage.seconds / 3600 * price_per_hour) for stage in stages)
-  remarks, commands = list(_doubts(rates)), []
+  index_bytes = sum(search.stages[-1].disk for search in planned)
+  sorting, descriptors = planned[0].sorting, planned[0].descriptors
+  remarks, commands = [doubt for _, measured, prefix in searches for doubt in _doubts(measured, prefix)], []
   if memory is not None:
-    more, shards = _fitting(stages, images, memory)
+    more, shards = _fitting(stages, images, memory, index_bytes=index_bytes)
+    if shards > 1 and len(searches) > 1:
+      more.append(
+        f'The indexes of both searches have {_gigabytes(index_bytes)} together. A run with fusion cannot be'
+        ' split over machines.'
+      )
+      shards = 1
     remarks += more
     if shards:
       commands.append(
@@ -172,8 +201,8 @@ def make_plan(
   return RunPlan(
     images,
     stages,
-    index.disk,
-    rates.search(images),
+    index_bytes,
+    sum(measured.search(images) for _, measured, _ in searches),
     verification,
     tuple(_unplanned(config, rates)),
     tuple(remarks),
@@ -182,7 +211,46 @@ def make_plan(
   )
 
 
-def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[list[str], int]:
+@dataclasses.dataclass(frozen=True)
+class _SearchPlan:
+  """The plan of the stages of one search, up to its index.
+
+  Attributes:
+    stages: in the order of the data flow.
+    descriptors: most descriptors to train the codebook on; None: those of the config.
+    sorting: bytes for sorting the index; None: the default.
+  """
+
+  stages: tuple[StagePlan, ...]
+  descriptors: int | None
+  sorting: float | None
+
+
+def _plan_search(
+  config: experiment_pb2.ExperimentConfig,
+  rates: Rates,
+  *,
+  images: int,
+  memory: float | None,
+  workers: int,
+  prefix: str,
+) -> _SearchPlan:
+  """Returns the plan of the stages of one search; their names begin with `prefix`."""
+  *before, aggregation = (
+    stage_plans.of_pool(name, rates.stages[name], images, workers=workers)
+    for name in _POOLS
+    if name in rates.stages
+  )
+  codebook, descriptors = stage_plans.of_codebook(config.codebook, rates, images, memory)
+  index, sorting = stage_plans.of_index(rates.stages['index'], images, memory)
+  stages = (*before, codebook, aggregation, index)
+  named = tuple(dataclasses.replace(stage, stage=f'{prefix}{stage.stage}') for stage in stages)
+  return _SearchPlan(named, descriptors, sorting)
+
+
+def _fitting(
+  stages: Sequence[StagePlan], images: int, memory: float, *, index_bytes: float
+) -> tuple[list[str], int]:
   """Returns remarks on stages that do not fit, and the shards with which the index fits a memory.
 
   The number of shards is 0 if the index cannot even be built.
@@ -190,7 +258,6 @@ def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[l
   too_large = [stage for stage in stages if stage.memory > memory]
   available = _gigabytes(memory)
   remarks = [f'{stage.stage} needs {_gigabytes(stage.memory)}, more than {available}.' for stage in too_large]
-  index_bytes = stages[-1].disk
   least = stage_plans.least_to_search(index_bytes, images)
   if memory < least:
     own = _gigabytes(stage_plans.BASE_MEMORY)
@@ -203,13 +270,13 @@ def _fitting(stages: Sequence[StagePlan], images: int, memory: float) -> tuple[l
   return remarks, stage_plans.num_shards(index_bytes, memory) if memory >= least else 1
 
 
-def _doubts(rates: Rates) -> Iterator[str]:
+def _doubts(rates: Rates, prefix: str) -> Iterator[str]:
   for name, rate in rates.stages.items():
     if rate.growth < _LEAST_GROWTH:
       of_photos = name in ('detection', 'extraction')
       yield (
-        f'{name}: {1 - rate.growth:.0%} of the time of the sample was start-up or noise. The sample is too'
-        ' small to extrapolate from, and the times may be far off.'
+        f'{prefix}{name}: {1 - rate.growth:.0%} of the time of the sample was start-up or noise. The sample is'
+        ' too small to extrapolate from, and the times may be far off.'
         f' {"Give more photos: --sample, --sample_photos." if of_photos else "Measure on a quieter machine."}'
       )
 
@@ -220,7 +287,7 @@ def _unplanned(config: experiment_pb2.ExperimentConfig, rates: Rates) -> Iterato
   elif 'detection' not in rates.stages and config.regions.source != RegionsConfig.NONE:
     yield 'boxes'
   yield 'features of queries'
-  if config.HasField('fusion'):
+  if config.HasField('fusion') and rates.other is None:
     yield 'fusion and all stages of its other search'
   if config.verification.HasField('extraction'):
     yield 're-ranking and the extraction for it'

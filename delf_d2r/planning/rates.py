@@ -61,6 +61,7 @@ class Rates:
     search: CPU seconds of a query by the number of images.
     verification: CPU seconds of verifying one image; None if the run verifies nothing, or it was not
       measured.
+    other: rates of the other search of a run with fusion; None if there is none, or it was not measured.
   """
 
   stages: dict[str, Rate]
@@ -71,6 +72,7 @@ class Rates:
   training: TrainingRates | None
   search: LinearFit
   verification: float | None = None
+  other: 'Rates | None' = None
 
 
 def measure_rates(

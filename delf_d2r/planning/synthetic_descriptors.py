@@ -19,7 +19,7 @@ class DescriptorGenerator:
     num_words: K.
     dimensions: D.
     kernel: of the descriptors.
-    words_per_image: mean number of words W; an image has 0.5 to 1.5 times as many.
+    words_per_image: mean number of words W; an image has 0.5 to 1.5 times as many, or one if W is 1.
     masked_regions: regions of an image, for region masks: the whole image has two thirds of all words, each
       other region a third. 0 makes descriptors without masks.
     seed: of the random numbers.
@@ -48,7 +48,9 @@ class DescriptorGenerator:
     """Returns one descriptor, of about `num_words_present` words if given."""
     rng = self._rng
     mean = self._words_per_image
-    target = num_words_present or int(rng.integers(mean // 2, mean + mean // 2 + 1))
+    # An image with a single word, as of global descriptors, has always one.
+    varied = int(rng.integers(mean // 2, mean + mean // 2 + 1)) if mean > 1 else mean
+    target = num_words_present or varied
     ranks = np.searchsorted(self._cumulative, rng.random(target * 105 // 100))
     words = np.unique(self._word_of_rank[np.minimum(ranks, len(self._word_of_rank) - 1)])
     if self._kernel.is_binary:

@@ -16,7 +16,7 @@ from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import experiment
 from delf_d2r.planning import rates, stage_plans, synthetic_artefacts, training_rates
 from delf_d2r.planning.costs import Cost, LinearFit, measure
-from delf_d2r.planning.plan import make_plan, to_text
+from delf_d2r.planning.plan import make_plan, measure_and_plan, to_text
 from delf_d2r.planning.rates import measure_rates
 from delf_d2r.planning.stage_rate import rate_of
 from delf_d2r.planning.training_rates import TrainingRates, measure_training
@@ -197,3 +197,19 @@ def test_a_config_that_cannot_run_is_not_measured(tmp_path):
   with pytest.raises(ConfigError, match='verification matches local features'):
     measure_rates(settings, tmp_path)
   assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_rates_of_the_other_search(tmp_path):
+  """An other search of few RootSIFT features, measured on synthetic ones."""
+  fusion = (
+    'fusion { extraction { max_features: 20 } codebook { num_words: 1 } aggregation { kernel: VLAD'
+    ' value_type: INT8 } }'
+  )
+  found = measure_and_plan(
+    make_config('sift_asmk_star', more=[fusion]), images=1000, features=50, workers=1, work=tmp_path
+  )
+  names = [stage.stage for stage in found.stages]
+  assert names == ['codebook', 'aggregation', 'index', 'other codebook', 'other aggregation', 'other index']
+  # 132 bytes a descriptor and its name, beside the codebook and the boxes.
+  assert 132e3 < found.stages[-1].disk < 250e3

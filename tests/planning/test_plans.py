@@ -141,6 +141,23 @@ def test_text_and_json_say_the_same():
   assert re.search(r'extraction +277\.8 h +277\.8 h', text)
 
 
+def test_both_searches_of_a_run_with_fusion_are_planned():
+  fused = config.load('configs/experiments/joined_gem_fused.pbtxt', experiment.STAGES)
+  one = make_plan(fused, simple_rates(), images=1000, memory=1e12)
+  both = make_plan(fused, dataclasses.replace(simple_rates(), other=simple_rates()), images=1000, memory=1e12)
+  names = [stage.stage for stage in one.stages]
+  assert [stage.stage for stage in both.stages] == [*names, *(f'other {name}' for name in names)]
+  assert both.index_bytes == 2 * one.index_bytes
+  assert both.query_seconds == 2 * one.query_seconds
+  assert both.total.memory == one.total.memory
+  assert not any('fusion' in part for part in both.unplanned)
+  large = make_plan(
+    fused, dataclasses.replace(simple_rates(), other=simple_rates()), images=10_000_000, memory=4e9
+  )
+  assert any('A run with fusion cannot be split' in remark for remark in large.remarks)
+  assert not any('split_index' in command for command in large.commands)
+
+
 def test_what_is_not_planned_is_named():
   def unplanned(*more, rates):
     return make_plan(make_config('sift_asmk_star', more=more), rates, images=1000).unplanned
