@@ -5,11 +5,9 @@ Records, arrays and posting lists are read in blocks and never changed. The memo
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable, Collection, Generator, Iterator
 
-import numpy as np
 from absl import logging
 
 from delf_d2r.data.artefacts import codebook_files, index_files, ranking_files, records
@@ -150,14 +148,11 @@ def _codebook(artefact: Artefact) -> _Check:
 
 def _centroid_facts(path: pathlib.Path) -> ArtefactFacts:
   found = codebook_files.load_centroids(path)
-  digest = hashlib.sha256(np.ascontiguousarray(found).data)
-  bits, projection = found.shape[1], codebook_files.load_projection(path)
-  if projection is not None:
-    bits = projection.bits
-    for array in (projection.matrices, projection.kinds):
-      digest.update(array.data)
   return ArtefactFacts(
-    num_words=len(found), dimensions=found.shape[1], bits=bits, centroids=digest.hexdigest()
+    num_words=len(found),
+    dimensions=found.shape[1],
+    bits=codebook_files.load_bits(path),
+    centroids=codebook_files.digest(path),
   )
 
 
@@ -182,6 +177,12 @@ def _index(artefact: Artefact) -> _Check:
         f'the codebook has {field} {expected}, the postings {there}',
         f'Delete {artefact.path} and run build_index again',
       )
+  if contents.layout.codebook not in ('', own.centroids):
+    yield error(
+      artefact.path,
+      f'its postings are of the codebook {contents.layout.codebook}, but its codebook is {own.centroids}',
+      f'Delete {artefact.path} and run build_index again',
+    )
   is_as_built = artefact.manifest.fingerprint == artefact_files.planned_fingerprint(artefact)
   names = check.names.digest if is_as_built else ''
   return dataclasses.replace(own, names=names, num_images=len(check.names))

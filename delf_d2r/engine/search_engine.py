@@ -651,13 +651,20 @@ def _open(
 
 
 def _require_codebook(live: LiveIndex) -> None:
-  """Raises ArtefactError unless the codebook makes descriptors of the dimensions that the postings have."""
+  """Raises ArtefactError unless the codebook is the one of the postings, as far as they name it."""
   index = live.snapshot.index
+  if not isinstance(index, InvertedIndex):
+    return
   ours = codebook_files.load_bits(live.artefact.path)
-  if isinstance(index, InvertedIndex) and index.dimensions != ours:
+  if index.dimensions != ours:
     raise ArtefactError(
       f'{live.artefact.path}: the codebook makes descriptors of {ours} dimensions (bits), those of the'
       f' postings have {index.dimensions}. Build the index again with the codebook of its descriptors'
+    )
+  if index.codebook and index.codebook != (found := codebook_files.digest(live.artefact.path)):
+    raise ArtefactError(
+      f'{live.artefact.path}: its codebook is {found}, but its postings are of the codebook {index.codebook}.'
+      ' Build the index again with the codebook of its descriptors'
     )
 
 

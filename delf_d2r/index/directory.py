@@ -1,6 +1,6 @@
 """The index on the disk: a directory of plain `.npy` arrays and `index.json`, which names their checksums.
 
-    index.json                                   sizes, kernel, CRC-32C of every array
+    index.json                                   sizes, kernel, CRC-32C of every array, codebook
     segment-00000-offsets-<crc>.npy              and entry_ids, values, word_counts (segments.Segment)
     segment-00000-masks-<crc>.npy                and region_counts: region masks only, which are version 2
     segment-00000-values-<crc>.npy               and scales, and no other: dense_segment.py, version 3
@@ -37,6 +37,11 @@ VERSION = 1
 MASKS_VERSION = 2
 # Of an index whose segments are matrices.
 DENSE_VERSION = 3
+# Of an index of postings that names its codebook, with or without masks: a release that does not know
+# projections of residuals would search it with queries that are not projected.
+CODEBOOK_VERSION = 4
+
+_VERSIONS = (VERSION, MASKS_VERSION, DENSE_VERSION, CODEBOOK_VERSION)
 
 _CHUNK = 1 << 24  # bytes read or written at once
 _REMEDY = 'build the index again or restore it from a copy'
@@ -77,7 +82,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> tuple[Manifest, int]:
     raise IndexFormatError(f'{path}: {error.strerror}; no index was saved here, build one') from error
   except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise IndexFormatError(f'{path}: not a manifest of an index ({error!r}); {_REMEDY}') from error
-  for field, expected in (('format', (FORMAT,)), ('version', (VERSION, MASKS_VERSION, DENSE_VERSION))):
+  for field, expected in (('format', (FORMAT,)), ('version', _VERSIONS)):
     if manifest.get(field) not in expected:
       raise IndexFormatError(
         f'{path}: {field}: expected {" or ".join(map(repr, expected))}, found {manifest.get(field)!r};'

@@ -28,6 +28,9 @@ from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.structures import AggregatedDescriptor, Ranking, require_several
 
+# What indexes that are merged must have in common.
+_ALIKE = ('kernel', 'num_words', 'dimensions', 'codebook', 'is_regional', 'has_region_masks', 'value_type')
+
 
 class InvertedIndex:
   """Index images and their aggregated descriptors, sorted by visual word.
@@ -47,6 +50,7 @@ class InvertedIndex:
     is_regional: whether an image has an entry for each region.
     has_region_masks: whether the words of an image know their regions.
     value_type: how the values of VLAD are stored.
+    codebook: digest of the codebook of the descriptors; '' if the index does not name it.
     checksum: of the manifest as it was loaded or last saved; None if it was neither.
     num_entries: E.
     num_postings: the sum of the words of all entries.
@@ -75,6 +79,7 @@ class InvertedIndex:
     dimensions: int | None = None,
     region_masks: bool = False,
     value_type: ValueType = ValueType.FLOAT32,
+    codebook: str = '',
     entry_images: Sequence[int] | None = None,
     entry_regions: Sequence[int] | None = None,
     directory: str | os.PathLike[str] | None = None,
@@ -90,6 +95,8 @@ class InvertedIndex:
       dimensions: D; taken from the first descriptor by default.
       region_masks: whether the descriptors have region masks, all or none of them; without `entry_images`.
       value_type: how the values of VLAD of one visual word are stored. Scores are those of the stored values.
+      codebook: digest of the codebook of the descriptors, so that the index is not merged with one of another
+        codebook; '' names none.
       entry_images: integer [E], ascending, for regional search: the image of each entry. None: entry e
         is image e.
       entry_regions: integer [E], the number by which `Ranking.best_regions` names an entry; by default its
@@ -115,7 +122,7 @@ class InvertedIndex:
       descriptors = itertools.chain([first], descriptors)
     if value_type is not ValueType.FLOAT32 and kernel.is_selective:
       raise ValueError(f'value_type: {value_type.name} is for VLAD, found {kernel.name}; build with FLOAT32')
-    layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type)
+    layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type, codebook)
     index = cls._empty(kernel, layout, is_regional=entry_images is not None, directory=directory)
     with index._being_built():
       index.add(
@@ -182,11 +189,11 @@ class InvertedIndex:
       raise ValueError('expected at least one index to merge, found none')
     first = indexes[0]
     for other in indexes[1:]:
-      for field in ('kernel', 'num_words', 'dimensions', 'is_regional', 'has_region_masks', 'value_type'):
+      for field in _ALIKE:
         if getattr(other, field) != getattr(first, field):
           raise ValueError(
-            f'{field}: expected {getattr(first, field)} as in the first index, found'
-            f' {getattr(other, field)}; merge indexes that were built alike'
+            f'{field}: expected {_shown(first, field)} as in the first index, found {_shown(other, field)};'
+            ' merge indexes that were built alike'
           )
     check_distinct(name for index in indexes for name in index.image_names)
     for index in indexes:
@@ -461,6 +468,10 @@ class InvertedIndex:
     return self._state.layout.value_type
 
   @property
+  def codebook(self) -> str:
+    return self._state.layout.codebook
+
+  @property
   def num_words(self) -> int:
     return self._state.layout.num_words
 
@@ -530,6 +541,11 @@ class InvertedIndex:
     if executor is None:
       executor = self._executor = QueryExecutor(self._state, self._check_entry_offsets, self._corpus)
     return executor
+
+
+def _shown(index: InvertedIndex, field: str) -> object:
+  value = getattr(index, field)
+  return 'none' if value == '' else value
 
 
 class _EntryOffsetsCheck:

@@ -32,6 +32,7 @@ def build_part(
   kernel: Kernel,
   region_masks: bool = False,
   value_type: ValueType = ValueType.FLOAT32,
+  codebook: str = '',
   memory_budget: int,
 ) -> None:
   """Builds one segment; where another process has built it meanwhile, that one stays.
@@ -44,7 +45,7 @@ def build_part(
     dimensions: D.
     kernel: of the descriptors.
     region_masks: whether the descriptors have region masks.
-    value_type: how values are stored; see `InvertedIndex.build`.
+    value_type, codebook: how values are stored, and the codebook; see `InvertedIndex.build`.
     memory_budget: bytes for sorting; see `SegmentBuilder`.
 
   Raises:
@@ -60,6 +61,7 @@ def build_part(
       kernel=kernel,
       region_masks=region_masks,
       value_type=value_type,
+      codebook=codebook,
       directory=unfinished,
       memory_budget=memory_budget,
     ).close()
@@ -90,6 +92,7 @@ def join(
   kernel: Kernel,
   region_masks: bool = False,
   value_type: ValueType = ValueType.FLOAT32,
+  codebook: str = '',
   directory: pathlib.Path,
   entry_images: Sequence[int] | None = None,
 ) -> InvertedIndex:
@@ -98,7 +101,7 @@ def join(
   Args:
     parts: their directories, in order.
     image_names, entry_images: those of `InvertedIndex.build`.
-    num_words, dimensions, kernel, region_masks, value_type: those of the parts.
+    num_words, dimensions, kernel, region_masks, value_type, codebook: those of the parts.
     directory: of the index.
 
   Raises:
@@ -107,7 +110,7 @@ def join(
   """
   images = ImageTable.from_entries(image_names, entry_images)
   check_distinct(images.names)
-  layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type)
+  layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type, codebook)
   segments = [segment for part in parts for segment in stored_index.read(os.fspath(part))[0].segments]
   found = sum(segment.num_entries for segment in segments)
   if found != images.num_entries:

@@ -33,6 +33,9 @@ class Layout:
   """The sizes that all arrays share: K words, D dimensions, binary or float values, with masks or not.
 
   Values of another type than FLOAT32 are those of VLAD of one visual word; other words raise ValueError.
+
+  Descriptors that are alike in all sizes may be of different codebooks: `codebook` is the digest of theirs,
+  or '' where the index does not name it.
   """
 
   num_words: int
@@ -40,6 +43,7 @@ class Layout:
   is_binary: bool
   has_masks: bool = False
   value_type: ValueType = ValueType.FLOAT32
+  codebook: str = ''
 
   def __post_init__(self) -> None:
     if self.is_dense and (self.num_words != 1 or self.is_binary or self.has_masks):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from delf_d2r.index.directory import (
+  CODEBOOK_VERSION,
   DENSE_VERSION,
   FORMAT,
   MANIFEST,
@@ -51,7 +52,12 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
     )
     version = manifest['version']
     value_type = ValueType[manifest['value_type']] if version == DENSE_VERSION else ValueType.FLOAT32
-    layout = Layout(num_words, dimensions, kernel.is_binary, version == MASKS_VERSION, value_type)
+    has_masks, codebook = version == MASKS_VERSION, ''
+    if version == CODEBOOK_VERSION:
+      has_masks, codebook = manifest['region_masks'], manifest['codebook']
+      if not (isinstance(has_masks, bool) and isinstance(codebook, str) and codebook):
+        raise ValueError(f'region_masks {has_masks!r}, codebook {codebook!r}')
+    layout = Layout(num_words, dimensions, kernel.is_binary, has_masks, value_type, codebook)
     segments = tuple(
       StoredSegment(
         directory,
@@ -93,9 +99,14 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
   layout, images = state.layout, state.images
   stored = [store(directory, number, layout, segment) for number, segment in enumerate(state.segments)]
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
-  version = DENSE_VERSION if layout.is_dense else MASKS_VERSION if layout.has_masks else VERSION
+  special: dict[str, Any] = {}
+  version = MASKS_VERSION if layout.has_masks else VERSION
+  if layout.is_dense:
+    version, special = DENSE_VERSION, {'value_type': layout.value_type.name}
+  elif layout.codebook:
+    version, special = CODEBOOK_VERSION, {'codebook': layout.codebook, 'region_masks': layout.has_masks}
   checksum = directory.commit(
-    ({'value_type': layout.value_type.name} if layout.is_dense else {})
+    special
     | {
       'format': FORMAT,
       'version': version,

@@ -104,13 +104,14 @@ def run(
 
 
 class IndexSizes(TypedDict):
-  """The sizes of an index that all of its segments share."""
+  """What all segments of an index share: their sizes, and the digest of their codebook."""
 
   num_words: int
   dimensions: int
   kernel: Kernel
   region_masks: bool
   value_type: ValueType
+  codebook: str
 
 
 def _build(
@@ -130,6 +131,7 @@ def _build(
     'kernel': aggregator.kernel(config),
     'region_masks': config.region_masks,
     'value_type': aggregator.value_type(config),
+    'codebook': codebook_files.named_digest(codebook.path, codebook.config.codebook),
   }
   if sizes['value_type'] is not ValueType.FLOAT32 and (
     sizes['num_words'] > 1 or sizes['kernel'].is_selective

@@ -1,5 +1,6 @@
 """A run whose residuals are projected before their signs are taken, on real photos."""
 
+import json
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from delf_d2r.doctor.findings import Severity
 from delf_d2r.doctor.inspect import diagnose
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import ArtefactError, ConfigError, UserError
+from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.stages import aggregate_features, build_index
 
 pytestmark = pytest.mark.slow
@@ -112,6 +114,31 @@ def test_an_index_with_the_codebook_of_other_bits(projected, tmp_path):
     (folder / name).unlink()
   with pytest.raises(ArtefactError, match=r'projections\.npy: missing'):
     SearchEngine.load(folder)
+
+
+def test_an_index_with_another_codebook_of_the_same_sizes(projected, tmp_path):
+  folder = shutil.copytree(projected.artefacts['index'].path, tmp_path / 'index')
+  np.save(folder / 'projections.npy', -np.load(folder / 'projections.npy'))
+  with pytest.raises(ArtefactError, match=r'its codebook is \w+, but its postings are of .* \w+\. Build'):
+    SearchEngine.load(folder)
+  found = str(list(inspect._index(Artefact.open(folder, 'index'))))
+  assert 'its postings are of the codebook' in found
+
+
+def test_indexes_of_different_projections_are_not_merged(projected, finished, run, given):
+  other = run('codebook { bits: 64 projection { kinds: ROTATION seed: 1 } }', MASKS, given=given)
+  first, second = (
+    InvertedIndex.load(made.artefacts['index'].path / 'inverted') for made in (projected, other)
+  )
+  with pytest.raises(ValueError, match=r'codebook: expected \w{16} as in .*, found \w{16}; merge'):
+    InvertedIndex.merge([first, second])
+  # An index without projection is what it always was.
+  plain = finished.artefacts['index'].path / 'inverted'
+  assert InvertedIndex.load(plain).codebook == ''
+  assert json.loads((plain / 'index.json').read_text())['version'] == 1
+  assert (
+    json.loads((projected.artefacts['index'].path / 'inverted' / 'index.json').read_text())['version'] == 4
+  )
 
 
 def test_descriptors_of_another_codebook_are_refused(projected, finished, load, tmp_path):

@@ -96,7 +96,10 @@ def test_two_folders_have_one_codebook_and_can_be_merged(benchmark, tiny, shippe
     assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
   options = first.config.codebook
   assert (options.num_words, options.iterations, options.bits) == (256, 5, 64)
-  merged = InvertedIndex.merge([SearchEngine.load(made['index'].path).index for made in outcomes])
+  indexes = [SearchEngine.load(made['index'].path).index for made in outcomes]
+  assert {index.codebook for index in indexes} == {codebook_files.digest(first.path)}
+  merged = InvertedIndex.merge(indexes, directory=tmp_path / 'merged')
+  assert InvertedIndex.load(tmp_path / 'merged').codebook == indexes[0].codebook
   assert sorted(merged.image_names) == names
   engine = SearchEngine.load(tmp_path / 'run_0')
   query = engine.describe(next(feature_files.read(outcomes[0]['features'])))

@@ -194,7 +194,10 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
 @pytest.mark.parametrize(
   'change, message',
   [
-    (lambda m: m.update(version=4), 'version: expected 1 or 2 or 3, found 4; use the release'),
+    (lambda m: m.update(version=5), 'version: expected 1 or 2 or 3 or 4, found 5; use the release'),
+    (lambda m: m.update(version=4), 'not a manifest'),
+    (lambda m: m.update(version=4, region_masks=0, codebook='x'), 'region_masks 0'),
+    (lambda m: m.update(version=4, region_masks=False, codebook=''), "codebook ''"),
     (lambda m: m.update(format='other'), 'format: expected'),
     (lambda m: m.update(kernel='BOW'), 'not a manifest'),
     (lambda m: m.update(num_words=10), 'expected .* bytes, found'),

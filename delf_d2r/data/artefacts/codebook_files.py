@@ -8,6 +8,7 @@ word_kinds.npy    uint8 [K], the kind of each word. Both are missing where resid
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -153,6 +154,33 @@ def load_bits(directory: pathlib.Path) -> int:
   """
   projection = load_projection(directory)
   return projection.bits if projection is not None else int(load_centroids(directory).shape[1])
+
+
+def digest(directory: pathlib.Path) -> str:
+  """Returns a digest of the visual words and the projection of their residuals.
+
+  Raises:
+    ArtefactError: a file is missing or damaged.
+  """
+  found = hashlib.sha256(np.ascontiguousarray(load_centroids(directory)).data)
+  projection = load_projection(directory)
+  if projection is not None:
+    for array in (projection.matrices, projection.kinds):
+      found.update(np.ascontiguousarray(array).data)
+  return found.hexdigest()[:16]
+
+
+def named_digest(directory: pathlib.Path, config: codebook_pb2.CodebookConfig) -> str:
+  """Returns the digest by which an index names its codebook, or '' if it does not.
+
+  Indexes of codebooks that were trained without a projection are what they always were.
+
+  Args:
+    directory: of the codebook.
+    config: of the codebook.
+  """
+  is_named = is_projected(config) or config.source == codebook_pb2.CodebookConfig.SHIPPED
+  return digest(directory) if is_named else ''
 
 
 def _remedy(directory: pathlib.Path) -> str:
