@@ -61,10 +61,12 @@ from delf_d2r.data.ground_truth.ground_truth import GroundTruth  # noqa: E402
 from delf_d2r.data.photos.dataset import Dataset, Queries  # noqa: E402
 from delf_d2r.data.photos.image_list import ImageList  # noqa: E402
 from delf_d2r.data.scenes import mini_benchmark  # noqa: E402
+from delf_d2r.engine import fused_search  # noqa: E402
 from delf_d2r.errors import UserError  # noqa: E402
 from delf_d2r.evaluation import metrics_files  # noqa: E402
-from delf_d2r.experiments import experiment, run_experiment, second_search  # noqa: E402
+from delf_d2r.experiments import experiment, run_experiment  # noqa: E402
 from delf_d2r.extractors import photo_boxes  # noqa: E402
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig  # noqa: E402
 from delf_d2r.protos.codebook_pb2 import CodebookConfig  # noqa: E402
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig  # noqa: E402
 from delf_d2r.protos.regions_pb2 import RegionsConfig  # noqa: E402
@@ -295,12 +297,7 @@ class Benchmark:
       return None
 
   def model_bytes(self, name: str) -> int:
-    config = self.configs[name]
-    codebook = None
-    if config.codebook.source not in (CodebookConfig.K_MEANS, CodebookConfig.ORIGIN):
-      place = self._codebook_place(config, '')
-      codebook = Artefact.open(place, 'codebook') if place.exists() else None
-    return default_costs.model_bytes(config, codebook)
+    return default_costs.model_bytes(self.configs[name])
 
   def _note(self, problem: str) -> None:
     _say(problem)
@@ -399,20 +396,17 @@ class Benchmark:
       )
       return writer.finish()
 
-  def _codebook_place(self, config: ExperimentConfig, features: str) -> pathlib.Path:
-    return self._folder / 'codebooks' / digest(configs.to_text(config.codebook), features)
-
   def _codebook(self, config: ExperimentConfig, features: Artefact) -> Artefact:
     """Returns the codebook of a row, of photos that are not searched, or the one that needs no training."""
-    if config.codebook.source == CodebookConfig.K_MEANS:
-      features = self._cache.features(config, self._codebook_photos, None)
-      key = features.manifest.fingerprint
-    elif config.codebook.source == CodebookConfig.ORIGIN:
-      key = features.manifest.fingerprint
-    else:
-      # A shipped codebook is the same whatever the photos.
-      key = ''
-    return train_codebook.run(config, features, self._codebook_place(config, key))
+    made_of: object = configs.fingerprint(config.extraction)
+    is_shipped = config.codebook.source == CodebookConfig.SHIPPED
+    if not is_shipped:
+      if config.codebook.source == CodebookConfig.K_MEANS:
+        features = self._cache.features(config, self._codebook_photos, None)
+      made_of = features.manifest.fingerprint
+    place = self._folder / 'codebooks' / digest(configs.to_text(config.codebook), made_of)
+    # The codebook of the package may be another one meanwhile.
+    return train_codebook.run(config, features, place, redo=is_shipped)
 
   def _score(self, name: str, search_set: SearchSet) -> SetScore:
     config = self.configs[name]
@@ -421,7 +415,7 @@ class Benchmark:
     codebook = self._codebook(config, features)
     place = self._folder / 'runs' / search_set.truth.stem / name
     if config.fusion.HasField('extraction'):
-      self._link_second_features(config, features, search_set, place / second_search.SECONDARY)
+      self._link_second_features(config, features, search_set, place / fused_search.SECONDARY)
     outcome = experiment.run(
       config,
       Dataset(search_set.photos, search_set.queries),
@@ -446,7 +440,7 @@ class Benchmark:
     normalize = config.aggregation.normalize if config.aggregation.HasField('normalize') else None
     key = digest(
       configs.to_text(made),
-      normalize if config.aggregation.kernel == config.aggregation.VLAD else '',
+      normalize if config.aggregation.kernel == AggregationConfig.VLAD else '',
       features.manifest.fingerprint,
       codebook.manifest.fingerprint,
     )
@@ -458,9 +452,10 @@ class Benchmark:
     self, config: ExperimentConfig, features: Artefact, search_set: SearchSet, place: pathlib.Path
   ) -> None:
     """Puts links to shared folders where a run keeps the features of its second search."""
-    second = configs.resolve(ExperimentConfig(extraction=config.fusion.extraction))
+    second = fused_search.secondary_config(config)
     boxes = features.input('boxes')
-    if boxes:
+    # The condition of second_search.py.
+    if boxes and second.aggregation.regions != AggregationConfig.WHOLE_IMAGE:
       found = self._folder / 'features' / f'second-{digest(configs.to_text(second), boxes.fingerprint)}'
       found.mkdir(parents=True, exist_ok=True)
     else:
@@ -528,11 +523,7 @@ def _score_of(outcome: experiment.Outcome, *, boxed: str) -> SetScore:
   found = metrics_files.read_per_query(metrics.path / evaluate_retrieval.PER_QUERY)
   precisions = [query.average_precision for query in found.protocols[PROTOCOL].queries]
   timing = ranking_files.load(rankings.path).timing
-  indexes = [outcome.artefacts['index']]
-  second = indexes[0].path.parent / second_search.SECONDARY / 'index'
-  if outcome.reported.metrics.path.name == 'fused_metrics' and second.is_dir():
-    indexes.append(Artefact.open(second, 'index'))
-  counts = [index.counts for index in indexes]
+  counts = [outcome.artefacts[kind].counts for kind in ('index', 'other_index') if kind in outcome.artefacts]
   return SetScore(
     {
       name: ap

@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Iterator
 
 from delf_d2r import config as configs
+from delf_d2r.config import shipped_codebook
 from delf_d2r.data import files
-from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.image_list import ImageList
+from delf_d2r.engine import fused_search
 from delf_d2r.experiments import experiment
 from delf_d2r.extractors import photo_boxes, registry
 from delf_d2r.planning.costs import measure
 from delf_d2r.planning.stage_rate import SilencedStage, bytes_of
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.protos.codebook_pb2 import CodebookConfig
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig
 from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.regions_pb2 import RegionsConfig
@@ -101,14 +104,19 @@ def describe(config: ExperimentConfig, photos: ImageList, folder: pathlib.Path) 
     options=experiment.Options(workers=1),
   )
   if config.fusion.HasField('extraction'):
-    second = configs.resolve(ExperimentConfig(extraction=config.fusion.extraction))
-    boxes = made['boxes'] if config.regions.source != RegionsConfig.NONE else None
+    second = fused_search.secondary_config(config)
+    # The condition of second_search.py.
+    is_whole = second.aggregation.regions == AggregationConfig.WHOLE_IMAGE
+    boxes = None if is_whole else made['boxes']
     extract_features.run(second, Dataset(photos), folder / 'other', boxes=boxes, workers=1)
 
 
-def model_bytes(config: ExperimentConfig, codebook: Artefact | None) -> int:
-  """Returns the bytes of the networks of an experiment and of `codebook`, if it is one that is shipped."""
-  return sum(map(_size, _model_paths(config))) + (codebook.manifest.bytes if codebook else 0)
+def model_bytes(config: ExperimentConfig) -> int:
+  """Returns the bytes of the networks of an experiment, and of the codebook of the package if it takes it."""
+  found = _model_paths(config)
+  if config.codebook.source == CodebookConfig.SHIPPED:
+    found.append(shipped_codebook.DIRECTORY)
+  return sum(map(_size, found))
 
 
 def _size(path: pathlib.Path) -> int:
