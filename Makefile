@@ -78,9 +78,9 @@ CODEBOOK_NAME ?= Default codebook
 CODEBOOK_NOTES ?= configs/training/default_codebook.notes
 default-codebook: $(VENV)/installed-for-tests
 	test -d "$(PHOTOS)"
-	$(BIN)/d2r extract_features --config_path=$(CODEBOOK_CONFIG) --images="$(PHOTOS)" --output=$(WORK)/features
-	$(BIN)/d2r train_codebook --config_path=$(CODEBOOK_CONFIG) --override='$(CODEBOOK)' --features=$(WORK)/features \
-	  --output=$(WORK)/codebook
+	$(BIN)/d2r extract_features --config_path=$(CODEBOOK_CONFIG) --images="$(PHOTOS)" --output=$(WORK)/codebook_features
+	$(BIN)/d2r train_codebook --config_path=$(CODEBOOK_CONFIG) --override='$(CODEBOOK)' \
+	  --features=$(WORK)/codebook_features --output=$(WORK)/codebook
 	$(BIN)/d2r export_codebook --codebook=$(WORK)/codebook --output=$(WORK)/packaged_codebook \
 	  --name='$(CODEBOOK_NAME)' --notes="$$(cat $(CODEBOOK_NOTES))"
 

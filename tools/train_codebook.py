@@ -22,6 +22,12 @@ flags.DEFINE_string(
   'features', None, 'Directory that extract_features made. Not needed with codebook.source: SHIPPED.'
 )
 common_flags.define_output('the codebook')
+flags.DEFINE_string(
+  'words',
+  '',
+  'Directory of a codebook of the same features and config but for codebook.projection and codebook.bits: its'
+  ' words are taken instead of being trained again.',
+)
 FLAGS = flags.FLAGS
 
 
@@ -30,6 +36,7 @@ def main(_):
     common_flags.load_config('codebook'),
     Artefact.open(FLAGS.features, 'features') if FLAGS.features else None,
     pathlib.Path(FLAGS.output),
+    words=Artefact.open(FLAGS.words, 'codebook') if FLAGS.words else None,
     redo=FLAGS.redo,
   )
 

@@ -35,6 +35,7 @@ def run(
   features: Artefact | None,
   output: pathlib.Path,
   *,
+  words: Artefact | None = None,
   redo: bool = False,
 ) -> Artefact:
   """Trains visual words on the whole-image features of an artefact; its boxes are not used.
@@ -47,14 +48,17 @@ def run(
     features: the artefact of extract_features. With source: SHIPPED it only says of which extractor the
       features are; None: that of `config`, if it has one.
     output: the artefact directory.
+    words: a codebook of the same features and config but for `projection` and `bits`. Its words are taken,
+      which are those that would be trained, so that only the projection is learned.
     redo: replace an artefact of another config.
 
   Returns:
     The artefact.
 
   Raises:
-    UserError: fewer descriptors than visual words, no features, the codebook of the package is of another
-      extractor or network, or the output cannot be written.
+    UserError: `words` are of other features or another config, fewer descriptors than visual words, no
+      features, the codebook of the package is of another extractor or network, or the output cannot be
+      written.
   """
   options = config.codebook
   if options.source == codebook_pb2.CodebookConfig.SHIPPED:
@@ -68,6 +72,8 @@ def run(
   if features.config.HasField('regions'):
     merged.regions.CopyFrom(features.config.regions)
   plan = Plan('codebook', merged, (features.as_input('features'),))
+  if words is not None:
+    _require_same_words(plan, words)
   available = features.counts['whole_features']
   _require_enough(min(available, most_descriptors(options) or available), options.num_words, features)
   with artefact_writer.writing(output, plan, redo=redo) as writer:
@@ -83,6 +89,10 @@ def run(
       'codebook: %d visual words from %d of %d descriptors', options.num_words, len(descriptors), available
     )
     descriptors, held_out = _hold_out(descriptors, options)
+    if words is not None:
+      codebook_files.copy_words(words.path, output)
+      _save_projection(np.array(codebook_files.load_centroids(output)), descriptors, merged, output)
+      return writer.finish({'words': options.num_words, 'descriptors': len(descriptors)})
     codebook = codebooks.Codebook.train(
       descriptors,
       num_words=options.num_words,
@@ -99,13 +109,38 @@ def run(
     recall = aggregator.approximate_assigner(codebook.centroids).measure_recall(held_out)
     logging.info('codebook: recall@1 of approximate assignment %.4f', recall)
     codebook_files.save(codebook, report, output, approximate_recall=recall)
-    projection = learn_projection(
-      codebook.centroids, descriptors, unit_origins(merged.extraction, codebook.dimensions), options
-    )
-    if projection is not None:
-      codebook_files.save_projection(projection, output)
-      logging.info('codebook: residuals are projected to %d bits', projection.bits)
+    _save_projection(codebook.centroids, descriptors, merged, output)
     return writer.finish({'words': options.num_words, 'descriptors': len(descriptors)})
+
+
+def _save_projection(
+  centroids: np.ndarray,
+  descriptors: np.ndarray,
+  config: experiment_pb2.ExperimentConfig,
+  output: pathlib.Path,
+) -> None:
+  origins = unit_origins(config.extraction, centroids.shape[1])
+  projection = learn_projection(centroids, descriptors, origins, config.codebook)
+  if projection is not None:
+    codebook_files.save_projection(projection, output)
+    logging.info('codebook: residuals are projected to %d bits', projection.bits)
+
+
+def _require_same_words(plan: Plan, words: Artefact) -> None:
+  """Raises UserError unless training by a plan would give the words of another codebook."""
+  plans = []
+  for config, inputs in ((plan.config, plan.inputs), (words.config, words.inputs)):
+    own = experiment_pb2.ExperimentConfig()
+    own.CopyFrom(config)
+    own.codebook.ClearField('projection')
+    own.codebook.ClearField('bits')
+    plans.append(Plan('codebook', own, inputs))
+  differences = plans[0].differences(plans[1].to_manifest())
+  if differences:
+    raise UserError(
+      f'{words.path}: its visual words are not those that would be trained: {"; ".join(differences)}. Give a'
+      ' codebook of these features that differs in codebook.projection and codebook.bits only'
+    )
 
 
 def _unpack(

@@ -212,6 +212,28 @@ def test_impossible_projections():
     learn(projected(*[Config.ROTATION] * 3))
 
 
+def test_words_of_another_codebook_are_those_that_would_be_trained(make_features, tmp_path):
+  config, features = options(num_words=8, iterations=2), make_features(IMAGES)
+  plain = train_codebook.run(config, features, tmp_path / 'plain')
+  config.codebook.projection.kinds.append(Config.ITQ)
+  trained = train_codebook.run(config, features, tmp_path / 'trained')
+  taken = train_codebook.run(config, features, tmp_path / 'taken', words=plain)
+  back = train_codebook.run(options(num_words=8, iterations=2), features, tmp_path / 'back', words=trained)
+  for one, other in ((trained, taken), (plain, back)):
+    assert one.manifest.fingerprint == other.manifest.fingerprint
+    assert one.counts == other.counts
+    files = {file.file for file in one.manifest.side_files}
+    assert files == {file.file for file in other.manifest.side_files}
+    for name in files:
+      assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+  with pytest.raises(UserError, match='would be trained: codebook.iterations is 2 there, 3 here'):
+    train_codebook.run(options(num_words=8, iterations=3), features, tmp_path / 'x', words=plain)
+  other_features = make_features(IMAGES[:4])
+  other_features.manifest.fingerprint = 'other'
+  with pytest.raises(UserError, match=r'not those that would be trained: input features is'):
+    train_codebook.run(config, other_features, tmp_path / 'x', words=plain)
+
+
 def test_the_artefact_has_the_projection(make_features, tmp_path):
   config = options(num_words=8, iterations=2)
   plain = train_codebook.run(config, make_features(IMAGES), tmp_path / 'plain')

@@ -67,10 +67,15 @@ def save_projection(projection: Projection, directory: pathlib.Path) -> None:
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
   """Copies a codebook with its projection and its report."""
-  save_centroids(load_centroids(source), target)
+  copy_words(source, target)
   projection = load_projection(source)
   if projection is not None:
     save_projection(projection, target)
+
+
+def copy_words(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Copies a codebook with its report, but without its projection."""
+  save_centroids(load_centroids(source), target)
   if (source / REPORT).is_file():
     files.write_atomically(target / REPORT, (source / REPORT).read_bytes())
 
