@@ -226,7 +226,7 @@ def test_words_of_another_codebook_are_those_that_would_be_trained(make_features
     assert files == {file.file for file in other.manifest.side_files}
     for name in files:
       assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
-  with pytest.raises(UserError, match='would be trained: codebook.iterations is 2 there, 3 here'):
+  with pytest.raises(UserError, match=r'would be trained: codebook\.iterations is 2 there, 3 here'):
     train_codebook.run(options(num_words=8, iterations=3), features, tmp_path / 'x', words=plain)
   other_features = make_features(IMAGES[:4])
   other_features.manifest.fingerprint = 'other'
