@@ -26,14 +26,16 @@ class InferenceNetwork:
     self._backbone = folding.fold(model.backbone_model, {name: symbolic[name] for name in endpoints})
 
     self._half: list | None = None
-    self._half_embedding: list | None = None
+    # By the name of the head: the float16 weights that take the place of its own.
+    self._half_heads: dict[str, list] = {}
     if half_weights:
       kinds = (self._backbone.trainable_variables, self._backbone.non_trainable_variables)
       self._half = [[tf.Variable(tf.cast(v.value, tf.float16)) for v in kind] for kind in kinds]
-      if config.global_dimensions:
-        self._half_embedding = [
-          tf.Variable(tf.cast(v.value, tf.float16)) for v in model.embedding.trainable_variables
-        ]
+      for name in ('embedding', 'attention'):
+        if hasattr(model, name):
+          self._half_heads[name] = [
+            tf.Variable(tf.cast(v.value, tf.float16)) for v in getattr(model, name).trainable_variables
+          ]
     self._run = tf.function(
       self._endpoints, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)]
     )
@@ -41,14 +43,18 @@ class InferenceNetwork:
   @property
   def variables(self) -> list:
     """The variables of TensorFlow that `__call__` reads."""
-    names = ['encoder', 'decoder', 'attention', *([] if self._half_embedding else ['embedding'])]
-    heads = (getattr(self._model, name, None) for name in names)
-    parts = [head for head in heads if head is not None]
+    heads = {
+      name: getattr(self._model, name, None) for name in ('encoder', 'decoder', 'attention', 'embedding')
+    }
+    own = []
+    for name, head in heads.items():
+      if head is not None:
+        own += head.non_trainable_variables if name in self._half_heads else head.variables
     backbone = [v.value for v in self._backbone.variables]
     if self._half is not None:
       backbone = [variable for kind in self._half for variable in kind]
-    backbone += self._half_embedding or []
-    return [*backbone, *(variable.value for part in parts for variable in part.variables)]
+    halves = [variable for half in self._half_heads.values() for variable in half]
+    return [*backbone, *halves, *(variable.value for variable in own)]
 
   def normalize(self, images):
     """Returns RGB in [0, 255], float [B, H, W, 3], as input of this network."""
@@ -71,14 +77,21 @@ class InferenceNetwork:
     else:
       weights = ([tf.cast(variable, tf.float32) for variable in kind] for kind in self._half)
       maps, _ = self._backbone.stateless_call(*weights, images, training=False)
-    outputs = self._model.local(maps, training=False)
+    outputs = self._model.local(
+      maps, training=False, attend=self._attended if 'attention' in self._half_heads else None
+    )
     found = {name: outputs[name] for name in ('attention', 'descriptors')}
     if self.config.global_dimensions:
-      found['global_descriptor'] = self._embedded(self._model.pooled(maps))
+      found['global_descriptor'] = self._applied('embedding', self._model.pooled(maps))
     return found
 
-  def _embedded(self, pooled):
-    if self._half_embedding is None:
-      return self._model.embedding(pooled)
-    weights = [tf.cast(variable, tf.float32) for variable in self._half_embedding]
-    return self._model.embedding.stateless_call(weights, [], pooled)[0]
+  def _attended(self, features):
+    return self._applied('attention', features)
+
+  def _applied(self, name: str, inputs):
+    """Applies a head with its own weights or, with half_weights, with those that are stored."""
+    head = getattr(self._model, name)
+    if name not in self._half_heads:
+      return head(inputs)
+    weights = [tf.cast(variable, tf.float32) for variable in self._half_heads[name]]
+    return head.stateless_call(weights, [v.value for v in head.non_trainable_variables], inputs)[0]

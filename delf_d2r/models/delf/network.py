@@ -191,8 +191,11 @@ class Delf(keras.Model):
     """Returns `pooled` of normalised float [B, H, W, 3]."""
     return self.pooled(self._run_backbone(images, False))
 
-  def local(self, maps, *, training: bool) -> dict:
-    """Returns the endpoints of `call` for local features, from the backbone's [B, H', W', C] by name."""
+  def local(self, maps, *, training: bool, attend=None) -> dict:
+    """Returns the endpoints of `call` for local features, from the backbone's [B, H', W', C] by name.
+
+    `attend` takes the place of the learned attention, [B, H', W', C] to [B, H', W', 1].
+    """
     config = self.config
     features = maps[config.endpoint]
     if config.second_endpoint:
@@ -208,7 +211,7 @@ class Delf(keras.Model):
       outputs['reduced'] = outputs['descriptors'] = self.encoder(features)
       attended = outputs['expanded'] = self.decoder(outputs['reduced'])
     if config.attention == Config.LEARNED:
-      outputs['attention'] = self.attention(attended, training=training)
+      outputs['attention'] = attend(attended) if attend else self.attention(attended, training=training)
     else:
       attended = features
       if config.attention_endpoint:
