@@ -47,6 +47,7 @@ COMMANDS = (
   'aggregate_features',
   'build_index',
   'split_index',
+  'train_background',
   'fuse_rankings',
   'rerank_results',
   'expand_queries',

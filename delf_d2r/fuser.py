@@ -1,25 +1,72 @@
 """Reads a FusionConfig: how the scores of two searches of the same images are added."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r import aggregator
+from delf_d2r.config import same_extractor
+from delf_d2r.data import files
+from delf_d2r.data.artefacts import background_files, codebook_files
+from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.background_files import Background
+from delf_d2r.errors import UserError
+from delf_d2r.extractors import registry
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.kernels import fusion
+from delf_d2r.kernels.background import Expected
 from delf_d2r.kernels.fusion import FusedScores
+from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import AggregatedDescriptor, Ranking
+
+# Fields of the first search on which the statistics of visual words depend, beside the codebook.
+_DECISIVE = ('kernel', 'regions', 'region_masks', 'num_assignments', 'alpha', 'tau')
+_REMEDY = (
+  'Train a background model for these searches by d2r train_background and name it by fusion.background_path,'
+  ' or set fusion.normalization: Z_SCORE'
+)
 
 
 class Fuser:
   """Adds the scores of two searches. Threads may share it."""
 
-  def __init__(self, config: FusionConfig):
-    """Takes weight and normalization of a config."""
+  def __init__(self, config: FusionConfig, background: Background | None = None):
+    """Takes a config and, with normalization BACKGROUND, the model; use `of_indexes` to load and check it."""
+    if (config.normalization == FusionConfig.BACKGROUND) != (background is not None):
+      raise ValueError('expected a background model with normalization BACKGROUND, and only then')
     self._weight = config.weight
     self._normalization = config.normalization
+    self._background = background
+
+  @classmethod
+  def of_indexes(
+    cls, config: FusionConfig, first: Artefact, other: Artefact, *, aggregation: AggregationConfig
+  ) -> 'Fuser':
+    """Returns the fuser of the scores of two indexes; loads the background model, if the config wants one.
+
+    Args:
+      config: weight, normalization and background model.
+      first: the index of the first search.
+      other: the index of the other search.
+      aggregation: how queries and images are compared in the first search.
+
+    Raises:
+      UserError: the background model is missing or damaged, or it is of other searches.
+    """
+    if config.normalization != FusionConfig.BACKGROUND:
+      return cls(config)
+    background = background_files.load(background_place(config))
+    _require_fits(background, background_place(config), first, other, aggregation)
+    return cls(config, background)
+
+  @property
+  def needs_queries(self) -> bool:
+    """Whether scores cannot be added without the descriptors of the query."""
+    return self._background is not None
 
   def __call__(
     self,
@@ -33,14 +80,72 @@ class Fuser:
     Args:
       first: float [M], the scores of the first search.
       other: float [M], those of the other search, for the same images.
-      query, other_query: the query as both searches describe it.
+      query, other_query: the query as both searches describe it; see `needs_queries`.
     """
-    return fusion.add(self._comparable(first), self._comparable(other), self._weight)
+    if self._background is not None:
+      if query is None or other_query is None:
+        raise ValueError('expected the descriptors of the query, found None')
+      of_words = self._background.words.expected(query.visual_words)
+      of_values = Expected(0, 0)
+      if len(other_query):
+        of_values = self._background.descriptors.expected(other_query.values[0])
+      ours = fusion.standardized(first, of_words.mean, of_words.deviation)
+      theirs = fusion.standardized(other, of_values.mean, of_values.deviation)
+    elif self._normalization == FusionConfig.NONE:
+      ours, theirs = first.astype(np.float64), other.astype(np.float64)
+    else:
+      ours, theirs = fusion.z_scores(first), fusion.z_scores(other)
+    return fusion.add(ours, theirs, self._weight)
 
-  def _comparable(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    if self._normalization == FusionConfig.NONE:
-      return scores.astype(np.float64)
-    return fusion.z_scores(scores)
+
+def background_place(config: FusionConfig) -> pathlib.Path:
+  """Returns the directory of the background model of a config."""
+  return pathlib.Path(config.background_path) if config.background_path else background_files.SHIPPED
+
+
+def _require_fits(
+  background: Background,
+  place: pathlib.Path,
+  first: Artefact,
+  other: Artefact,
+  aggregation: AggregationConfig,
+) -> None:
+  """Raises UserError, naming both values, unless a background model is of two searches."""
+
+  def require(what: str, found: object, expected: object, index: Artefact) -> None:
+    if found != expected:
+      raise UserError(
+        f'{place}: the background model is of {what} {expected}, that of {index.path} is {found}. {_REMEDY}'
+      )
+
+  require('the codebook', codebook_files.digest(first.path), background.codebook, first)
+  for field in _DECISIVE:
+    found, expected = (_text(each, field) for each in (aggregation, background.config.aggregation))
+    require(f'aggregation.{field}', found, expected, first)
+  normalizes = aggregator.normalizes(aggregation)
+  require('aggregation.normalize', str(normalizes).lower(), str(background.words.normalize).lower(), first)
+  for field in ('use_idf', 'compat'):
+    require(f'aggregation.{field}', getattr(aggregation, field), False, first)
+  theirs = background.config.fusion
+  difference = same_extractor.difference(other.config.extraction, theirs.extraction)
+  if difference:
+    require(f'fusion.extraction.{difference[0]}', *difference[1:], other)
+  require(
+    'fusion.aggregation.kernel',
+    _text(other.config.aggregation, 'kernel'),
+    _text(theirs.aggregation, 'kernel'),
+    other,
+  )
+  for role, path in registry.model_files(other.config.extraction).items():
+    if path.exists():  # Else no photo can be described, which says so itself.
+      require(f'the global {role}', files.fingerprint(path), background.models.get(role), other)
+
+
+def _text(config: AggregationConfig, field: str) -> str:
+  """Returns the value of a field, or its default, as it is written in a config."""
+  value = getattr(config, field)
+  enum = config.DESCRIPTOR.fields_by_name[field].enum_type
+  return enum.values_by_number[value].name if enum else str(value).lower()
 
 
 def ranked(

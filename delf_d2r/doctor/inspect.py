@@ -225,6 +225,11 @@ def _metrics(artefact: Artefact) -> _Check:
   return ArtefactFacts()
 
 
+def _background(artefact: Artefact) -> _Check:
+  yield from result_checks.background(artefact)
+  return ArtefactFacts()
+
+
 _CHECKS: dict[str, Callable[[Artefact], _Check]] = {
   'boxes': _records,
   'features': _records,
@@ -234,4 +239,5 @@ _CHECKS: dict[str, Callable[[Artefact], _Check]] = {
   'rankings': _rankings,
   'shard': _shard,
   'metrics': _metrics,
+  'background': _background,
 }

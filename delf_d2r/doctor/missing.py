@@ -30,6 +30,8 @@ _ARTEFACTS = frozenset(
     'rankings_hard',
     'first',
     'other',
+    'other_descriptors',
+    'background',
     'distractor_features',
   )
 )

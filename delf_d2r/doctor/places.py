@@ -8,7 +8,7 @@ import pathlib
 import re
 from collections.abc import Collection, Sequence
 
-from delf_d2r.data.artefacts import codebook_files
+from delf_d2r.data.artefacts import background_files, codebook_files
 from delf_d2r.data.artefacts.artefact import MANIFEST, RUN_CONFIG
 from delf_d2r.data.artefacts.artefact_writer import PARTIAL_MANIFEST
 from delf_d2r.doctor.findings import Finding, FindingCounter, error
@@ -22,7 +22,14 @@ _DEPTH = 4
 # Files that only artefacts have.
 _SHARD = re.compile(r'(boxes|features|descriptors|rankings|detection)-\d{5}-of-\d{5}\.tfrecord')
 _FILES = frozenset(
-  (codebook_files.CENTROIDS, codebook_files.PROJECTIONS, layout.LIST_SIZES, 'image_ids.npy', 'per_query.json')
+  (
+    background_files.FACTS,
+    codebook_files.CENTROIDS,
+    codebook_files.PROJECTIONS,
+    layout.LIST_SIZES,
+    'image_ids.npy',
+    'per_query.json',
+  )
 )
 
 

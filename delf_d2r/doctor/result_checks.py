@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from delf_d2r.data import files
-from delf_d2r.data.artefacts import codebook_files, ranking_files
+from delf_d2r.data.artefacts import background_files, codebook_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.doctor.findings import Finding, FindingCounter, error, note, warning
 from delf_d2r.evaluation import metrics_files
@@ -14,6 +14,8 @@ from delf_d2r.kernels.projection import kinds_of_words
 
 # If more than this share of the words has no descriptor after training, K was too large.
 DEAD_WORDS = 0.05
+# A background model of fewer photos has shares of images that are mostly noise.
+LEAST_BACKGROUND = 100
 _ORTHONORMAL = 1e-3
 
 
@@ -88,6 +90,24 @@ def rankings(artefact: Artefact) -> Iterator[Finding]:
       artefact.path,
       f'queries without results, all scores are 0: {nothing}',
       'They have no features, or share no visual word with the index: check their photos and boxes',
+    )
+
+
+def background(artefact: Artefact) -> Iterator[Finding]:
+  """Yields findings on a background model."""
+  found = background_files.load(artefact.path)
+  again = f'Delete {artefact.path} and run train_background again'
+  words, descriptors = found.words, found.descriptors
+  shares = (words.presence, words.square_presence, words.square_means)
+  if not all(((share >= 0) & (share <= 1)).all() for share in shares):
+    yield error(artefact.path, 'has shares of images or squares of similarities outside [0, 1]', again)
+  if np.diag(descriptors.covariance).min(initial=0) < 0:
+    yield error(artefact.path, 'has negative variances', again)
+  if found.num_images < LEAST_BACKGROUND:
+    yield warning(
+      artefact.path,
+      f'it is of {found.num_images} photos, which say little of rare visual words',
+      f'Give at least {LEAST_BACKGROUND} background photos',
     )
 
 

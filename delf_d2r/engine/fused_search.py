@@ -76,16 +76,27 @@ class FusedSearch:
   fuser: Fuser
 
   @classmethod
-  def of(cls, other: Artefact, config: FusionConfig, *, one_photo: bool) -> 'FusedSearch':
+  def of(
+    cls,
+    first: Artefact,
+    other: Artefact,
+    config: FusionConfig,
+    *,
+    first_aggregation: AggregationConfig,
+    one_photo: bool,
+  ) -> 'FusedSearch':
     """Prepares the other search.
 
     Args:
-      other: its index.
+      first: the index of the first search.
+      other: the index of the other search.
       config: how scores are added.
+      first_aggregation: how queries and images are compared in the first search.
       one_photo: the engine will answer at most one photo.
 
     Raises:
       ArtefactError: a file of the index is missing or damaged.
+      UserError: the background model cannot be used with these searches.
     """
     aggregation = AggregationConfig()
     aggregation.CopyFrom(other.config.aggregation)
@@ -101,7 +112,7 @@ class FusedSearch:
       Aggregator(aggregation, centroids, assign, projection),
       aggregator.search_options(aggregation),
       PhotoReader(other),
-      Fuser(config),
+      Fuser.of_indexes(config, first, other, aggregation=first_aggregation),
     )
 
   def paired(self, first: LiveIndex, other: LiveIndex) -> PairedIndex:

@@ -646,7 +646,13 @@ def _open(
     return _Opened(live, merged.aggregation, verification, verifies)
   other_live = LiveIndex(other)
   _require_codebook(other_live)
-  fused = FusedSearch.of(other, fusion or config.fusion, one_photo=one_photo)
+  fused = FusedSearch.of(
+    artefact,
+    other,
+    fusion or config.fusion,
+    first_aggregation=merged.aggregation,
+    one_photo=one_photo,
+  )
   return _Opened(fused.paired(live, other_live), merged.aggregation, verification, verifies, fused)
 
 

@@ -275,8 +275,8 @@ def _doubts(rates: Rates, prefix: str) -> Iterator[str]:
     if rate.growth < _LEAST_GROWTH:
       of_photos = name in ('detection', 'extraction')
       yield (
-        f'{prefix}{name}: {1 - rate.growth:.0%} of the time of the sample was start-up or noise. The sample is'
-        ' too small to extrapolate from, and the times may be far off.'
+        f'{prefix}{name}: {1 - rate.growth:.0%} of the time of the sample was start-up or noise. The sample'
+        ' is too small to extrapolate from, and the times may be far off.'
         f' {"Give more photos: --sample, --sample_photos." if of_photos else "Measure on a quieter machine."}'
       )
 

@@ -3,18 +3,22 @@
 `kernels.fusion` says how scores are added.
 """
 
+import itertools
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from absl import logging
 
-from delf_d2r.data.artefacts import artefact_writer, ranking_files
-from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.data.artefacts import artefact_writer, background_files, feature_files, ranking_files
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan
 from delf_d2r.data.artefacts.ranking_files import StoredRankings, Timing
-from delf_d2r.errors import UserError
-from delf_d2r.fuser import Fuser, ranked
+from delf_d2r.engine import SearchEngine
+from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.fuser import Fuser, background_place, ranked
 from delf_d2r.protos import experiment_pb2
-from delf_d2r.structures import Ranking
+from delf_d2r.protos.fusion_pb2 import FusionConfig
+from delf_d2r.structures import AggregatedDescriptor, Ranking
 
 
 def run(
@@ -41,8 +45,8 @@ def run(
     The artefact.
 
   Raises:
-    UserError: the two are not of the same queries and images, or not of all images, or are verified already,
-      or the output cannot be written.
+    UserError: the two are not of the same queries and images, or not of all images, or are verified already;
+      the background model cannot be used with them, or the output cannot be written.
   """
   stored = [_load(artefact) for artefact in (rankings, other)]
   _require_same(rankings, other, *stored)
@@ -51,20 +55,25 @@ def run(
   merged.fusion.CopyFrom(config.fusion)
   for part in ('extraction', 'codebook', 'aggregation'):
     getattr(merged.fusion, part).CopyFrom(getattr(other.config, part))
-  inputs = (
+  inputs = [
     rankings.as_input('first'),
     other.as_input('other'),
     *(rankings.require_input(role) for role in ('index', 'query_features')),
-  )
-  with artefact_writer.writing(output, Plan('rankings', merged, inputs), redo=redo) as writer:
+  ]
+  if config.fusion.normalization == FusionConfig.BACKGROUND:
+    inputs.append(_background(config.fusion))
+  with artefact_writer.writing(output, Plan('rankings', merged, tuple(inputs)), redo=redo) as writer:
     if writer.finished:
       return writer.reuse('fused rankings')
     places = {name: position for position, name in enumerate(stored[0].image_names)}
     to_first = np.array([places[name] for name in stored[1].image_names], np.int64)
-    fuser = Fuser(config.fusion)
+    fuser = _fuser(config.fusion, rankings, other)
+    described = _described_queries(rankings, other) if fuser.needs_queries else itertools.repeat((None, None))
     fused = [
-      fuse(first, second, to_first, fuser)
-      for first, second in zip(stored[0].rankings, stored[1].rankings, strict=True)
+      fuse(first, second, to_first, fuser, queries=queries)
+      for (first, second), queries in zip(
+        zip(stored[0].rankings, stored[1].rankings, strict=True), described, strict=False
+      )
     ]
     ranking_files.save(fused, stored[0].image_names, _timing(*stored), output)
     logging.info('fused rankings: %d queries over %d images', len(fused), len(places))
@@ -76,20 +85,71 @@ def run(
     return writer.finish(sizes, upstream=rankings)
 
 
-def fuse(first: Ranking, other: Ranking, to_first: np.ndarray, fuser: Fuser) -> Ranking:
+def fuse(
+  first: Ranking,
+  other: Ranking,
+  to_first: np.ndarray,
+  fuser: Fuser,
+  *,
+  queries: tuple[AggregatedDescriptor | None, AggregatedDescriptor | None] = (None, None),
+) -> Ranking:
   """Returns one ranking of all M images from two; equal sums are in order of image id.
 
   Args:
     first, other: rankings of all images.
     to_first: int64 [M], the image id in `first` of each image id in `other`.
     fuser: adds the scores.
+    queries: the query as both searches describe it; see `Fuser.needs_queries`.
   """
   scores, others = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
   regions = np.empty(len(first), np.int32)
   scores[first.image_ids] = first.scores
   regions[first.image_ids] = first.best_regions
   others[to_first[other.image_ids]] = other.scores
-  return ranked(fuser(scores, others), lambda ids: regions[ids], top_k=len(scores), name=first.query)
+  return ranked(
+    fuser(scores, others, *queries), lambda ids: regions[ids], top_k=len(scores), name=first.query
+  )
+
+
+def _background(config: FusionConfig) -> Input:
+  """Returns the background model of a config as an input; ArtefactError if it is missing."""
+  place = background_place(config)
+  if (place / MANIFEST).is_file():
+    return Artefact.open(place, background_files.KIND).as_input('background')
+  return Input('background', background_files.digest(place), place)
+
+
+def _fuser(config: FusionConfig, rankings: Artefact, other: Artefact) -> Fuser:
+  """Returns the fuser of a config; UserError if its background model is missing or of other searches."""
+  if config.normalization != FusionConfig.BACKGROUND:
+    return Fuser(config)
+  first, second = (_input(artefact, 'index', 'index') for artefact in (rankings, other))
+  return Fuser.of_indexes(config, first, second, aggregation=rankings.config.aggregation)
+
+
+def _input(artefact: Artefact, role: str, kind: str) -> Artefact:
+  """Returns an input of an artefact; ArtefactError if it is gone or another one."""
+  expected = artefact.require_input(role)
+  found = Artefact.open(expected.path, kind)
+  if found.manifest.fingerprint != expected.fingerprint:
+    raise ArtefactError(
+      f'{found.path} is {found.manifest.fingerprint}, but {artefact.path} was made from'
+      f' {expected.fingerprint}. Search again'
+    )
+  return found
+
+
+def _described_queries(
+  rankings: Artefact, other: Artefact
+) -> Iterator[tuple[AggregatedDescriptor, AggregatedDescriptor]]:
+  """Yields each query as both searches describe it."""
+
+  def described(artefact: Artefact) -> Iterator[AggregatedDescriptor]:
+    index = _input(artefact, 'index', 'index')
+    engine = SearchEngine.load(index.path, aggregation=artefact.config.aggregation)
+    return map(engine.describe, feature_files.read(_input(artefact, 'query_features', 'features')))
+
+  return zip(described(rankings), described(other), strict=True)
 
 
 def _load(artefact: Artefact) -> StoredRankings:

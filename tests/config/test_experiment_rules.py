@@ -27,6 +27,7 @@ def load(*overrides):
     ['verification { extraction { extractor: DELF } }'],
     [FUSION],
     [FUSION, 'fusion.aggregation.value_type: INT8'],
+    [FUSION, 'fusion { normalization: BACKGROUND background_path: "b" }'],
     [
       FUSION,
       'regions { source: UNIFORM uniform { boxes_per_side: [2] } }',
@@ -106,6 +107,25 @@ def test_legal(changes):
       'fusion: aggregation.regions is REGIONAL_SEARCH but',
     ),
     (['fusion.weight: -1'], 'weight is -1; it must be'),
+    (
+      ['fusion.background_path: "b"'],
+      'background_path has an effect only with normalization: BACKGROUND, found Z_SCORE',
+    ),
+    (
+      [FUSION, 'fusion.normalization: BACKGROUND', 'aggregation.kernel: VLAD'],
+      r'BACKGROUND, whose model is of ASMK .* or change aggregation\.kernel',
+    ),
+    (
+      [FUSION, 'fusion.normalization: BACKGROUND', 'aggregation.use_idf: true'],
+      r'BACKGROUND, whose model is of ASMK .* or change aggregation\.use_idf',
+    ),
+    (
+      [
+        'fusion { normalization: BACKGROUND extraction { } codebook { num_words: 4 }'
+        ' aggregation { kernel: VLAD } }'
+      ],
+      'BACKGROUND, whose model is of global descriptors, VLAD of one visual word',
+    ),
     (
       [FUSION, 'aggregation.value_type: INT8'],
       'value_type has an effect only with kernel: VLAD, found ASMK_STAR',

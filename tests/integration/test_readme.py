@@ -90,6 +90,11 @@ TINY = {
     'output': '{new}',
   },
   'fuse_rankings': {'rankings': '{run}/rankings', 'other': '{run}/rankings', 'output': '{new}'},
+  'train_background': {
+    'descriptors': '{run}/descriptors',
+    'other_descriptors': '{run}/descriptors',
+    'output': '{new}',
+  },
   'evaluate_retrieval': {'rankings': '{run}/rankings', 'ground_truth': '{run_truth}', 'output': '{new}'},
   'make_report': {
     'experiment': '{run}',
@@ -152,6 +157,7 @@ HANDED_ON = {
   ),
   'train_delf': ('delf_d2r.stages.train_delf.run',),
   'train_detector': ('delf_d2r.stages.train_detector.run',),
+  'train_background': ('delf_d2r.stages.train_background.run',),
   'train_whitening': ('delf_d2r.stages.train_whitening.run',),
 }
 
@@ -181,6 +187,10 @@ ELSEWHERE = {
   'd2r train_detector': (
     'stages/test_train_detector.py::test_going_on_after_a_kill_is_exact',
     'train_detector.run(',
+  ),
+  'd2r train_background': (
+    'stages/test_train_background.py::test_it_is_measured_from_two_kinds_of_descriptors',
+    'train_background.run(',
   ),
   'd2r train_whitening': (
     'stages/test_train_whitening.py::test_it_is_learned_from_labelled_photos_alone',

@@ -94,9 +94,32 @@ def _fused_search_problems(config: ExperimentConfig) -> Iterator[Problem]:
       'search.top_k',
       f'search.top_k is {config.search.top_k}, but fusion adds the scores of all images. Set it to 0',
     )
+  if other.normalization == FusionConfig.BACKGROUND:
+    yield from _background_problems(config)
   yield from prefixed('fusion', _search_chain_problems(other), 'fusion: ')
   if other.HasField('aggregation') and config.HasField('regions'):
     yield from prefixed('fusion', _missing_regions(other, config.regions), 'fusion: ')
+
+
+def _background_problems(config: ExperimentConfig) -> Iterator[Problem]:
+  """Yields the problems of a run whose scores are standardised by a background model."""
+  problem = (
+    'fusion.normalization is BACKGROUND, whose model is of {}. Set normalization: Z_SCORE, or change {}'
+  )
+  local, other = config.aggregation, config.fusion
+  if config.HasField('aggregation'):
+    wrong = {
+      'kernel': local.kernel == AggregationConfig.VLAD,
+      'regions': local.regions == AggregationConfig.REGIONAL_SEARCH,
+      'use_idf': local.use_idf,
+      'compat': local.compat,
+    }
+    for field in (field for field, is_wrong in wrong.items() if is_wrong):
+      what = 'ASMK or ASMK_STAR with one descriptor for each photo, without use_idf and compat'
+      yield Problem(f'aggregation.{field}', problem.format(what, f'aggregation.{field}'))
+  if other.aggregation.kernel != AggregationConfig.VLAD or other.codebook.num_words != 1:
+    what = 'global descriptors, VLAD of one visual word, in the other search'
+    yield Problem('fusion.aggregation.kernel', problem.format(what, 'fusion.aggregation and fusion.codebook'))
 
 
 def _search_chain_problems(config: ExperimentConfig | FusionConfig) -> Iterator[Problem]:

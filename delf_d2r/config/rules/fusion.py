@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 
-from delf_d2r.config.rules.checks import check_range
+from delf_d2r.config.rules.checks import check_range, without_effect
 from delf_d2r.errors import Problem
 from delf_d2r.protos import fusion_pb2
 
+Fusion = fusion_pb2.FusionConfig
 
-def problems(config: fusion_pb2.FusionConfig) -> Iterator[Problem]:
+
+def problems(config: Fusion) -> Iterator[Problem]:
   """Yields the problems of a FusionConfig, except those of its other search."""
   yield from check_range(config, 'weight', 0, 1e6)
+  if config.background_path and config.normalization != Fusion.BACKGROUND:
+    found = Fusion.Normalization.Name(config.normalization)
+    yield without_effect('background_path', 'normalization: BACKGROUND', found)
