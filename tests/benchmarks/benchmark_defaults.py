@@ -13,32 +13,37 @@ Rows are in TABLES: a config, its overrides, and the rows that it is compared wi
 trained on photos that no set has: 300 facades and an eighth of the `train` photos of places. Rows share
 boxes, features, codebooks and descriptors where their configs agree (development_features.py). A run that was
 killed goes on where it stopped, and one that is repeated with more rows or sets makes only what is new. After
-each set, DIR/table.md and DIR/table.json are written: mAP, paired differences with 95 % bootstrap intervals
-by query (of mini by object), and costs. For a quick look, --every=N takes every N-th query, and --thin=N
-every N-th landmark or object with all photos of it, and every N-th other photo.
+each set, DIR/TABLE.md and DIR/TABLE.json are written (TABLE is default or ablation): mAP, paired differences
+with 95 % bootstrap intervals by query (of mini by object), and costs. For a quick look, --every=N takes every
+N-th query, and --thin=N every N-th landmark or object with all photos of it, and every N-th other photo.
 
 Detectors that saw the covers must not find them again: --detector, given twice, names two detectors. The
 first one gets the covers 1 to 30, the second one the others, and each every second facade; that is for the
 DVD and clutter sets. --first_landmarks names the landmarks that the first one gets, so that the second one
 gets the other landmarks. They stand for the detector of the package; `PATH=MODEL` is one for the rows whose
-config names PATH. A single --detector gets all photos.
+config names PATH, and `earlier=MODEL` one for the earlier default with --earlier_models. A single --detector
+gets all photos.
 
 The earlier default is what it was only with the models of its day. Once others ship, there are two ways:
 
-  git archive REVISION delf_d2r/models/default delf_d2r/models/default_detector | tar x -C OLD
+  git archive c378b19 delf_d2r/models/default delf_d2r/models/default_detector | tar x -C OLD
   python tests/benchmarks/benchmark_defaults.py --earlier_models=OLD/delf_d2r/models --output=DIR
 
-or --earlier=table.json, which takes rows from the result of an earlier run.
+or --earlier=default.json, which takes rows from the result of an earlier run.
 
 Costs: CPU time of detection and extraction in one thread, mean of 30 landmark photos; bytes of the index for
 each photo, on clutter; MiB of the networks and of a shipped codebook; median milliseconds of a query from its
-features to its ranking. Times say little while other programs use the processor.
+features to its ranking. Times say little while other programs use the processor; DIR/costs keeps them, and
+is deleted to measure again.
+
+All rows on all sets take some 2 to 3 hours of CPU time and 15 GB of disk, the ablation 10 GB more.
 """
 
 import argparse
 import dataclasses
 import pathlib
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +74,7 @@ from delf_d2r.extractors import photo_boxes  # noqa: E402
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig  # noqa: E402
 from delf_d2r.protos.codebook_pb2 import CodebookConfig  # noqa: E402
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig  # noqa: E402
-from delf_d2r.protos.regions_pb2 import RegionsConfig  # noqa: E402
+from delf_d2r.protos.regions_pb2 import DetectorConfig, RegionsConfig  # noqa: E402
 from delf_d2r.stages import (  # noqa: E402
   aggregate_features,
   detect_boxes,
@@ -117,6 +122,8 @@ class Row:
 
 
 EARLIER = 'tests/benchmarks/earlier_default.pbtxt'
+# In the folder of its models.
+EARLIER_DETECTOR = 'default_detector'
 DEFAULT = run_experiment.DEFAULT_CONFIG
 NO_BOXES = ('regions.source: NONE', 'aggregation.regions: WHOLE_IMAGE', 'aggregation.region_masks: false')
 UNIFORM = ('regions.source: UNIFORM', 'regions.uniform { boxes_per_side: 2 }')
@@ -128,6 +135,17 @@ DIVIDED = (*POOLED, 'aggregation.normalize: true')
 UNDIVIDED = ('aggregation.normalize: false',)
 MASKS = ('aggregation.regions: REGIONAL_AGGREGATION', 'aggregation.region_masks: true')
 SEARCH = ('aggregation.regions: REGIONAL_SEARCH', 'aggregation.region_masks: false')
+# That of configs/experiments/joined_gem_fused.pbtxt on that day.
+GEM_FUSED = """fusion {
+  weight: 0.5
+  extraction {
+    extractor: GLOBAL
+    max_image_size: 800 min_image_size: 640 max_crop_size: 800 min_crop_size: 640
+    global_descriptor { endpoint: "head" }
+  }
+  codebook { source: ORIGIN num_words: 1 }
+  aggregation { kernel: VLAD }
+}"""
 
 
 def _earlier(name: str, *overrides: str, **controls: str) -> Row:
@@ -176,7 +194,7 @@ TABLES = {
     _earlier('true_undivided', *TRUE, no_boxes='earlier_no_boxes_undivided'),
     _earlier('true_masks', *TRUE, *MASKS, no_boxes='earlier_no_boxes'),
     Row('gem', 'configs/experiments/gem_efficientnet_lite0.pbtxt'),
-    Row('joined_gem_fused', 'configs/experiments/joined_gem_fused.pbtxt', no_boxes='earlier_no_boxes'),
+    Row('joined_gem_fused', EARLIER, (*NO_BOXES, GEM_FUSED), no_boxes='earlier_no_boxes'),
     Row('default', DEFAULT, no_boxes='default_no_boxes', random='default_random', true='default_true'),
     Row('default_no_boxes', DEFAULT, NO_BOXES),
     Row('default_random', DEFAULT, RANDOM, no_boxes='default_no_boxes'),
@@ -258,9 +276,8 @@ class Benchmark:
     self._cache = FeatureCache(folder / 'features', workers=workers)
     self._boxes: dict[tuple[str, str], Artefact | None] = {}
     for row in rows:
-      models = _model_overrides(earlier_models) if row.config_path == EARLIER and earlier_models else ()
       try:
-        self.configs[row.name] = _load(row, (*models, *overrides), words)
+        self.configs[row.name] = load_row(row, overrides, earlier_models=earlier_models, words=words)
       except UserError as error:
         self._note(f'{row.name}: {error}')
 
@@ -479,31 +496,41 @@ def _say(text: str) -> None:
   print(f'[{time.strftime("%H:%M:%S")}] {text}', flush=True)
 
 
-def _model_overrides(folder: pathlib.Path) -> tuple[str, ...]:
-  return (
-    f'extraction.delf.model_path: "{folder / "default"}"',
-    f'regions.detector.model_path: "{folder / "default_detector"}"',
-  )
-
-
-def _load(row: Row, overrides: Sequence[str], words: int) -> ExperimentConfig:
-  path = row.config_path
+def load_row(
+  row: Row, overrides: Sequence[str] = (), *, earlier_models: pathlib.Path | None = None, words: int = 0
+) -> ExperimentConfig:
+  """Returns the resolved config of a row; the arguments are those of Benchmark."""
+  path = ROOT / row.config_path if (ROOT / row.config_path).exists() else row.config_path
+  base = configs.load(path, experiment.STAGES)
+  for part in row.without:
+    base.ClearField(part)
+  detector = DetectorConfig()
+  detector.CopyFrom(base.regions.detector)
+  if earlier_models and row.config_path == EARLIER:
+    base.extraction.delf.model_path = str(earlier_models / 'default')
+    detector.model_path = str(earlier_models / EARLIER_DETECTOR)
+  # Other sources may not have the details of the first one.
+  if any(change.startswith('regions.source') for change in row.overrides):
+    for part in ('detector', 'uniform', 'random'):
+      base.regions.ClearField(part)
+  elif base.regions.source == RegionsConfig.DETECTOR:
+    base.regions.detector.CopyFrom(detector)
   changes = (
     f'name: "{row.name}"',
     # Of each run, only its numbers are needed.
     'report { results_per_query: 1 max_queries: 1 matches: 0 }',
   )
-  found = configs.load(
-    ROOT / path if (ROOT / path).exists() else path,
-    experiment.STAGES,
-    overrides=(*row.overrides, *overrides, *changes),
-  )
-  for part in row.without:
-    found.ClearField(part)
+  with tempfile.TemporaryDirectory() as folder:
+    start = pathlib.Path(folder) / f'{row.name}.pbtxt'
+    start.write_text(configs.to_text(base), encoding='utf-8')
+    found = configs.load(start, experiment.STAGES, overrides=(*row.overrides, *overrides, *changes))
+  if found.regions.source == RegionsConfig.RANDOM:
+    # Random boxes stand for those of the detector.
+    found.regions.detector.CopyFrom(detector)
   for codebook in (found.codebook, *([found.fusion.codebook] if found.HasField('fusion') else [])):
     if words and codebook.source == CodebookConfig.K_MEANS:
       codebook.num_words = words
-  return found
+  return configs.resolve(found)
 
 
 def _takes_true_boxes(regions: RegionsConfig) -> bool:
@@ -636,12 +663,16 @@ def _halves(name: str, photos: Sequence[str], first_landmarks: Sequence[str]) ->
   )
 
 
-def detectors_of(values: Sequence[str]) -> dict[str, list[str]]:
+def detectors_of(values: Sequence[str], earlier_models: pathlib.Path | None = None) -> dict[str, list[str]]:
   """Returns the detectors of flags, MODEL or PATH=MODEL, by the path that they stand for."""
   found: dict[str, list[str]] = defaultdict(list)
   for value in values:
     path, _, model = value.rpartition('=')
     found[path].append(model)
+  if 'earlier' in found:
+    if earlier_models is None:
+      raise UserError('--detector: earlier=MODEL stands for a detector of --earlier_models. Give it, too')
+    found[str(earlier_models / EARLIER_DETECTOR)] = found.pop('earlier')
   for path, models in found.items():
     if len(models) > 2:
       raise UserError(f'--detector: expected one or two for {path or "the package"!r}, found {len(models)}')
@@ -672,22 +703,23 @@ def main(flags) -> None:
     first_landmarks=first_landmarks,
   )
   photos = flags.output / 'photos'
+  detectors = detectors_of(flags.detector, flags.earlier_models)
   trained_on = (*development.codebook_facades(), *development.codebook_places())[:: flags.thin]
   benchmark = Benchmark(
     rows,
     flags.output,
     ImageList(photos, trained_on),
     workers=flags.workers,
-    detectors=detectors_of(flags.detector),
+    detectors=detectors,
     overrides=flags.override,
-    earlier_models=flags.earlier_models and flags.earlier_models.resolve(),
+    earlier_models=flags.earlier_models,
     words=flags.words,
   )
   costs: dict[str, float | None] = {}
 
   def write(_=None) -> pathlib.Path:
     found = results(benchmark, sets, costs=costs, others=earlier, base=flags.base or rows[0].name)
-    return default_table.write(found, flags.output)
+    return default_table.write(found, flags.output, flags.table)
 
   benchmark.run(sets, write)
   if flags.costs:
@@ -752,7 +784,7 @@ if __name__ == '__main__':
   parser.add_argument('--first_landmarks', default='', help='Landmarks, separated by commas.')
   parser.add_argument('--override', action='append', default=[], help='Change a field of all rows.')
   parser.add_argument('--earlier_models', type=pathlib.Path, help='Models of the earlier default.')
-  parser.add_argument('--earlier', type=pathlib.Path, help='A table.json with further rows.')
+  parser.add_argument('--earlier', type=pathlib.Path, help='The .json of another run, with further rows.')
   parser.add_argument('--costs', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--workers', type=int, default=2)
   parser.add_argument('--output', type=pathlib.Path, required=True)

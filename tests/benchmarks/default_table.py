@@ -284,15 +284,15 @@ def to_document(results: Results) -> dict:
   }
 
 
-def write(results: Results, folder: pathlib.Path) -> pathlib.Path:
-  """Writes `table.md` and `table.json`; returns the former."""
-  files.write_atomically(folder / 'table.json', json.dumps(to_document(results), indent=1) + '\n')
-  files.write_atomically(folder / 'table.md', to_markdown(results))
-  return folder / 'table.md'
+def write(results: Results, folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Writes `NAME.md` and `NAME.json`; returns the former."""
+  files.write_atomically(folder / f'{name}.json', json.dumps(to_document(results), indent=1) + '\n')
+  files.write_atomically(folder / f'{name}.md', to_markdown(results))
+  return folder / f'{name}.md'
 
 
 def read_rows(path: pathlib.Path) -> dict[str, RowResult]:
-  """Returns the rows of a `table.json`; raises UserError if it is none."""
+  """Returns the rows of a JSON file of `write`; raises UserError if it is none."""
   try:
     document = files.parse_json(path.read_text(encoding='utf-8'))
     return {
@@ -305,4 +305,6 @@ def read_rows(path: pathlib.Path) -> dict[str, RowResult]:
       for name, row in document['rows'].items()
     }
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path}: no result of benchmark_defaults.py ({error}). Give its table.json') from None
+    raise UserError(
+      f'{path}: no result of benchmark_defaults.py ({error}). Give the .json that it wrote'
+    ) from None

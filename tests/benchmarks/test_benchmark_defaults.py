@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -281,7 +282,7 @@ def test_more_boxes_are_extracted_later(finished, sets, tmp_path):
 def test_tables(finished, sets, tmp_path):
   benchmark, _ = finished
   results = benchmark_defaults.results(benchmark, sets, base='detected', costs={'detected': 12.0})
-  path = default_table.write(results, tmp_path)
+  path = default_table.write(results, tmp_path, 'table')
   text = path.read_text()
   assert '| row | mini | pairs | mean | CPU ms a photo |' in text
   assert 'Gain over detected' in text
@@ -380,9 +381,13 @@ def test_the_rows_of_the_tables_load(table):
   names = [row.name for row in rows]
   assert len(set(names)) == len(names)
   for row in rows:
-    config = benchmark_defaults._load(row, (), 512)
+    config = benchmark_defaults.load_row(row, earlier_models=pathlib.Path('old'), words=512)
     assert config.name == row.name
     assert set(row.controls.values()) <= set(names)
+    if row.config_path == benchmark_defaults.EARLIER:
+      assert config.extraction.delf.model_path == 'old/default'
+      has_detector = config.regions.source in (config.regions.DETECTOR, config.regions.RANDOM)
+      assert config.regions.detector.model_path == ('old/default_detector' if has_detector else '')
     is_alone = config.regions.source == config.regions.NONE
     assert is_alone == (config.aggregation.regions == config.aggregation.WHOLE_IMAGE)
 
@@ -390,6 +395,10 @@ def test_the_rows_of_the_tables_load(table):
 def test_flags():
   found = benchmark_defaults.detectors_of(['a', 'b', 'own/path=c'])
   assert found == {'': ['a', 'b'], 'own/path': ['c']}
+  found = benchmark_defaults.detectors_of(['a', 'earlier=b'], pathlib.Path('old'))
+  assert found == {'': ['a'], 'old/default_detector': ['b']}
+  with pytest.raises(UserError, match='stands for a detector of --earlier_models'):
+    benchmark_defaults.detectors_of(['earlier=b'])
   with pytest.raises(UserError, match="expected one or two for 'the package', found 3"):
     benchmark_defaults.detectors_of(['a', 'b', 'c'])
   with pytest.raises(UserError, match='--sets: moon is none of landmarks, places'):
