@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test check lint types format docs clean default-model default-codebook default-detector
+.PHONY: demo test check lint types format docs clean default-model default-codebook default-background \
+  default-detector
 
 demo: $(VENV)/installed
 	$(BIN)/d2r demo --output=demo_output
@@ -83,6 +84,18 @@ default-codebook: $(VENV)/installed-for-tests
 	  --features=$(WORK)/codebook_features --output=$(WORK)/codebook
 	$(BIN)/d2r export_codebook --codebook=$(WORK)/codebook --output=$(WORK)/packaged_codebook \
 	  --name='$(CODEBOOK_NAME)' --notes="$$(cat $(CODEBOOK_NOTES))"
+
+# Makes the background model that comes with the package again, in $(WORK)/packaged_background, from a folder of
+# photos that each show something else: PHOTOS=DIR. Then put it in the place of delf_d2r/models/default_background,
+# after the model and the codebook: it belongs to those very ones.
+BACKGROUND_CONFIG ?= configs/experiments/default.pbtxt
+default-background: $(VENV)/installed-for-tests
+	test -d "$(PHOTOS)"
+	$(BIN)/d2r run_experiment --config_path=$(BACKGROUND_CONFIG) --images="$(PHOTOS)" --output=$(WORK)/background_run
+	$(BIN)/d2r train_background --descriptors=$(WORK)/background_run/descriptors \
+	  --other_descriptors=$(WORK)/background_run/other/descriptors --output=$(WORK)/background
+	mkdir -p $(WORK)/packaged_background
+	cp $(WORK)/background/background.* $(WORK)/background/*.npy $(WORK)/packaged_background/
 
 # Makes the detector that comes with the package again, in $(WORK): BOXES, a CSV file of boxes on photos below OBJECTS
 # (tests/benchmarks/development_boxes.py writes that of the development photos), BACKGROUNDS, folders of photos

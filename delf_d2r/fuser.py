@@ -39,6 +39,7 @@ class Fuser:
     if (config.normalization == FusionConfig.BACKGROUND) != (background is not None):
       raise ValueError('expected a background model with normalization BACKGROUND, and only then')
     self._weight = config.weight
+    self._power = config.power if config.HasField('power') else 1.0
     self._normalization = config.normalization
     self._background = background
 
@@ -90,7 +91,8 @@ class Fuser:
       if len(other_query):
         of_values = self._background.descriptors.expected(other_query.values[0])
       ours = fusion.standardized(first, of_words.mean, of_words.deviation)
-      theirs = fusion.standardized(other, of_values.mean, of_values.deviation)
+      standardized = fusion.standardized(other, of_values.mean, of_values.deviation)
+      theirs = fusion.positive_power(standardized, self._power)
     elif self._normalization == FusionConfig.NONE:
       ours, theirs = first.astype(np.float64), other.astype(np.float64)
     else:

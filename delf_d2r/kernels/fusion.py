@@ -1,10 +1,11 @@
 """One score of two: those of a local and of a global search, made comparable and added.
 
-    s = f(a) + w f(b)
+    s = f(a) + w g(f(b))
 
 with the scores a, b of an image in both searches and f(x) = (x - mean) / standard deviation, so that the sum
 does not depend on the unit of a kernel. Mean and deviation are those of the scores of all images for the
-query (`z_scores`), or those that a background model predicts for unrelated images (background.py).
+query (`z_scores`), or those that a background model predicts for unrelated images (background.py). g is the
+identity, or a power of what is positive (`positive_power`).
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ class FusedScores:
   Attributes:
     scores: float32 [M].
     local_scores: float32 [M], f(a).
-    global_scores: float32 [M], w f(b).
+    global_scores: float32 [M], w g(f(b)).
   """
 
   scores: npt.NDArray[np.float32]
@@ -30,15 +31,27 @@ class FusedScores:
 
 
 def add(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64], weight: float) -> FusedScores:
-  """Returns f(a) + w f(b), summed in float64.
+  """Returns f(a) + w g(f(b)), summed in float64.
 
   Args:
     first: float64 [M], f(a).
-    other: float64 [M], f(b).
+    other: float64 [M], g(f(b)).
     weight: w.
   """
   weighted = weight * other
   return FusedScores(*(part.astype(np.float32) for part in (first + weighted, first, weighted)))
+
+
+def positive_power(scores: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
+  """Returns max(z, 0)^power of standardised scores, float64 [M]; z itself for a power of 1: float64 [M].
+
+  For a power of 2 it is twice the log-likelihood ratio of a score under a Gaussian around itself and under
+  that of unrelated images: scores near 0 say little, scores far above it much, and those below it nothing.
+  """
+  if power == 1:
+    return scores
+  powered: npt.NDArray[np.float64] = np.maximum(scores, 0) ** power
+  return powered
 
 
 def z_scores(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

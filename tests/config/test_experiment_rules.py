@@ -27,7 +27,8 @@ def load(*overrides):
     ['verification { extraction { extractor: DELF } }'],
     [FUSION],
     [FUSION, 'fusion.aggregation.value_type: INT8'],
-    [FUSION, 'fusion { normalization: BACKGROUND background_path: "b" }'],
+    [FUSION, 'fusion { normalization: BACKGROUND background_path: "b" power: 2 }'],
+    [FUSION, 'fusion.power: 1'],
     [
       FUSION,
       'regions { source: UNIFORM uniform { boxes_per_side: [2] } }',
@@ -107,6 +108,8 @@ def test_legal(changes):
       'fusion: aggregation.regions is REGIONAL_SEARCH but',
     ),
     (['fusion.weight: -1'], 'weight is -1; it must be'),
+    (['fusion.power: 2'], 'power has an effect only with normalization: BACKGROUND, found Z_SCORE'),
+    (['fusion { normalization: BACKGROUND power: 0 }'], r'power is 0; it must be in \(0, 10\]'),
     (
       ['fusion.background_path: "b"'],
       'background_path has an effect only with normalization: BACKGROUND, found Z_SCORE',

@@ -108,6 +108,20 @@ def test_scores_are_standardised_by_what_is_expected(fused_dir, model, query_pat
       assert getattr(result, found) == pytest.approx(standard, abs=1e-4)
 
 
+def test_a_power_of_the_other_scores(fused_dir, model, query_path):
+  plain, squared = (
+    SearchEngine.load(fused_dir, fusion=fusion(model, weight=0.5, **power)).search(query_path, top_k=0)
+    for power in ({}, {'power': 2})
+  )
+  assert min(result.global_score for result in plain.results) < 0
+  for name, (local_score, global_score) in parts(squared).items():
+    before = parts(plain)[name]
+    assert local_score == before[0]
+    assert global_score == pytest.approx(0.5 * max(before[1] / 0.5, 0) ** 2, abs=1e-4)
+  one = SearchEngine.load(fused_dir, fusion=fusion(model, weight=0.5, power=1)).search(query_path, top_k=0)
+  assert parts(one) == parts(plain)
+
+
 @pytest.mark.slow
 def test_rankings_of_the_stage_are_those_of_the_engine(fused_dir, model, photos, tmp_path):
   config = configs.default('fusion')

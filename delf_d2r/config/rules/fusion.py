@@ -12,6 +12,12 @@ Fusion = fusion_pb2.FusionConfig
 def problems(config: Fusion) -> Iterator[Problem]:
   """Yields the problems of a FusionConfig, except those of its other search."""
   yield from check_range(config, 'weight', 0, 1e6)
+  if config.HasField('power'):
+    if not 0 < config.power <= 10:
+      yield Problem('power', f'power is {config.power:g}; it must be in (0, 10]')
+    if config.power != 1 and config.normalization != Fusion.BACKGROUND:
+      found = Fusion.Normalization.Name(config.normalization)
+      yield without_effect('power', 'normalization: BACKGROUND', found)
   if config.background_path and config.normalization != Fusion.BACKGROUND:
     found = Fusion.Normalization.Name(config.normalization)
     yield without_effect('background_path', 'normalization: BACKGROUND', found)

@@ -1,0 +1,38 @@
+"""Two scores as one: parts that add up, standardised scores, and a power of what is positive."""
+
+import numpy as np
+import pytest
+
+from delf_d2r.kernels import fusion
+
+
+def test_parts_add_up():
+  found = fusion.add(np.array([1.0, -2, 0.5]), np.array([2.0, 4, -1]), 0.25)
+  assert found.scores.tolist() == [1.5, -1, 0.25]
+  assert found.local_scores.tolist() == [1, -2, 0.5]
+  assert found.global_scores.tolist() == [0.5, 1, -0.25]
+  assert {part.dtype for part in vars(found).values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+  ('scores', 'expected'),
+  [([1, 3], [-1, 1]), ([5, 5, 5], [0, 0, 0]), ([], []), ([0, 0, 6], [-(0.5**0.5), -(0.5**0.5), 2**0.5])],
+)
+def test_z_scores(scores, expected):
+  np.testing.assert_allclose(fusion.z_scores(np.array(scores, np.float32)), expected)
+
+
+def test_scores_by_what_is_expected():
+  scores = np.array([0.1, 0.3], np.float32)
+  np.testing.assert_allclose(fusion.standardized(scores, 0.1, 0.05), [0, 4], atol=1e-6)
+  assert fusion.standardized(scores, 0.1, 0).tolist() == [0, 0]
+  assert len(fusion.standardized(scores[:0], 0.1, 0.05)) == 0
+
+
+def test_a_power_of_what_is_positive():
+  scores = np.array([-2.0, 0, 3])
+  assert fusion.positive_power(scores, 1).tolist() == [-2, 0, 3]
+  assert fusion.positive_power(scores, 2).tolist() == [0, 0, 9]
+  # Twice the logarithm of the ratio of two Gaussian densities of deviation 1, around z and around 0.
+  ratio = np.exp(0) / np.exp(-(3**2) / 2)
+  assert 2 * np.log(ratio) == pytest.approx(fusion.positive_power(scores, 2)[2])
