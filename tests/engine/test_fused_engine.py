@@ -23,7 +23,7 @@ from delf_d2r.experiments import experiment
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.stages import split_index
+from delf_d2r.stages import split_index, train_background
 
 __all__ = ['fused_dir']
 
@@ -407,3 +407,46 @@ def test_one_of_two_indexes_is_not_split(fused_dir, tmp_path):
     split_index.run(Artefact.open(fused_dir / 'index', 'index'), tmp_path / 'split', shards=2)
   copy = shutil.copytree(fused_dir / 'index', tmp_path / 'copy')
   assert len(split_index.run(Artefact.open(copy, 'index'), tmp_path / 'split', shards=2)) == 3
+
+
+@pytest.mark.slow
+def test_global_descriptors_of_the_shipped_model(photos, query_path, tmp_path):
+  """The other search as it is meant: one descriptor of a network, in one byte a dimension."""
+  text = CONFIG.replace(
+    'extraction { max_features: 60 max_image_size: 160 max_crop_size: 160 }',
+    'extraction { extractor: GLOBAL max_image_size: 96 min_image_size: 96'
+    ' global_descriptor { shipped_model: true image_scales: 1.0 } }',
+  ).replace('codebook { num_words: 1 iterations: 3 }', 'codebook { source: ORIGIN num_words: 1 }')
+  assert 'shipped_model' in text
+  (tmp_path / 'fused.pbtxt').write_text(text)
+  images = tmp_path / 'images'
+  images.mkdir()
+  for photo in sorted(photos.images_dir.rglob('*.jpg'))[:6]:
+    shutil.copy(photo, images)
+  experiment.run(
+    config.load(tmp_path / 'fused.pbtxt', experiment.STAGES),
+    Dataset.load(images),
+    tmp_path / 'out',
+    options=experiment.Options(workers=1),
+  )
+  engine = SearchEngine.load(tmp_path / 'out')
+  engine.add({'new': query_path})
+  engine.save()
+  found = SearchEngine.load(tmp_path / 'out').search(query_path, box=(0, 0, 1, 1), top_k=0)
+  assert found.results[0].name == 'new'
+  assert len(found.other_features.features) == 1
+  other = SearchEngine.load(tmp_path / 'out' / 'other' / 'index')
+  assert other.search(query_path, top_k=1).results[0].score == pytest.approx(1, abs=0.01)
+  dimensions = other.index.dimensions
+  assert other.index.nbytes - other.index._state.images.nbytes == 7 * (dimensions + 4)
+  models = [
+    Artefact.open(tmp_path / 'out' / name, 'descriptors') for name in ('descriptors', 'other/descriptors')
+  ]
+  background = train_background.run(*models, tmp_path / 'background')
+  options = FusionConfig(normalization=FusionConfig.BACKGROUND, power=2, background_path=str(background.path))
+  calibrated = SearchEngine.load(tmp_path / 'out', fusion=options).search(query_path, top_k=1)
+  assert calibrated.results[0].name == 'new'
+  facts = background.path / 'background.json'
+  facts.write_text(facts.read_text().replace('"models": {\n  "', '"models": {\n  "another '))
+  with pytest.raises(UserError, match=r'is of the global \w+ None, that of .*other/index is [0-9a-f]{16}'):
+    SearchEngine.load(tmp_path / 'out', fusion=options)
