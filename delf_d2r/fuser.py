@@ -23,8 +23,18 @@ from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
-# Fields of the first search on which the statistics of visual words depend, beside the codebook.
-_DECISIVE = ('kernel', 'regions', 'region_masks', 'num_assignments', 'alpha', 'tau')
+# Fields of the first search on which the statistics of visual words do not depend; and `normalize`, whose
+# default depends on others.
+_FREE = frozenset(
+  (
+    'assignment',
+    'images_per_shard',
+    'normalize',
+    'query_assignment',
+    'query_num_assignments',
+    'value_type',
+  )
+)
 _REMEDY = (
   'Train a background model for these searches by d2r train_background and name it by fusion.background_path,'
   ' or set fusion.normalization: Z_SCORE'
@@ -121,13 +131,11 @@ def _require_fits(
       )
 
   require('the codebook', codebook_files.digest(first.path), background.codebook, first)
-  for field in _DECISIVE:
+  for field in sorted(set(AggregationConfig.DESCRIPTOR.fields_by_name) - _FREE):
     found, expected = (_text(each, field) for each in (aggregation, background.config.aggregation))
     require(f'aggregation.{field}', found, expected, first)
   normalizes = aggregator.normalizes(aggregation)
   require('aggregation.normalize', str(normalizes).lower(), str(background.words.normalize).lower(), first)
-  for field in ('use_idf', 'compat'):
-    require(f'aggregation.{field}', getattr(aggregation, field), False, first)
   theirs = background.config.fusion
   difference = same_extractor.difference(other.config.extraction, theirs.extraction)
   if difference:

@@ -96,13 +96,6 @@ def rankings(artefact: Artefact) -> Iterator[Finding]:
 def background(artefact: Artefact) -> Iterator[Finding]:
   """Yields findings on a background model."""
   found = background_files.load(artefact.path)
-  again = f'Delete {artefact.path} and run train_background again'
-  words, descriptors = found.words, found.descriptors
-  shares = (words.presence, words.square_presence, words.square_means)
-  if not all(((share >= 0) & (share <= 1)).all() for share in shares):
-    yield error(artefact.path, 'has shares of images or squares of similarities outside [0, 1]', again)
-  if np.diag(descriptors.covariance).min(initial=0) < 0:
-    yield error(artefact.path, 'has negative variances', again)
   if found.num_images < LEAST_BACKGROUND:
     yield warning(
       artefact.path,

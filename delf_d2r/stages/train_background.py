@@ -86,6 +86,12 @@ def _require_kernels(descriptors: Artefact, other: Artefact) -> None:
       f' {AggregationConfig.Regions.Name(options.regions)}, but a background model is of ASMK or ASMK_STAR'
       ' with one descriptor for each photo. Give such descriptors'
     )
+  for field in ('use_idf', 'compat'):
+    if getattr(options, field):
+      raise UserError(
+        f'{descriptors.path}: aggregation.{field} is true, which has no background model. Aggregate without'
+        ' it'
+      )
   if global_options.kernel != AggregationConfig.VLAD or other.config.codebook.num_words != 1:
     raise UserError(
       f'{other.path}: of kernel {name(global_options.kernel)} and {other.config.codebook.num_words} visual'

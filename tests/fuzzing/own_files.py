@@ -11,6 +11,7 @@ from support import tfrecord_files
 
 from delf_d2r import config
 from delf_d2r.data.artefacts import (
+  background_files,
   codebook_files,
   index_files,
   live_files,
@@ -22,6 +23,7 @@ from delf_d2r.data.artefacts import (
   tfrecord,
 )
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, read_manifest
+from delf_d2r.data.artefacts.background_files import Background
 from delf_d2r.data.training import detection_examples, training_examples
 from delf_d2r.data.training.detection_examples import DetectionExample
 from delf_d2r.doctor import inspect
@@ -30,6 +32,9 @@ from delf_d2r.errors import ConfigError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.experiments import experiment
 from delf_d2r.index.inverted_index import InvertedIndex
+from delf_d2r.index.segments import ValueType
+from delf_d2r.kernels.aggregation import Kernel
+from delf_d2r.kernels.background import WordStatistics, descriptor_statistics
 from delf_d2r.kernels.pca import Pca
 from delf_d2r.stages import export_codebook
 from delf_d2r.structures import AggregatedDescriptor
@@ -57,6 +62,8 @@ def readers(made: ValidFiles) -> list[Reader]:
     Reader('artefact directory', tuple(files_of(run / kind) for kind in ('boxes', 'descriptors')), _artefact),
     Reader('codebook', (files_of(run / 'codebook'),), _codebook),
     Reader('packaged codebook', (files_of(_exported(made)),), _packaged_codebook),
+    Reader('background model', (files_of(_background(made)),), _expected_scores),
+    Reader('matrix of global descriptors', (files_of(_matrix(made)),), _inverted),
     Reader('rankings', tuple(files_of(run / kind) for kind in ('rankings', 'reranked')), _rankings),
     Reader('index files', (files_of(run / 'index' / 'inverted'),), _inverted),
     Reader('index artefact', (files_of(run / 'index'),), _engine),
@@ -71,6 +78,45 @@ def _exported(made: ValidFiles) -> pathlib.Path:
   folder = made.run.parent / 'packaged_codebook'
   if not folder.exists():
     export_codebook.run(Artefact.open(made.run / 'codebook', 'codebook'), folder)
+  return folder
+
+
+def _background(made: ValidFiles) -> pathlib.Path:
+  folder = made.run.parent / 'background'
+  if not folder.exists():
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    words = WordStatistics(*rng.uniform(0, 1, (4, 16)).astype(np.float32), True)
+    rows = rng.normal(size=(9, 5)).astype(np.float32)
+    background_files.save(
+      Background(config.default('aggregation', 'fusion'), words, descriptor_statistics(rows), 'abc', {}, 9),
+      folder,
+    )
+  return folder
+
+
+def _expected_scores(folder: pathlib.Path) -> None:
+  found = background_files.load(folder)
+  background_files.digest(folder)
+  for expected in (
+    found.words.expected(np.arange(len(found.words.presence))),
+    found.descriptors.expected(np.ones(len(found.descriptors.mean), np.float32)),
+  ):
+    assert np.isfinite([expected.mean, expected.deviation]).all()
+
+
+def _matrix(made: ValidFiles) -> pathlib.Path:
+  folder = made.run.parent / 'matrix'
+  if not folder.exists():
+    values = np.random.default_rng(0).normal(size=(4, 1, 16)).astype(np.float32)
+    InvertedIndex.build(
+      [AggregatedDescriptor(np.zeros(1, np.uint32), rows, 16) for rows in values],
+      list('abcd'),
+      num_words=1,
+      kernel=Kernel.VLAD,
+      value_type=ValueType.INT8,
+      directory=folder,
+    )
   return folder
 
 
@@ -180,10 +226,13 @@ QUERY = AggregatedDescriptor(
 )
 
 
+GLOBAL_QUERY = AggregatedDescriptor(np.zeros(1, np.uint32), np.ones((1, 16), np.float32), 16)
+
+
 def _inverted(folder: pathlib.Path) -> None:
   """Checks that a search of any bytes ends, and that it is correct if `verify` finds no damage."""
   index = InvertedIndex.load(folder)
-  ranking = index.search(QUERY)
+  ranking = index.search(QUERY if index.kernel.is_binary else GLOBAL_QUERY)
   names = list(index.image_names)
   assert len(ranking) == len(names)
   index.verify()

@@ -158,7 +158,7 @@ def test_a_model_of_other_searches_is_refused(fused_dir, model, tmp_path):
     UserError, match=r'is of aggregation\.alpha 3\.0, that of .*index is 2\.0\. Train a background model'
   ):
     SearchEngine.load(fused_dir, fusion=fusion(model), aggregation=AggregationConfig(alpha=2))
-  with pytest.raises(UserError, match=r'aggregation\.use_idf False, that of .* is True'):
+  with pytest.raises(UserError, match=r'aggregation\.use_idf false, that of .* is true'):
     SearchEngine.load(fused_dir, fusion=fusion(model), aggregation=AggregationConfig(use_idf=True))
   with pytest.raises(UserError, match=r'aggregation\.normalize true, that of .* is false'):
     SearchEngine.load(fused_dir, fusion=fusion(model), aggregation=AggregationConfig(normalize=False))

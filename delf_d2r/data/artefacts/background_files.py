@@ -46,6 +46,16 @@ _DTYPES = {
   'global_deviations': np.float32,
   'global_correlations': np.float16,
 }
+# The least and the largest value of each; correlations are rounded.
+_BOUNDS = {
+  'presence': (0, 1),
+  'square_presence': (0, 1),
+  'similarities': (-1, 1),
+  'square_similarities': (0, 1),
+  'global_mean': (-1e6, 1e6),
+  'global_deviations': (0, 1e6),
+  'global_correlations': (-1.001, 1.001),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,16 +154,19 @@ def digest(directory: pathlib.Path) -> str:
 
 
 def _check(arrays: Mapping[str, np.ndarray], directory: pathlib.Path) -> None:
-  """Raises ArtefactError unless the arrays are of the forms that the table above says, and finite."""
+  """Raises ArtefactError unless the arrays are of the forms of the table above, and within their bounds."""
   size = len(arrays['global_mean']) if arrays['global_mean'].ndim else 0
   shapes = {name: (len(arrays['presence']) if arrays['presence'].ndim else 0,) for name in _WORDS}
   shapes |= {'global_mean': (size,), 'global_deviations': (size,)}
   shapes['global_correlations'] = (size * (size - 1) // 2,)
   for name, array in arrays.items():
-    if array.dtype != _DTYPES[name] or array.shape != shapes[name] or not np.isfinite(array).all():
+    low, high = _BOUNDS[name]
+    # Written so that NaN is out of bounds.
+    fits = array.dtype == _DTYPES[name] and array.shape == shapes[name]
+    if not fits or not ((array >= low) & (array <= high)).all():
       raise ArtefactError(
-        f'{directory / name}.npy: expected finite {np.dtype(_DTYPES[name])} {shapes[name]}, found'
-        f' {array.dtype} {array.shape}. {_remedy(directory)}'
+        f'{directory / name}.npy: expected {np.dtype(_DTYPES[name])} {shapes[name]} from {low:g} to {high:g},'
+        f' found {array.dtype} {array.shape}{" with other values" if fits else ""}. {_remedy(directory)}'
       )
 
 
