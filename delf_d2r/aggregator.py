@@ -143,9 +143,18 @@ class Aggregator:
       kernel=self._kernel,
       normalize=self._normalize,
       masks=self._config.region_masks,
+      weights=self._region_weights(image.num_regions),
       projection=self._projection,
     )
     return ImageDescriptors(image.name, image.boxes, [joint])
+
+  def _region_weights(self, num_regions: int) -> np.ndarray | None:
+    """Returns the weights float64 [R] of the regions of an image; None if all are alike."""
+    if not self._config.HasField('whole_image_weight') or num_regions < 2:
+      return None
+    weights = np.ones(num_regions)
+    weights[0] = self._config.whole_image_weight
+    return weights
 
   def query(self, image: ImageFeatures) -> AggregatedDescriptor:
     """Returns the aggregated descriptor of a query image, which has one region and no regional kernel."""

@@ -6,6 +6,7 @@ from google.protobuf import text_format
 
 from delf_d2r import config as configs
 from delf_d2r.aggregator import Aggregator, search_options
+from delf_d2r.config.rules import aggregation as aggregation_rules
 from delf_d2r.kernels.assignment import ExactAssigner
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.structures import ImageFeatures, LocalFeatures
@@ -98,3 +99,41 @@ def test_region_masks_divide_by_the_number_of_words_unless_told_otherwise():
     ('regions: REGIONAL_AGGREGATION region_masks: true normalize: false', False),
   ):
     assert search_options(with_fields(text))['normalize'] == expected
+
+
+def test_whole_image_weight_is_the_weight_of_region_0_in_the_sum():
+  # A word that the whole image and the box have: the naive weighted mean of their normalised residual sums.
+  whole, box = features(0, 1, 2, seed=2), features(0, 3, seed=5)
+  image = regions(2)
+  image = ImageFeatures(
+    image.name,
+    image.height,
+    image.width,
+    image.boxes,
+    np.array([0, 3, 5]),
+    LocalFeatures.concatenate([whole, box]),
+  )
+  residuals = [part.descriptors - CENTROIDS[words] for part, words in ((whole, [0, 1, 2]), (box, [0, 3]))]
+  shares = [part[0] / np.linalg.norm(part) for part in residuals]
+  codes = {}
+  for weight in (None, 0.05, 1.0, 20.0):
+    text = 'regions: REGIONAL_AGGREGATION' + (f' whole_image_weight: {weight}' if weight else '')
+    found = aggregator_with(text).index_image(image).descriptors[0]
+    assert found.visual_words.tolist() == [0, 1, 2, 3]
+    codes[weight] = np.unpackbits(found.values[0])[:6].tolist()
+    assert codes[weight] == ((weight or 1) * shares[0] + shares[1] > 0).astype(int).tolist()
+  assert codes[None] == codes[1.0]
+  assert codes[0.05] != codes[20.0]
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('regions: REGIONAL_AGGREGATION whole_image_weight: 0', 'must be in'),
+    ('regions: REGIONAL_AGGREGATION whole_image_weight: nan', 'must be in'),
+    ('whole_image_weight: 0.5', 'REGIONAL_AGGREGATION'),
+  ],
+)
+def test_whole_image_weight_is_checked(text, expected):
+  config = text_format.Parse(text, AggregationConfig())
+  assert expected in ' '.join(problem.text for problem in aggregation_rules.problems(config))

@@ -12,10 +12,10 @@ the commands that fit into that memory.
 from absl import flags
 
 from delf_d2r import command_line, common_flags, config
-from delf_d2r.experiments import experiment
+from delf_d2r.experiments import experiment, run_experiment
 from delf_d2r.planning import plan
 
-common_flags.define_config(None, default='configs/experiments/d2r_rasmk_star.pbtxt')
+common_flags.define_config(None, default=run_experiment.DEFAULT_CONFIG)
 flags.DEFINE(common_flags.CountParser(), 'images', None, 'Number of photos to plan for.', required=True)
 flags.DEFINE_string(
   'sample', None, 'Folder of photos like those of the run; without it, synthetic features are measured.'

@@ -13,7 +13,7 @@ from delf_d2r.experiments.run_options import Options
 from delf_d2r.experiments.scoring import Outcome
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig
 
-DEFAULT_CONFIG = 'configs/experiments/d2r_rasmk_star.pbtxt'
+DEFAULT_CONFIG = 'configs/experiments/default.pbtxt'
 
 Path = str | pathlib.Path
 

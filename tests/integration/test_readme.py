@@ -216,7 +216,7 @@ SMALL = (
   ' max_crop_size: 256 }'
 )
 SMALL_CODEBOOK = 'codebook { source: K_MEANS num_words: 64 iterations: 3 }'
-DEFAULT = 'configs/experiments/d2r_rasmk_star.pbtxt'
+DEFAULT = 'configs/experiments/default.pbtxt'
 PAGES_COMMANDS = readme_commands.commands()
 # The README is for three readers in a few minutes; everything else is in docs/.
 MOST_BYTES_OF_README = 10_000

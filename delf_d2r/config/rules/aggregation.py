@@ -23,6 +23,16 @@ def problems(config: Aggregation) -> Iterator[Problem]:
         yield without_effect(field, 'kernel: ASMK or ASMK_STAR', 'VLAD')
   if config.value_type != Aggregation.FLOAT32 and config.kernel != Aggregation.VLAD:
     yield without_effect('value_type', 'kernel: VLAD', Aggregation.Kernel.Name(config.kernel))
+  if config.HasField('whole_image_weight'):
+    if not 0 < config.whole_image_weight <= 100:
+      yield Problem(
+        'whole_image_weight',
+        f'whole_image_weight is {config.whole_image_weight:g}; it must be in (0, 100]. To use the boxes alone, give'
+        ' it a small weight such as 0.01',
+      )
+    if config.regions != Aggregation.REGIONAL_AGGREGATION:
+      found = Aggregation.Regions.Name(config.regions)
+      yield without_effect('whole_image_weight', 'regions: REGIONAL_AGGREGATION', found)
   if config.region_masks:
     if config.kernel == Aggregation.VLAD:
       yield without_effect('region_masks', 'kernel: ASMK or ASMK_STAR', 'VLAD')
