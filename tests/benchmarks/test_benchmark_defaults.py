@@ -72,6 +72,7 @@ def rows(tmp_path_factory):
     row('uniform', *benchmark_defaults.UNIFORM, *benchmark_defaults.SEARCH),
     row('true', *benchmark_defaults.TRUE),
     row('fused', *benchmark_defaults.NO_BOXES, FUSED),
+    row('fused_detected', FUSED),
     row('verified', 'verification { num_images: 5 }'),
   ]
 
@@ -172,7 +173,9 @@ def test_every_photo_is_extracted_once(finished, sets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['detected', 'divided', 'none', 'random', 'uniform', 'true', 'fused'])
+@pytest.mark.parametrize(
+  'name', ['detected', 'divided', 'none', 'random', 'uniform', 'true', 'fused', 'fused_detected']
+)
 @pytest.mark.parametrize('number', [0, 1])
 def test_the_numbers_are_those_of_a_single_run(finished, start, sets, detectors, tmp_path, name, number):
   benchmark, _ = finished
@@ -184,7 +187,7 @@ def test_the_numbers_are_those_of_a_single_run(finished, start, sets, detectors,
   # What the run of the benchmark gives to the run of its stages, found by other ways.
   single = configs.resolve(config)
   boxes_path = search_set.true_boxes if name == 'true' else None
-  if name in ('detected', 'divided', 'random'):
+  if name in ('detected', 'divided', 'random', 'fused_detected'):
     boxes_path = tmp_path / 'boxes.csv'
     side = dict(zip(search_set.photos.names, search_set.halves or (0,) * len(search_set.photos), strict=True))
     with open(boxes_path, 'w', encoding='utf-8') as file:
