@@ -10,18 +10,23 @@ from support.run_files import contents
 from support.served_index import photos, query_path
 
 from delf_d2r import config as configs
+from delf_d2r.data import files
 from delf_d2r.data.artefacts import background_files, codebook_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.doctor.inspect import diagnose
 from delf_d2r.engine import SearchEngine
+from delf_d2r.engine.fused_search import secondary_config
 from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.experiments import run_experiment
+from delf_d2r.extractors import registry
 from delf_d2r.fuser import Fuser
 from delf_d2r.kernels import background as kernels
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
-from delf_d2r.stages import fuse_rankings, train_background
+from delf_d2r.protos.manifest_pb2 import Manifest
+from delf_d2r.stages import fuse_rankings, train_background, train_codebook
 
 __all__ = ['fused_dir', 'photos', 'query_path']
 
@@ -226,3 +231,20 @@ def test_a_fuser_knows_what_it_needs(model):
   with pytest.raises(ValueError, match='expected a background model with normalization BACKGROUND'):
     Fuser(fusion(model))
   assert not Fuser(FusionConfig()).needs_queries
+
+
+def test_the_model_of_the_package_belongs_to_its_codebook_and_network(tmp_path):
+  """And to the default experiment, so that no run of it is refused after an hour of extraction."""
+  assert sum(file.stat().st_size for file in background_files.SHIPPED.iterdir()) < 300_000
+  assert not (background_files.SHIPPED / 'manifest.pbtxt').exists()
+  found = background_files.load(background_files.SHIPPED)
+  default = configs.load(run_experiment.DEFAULT_CONFIG)
+  codebook = train_codebook.run(default, None, tmp_path / 'codebook')
+  assert found.codebook == codebook_files.digest(codebook.path)
+  assert len(found.words.presence) == codebook.counts['words']
+  models = registry.model_files(default.fusion.extraction)
+  assert found.models == {role: files.fingerprint(path) for role, path in models.items()}
+  # As of an index of the default: everything else that is compared.
+  index = Artefact(codebook.path, Manifest(config=default))
+  other = Artefact(tmp_path, Manifest(config=secondary_config(default)))
+  assert Fuser.of_indexes(default.fusion, index, other, aggregation=default.aggregation).needs_queries
