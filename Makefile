@@ -86,14 +86,26 @@ default-codebook: $(VENV)/installed-for-tests
 	  --name='$(CODEBOOK_NAME)' --notes="$$(cat $(CODEBOOK_NOTES))"
 
 # Makes the background model that comes with the package again, in $(WORK)/packaged_background, from a folder of
-# photos that each show something else: PHOTOS=DIR. Then put it in the place of delf_d2r/models/default_background,
-# after the model and the codebook: it belongs to those very ones.
-BACKGROUND_CONFIG ?= configs/experiments/default.pbtxt
+# photos of many different things: PHOTOS=DIR; those of the codebook will do. It is of whole photos, without boxes. Then
+# put it in the place of delf_d2r/models/default_background, after the model and the codebook: it belongs to those very
+# ones.
+BACKGROUND_LOCAL = --config_path=configs/experiments/default.pbtxt
+BACKGROUND_GLOBAL = --config_path=configs/training/default_background_global.pbtxt
+BACKGROUND_WORK = $(WORK)/background_run
 default-background: $(VENV)/installed-for-tests
 	test -d "$(PHOTOS)"
-	$(BIN)/d2r run_experiment --config_path=$(BACKGROUND_CONFIG) --images="$(PHOTOS)" --output=$(WORK)/background_run
-	$(BIN)/d2r train_background --descriptors=$(WORK)/background_run/descriptors \
-	  --other_descriptors=$(WORK)/background_run/other/descriptors --output=$(WORK)/background
+	$(BIN)/d2r extract_features $(BACKGROUND_LOCAL) --images="$(PHOTOS)" --output=$(BACKGROUND_WORK)/features
+	$(BIN)/d2r extract_features $(BACKGROUND_GLOBAL) --images="$(PHOTOS)" --output=$(BACKGROUND_WORK)/other/features
+	$(BIN)/d2r train_codebook $(BACKGROUND_LOCAL) --features=$(BACKGROUND_WORK)/features \
+	  --output=$(BACKGROUND_WORK)/codebook
+	$(BIN)/d2r train_codebook $(BACKGROUND_GLOBAL) --features=$(BACKGROUND_WORK)/other/features \
+	  --output=$(BACKGROUND_WORK)/other/codebook
+	$(BIN)/d2r aggregate_features $(BACKGROUND_LOCAL) --features=$(BACKGROUND_WORK)/features \
+	  --codebook=$(BACKGROUND_WORK)/codebook --output=$(BACKGROUND_WORK)/descriptors
+	$(BIN)/d2r aggregate_features $(BACKGROUND_GLOBAL) --features=$(BACKGROUND_WORK)/other/features \
+	  --codebook=$(BACKGROUND_WORK)/other/codebook --output=$(BACKGROUND_WORK)/other/descriptors
+	$(BIN)/d2r train_background --descriptors=$(BACKGROUND_WORK)/descriptors \
+	  --other_descriptors=$(BACKGROUND_WORK)/other/descriptors --output=$(WORK)/background
 	mkdir -p $(WORK)/packaged_background
 	cp $(WORK)/background/background.* $(WORK)/background/*.npy $(WORK)/packaged_background/
 

@@ -244,6 +244,10 @@ def test_the_model_of_the_package_belongs_to_its_codebook_and_network(tmp_path):
   assert len(found.words.presence) == codebook.counts['words']
   models = registry.model_files(default.fusion.extraction)
   assert found.models == {role: files.fingerprint(path) for role, path in models.items()}
+  by_itself = configs.load('configs/training/default_background_global.pbtxt')
+  other_search = secondary_config(default)
+  for part in ('extraction', 'codebook', 'aggregation'):
+    assert getattr(by_itself, part) == getattr(other_search, part)
   # As of an index of the default: everything else that is compared.
   index = Artefact(codebook.path, Manifest(config=default))
   other = Artefact(tmp_path, Manifest(config=secondary_config(default)))
