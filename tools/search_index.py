@@ -7,8 +7,8 @@
 
 --index is a directory that build_index or run_experiment made. With --query the answer is printed; it is
 fused and verified if the config of the run has a fusion and a verification, while expansion applies to data
-sets only. With --query_features all queries of a data set are ranked, and the rankings are written to --output for
-rerank_results, fuse_rankings and expand_queries.
+sets only. With --query_features all queries of a data set are ranked, and the rankings are written to
+--output for rerank_results, fuse_rankings and expand_queries.
 """
 
 import pathlib
