@@ -24,7 +24,8 @@ from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
 # Fields of the first search on which the statistics of visual words do not depend; and `normalize`, whose
-# default depends on others.
+# default depends on others. A background photo stands for one region, whether the regions of an image are
+# pooled, told apart by masks, or one alone.
 _FREE = frozenset(
   (
     'assignment',
@@ -32,7 +33,10 @@ _FREE = frozenset(
     'normalize',
     'query_assignment',
     'query_num_assignments',
+    'region_masks',
+    'regions',
     'value_type',
+    'whole_image_weight',
   )
 )
 _REMEDY = (
@@ -50,6 +54,7 @@ class Fuser:
       raise ValueError('expected a background model with normalization BACKGROUND, and only then')
     self._weight = config.weight
     self._power = config.power if config.HasField('power') else 1.0
+    self._norm_order = config.norm_order if config.HasField('norm_order') else 1.0
     self._normalization = config.normalization
     self._background = background
 
@@ -86,7 +91,7 @@ class Fuser:
     query: AggregatedDescriptor | None = None,
     other_query: AggregatedDescriptor | None = None,
   ) -> FusedScores:
-    """Returns the sums of the scores of M images, and their parts.
+    """Returns the joint scores of M images, and their parts.
 
     Args:
       first: float [M], the scores of the first search.
@@ -107,7 +112,7 @@ class Fuser:
       ours, theirs = first.astype(np.float64), other.astype(np.float64)
     else:
       ours, theirs = fusion.z_scores(first), fusion.z_scores(other)
-    return fusion.add(ours, theirs, self._weight)
+    return fusion.add(ours, theirs, self._weight, norm_order=self._norm_order)
 
 
 def background_place(config: FusionConfig) -> pathlib.Path:

@@ -1,6 +1,6 @@
 """One score of two: those of a local and of a global search, made comparable and added.
 
-    s = f(a) + w g(f(b))
+    s = f(a) + w g(f(b)),  or the norm of order n of these two parts,
 
 with the scores a, b of an image in both searches and f(x) = (x - mean) / standard deviation, so that the sum
 does not depend on the unit of a kernel. Mean and deviation are those of the scores of all images for the
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 @dataclasses.dataclass(frozen=True)
 class FusedScores:
-  """The scores of M images and their two parts, which add up to them.
+  """The scores of M images and their two parts, of which they are the sum or another norm.
 
   Attributes:
     scores: float32 [M].
@@ -30,16 +30,33 @@ class FusedScores:
   global_scores: npt.NDArray[np.float32]
 
 
-def add(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64], weight: float) -> FusedScores:
-  """Returns f(a) + w g(f(b)), summed in float64.
+def add(
+  first: npt.NDArray[np.float64], other: npt.NDArray[np.float64], weight: float, *, norm_order: float = 1
+) -> FusedScores:
+  """Returns f(a) + w g(f(b)), or with another order n the norm of both, computed in float64:
+
+    s = (max(x, 0)^n + max(y, 0)^n)^(1/n) + min(x, 0) + min(y, 0)     of the parts x and y
+
+  which is x + y for n = 1, and near the greater of both for a large n. What is negative is added as it is, so
+  that a higher part never lowers the sum.
 
   Args:
     first: float64 [M], f(a).
     other: float64 [M], g(f(b)).
     weight: w.
+    norm_order: n, at least 1.
   """
   weighted = weight * other
-  return FusedScores(*(part.astype(np.float32) for part in (first + weighted, first, weighted)))
+  total = first + weighted
+  if norm_order != 1:
+    parts = np.maximum([first, weighted], 0)
+    high, low = parts.max(axis=0), parts.min(axis=0)
+    # By the ratio of both, so that no power overflows.
+    ratio = np.divide(low, high, out=np.zeros_like(low), where=high > 0)
+    total = (
+      high * (1 + ratio**norm_order) ** (1 / norm_order) + np.minimum(first, 0) + np.minimum(weighted, 0)
+    )
+  return FusedScores(*(part.astype(np.float32) for part in (total, first, weighted)))
 
 
 def positive_power(scores: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:

@@ -125,16 +125,18 @@ EARLIER = 'tests/benchmarks/earlier_default.pbtxt'
 # In the folder of its models.
 EARLIER_DETECTOR = 'default_detector'
 DEFAULT = run_experiment.DEFAULT_CONFIG
-NO_BOXES = ('regions.source: NONE', 'aggregation.regions: WHOLE_IMAGE', 'aggregation.region_masks: false')
+# What only regional aggregation has, taken back.
+_PLAIN = ('aggregation.region_masks: false', 'aggregation.whole_image_weight: 1')
+NO_BOXES = ('regions.source: NONE', 'aggregation.regions: WHOLE_IMAGE', *_PLAIN)
 UNIFORM = ('regions.source: UNIFORM', 'regions.uniform { boxes_per_side: 2 }')
 RANDOM = ('regions.source: RANDOM', 'regions.random { seed: 0 }')
 # Without a file, the true boxes of the set. The limits are for detectors.
 TRUE = ('regions.source: FILE', 'regions.min_score: 0')
-POOLED = ('aggregation.regions: REGIONAL_AGGREGATION', 'aggregation.region_masks: false')
+POOLED = ('aggregation.regions: REGIONAL_AGGREGATION', *_PLAIN)
 DIVIDED = (*POOLED, 'aggregation.normalize: true')
 UNDIVIDED = ('aggregation.normalize: false',)
 MASKS = ('aggregation.regions: REGIONAL_AGGREGATION', 'aggregation.region_masks: true')
-SEARCH = ('aggregation.regions: REGIONAL_SEARCH', 'aggregation.region_masks: false')
+SEARCH = ('aggregation.regions: REGIONAL_SEARCH', *_PLAIN)
 # That of configs/experiments/joined_gem_fused.pbtxt on that day.
 GEM_FUSED = """fusion {
   weight: 0.5

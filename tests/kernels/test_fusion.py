@@ -14,6 +14,26 @@ def test_parts_add_up():
   assert {part.dtype for part in vars(found).values()} == {np.dtype(np.float32)}
 
 
+def test_norm_of_the_parts():
+  parts = np.array([3.0, 3, -1, -1, 0, 1e30, 0.0]), np.array([4.0, -2, 5, -2, 7, 1e30, 0.0])
+  by_hand = [5, 3 - 2, 5 - 1, -3, 7, 2**0.5 * 1e30, 0]
+  found = fusion.add(*parts, 1.0, norm_order=2)
+  np.testing.assert_allclose(found.scores, np.array(by_hand).astype(np.float32), rtol=1e-6)
+  np.testing.assert_array_equal(found.local_scores, parts[0].astype(np.float32))
+  # A weight counts before the norm, and a high order leaves the greater part.
+  assert fusion.add(*(part[:1] for part in parts), 0.5, norm_order=2).scores[0] == pytest.approx(13**0.5)
+  assert fusion.add(*(part[:1] for part in parts), 1.0, norm_order=100).scores[0] == pytest.approx(4)
+  assert len(fusion.add(parts[0][:0], parts[1][:0], 1.0, norm_order=3).scores) == 0
+
+
+@pytest.mark.parametrize('norm_order', [1, 2, 3.5])
+def test_a_higher_part_never_lowers_the_score(norm_order):
+  values = np.linspace(-3, 8, 45)
+  others = np.repeat([-2.0, 0, 3], 15)
+  for first, other in ((values, np.full(45, 2.5)), (np.full(45, -1.5), values), (values, np.sort(others))):
+    assert (np.diff(fusion.add(first, other, 0.7, norm_order=norm_order).scores) >= 0).all()
+
+
 @pytest.mark.parametrize(
   ('scores', 'expected'),
   [([1, 3], [-1, 1]), ([5, 5, 5], [0, 0, 0]), ([], []), ([0, 0, 6], [-(0.5**0.5), -(0.5**0.5), 2**0.5])],

@@ -27,10 +27,11 @@ def problems(config: Aggregation) -> Iterator[Problem]:
     if not 0 < config.whole_image_weight <= 100:
       yield Problem(
         'whole_image_weight',
-        f'whole_image_weight is {config.whole_image_weight:g}; it must be in (0, 100]. To use the boxes alone, give'
-        ' it a small weight such as 0.01',
+        f'whole_image_weight is {config.whole_image_weight:g}; it must be in (0, 100]. To use the boxes'
+        ' alone, give it a small weight such as 0.01',
       )
-    if config.regions != Aggregation.REGIONAL_AGGREGATION:
+    # 1 is what there is without the field: an override can say it to take the weight of a config back.
+    if config.whole_image_weight != 1 and config.regions != Aggregation.REGIONAL_AGGREGATION:
       found = Aggregation.Regions.Name(config.regions)
       yield without_effect('whole_image_weight', 'regions: REGIONAL_AGGREGATION', found)
   if config.region_masks:

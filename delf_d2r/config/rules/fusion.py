@@ -18,6 +18,15 @@ def problems(config: Fusion) -> Iterator[Problem]:
     if config.power != 1 and config.normalization != Fusion.BACKGROUND:
       found = Fusion.Normalization.Name(config.normalization)
       yield without_effect('power', 'normalization: BACKGROUND', found)
+  if config.HasField('norm_order'):
+    if not 1 <= config.norm_order <= 100:
+      yield Problem(
+        'norm_order',
+        f'norm_order is {config.norm_order:g}; it must be in [1, 100], where 1 is the sum of both parts',
+      )
+    if config.norm_order != 1 and config.normalization != Fusion.BACKGROUND:
+      found = Fusion.Normalization.Name(config.normalization)
+      yield without_effect('norm_order', 'normalization: BACKGROUND', found)
   if config.background_path and config.normalization != Fusion.BACKGROUND:
     found = Fusion.Normalization.Name(config.normalization)
     yield without_effect('background_path', 'normalization: BACKGROUND', found)
