@@ -37,8 +37,10 @@ class Row:
     name: of the experiment.
     mean_average_precision: mAP by protocol, as a fraction.
     postings: visual words stored for each index image.
-    index_bytes: bytes of the index for each index image, including its share of the K posting lists.
-    describe_ms: median milliseconds of a query from local features to aggregated descriptor.
+    index_bytes: bytes of the index for each index image, including its share of the K posting lists; with
+      fusion those of both indexes.
+    describe_ms: median milliseconds of a query from features to aggregated descriptor; with fusion both
+      searches together, and so in the next one.
     search_ms: median milliseconds of a query from aggregated descriptor to ranking.
   """
 
@@ -129,13 +131,14 @@ def row_of(outcome: experiment.Outcome) -> Row:
   """Returns the row of an experiment with queries."""
   artefacts = outcome.artefacts
   metrics = metrics_files.read_metrics_json(_metrics(outcome).path / evaluate_retrieval.METRICS)
-  timing = ranking_files.load(artefacts['rankings'].path).timing
+  timing = ranking_files.load(artefacts.get('fused', artefacts['rankings']).path).timing
   counts = artefacts['index'].counts
+  indexes = [artefacts[kind] for kind in ('index', 'other_index') if kind in artefacts]
   return Row(
     name=outcome.reported.name,
     mean_average_precision={name: metrics[name].mean_average_precision for name in PROTOCOLS},
     postings=counts['postings'] / counts['images'],
-    index_bytes=counts['index_bytes'] / counts['images'],
+    index_bytes=sum(index.counts['index_bytes'] for index in indexes) / counts['images'],
     describe_ms=float(np.median(timing.describe)),
     search_ms=float(np.median(timing.search)),
   )

@@ -14,13 +14,17 @@ from collections.abc import Mapping
 
 from delf_d2r.config.rules import runs
 from delf_d2r.data import files
+from delf_d2r.data.artefacts import background_files, codebook_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
-from delf_d2r.errors import ConfigError
+from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import scoring
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.experiments.scoring import Outcome, summary
+from delf_d2r.fuser import background_place
 from delf_d2r.protos import experiment_pb2
+from delf_d2r.protos.codebook_pb2 import CodebookConfig
+from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.stages import aggregate_features, build_index, detect_boxes, extract_features, train_codebook
 from delf_d2r.stages.shared.compatibility import require_same_extractor
 
@@ -48,7 +52,7 @@ def run(
     ground_truth: the file that the queries of `dataset` come from.
     boxes_path: boxes for regions.source FILE or RANDOM.
     given: artefacts to use instead of making them: boxes, features, codebook, descriptors, index,
-      query_features.
+      query_features; of the other search of a fusion, other_features and other_query_features.
     options: how to run.
 
   Raises:
@@ -70,6 +74,8 @@ def run(
       given['codebook'].path,
       remedy='Use a codebook of this extractor, or let the run train one',
     )
+  if config.fusion.normalization == FusionConfig.BACKGROUND:
+    _require_codebook_of_background(config, given.get('codebook'))
   redo = options.redo
   output = pathlib.Path(output)
   with files.user_errors('cannot write', output):
@@ -85,12 +91,40 @@ def run(
     config, descriptors, codebook, output / 'index', **options.building
   )
   made |= {'codebook': codebook, 'descriptors': descriptors, 'index': index}
+  made |= {kind: given[kind] for kind in ('other_features', 'other_query_features') if kind in given}
   if dataset.queries:
     made['query_features'] = given.get('query_features') or extract_features.run_queries(
       config, dataset.queries, output / 'query_features', **options.extracting
     )
   return scoring.search_and_evaluate(
     config, dataset, made, output, ground_truth=ground_truth, options=options
+  )
+
+
+def _require_codebook_of_background(
+  config: experiment_pb2.ExperimentConfig, codebook: Artefact | None
+) -> None:
+  """Raises UserError if the background model of the fusion cannot be of the visual words of the run.
+
+  Args:
+    config: with fusion.normalization: BACKGROUND.
+    codebook: the one to use instead of making one.
+  """
+  place = background_place(config.fusion)
+  if codebook is not None:
+    found, expected = codebook_files.digest(codebook.path), background_files.load(place).codebook
+    if found == expected:
+      return
+    problem = f'{place}: the background model is of the codebook {expected}, but {codebook.path} is {found}'
+  elif config.fusion.background_path or config.codebook.source == CodebookConfig.SHIPPED:
+    return
+  else:
+    source = CodebookConfig.Source.Name(config.codebook.source)
+    problem = f"{place}: the background model is of the package's codebook, but codebook.source is {source}"
+  raise UserError(
+    f"{problem}. Use the codebook of the model ('codebook {{ source: SHIPPED }}' is that of the package); or"
+    ' train a model for this one by d2r train_background and name it by fusion.background_path; or add scores'
+    " without one ('fusion { normalization: Z_SCORE power: 1 weight: 0.5 }')"
   )
 
 

@@ -19,8 +19,7 @@ from delf_d2r.errors import ArtefactError, UserError
 from delf_d2r.evaluation import metrics_files, paired_comparison
 from delf_d2r.evaluation.paired_comparison import PairedComparison
 from delf_d2r.evaluation.protocol import Metrics
-from delf_d2r.experiments import scoring
-from delf_d2r.report import make_report, paired_page
+from delf_d2r.report import make_report, paired_page, reported_run
 from delf_d2r.report.paired_page import PairedView, RunView
 from delf_d2r.stages import evaluate_retrieval
 
@@ -81,8 +80,7 @@ def _last_metrics(run: pathlib.Path) -> str:
       ' evaluate_retrieval or search_index made'
     )
   config = configs.load(run / RUN_CONFIG)
-  present = (kind for part, kind in scoring.LAST_METRICS.items() if config.HasField(part))
-  return next(present, 'metrics')
+  return reported_run.last_kinds(config)[1]
 
 
 def _of_metrics(name: str, metrics: Artefact, run: pathlib.Path | None) -> ScoredRun:

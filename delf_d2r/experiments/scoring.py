@@ -20,17 +20,11 @@ from delf_d2r.experiments import second_search
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.verification_pb2 import VerificationConfig
-from delf_d2r.report import make_report
+from delf_d2r.report import make_report, reported_run
 from delf_d2r.stages import evaluate_retrieval, expand_queries, fuse_rankings, rerank_results, search_index
 
 # Verified rankings for the numbers of the hard protocol alone, where junk is skipped for each protocol.
 HARD = 'reranked_hard'
-# The metrics that score a run in the end: those of the first part that the config has, else `metrics`.
-LAST_METRICS = {
-  'expansion': 'expanded_metrics',
-  'verification': 'reranked_metrics',
-  'fusion': 'fused_metrics',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +72,8 @@ def search_and_evaluate(
     config: a resolved config with all stages.
     dataset: photos and, if there is ground truth, queries.
     described: features, codebook and index; with queries also query_features, with distractors also
-      distractor_features.
+      distractor_features. Of the other search of a fusion, other_features and other_query_features are used
+      instead of making them.
     output: the folder of the artefacts; with distractors a folder in that of the run.
     ground_truth: the file that the queries of `dataset` come from.
     options: how to run.
@@ -89,7 +84,7 @@ def search_and_evaluate(
   """
   artefacts = dict(described)
   if config.HasField('fusion'):
-    artefacts['other_index'] = second_search.secondary_index(
+    artefacts |= second_search.secondary_index(
       config,
       dataset,
       artefacts['features'],
@@ -97,6 +92,7 @@ def search_and_evaluate(
       extracting=options.extracting,
       distractors=distractors,
       distractor_features=artefacts.get('distractor_features'),
+      own=artefacts.get('other_features'),
     )
   if dataset.queries:
     if ground_truth is None:
@@ -161,14 +157,23 @@ def _search(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]
 
 
 def _fuse(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
-  """Returns `fused`, the rankings fused with those of a secondary search, and `fused_metrics`."""
+  """Returns `fused`, the rankings fused with those of a secondary search, these, and `fused_metrics`."""
   secondary = second_search.secondary_rankings(
-    run.config, run.queries, artefacts['other_index'], run.root, extracting=run.options.extracting
+    run.config,
+    run.queries,
+    artefacts['other_index'],
+    run.root,
+    extracting=run.options.extracting,
+    query_features=artefacts.get('other_query_features'),
   )
   fused = fuse_rankings.run(
-    run.config, artefacts['rankings'], secondary, run.output / 'fused', redo=run.options.redo
+    run.config,
+    artefacts['rankings'],
+    secondary['other_rankings'],
+    run.output / 'fused',
+    redo=run.options.redo,
   )
-  return {'fused': fused, 'fused_metrics': _evaluate(run, fused, 'fused_metrics')}
+  return secondary | {'fused': fused, 'fused_metrics': _evaluate(run, fused, 'fused_metrics')}
 
 
 def _verify(run: _Run, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
@@ -229,12 +234,14 @@ def _report(
   output: pathlib.Path,
 ) -> Outcome:
   """Writes the report of the last rankings and metrics that were made."""
+  rankings, metrics = reported_run.last_kinds(config)
   reported = make_report.Run(
     config.name or output.name,
     dataset,
     artefacts['index'],
-    _first_made(artefacts, 'expanded', 'reranked', 'fused', 'rankings'),
-    _first_made(artefacts, *LAST_METRICS.values(), 'metrics'),
+    artefacts.get(rankings),
+    artefacts.get(metrics),
+    artefacts.get('other_index'),
   )
   page = make_report.run(
     reported,
@@ -245,8 +252,3 @@ def _report(
   )
   logging.info('report: %s', page)
   return Outcome(artefacts, reported, page)
-
-
-def _first_made(artefacts: Mapping[str, Artefact], *kinds: str) -> Artefact | None:
-  """Returns the artefact of the first of several kinds that was made; None if none was."""
-  return next((artefacts[kind] for kind in kinds if kind in artefacts), None)

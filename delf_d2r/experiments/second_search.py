@@ -9,12 +9,15 @@ with_distractors/other/index/ rankings/
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.engine.fused_search import INDEX, SECONDARY, secondary_config
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig
 from delf_d2r.protos.regions_pb2 import RegionsConfig
 from delf_d2r.stages import aggregate_features, build_index, extract_features, search_index, train_codebook
 
@@ -33,8 +36,9 @@ def secondary_index(
   extracting: dict[str, Any],
   distractors: ImageList | None = None,
   distractor_features: Artefact | None = None,
-) -> Artefact:
-  """Returns the index of the secondary search that `config.fusion` describes.
+  own: Artefact | None = None,
+) -> dict[str, Artefact]:
+  """Returns the features and the index of the secondary search that `config.fusion` describes.
 
   Its features are extracted in the boxes of the run's own features, unless they are of whole images.
 
@@ -46,13 +50,19 @@ def secondary_index(
     extracting: workers, strict and redo, see extract_features.run.
     distractors: photos that are added to the index.
     distractor_features: the run's features of `distractors`.
+    own: features of the secondary search, of `dataset`, to use instead of making them.
+
+  Returns:
+    `other_features` and `other_index`.
 
   Raises:
     UserError: an input is one that a stage cannot work with.
   """
   secondary = secondary_config(config)
   place, redo = output / SECONDARY, extracting['redo']
-  own = extract_features.run(
+  extractor = ExtractionConfig.Extractor.Name(secondary.extraction.extractor)
+  logging.info('the other search of the fusion, by features of %s: %s', extractor, place)
+  own = own or extract_features.run(
     secondary, dataset, place / 'features', boxes=_boxes(secondary, features), **extracting
   )
   codebook = train_codebook.run(secondary, own, place / 'codebook', redo=redo)
@@ -72,7 +82,7 @@ def secondary_index(
     distractor_descriptors = aggregate_features.run(
       secondary, extracted, codebook, folder / 'descriptors', **extracting
     )
-  return build_index.run(
+  index = build_index.run(
     secondary,
     descriptors,
     codebook,
@@ -81,6 +91,7 @@ def secondary_index(
     workers=extracting['workers'],
     redo=redo,
   )
+  return {'other_features': own, 'other_index': index}
 
 
 def secondary_rankings(
@@ -90,8 +101,9 @@ def secondary_rankings(
   output: pathlib.Path,
   *,
   extracting: dict[str, Any],
-) -> Artefact:
-  """Returns the rankings of the secondary search.
+  query_features: Artefact | None = None,
+) -> dict[str, Artefact]:
+  """Returns the query features and the rankings of the secondary search.
 
   Args:
     config: of the run.
@@ -99,17 +111,27 @@ def secondary_rankings(
     index: from `secondary_index`.
     output: the folder of the run.
     extracting: that of `secondary_index`.
+    query_features: features of the secondary search, of `queries`, to use instead of making them.
+
+  Returns:
+    `other_query_features` and `other_rankings`.
 
   Raises:
     UserError: an input is one that a stage cannot work with.
   """
   secondary = secondary_config(config)
-  query_features = extract_features.run_queries(
+  query_features = query_features or extract_features.run_queries(
     secondary, queries, output / SECONDARY / 'query_features', **extracting
   )
-  return search_index.run(
+  rankings = search_index.run(
     secondary, index, query_features, index.path.parent / 'rankings', redo=extracting['redo']
   )
+  return {'other_query_features': query_features, 'other_rankings': rankings}
+
+
+def depends_on_boxes(config: experiment_pb2.ExperimentConfig) -> bool:
+  """Returns whether the secondary search of a config uses the boxes of the run."""
+  return secondary_config(config).aggregation.regions != AggregationConfig.WHOLE_IMAGE
 
 
 def _boxes(secondary: experiment_pb2.ExperimentConfig, features: Artefact) -> Artefact | None:

@@ -1,7 +1,8 @@
 """The trade-off of the paper: more boxes for each image raise mAP and make the index larger.
 
 Boxes are detected and features extracted once, with the lowest threshold. Each threshold then keeps a subset
-of them. All thresholds share the codebook and the query features.
+of them. All thresholds share the codebook, the query features and, with fusion, the other search's features,
+unless these are of boxes, too.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation.protocol import PROTOCOLS
-from delf_d2r.experiments import comparison, experiment
+from delf_d2r.experiments import comparison, experiment, second_search
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.report import make_report, trade_off_page
 from delf_d2r.report.trade_off_page import TradeOffPoint, TradeOffView
@@ -66,13 +67,18 @@ def run(
   boxes = detect_boxes.run(lowest, dataset, output / 'boxes', boxes_path=boxes_path, **options.extracting)
   features = extract_features.run(lowest, dataset, output / 'features', boxes=boxes, **options.extracting)
   given = {'codebook': codebook} if codebook else {}
+  shared = ['codebook', 'query_features']
+  if config.HasField('fusion'):
+    shared.append('other_query_features')
+    if not second_search.depends_on_boxes(config):
+      shared.append('other_features')
   points = []
   for threshold in thresholds:
     limited = _with_threshold(config, threshold)
     place = output / limited.name
     given['features'] = limit_regions.run(limited, features, boxes, place / 'features', redo=options.redo)
     outcome = experiment.run(limited, dataset, place, ground_truth=ground_truth, given=given, options=options)
-    given |= {kind: outcome.artefacts[kind] for kind in ('codebook', 'query_features')}
+    given |= {kind: outcome.artefacts[kind] for kind in shared}
     points.append(_point(threshold, outcome, given['features'].counts))
   view = TradeOffView(
     title=f'Score threshold of the boxes: {config.name}',

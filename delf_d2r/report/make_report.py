@@ -163,6 +163,11 @@ def facts(run: Run) -> dict[str, str]:
     'index entries': f'{counts["entries"]:,}',
     'postings': f'{counts["postings"]:,}',
     'index size': f'{counts["index_bytes"]:,} bytes, {counts["index_bytes"] / num_images:,.0f} an image',
+  }
+  if run.other_index:
+    size = run.other_index.counts['index_bytes']
+    found['size of the other index'] = f'{size:,} bytes, {size / num_images:,.0f} an image'
+  found |= {
     'visual words': f'{run.index.config.codebook.num_words:,}',
     'library': f'delf_d2r {run.index.manifest.library_version}',
   }

@@ -6,25 +6,49 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import delf_d2r.config as configs
 from delf_d2r.data.artefacts import ranking_files
-from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.artefact import RUN_CONFIG, Artefact
 from delf_d2r.data.ground_truth import resolved
 from delf_d2r.data.ground_truth.ground_truth import QueryGroundTruth, ResolvedQuery
 from delf_d2r.data.photos import photo_folders
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.photo_folders import PhotoFolders
+from delf_d2r.engine.fused_search import is_fused, open_other
+from delf_d2r.protos.experiment_pb2 import ExperimentConfig
 from delf_d2r.structures import Ranking
+
+# The rankings and metrics that a run ends with: those of the first part that its config has.
+_LAST = {
+  'expansion': ('expanded', 'expanded_metrics'),
+  'verification': ('reranked', 'reranked_metrics'),
+  'fusion': ('fused', 'fused_metrics'),
+}
+
+
+def last_kinds(config: ExperimentConfig) -> tuple[str, str]:
+  """Returns the kinds, and folders, of the rankings and metrics that the report of a run shows."""
+  return next((kinds for part, kinds in _LAST.items() if config.HasField(part)), ('rankings', 'metrics'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The artefacts of one experiment; rankings and metrics are None if there are no queries."""
+  """The artefacts of one experiment.
+
+  Attributes:
+    name: of the experiment.
+    dataset: its photos and queries.
+    index: of the photos; with fusion that of the first search.
+    rankings, metrics: the last ones that were made; None if there are no queries.
+    other_index: the index of the other search of a fusion; None without fusion.
+  """
 
   name: str
   dataset: Dataset
   index: Artefact
   rankings: Artefact | None = None
   metrics: Artefact | None = None
+  other_index: Artefact | None = None
 
   @classmethod
   def open(cls, folder: str | pathlib.Path, dataset: Dataset) -> 'Run':
@@ -39,10 +63,21 @@ class Run:
     """
     folder = pathlib.Path(folder)
     index = Artefact.open(folder / 'index', 'index')
+    # A run of an earlier release, or one that was stopped before its report, has no config.
+    saved = folder / RUN_CONFIG
+    config = configs.load(saved) if saved.is_file() else ExperimentConfig()
+    other = open_other(folder) if is_fused(config) else None
     if not dataset.queries:
-      return cls(folder.resolve().name, dataset, index)
-    rankings, metrics = (Artefact.open(folder / kind, kind) for kind in ('rankings', 'metrics'))
-    return cls(folder.resolve().name, dataset, index, rankings, metrics)
+      return cls(folder.resolve().name, dataset, index, other_index=other)
+    rankings, metrics = last_kinds(config)
+    return cls(
+      folder.resolve().name,
+      dataset,
+      index,
+      Artefact.open(folder / rankings, 'rankings'),
+      Artefact.open(folder / metrics, 'metrics'),
+      other,
+    )
 
   @property
   def photo_folders(self) -> PhotoFolders:

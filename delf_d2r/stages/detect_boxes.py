@@ -196,16 +196,18 @@ def _require_boxes(writer: ArtefactWriter, regions: Regions, remarks: _Remarks) 
   counts = writer.ledger.counts
   if counts['boxes'] or not (counts['candidates'] or remarks.note):
     return
-  within = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'
-  if regions.HasField('max_area'):
-    within += f', max_area {regions.max_area:g}'
   why = remarks.note or (
-    f'the limits of regions ({within}) leave none of the {counts["candidates"]} boxes on'
+    f'the limits of regions ({_limits_text(regions)}) leave none of the {counts["candidates"]} boxes on'
     f' {counts["images"]} photos; {remarks.best_text() or "their scores are not known any more"}. Lower the'
     ' limits'
   )
   writer.discard()
   raise UserError(f'no boxes at all: {why}')
+
+
+def _limits_text(regions: Regions) -> str:
+  limits = f'min_score {regions.min_score:g}, min_area {regions.min_area:g}'
+  return limits + (f', max_area {regions.max_area:g}' if regions.HasField('max_area') else '')
 
 
 def _log_counts(artefact: Artefact, remarks: _Remarks) -> None:
@@ -215,7 +217,8 @@ def _log_counts(artefact: Artefact, remarks: _Remarks) -> None:
     *(counts.get(name, 0) for name in ('boxes', 'candidates', 'images', 'without_boxes', 'failed')),
   )
   if counts['without_boxes'] and remarks.best:
-    logging.info('boxes: where the limits of regions leave none, %s', remarks.best_text())
+    limits = _limits_text(artefact.config.regions)
+    logging.info('boxes: where the limits of regions (%s) leave none, %s', limits, remarks.best_text())
   if counts['failed']:
     logging.warning('%d photos could not be read: %s', counts['failed'], artefact.path / ERRORS)
   source = artefact.config.regions.source
