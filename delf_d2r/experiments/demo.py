@@ -18,6 +18,7 @@ EXPERIMENTS = (
   'd2r_regional_search',
   'rasmk_star_random_boxes',
   'd2r_rasmk_star',
+  'default',
 )
 
 

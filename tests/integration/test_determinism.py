@@ -32,7 +32,7 @@ SCRIPT = textwrap.dedent("""
         'extraction { max_features: 60 max_image_size: 240 max_crop_size: 160 min_image_size: 0 }',
         'extraction { min_crop_size: 0 images_per_shard: 5 delf { image_scales: [1.0] } }',
         'regions.max_boxes: 2',
-        'codebook { num_words: 128 iterations: 3 }',
+        *([] if name == 'default' else ['codebook { num_words: 128 iterations: 3 }']),
         *(['regions.random.like: "demo/d2r_regional_search/boxes"'] if 'random' in name else []),
       ])
       for name in demo.EXPERIMENTS
@@ -65,4 +65,4 @@ def test_the_demo_twice(tmp_path):
   assert one.keys() == two.keys()
   assert [name for name in one if one[name] != two[name]] == []
   kinds = {name.split('/')[1] for name in one if name.endswith('manifest.pbtxt')}
-  assert kinds >= {'boxes', 'features', 'codebook', 'descriptors', 'index', 'rankings', 'metrics'}
+  assert kinds >= {'boxes', 'features', 'codebook', 'descriptors', 'index', 'rankings', 'metrics', 'fused'}
