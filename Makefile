@@ -57,13 +57,15 @@ $(VENV)/installed-for-tests: $(SOURCES) | $(VENV)/bin/python
 # it goes on where it was. Compare the model, then put it in the place of delf_d2r/models/default.
 WORK ?= default_model
 RECIPE ?= configs/training/delf_default.pbtxt
+# Photos whose local descriptors are whitened; tests/benchmarks/default_photos.py makes the folder of those that ship.
+WHITENING_PHOTOS ?= $(PHOTOS)
 EXPORT = $(BIN)/d2r export_delf --trained=$(WORK)/trained
 default-model: $(VENV)/installed-for-tests
 	test -d "$(PHOTOS)" && test -d "$(VALIDATION)"
 	$(BIN)/d2r train_delf --config_path=$(RECIPE) --photos="$(PHOTOS)" --validation_photos="$(VALIDATION)" \
 	  --output=$(WORK)/trained
 	test -d $(WORK)/raw || $(EXPORT) --output=$(WORK)/raw
-	$(BIN)/d2r extract_features --config_path=configs/extractors/delf_default_raw.pbtxt --images="$(PHOTOS)" \
+	$(BIN)/d2r extract_features --config_path=configs/extractors/delf_default_raw.pbtxt --images="$(WHITENING_PHOTOS)" \
 	  --override='extraction.delf.model_path: "$(WORK)/raw"' --output=$(WORK)/features
 	$(BIN)/d2r train_pca --features=$(WORK)/features --output=$(WORK)/pca
 	$(EXPORT) --pca=$(WORK)/pca --pca_dimensions=128 --whitening --half_weights --name='Default DELF' \
