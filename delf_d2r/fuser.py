@@ -20,6 +20,7 @@ from delf_d2r.kernels import fusion
 from delf_d2r.kernels.background import Expected
 from delf_d2r.kernels.fusion import FusedScores
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
+from delf_d2r.protos.experiment_pb2 import ExperimentConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import AggregatedDescriptor, Ranking
 
@@ -120,6 +121,21 @@ def background_place(config: FusionConfig) -> pathlib.Path:
   return pathlib.Path(config.background_path) if config.background_path else background_files.SHIPPED
 
 
+def require_planned_fits(config: FusionConfig, aggregation: AggregationConfig) -> None:
+  """Raises UserError unless the background model of a run is of its searches, codebooks aside.
+
+  Before the run, so that it does not end after hours with indexes that cannot be searched.
+
+  Args:
+    config: of the run; its `extraction` and `aggregation` are those of the other search. Without a background
+      model, nothing is required.
+    aggregation: of the first search.
+  """
+  if config.normalization == FusionConfig.BACKGROUND:
+    place = background_place(config)
+    _require_same_searches(background_files.load(place), place, aggregation, config)
+
+
 def _require_fits(
   background: Background,
   place: pathlib.Path,
@@ -128,32 +144,49 @@ def _require_fits(
   aggregation: AggregationConfig,
 ) -> None:
   """Raises UserError, naming both values, unless a background model is of two searches."""
+  _require(place, 'the codebook', codebook_files.digest(first.path), background.codebook, str(first.path))
+  names = (str(first.path), str(other.path))
+  _require_same_searches(background, place, aggregation, other.config, names=names)
 
-  def require(what: str, found: object, expected: object, index: Artefact) -> None:
-    if found != expected:
-      raise UserError(
-        f'{place}: the background model is of {what} {expected}, that of {index.path} is {found}. {_REMEDY}'
-      )
 
-  require('the codebook', codebook_files.digest(first.path), background.codebook, first)
+def _require_same_searches(
+  background: Background,
+  place: pathlib.Path,
+  aggregation: AggregationConfig,
+  other: FusionConfig | ExperimentConfig,
+  *,
+  names: tuple[str, str] = ('the config', 'the config'),
+) -> None:
+  """Raises UserError unless a background model is of two searches, codebooks aside.
+
+  Args:
+    background: the model.
+    place: its directory.
+    aggregation: of the first search.
+    other: its `extraction` and `aggregation` are those of the other search.
+    names: how the message calls the first and the other search.
+  """
   for field in sorted(set(AggregationConfig.DESCRIPTOR.fields_by_name) - _FREE):
     found, expected = (_text(each, field) for each in (aggregation, background.config.aggregation))
-    require(f'aggregation.{field}', found, expected, first)
-  normalizes = aggregator.normalizes(aggregation)
-  require('aggregation.normalize', str(normalizes).lower(), str(background.words.normalize).lower(), first)
+    _require(place, f'aggregation.{field}', found, expected, names[0])
+  normalizes, expected_to = aggregator.normalizes(aggregation), background.words.normalize
+  _require(place, 'aggregation.normalize', str(normalizes).lower(), str(expected_to).lower(), names[0])
   theirs = background.config.fusion
-  difference = same_extractor.difference(other.config.extraction, theirs.extraction)
+  difference = same_extractor.difference(other.extraction, theirs.extraction)
   if difference:
-    require(f'fusion.extraction.{difference[0]}', *difference[1:], other)
-  require(
-    'fusion.aggregation.kernel',
-    _text(other.config.aggregation, 'kernel'),
-    _text(theirs.aggregation, 'kernel'),
-    other,
-  )
-  for role, path in registry.model_files(other.config.extraction).items():
+    _require(place, f'fusion.extraction.{difference[0]}', *difference[1:], names[1])
+  found, expected = (_text(each.aggregation, 'kernel') for each in (other, theirs))
+  _require(place, 'fusion.aggregation.kernel', found, expected, names[1])
+  for role, path in registry.model_files(other.extraction).items():
     if path.exists():  # Else no photo can be described, which says so itself.
-      require(f'the global {role}', files.fingerprint(path), background.models.get(role), other)
+      _require(place, f'the global {role}', files.fingerprint(path), background.models.get(role), names[1])
+
+
+def _require(place: pathlib.Path, what: str, found: object, expected: object, name: str) -> None:
+  if found != expected:
+    raise UserError(
+      f'{place}: the background model is of {what} {expected}, that of {name} is {found}. {_REMEDY}'
+    )
 
 
 def _text(config: AggregationConfig, field: str) -> str:

@@ -21,7 +21,7 @@ from delf_d2r.errors import ConfigError, UserError
 from delf_d2r.experiments import scoring
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.experiments.scoring import Outcome, summary
-from delf_d2r.fuser import background_place
+from delf_d2r.fuser import background_place, require_planned_fits
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.codebook_pb2 import CodebookConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
@@ -75,6 +75,7 @@ def run(
       remedy='Use a codebook of this extractor, or let the run train one',
     )
   if config.fusion.normalization == FusionConfig.BACKGROUND:
+    require_planned_fits(config.fusion, config.aggregation)
     _require_codebook_of_background(config, given.get('codebook'))
   redo = options.redo
   output = pathlib.Path(output)
@@ -123,8 +124,8 @@ def _require_codebook_of_background(
     problem = f"{place}: the background model is of the package's codebook, but codebook.source is {source}"
   raise UserError(
     f"{problem}. Use the codebook of the model ('codebook {{ source: SHIPPED }}' is that of the package); or"
-    ' train a model for this one by d2r train_background and name it by fusion.background_path; or add scores'
-    " without one ('fusion { normalization: Z_SCORE power: 1 weight: 0.5 }')"
+    ' train a model for this one by d2r train_background and name it by fusion.background_path; or take a'
+    ' config without fusion, such as configs/experiments/d2r_rasmk_star_masks.pbtxt'
   )
 
 

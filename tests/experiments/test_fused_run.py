@@ -18,6 +18,13 @@ FUSION = (
   'fusion { extraction { root_sift { upright: true } max_features: 60 } codebook { num_words: 64 }'
   ' aggregation { } }'
 )
+# As in the default experiment.
+BACKGROUND = (
+  'aggregation.normalize: true',
+  'fusion { normalization: BACKGROUND codebook { source: ORIGIN num_words: 1 } }',
+  'fusion.aggregation { kernel: VLAD }',
+  'fusion.extraction { extractor: GLOBAL global_descriptor { shipped_model: true image_scales: 1 } }',
+)
 
 
 @pytest.fixture(scope='module')
@@ -108,17 +115,16 @@ def test_the_points_of_a_curve_share_what_does_not_depend_on_boxes(
     assert reported_run.Run.open(tmp_path / name, dataset).rankings.path == tmp_path / name / 'fused'
 
 
-def test_another_codebook_than_that_of_the_background_is_refused_before_the_run(
+def test_searches_that_the_background_model_is_not_of_are_refused_before_the_run(
   load, dataset, finished, tmp_path
 ):
-  config = load(
-    'fusion { normalization: BACKGROUND codebook { source: ORIGIN num_words: 1 } }',
-    'fusion.aggregation { kernel: VLAD }',
-    'fusion.extraction { extractor: GLOBAL global_descriptor { shipped_model: true image_scales: 1 } }',
-  )
+  config = load(*BACKGROUND)
   with pytest.raises(UserError, match=r"is of the package's codebook, but codebook.source is K_MEANS"):
     experiment.run(config, dataset, tmp_path / 'out', options=experiment.Options(workers=1))
   given = {'codebook': finished.artefacts['codebook']}
   with pytest.raises(UserError, match=r'background model is of the codebook \w+, but .*codebook is \w+'):
     experiment.run(config, dataset, tmp_path / 'out', given=given, options=experiment.Options(workers=1))
+  other = load(*BACKGROUND, 'aggregation.alpha: 2')
+  with pytest.raises(UserError, match=r'model is of aggregation.alpha 3\.0, that of the config is 2\.0'):
+    experiment.run(other, dataset, tmp_path / 'out', options=experiment.Options(workers=1))
   assert not (tmp_path / 'out').exists()
