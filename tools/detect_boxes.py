@@ -1,6 +1,6 @@
 r"""Finds the boxes of every index image: by a detector, a uniform grid, a file, or none.
 
-  d2r detect_boxes --config_path=configs/experiments/d2r_rasmk_star.pbtxt --images=photos --output=out/boxes
+  d2r detect_boxes --config_path=configs/experiments/default.pbtxt --images=photos --output=out/boxes
   d2r detect_boxes --config_path=configs/experiments/random_boxes_rasmk_star.pbtxt --images=photos \
     --boxes_file=out/boxes --output=out/random_boxes
 

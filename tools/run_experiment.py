@@ -32,7 +32,9 @@ flags.DEFINE_string(
   'Boxes for regions.source FILE or RANDOM: a CSV file or a directory, see d2r detect_boxes --help.',
 )
 flags.DEFINE_string(
-  'codebook', None, 'Directory that train_codebook made: use this codebook instead of training one.'
+  'codebook',
+  None,
+  'Directory that train_codebook made: use this codebook instead of the one that the config asks for.',
 )
 flags.DEFINE_string(
   'distractors',

@@ -3,8 +3,9 @@ r"""Draws index size and mAP over the score threshold of the boxes.
   d2r threshold_curve --config_path=configs/experiments/d2r_rasmk_star.pbtxt --images=photos \
     --ground_truth=truth.json --output=out --threshold=0.05 --threshold=0.1 --threshold=0.2 --threshold=0.4
 
-The curve is the trade-off of the paper. Boxes are detected and features extracted once, with the lowest
-threshold; the thresholds replace regions.min_score. Artefacts that exist are reused: run the same command
+The curve is the trade-off of the paper, and this config its method; without --config_path it is that of the
+default experiment. Boxes are detected and features extracted once, with the lowest threshold; the thresholds
+replace regions.min_score. Artefacts that exist are reused: run the same command
 again to continue a run that was stopped.
 """
 

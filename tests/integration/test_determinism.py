@@ -57,7 +57,7 @@ def test_the_demo_twice(tmp_path):
       [sys.executable, tmp_path / 'script.py', str(workers)],
       cwd=tmp_path / str(workers),
       capture_output=True,
-      timeout=600,
+      timeout=900,
       check=True,
     )
     found.append(contents(tmp_path / str(workers) / 'demo'))

@@ -32,7 +32,7 @@ from delf_d2r import models
 from delf_d2r.command_line import COMMANDS
 from delf_d2r.data.ground_truth import ground_truth
 from delf_d2r.experiments import experiment
-from delf_d2r.protos.extraction_pb2 import ExtractionConfig
+from delf_d2r.protos.codebook_pb2 import CodebookConfig
 
 pytestmark = pytest.mark.slow
 
@@ -215,7 +215,7 @@ SMALL = (
   'extraction { max_features: 100 min_image_size: 128 max_image_size: 256 min_crop_size: 128'
   ' max_crop_size: 256 }'
 )
-SMALL_CODEBOOK = 'codebook { source: K_MEANS num_words: 64 iterations: 3 }'
+SMALL_CODEBOOK = 'codebook { num_words: 64 iterations: 3 }'
 DEFAULT = 'configs/experiments/default.pbtxt'
 PAGES_COMMANDS = readme_commands.commands()
 # The README is for three readers in a few minutes; everything else is in docs/.
@@ -325,8 +325,8 @@ def loaded(config_path: str):
 
 def smaller(config) -> list[str]:
   """Overrides that make an experiment of configs/ small."""
-  is_one_word = config.extraction.extractor == ExtractionConfig.GLOBAL
-  return [f'--override={change}' for change in ((SMALL,) if is_one_word else (SMALL, SMALL_CODEBOOK))]
+  is_trained = config.codebook.source == CodebookConfig.K_MEANS
+  return [f'--override={change}' for change in ((SMALL, SMALL_CODEBOOK) if is_trained else (SMALL,))]
 
 
 def absent_files(command: Command) -> list[str]:
