@@ -55,13 +55,13 @@ class PairedSnapshot(Snapshot):
     places: int64 [M], the image id in the other index of each image of the first.
   """
 
+  index: InvertedIndex  # Split indexes are not paired.
   other: Snapshot
   places: npt.NDArray[np.int64]
 
   @property
   def indexes(self) -> tuple[InvertedIndex, InvertedIndex]:
     """The postings of both indexes."""
-    assert isinstance(self.index, InvertedIndex), 'split indexes are not paired'
     assert isinstance(self.other.index, InvertedIndex), 'split indexes are not paired'
     return self.index, self.other.index
 
@@ -219,6 +219,7 @@ class PairedIndex:
         if attempt and self._first.snapshot is first and self._other.snapshot is other:
           raise
       else:
+        assert isinstance(first.index, InvertedIndex), 'split indexes are not paired'
         return PairedSnapshot(first.index, first.state, other, places)
     raise AssertionError('the last attempt returns or raises')
 
