@@ -61,7 +61,7 @@ def secondary_index(
   secondary = secondary_config(config)
   place, redo = output / SECONDARY, extracting['redo']
   extractor = ExtractionConfig.Extractor.Name(secondary.extraction.extractor)
-  logging.info('the other search of the fusion, by features of %s: %s', extractor, place)
+  logging.info('the other search, whose scores join those of the first one (%s): %s', extractor, place)
   own = own or extract_features.run(
     secondary, dataset, place / 'features', boxes=_boxes(secondary, features), **extracting
   )
