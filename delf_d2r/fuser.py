@@ -42,7 +42,7 @@ _FREE = frozenset(
 )
 _REMEDY = (
   'Train a background model for these searches by d2r train_background and name it by fusion.background_path,'
-  ' or set fusion.normalization: Z_SCORE'
+  ' or set fusion.normalization: Z_SCORE, without power and norm_order'
 )
 
 
