@@ -1,4 +1,4 @@
-r"""Writes a trained codebook in the small form of the codebook that comes with the package.
+r"""Writes a trained codebook in the small form of the one in the package.
 
   d2r export_codebook --codebook=out/codebook --output=out/packaged_codebook
 

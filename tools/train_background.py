@@ -1,4 +1,4 @@
-r"""Measures what a query scores with unrelated photos, for fusion.normalization: BACKGROUND.
+r"""Measures what a query scores with unrelated photos, for normalization: BACKGROUND.
 
   d2r train_background --descriptors=out/descriptors --other_descriptors=out/other/descriptors \
     --output=out/background
