@@ -14,7 +14,7 @@ from delf_d2r.data.artefacts import artefact_writer, background_files, feature_f
 from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact, Input, Plan
 from delf_d2r.data.artefacts.ranking_files import StoredRankings, Timing
 from delf_d2r.engine import SearchEngine
-from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.errors import UserError
 from delf_d2r.fuser import Fuser, background_place, ranked
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.fusion_pb2 import FusionConfig
@@ -129,14 +129,7 @@ def _fuser(config: FusionConfig, rankings: Artefact, other: Artefact) -> Fuser:
 
 def _input(artefact: Artefact, role: str, kind: str) -> Artefact:
   """Returns an input of an artefact; ArtefactError if it is gone or another one."""
-  expected = artefact.require_input(role)
-  found = Artefact.open(expected.path, kind)
-  if found.manifest.fingerprint != expected.fingerprint:
-    raise ArtefactError(
-      f'{found.path} is {found.manifest.fingerprint}, but {artefact.path} was made from'
-      f' {expected.fingerprint}. Search again'
-    )
-  return found
+  return artefact.open_input(role, kind, remedy='Search again')
 
 
 def _described_queries(

@@ -15,7 +15,7 @@ from delf_d2r import aggregator
 from delf_d2r.data.artefacts import artefact_writer, background_files, codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
 from delf_d2r.data.artefacts.background_files import KIND, Background
-from delf_d2r.errors import ArtefactError, UserError
+from delf_d2r.errors import UserError
 from delf_d2r.extractors import registry
 from delf_d2r.kernels import background as kernels
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
@@ -118,24 +118,11 @@ def _whole_images(artefact: Artefact) -> Iterator[AggregatedDescriptor]:
 
 def _codebook(descriptors: Artefact) -> pathlib.Path:
   """Returns the codebook of descriptors; ArtefactError if it is gone or another one."""
-  expected = descriptors.require_input('codebook')
-  found = Artefact.open(expected.path, 'codebook')
-  if found.manifest.fingerprint != expected.fingerprint:
-    raise ArtefactError(
-      f'{found.path} is {found.manifest.fingerprint}, but {descriptors.path} was made from'
-      f' {expected.fingerprint}. Aggregate again'
-    )
-  return found.path
+  return descriptors.open_input('codebook', 'codebook', remedy='Aggregate again').path
 
 
 def _models(descriptors: Artefact) -> dict[str, str]:
   """Returns the fingerprints of the networks that descriptors were extracted by, by role."""
-  expected = descriptors.require_input('features')
-  features = Artefact.open(expected.path, 'features')
-  if features.manifest.fingerprint != expected.fingerprint:
-    raise ArtefactError(
-      f'{features.path} are {features.manifest.fingerprint}, but {descriptors.path} was made from'
-      f' {expected.fingerprint}. Aggregate again'
-    )
+  features = descriptors.open_input('features', 'features', remedy='Aggregate again')
   roles = registry.model_files(features.config.extraction).keys()
   return {item.role: item.fingerprint for item in features.inputs if item.role in roles}

@@ -229,6 +229,26 @@ class Artefact:
       )
     return found
 
+  def open_input(self, role: str, kind: str, *, remedy: str) -> 'Artefact':
+    """Opens the input of that role, which must be the very one that this artefact was made from.
+
+    Args:
+      role: of the input.
+      kind: the kind of artefact that it is.
+      remedy: the end of the message if it is another one: what to do again.
+
+    Raises:
+      ArtefactError: there is no such input, it is gone, or it is another one.
+    """
+    expected = self.require_input(role)
+    found = Artefact.open(expected.path, kind)
+    if found.manifest.fingerprint != expected.fingerprint:
+      raise ArtefactError(
+        f'{found.path} is {found.manifest.fingerprint}, but {self.path} was made from {expected.fingerprint}.'
+        f' {remedy}'
+      )
+    return found
+
   def _place_of(self, recorded: pathlib.Path) -> pathlib.Path:
     """Returns where an input of the manifest is: the inverse of `_recorded`."""
     place = pathlib.Path(os.path.normpath((self.named or self.path) / recorded))

@@ -9,11 +9,16 @@ from delf_d2r.models.delf.network import Delf, local_endpoints
 class InferenceNetwork:
   """The endpoints of extraction: attention, descriptors and, with a global head, global_descriptor.
 
-  The weights of the backbone are copies, those of the heads are the model's own.
+  The weights of the backbone are copies, those of the heads are the model's own unless they are halved.
   """
 
   def __init__(self, model: Delf, *, half_weights: bool = False):
-    """Takes the trained model; `half_weights` stores the backbone in float16 and computes in float32."""
+    """Takes the trained model.
+
+    Args:
+      model: the network.
+      half_weights: store backbone, attention and embedding in float16; compute in float32.
+    """
     self.config = model.config
     self.dimensions = model.dimensions
     self.receptive_field = model.receptive_field

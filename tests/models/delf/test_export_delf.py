@@ -190,7 +190,7 @@ def test_half_weights_take_half_the_space_and_change_little(exported, tmp_path):
   sizes = [
     sum(file.stat().st_size for file in (path / 'variables').glob('*.data*')) for path in (exported, halved)
   ]
-  # The heads stay as they are; the tiny network has few weights beside them.
+  # The reduction stays as it is; the tiny network has few weights beside them.
   assert sizes[1] < 0.65 * sizes[0]
   full, half = (
     tf.saved_model.load(str(path)).signatures['extract_batch'](
