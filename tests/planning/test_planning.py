@@ -200,7 +200,7 @@ def test_a_config_that_cannot_run_is_not_measured(tmp_path):
 
 
 @pytest.mark.slow
-def test_rates_of_the_other_search(tmp_path):
+def test_rates_of_the_other_search(small, tmp_path):
   """An other search of few RootSIFT features, measured on synthetic ones."""
   fusion = (
     'fusion { extraction { max_features: 20 } codebook { num_words: 1 } aggregation { kernel: VLAD'
