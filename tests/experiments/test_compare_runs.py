@@ -25,7 +25,7 @@ def other(run, finished_dir, tmp_path_factory):
   return run(
     'aggregation.regions: WHOLE_IMAGE',
     'aggregation.alpha: 0.5',
-    'verification { num_images: 3 }',
+    'verification { num_images: 10 max_false_alarms: 1e30 }',
     output=tmp_path_factory.mktemp('other'),
     given=kinds,
   )

@@ -261,8 +261,9 @@ def test_a_second_search_and_second_features_among_distractors(
 ):
   seconds = (
     'fusion { extraction { root_sift { upright: true } max_features: 60 } codebook { num_words: 64 } }',
+    'fusion.extraction { max_image_size: 160 max_crop_size: 128 }',
     'fusion { aggregation { } }',
-    'verification { num_images: 4 extraction { max_features: 80 } }',
+    'verification { num_images: 4 extraction { max_features: 80 max_image_size: 256 } }',
   )
   given = {kind: finished.artefacts[kind] for kind in SHARED}
   base = run(*seconds, output=tmp_path, given=given)

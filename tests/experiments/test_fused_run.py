@@ -15,8 +15,8 @@ from delf_d2r.stages import extract_features
 pytestmark = pytest.mark.slow
 
 FUSION = (
-  'fusion { extraction { root_sift { upright: true } max_features: 60 } codebook { num_words: 64 }'
-  ' aggregation { } }'
+  'fusion { extraction { root_sift { upright: true } max_features: 60 max_image_size: 160'
+  ' max_crop_size: 128 } codebook { num_words: 64 } aggregation { } }'
 )
 # As in the default experiment.
 BACKGROUND = (
@@ -99,7 +99,12 @@ def test_the_points_of_a_curve_share_what_does_not_depend_on_boxes(
       ),
     )
   curve = threshold_curve.run(
-    load(FUSION, f'fusion.aggregation.regions: {regions}'),
+    # What is counted here does not depend on the size of photos.
+    load(
+      FUSION,
+      f'fusion.aggregation.regions: {regions}',
+      'extraction { max_image_size: 160 max_crop_size: 128 } report { max_queries: 1 matches: 0 }',
+    ),
     [0.2, 0.8],
     dataset,
     tmp_path,

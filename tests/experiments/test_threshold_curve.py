@@ -36,11 +36,12 @@ def config(tmp_path_factory):
   path.write_text("""
     name: "curve" regions { source: FILE }
     extraction {
-      max_features: 150 max_image_size: 320 max_crop_size: 320
+      max_features: 150 max_image_size: 256 max_crop_size: 192
       root_sift { contrast_threshold: 0.02 }
     }
     codebook { num_words: 256 iterations: 5 }
     aggregation { kernel: ASMK_STAR regions: REGIONAL_AGGREGATION }
+    report { results_per_query: 4 matches: 2 }
   """)
   return configs.load(path, experiment.STAGES)
 

@@ -13,11 +13,12 @@ TINY_CONFIG = """
 name: "tiny"
 regions { source: UNIFORM uniform { boxes_per_side: [2] } }
 extraction {
-  max_features: 150 max_image_size: 320 max_crop_size: 320 images_per_shard: 4
+  max_features: 150 max_image_size: 256 max_crop_size: 192 images_per_shard: 4
   root_sift { contrast_threshold: 0.02 }
 }
 codebook { num_words: 256 iterations: 5 }
 aggregation { kernel: ASMK_STAR regions: REGIONAL_AGGREGATION images_per_shard: 8 }
+report { results_per_query: 4 matches: 2 }
 """
 
 
