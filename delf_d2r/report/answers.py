@@ -15,7 +15,7 @@ from delf_d2r.data.photos import images
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import Answer, SearchEngine
 from delf_d2r.errors import UserError
-from delf_d2r.report import match_views, parts, search_page
+from delf_d2r.report import match_views, parts, scores, search_page
 from delf_d2r.report.views import QueryView, ResultView, SearchView
 from delf_d2r.text_table import one_line
 
@@ -180,6 +180,7 @@ def write_page(
     average_precision={},
     results=tuple(ResultView.of(result, engine.photos.find(result.name), None) for result in answer.results),
     seconds=sum(answer.seconds.values()),
+    score_meanings=scores.meanings(engine.fusion),
   )
   explained, notes = match_views.of_answer(engine, answer, shown, count=matches)
   view = SearchView(
@@ -187,7 +188,7 @@ def write_page(
     facts={
       'index': f'{len(engine):,} images',
       'query features': f'{answer.num_features:,}',
-      **{part: f'{1e3 * value:.1f} ms' for part, value in answer.seconds.items()},
+      **{part: parts.duration(value) for part, value in answer.seconds.items()},
     },
     notes=notes if answer.num_features else (_no_features(answer),),
     matches=explained,
@@ -206,7 +207,7 @@ def _box_text(box: Sequence[float]) -> str:
 
 
 def _parts(result) -> str:
-  both = parts.score_parts(result.local_score, result.global_score, decimals=4)
+  both = scores.both_parts(result.local_score, result.global_score, 4)
   return f'  ({both})' if both else ''
 
 

@@ -62,12 +62,15 @@ def _matches(groups: tuple[MatchGroup, ...], photos: PhotoSheet, buttons: _Butto
   if not groups:
     return None
   count = sum(len(group.matches) for group in groups)
+  is_fused = any(match.result.local_score is not None for group in groups for match in group.matches)
+  whole = 'similarity of local features' if is_fused else 'score'
   return fragment(
     tag('h2', 'Why they matched', id='why'),
     tag(
       'p',
       f'{count} {"pair" if count == 1 else "pairs"} of a query and a result can be opened: each visual word'
-      ' that both photos share is marked on both, coloured by its exact share of the score, and lines join'
+      ' that both photos share is marked on both, coloured by its exact share of the'
+      f' {whole}, and lines join'
       ' the inliers of spatial verification.',
     ),
     parts.MATCHES_NEED_SCRIPTS,

@@ -16,7 +16,7 @@ from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.evaluation import metrics_files
 from delf_d2r.evaluation.protocol import Metrics
-from delf_d2r.report import experiment_page, match_views
+from delf_d2r.report import experiment_page, match_views, scores
 from delf_d2r.report.reported_run import Labels, Run, ranked_queries
 from delf_d2r.report.views import ExperimentView, QueryView, ResultView, TableView
 from delf_d2r.stages import evaluate_retrieval
@@ -117,6 +117,8 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
   engine = SearchEngine.load(run.index.path, one_photo=True)  # It only gives the names and boxes of results.
   timing = ranking_files.load(run.rankings.path).timing
   ranked = ranked_queries(run)
+  config = run.rankings.config
+  meanings = scores.meanings(config.fusion if config.HasField('fusion') else None)
   views = []
   for position in _worst(metrics, max_queries):
     query = ranked[position]
@@ -134,6 +136,7 @@ def query_views(run: Run, *, results_per_query: int, max_queries: int = 100) -> 
         average_precision={name: None if math.isnan(ap) else ap for name, ap in aps.items()},
         results=results,
         seconds=seconds,
+        score_meanings=meanings,
       )
     )
   return views

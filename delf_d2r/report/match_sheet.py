@@ -2,6 +2,7 @@
 
 import json
 
+from delf_d2r.report import scores
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
 from delf_d2r.report.views import MatchView
@@ -36,6 +37,7 @@ class MatchSheet:
         'match': match.document,
         'label': result.label,
         'note': match.note,
+        'fused': scores.fused(result),
       }
     )
     return len(self) - 1

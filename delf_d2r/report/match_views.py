@@ -32,7 +32,6 @@ MAX_INLIERS = 300
 # More decimals than the pixels of any screen can show.
 _DECIMALS = 4
 
-LOCAL_PART = 'the similarity of local features, before it is fused with that of global descriptors'
 _GLOBAL = 'Global descriptors have no visual words, so there are no matches to show.'
 _TITLES = {
   'first_right': ('Right, found first', 'The first right result of a query, best rank first.'),
@@ -124,8 +123,7 @@ def of_answer(
   for result, shown in zip(answer.results[:count], query.results[:count], strict=True):
     document = explainer(answer.features, ids[result.name], result.best_region)
     if document:
-      note = LOCAL_PART if result.local_score is not None else ''
-      views.append(MatchView(query.name, query.image_path, shown, document, note))
+      views.append(MatchView(query.name, query.image_path, shown, document))
   notes = explainer.notes()
   if len(answer.results) > count:
     notes += (f'Matches can be opened for the first {count} of the {len(answer.results)} results.',)
@@ -149,7 +147,9 @@ class _Explainer:
     except UserError as error:
       self._failures.append(str(error))
       return None
-    return match_document(query, image, why, found, max_words=MAX_WORDS, max_inliers=MAX_INLIERS)
+    return match_document(
+      query, image, why, found, region=region, max_words=MAX_WORDS, max_inliers=MAX_INLIERS
+    )
 
   def notes(self) -> tuple[str, ...]:
     if not self._failures:
@@ -185,7 +185,9 @@ def _view(
     label,
   )
   note = ''
-  if not math.isclose(document['score'], result.score, rel_tol=1e-3, abs_tol=1e-6):
+  # With both parts the view shows the fused score itself.
+  is_ranked_by_other = not math.isclose(document['score'], result.score, rel_tol=1e-3, abs_tol=1e-6)
+  if result.local_score is None and is_ranked_by_other:
     note = f'ranked by {result.score:.4g}, the score after query expansion or fusion'
   return MatchView(query.query.name, query.path, shown, document, note)
 
@@ -259,6 +261,7 @@ def match_document(
   why: Explanation,
   found: Match,
   *,
+  region: int,
   max_words: int | None = None,
   max_inliers: int | None = None,
 ) -> dict[str, Any]:
@@ -268,6 +271,7 @@ def match_document(
     query, image: the features of both.
     why: the terms of the score.
     found: the verified matches.
+    region: the region of the index image that scored best, whose words `why` has; -1 for none.
     max_words: number of visual words to keep, those of the largest share; None: all.
     max_inliers: number of verified matches to keep, evenly chosen; None: all.
 
@@ -275,7 +279,8 @@ def match_document(
     `name` and `score`; `query_photo` and `index_photo`, each with `height` and `width` in pixels;
     `query_box`; `num_words`, the number of shared words, and `words`, each with `word`, its `share` of the
     score and its locations in `query` and `index`, largest share first; `regions`, each with `box` and
-    `share`; `num_inliers`, the number of verified matches, and `inliers`, pairs of locations.
+    `share`; `boxes`, all boxes of the index image, and `best_region`, 0 for the whole image, r for the box
+    r - 1 or None; `num_inliers`, the number of verified matches, and `inliers`, pairs of locations.
   """
 
   def share(term: float) -> float:
@@ -304,6 +309,8 @@ def match_document(
       {'box': box.tolist(), 'share': share(term)}
       for box, term in zip(why.boxes, why.box_terms.tolist(), strict=True)
     ],
+    'boxes': image.boxes[1:].tolist(),
+    'best_region': min(region, len(image.boxes) - 1) if region >= 0 else None,
     'num_inliers': len(found),
     'inliers': list(
       zip(

@@ -3,12 +3,11 @@
 import base64
 import hashlib
 import importlib.resources
-import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
 
-from delf_d2r.report import match_sheet
+from delf_d2r.report import match_sheet, scores
 from delf_d2r.report.figures import PhotoSheet
 from delf_d2r.report.markup import Markup, tag
 from delf_d2r.report.match_sheet import MatchSheet
@@ -211,11 +210,26 @@ def legend(queries: tuple[QueryView, ...]) -> Markup:
   items = [
     tag('li', mark(label), ' ', tag('span', meaning)) for label, meaning in _LEGEND.items() if label in used
   ]
-  if any(result.best_region > 0 for result in results) or any(query.box is not None for query in queries):
-    items.append(tag('li', tag('span', class_='swatch best'), ' ', tag('span', 'query box, or best region')))
+  yellow = []
+  if any(query.box is not None for query in queries):
+    yellow.append('that was searched')
+  if any(result.best_region > 0 for result in results):
+    yellow.append('that matches best')
+  if yellow:
+    meaning = f'box {", or ".join(yellow)}'
+    items.append(tag('li', tag('span', class_='swatch best'), ' ', tag('span', meaning)))
   if any(len(result.boxes) > (result.best_region > 0) for result in results):
-    items.append(tag('li', tag('span', class_='swatch'), ' ', tag('span', 'other regions')))
+    meaning = 'other boxes' if yellow else 'boxes'
+    items.append(tag('li', tag('span', class_='swatch'), ' ', tag('span', meaning)))
+  if any(result.inliers is not None for result in results):
+    items.append(_term('inliers', scores.INLIERS))
+  if queries and any(result.local_score is not None for result in results):
+    items += [_term(*item) for item in queries[0].score_meanings.items()]
   return tag('ul', items, class_='legend', aria_label='Legend') if items else Markup('')
+
+
+def _term(term: str, meaning: str) -> Markup:
+  return tag('li', tag('b', term), ' ', tag('span', meaning))
 
 
 def query_body(query: QueryView, photos: PhotoSheet, buttons: Mapping[int, Markup] | None = None) -> Markup:
@@ -225,15 +239,15 @@ def query_body(query: QueryView, photos: PhotoSheet, buttons: Mapping[int, Marku
   )
   caption = tag('figcaption', 'Query' if query.box is None else 'Query: the box was searched')
   if query.results:
-    decimals = _score_decimals(query.results)
-    items = (_result(result, decimals, photos, (buttons or {}).get(result.rank)) for result in query.results)
+    places = scores.decimals(query.results)
+    items = (_result(result, places, photos, (buttons or {}).get(result.rank)) for result in query.results)
     shown = tag('ol', items, class_='results')
   else:
     shown = tag('p', 'No results.', class_='empty')
   return tag('div', tag('figure', photo, caption, class_='query-photo'), shown, class_='query-body')
 
 
-def _result(result: ResultView, decimals: int, photos: PhotoSheet, button: Markup | None) -> Markup:
+def _result(result: ResultView, places: int, photos: PhotoSheet, button: Markup | None) -> Markup:
   best = result.best_region
   others = [box for r, box in enumerate(result.boxes, start=1) if r != best]
   label = f', {result.label}' if result.label else ''
@@ -247,35 +261,22 @@ def _result(result: ResultView, decimals: int, photos: PhotoSheet, button: Marku
     'span',
     tag('b', result.rank),
     mark(result.label) if result.label else None,
-    tag('span', f'{result.score:.{decimals}f}', class_='score'),
+    tag('span', scores.number(result.score, places), class_='score'),
     class_='line',
   )
-  region = None
+  notes = []
+  if result.inliers is not None:
+    notes.append(f'{result.inliers} {"inlier" if result.inliers == 1 else "inliers"}')
   if best >= 0 and len(result.boxes):
-    where = 'whole image' if best == 0 else f'box {best} of {len(result.boxes)}'
-    region = tag('span', where, class_='region')
+    notes.append('best: whole image' if best == 0 else f'best: box {best} of {len(result.boxes)}')
+  details = [tag('span', note, class_='region') for note in notes]
   name = tag('span', result.name, class_='name', title=result.name)
-  both = score_parts(result.local_score, result.global_score, decimals)
+  both = scores.both_parts(result.local_score, result.global_score, places)
   summands = tag('span', both, class_='region') if both else None
-  figure = tag('figure', photo, tag('figcaption', line, summands, name, region, button))
+  figure = tag('figure', photo, tag('figcaption', line, summands, name, details, button))
   return tag('li', figure, class_=result.label or 'unlabelled')
-
-
-def score_parts(local_score: float | None, global_score: float | None, decimals: int) -> str:
-  """Returns the two parts of a fused score as text; '' if there are none."""
-  if local_score is None or global_score is None:
-    return ''
-  return f'local {local_score:.{decimals}f}, global {global_score:.{decimals}f}'
 
 
 def mark(label: str) -> Markup:
   """Returns a label of `LABELS` with its sign."""
   return tag('span', tag('i', _SIGNS[label], aria_hidden='true'), f' {label}', class_=f'mark {label}')
-
-
-def _score_decimals(results: tuple[ResultView, ...]) -> int:
-  """Returns the decimals that give the largest score four significant digits, so that scores align."""
-  largest = max((abs(result.score) for result in results if math.isfinite(result.score)), default=0.0)
-  if largest == 0:
-    return 4
-  return min(max(3 - math.floor(math.log10(largest)), 0), 9)

@@ -30,8 +30,8 @@ class ResultView:
     boxes: float32 [R - 1, 4], the boxes of regions 1 to R - 1, without region 0, the whole image.
     best_region: the region with the best score (0 the whole image, r the box `boxes[r - 1]`); -1 for none.
     rank: position in the ranking, from 1.
-    local_score, global_score: the parts that the score is the sum of, after the fusion of two searches;
-      otherwise None.
+    local_score, global_score: the parts of the score after the fusion of two searches; otherwise None.
+    inliers: the number of consistent matches; None if the result was not verified or the run does not say.
   """
 
   name: str
@@ -43,6 +43,7 @@ class ResultView:
   rank: int
   local_score: float | None = None
   global_score: float | None = None
+  inliers: int | None = None
 
   def __post_init__(self):
     if self.label is not None and self.label not in LABELS:
@@ -68,6 +69,7 @@ class ResultView:
       result.rank,
       result.local_score,
       result.global_score,
+      result.inliers,
     )
 
 
@@ -83,6 +85,7 @@ class QueryView:
       no positive image for this query; empty without ground truth.
     results: best first.
     seconds: time of this query, or None if it was not measured.
+    score_meanings: what the parts of its scores mean, from `scores.meanings`; empty without fusion.
   """
 
   name: str
@@ -91,6 +94,7 @@ class QueryView:
   average_precision: Mapping[str, float | None]
   results: tuple[ResultView, ...]
   seconds: float | None = None
+  score_meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def is_labelled(self) -> bool:

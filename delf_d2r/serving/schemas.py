@@ -27,6 +27,10 @@ class Limits(BaseModel):
   annotates: bool = Field(description='Whether the server has the page for drawing boxes (/annotate).')
   verifies: bool = Field(description='Whether the run that made the index verifies its results.')
   cannot_verify: str = Field(description='Why a search with verify is refused; empty if it is not.')
+  score_meanings: dict[str, str] = Field(
+    description='In a run with fusion, what local, global and score mean, for the page; otherwise empty.'
+  )
+  inliers_meaning: str = Field(description='What the number of inliers means, for the page.')
   max_upload_bytes: int
   max_megapixels: int
   max_results: int
@@ -54,7 +58,9 @@ class Result(BaseModel):
   id: int = Field(description='Of the index image, for /api/photo and /api/match.')
   name: str
   version: str = Field(description=_VERSION)
-  score: float = Field(description='Of a run with fusion, the sum of local_score and global_score.')
+  score: float = Field(
+    description='Of a run with fusion, local_score and global_score joined as /api/limits says.'
+  )
   local_score: float | None = Field(description='In a run with fusion, the part of local features.')
   global_score: float | None = Field(description='In a run with fusion, the part of the other search.')
   boxes: list[Box] = Field(description='Its boxes, without the whole photo.')
@@ -116,7 +122,11 @@ class Match(BaseModel):
   query_box: Box
   num_words: int = Field(description='Visual words that both photos have.')
   words: list[Word] = Field(description='Largest share first.')
-  regions: list[Region]
+  regions: list[Region] = Field(description='Boxes of the part of the index image that was compared.')
+  boxes: list[Box] = Field(description='All boxes of the index image, without the whole photo.')
+  best_region: int | None = Field(
+    description='The part that was compared: 0 for the whole photo, r for the box r - 1; null if all were.'
+  )
   num_inliers: int
   inliers: list[tuple[Place, Place]] = Field(
     description='After spatial verification, the places in query and index image that agree on one transform.'

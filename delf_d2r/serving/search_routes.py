@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from delf_d2r.data.boxes.csv_file import check_box
 from delf_d2r.data.photos.photo_folders import PhotoFolders
 from delf_d2r.engine import SearchEngine
+from delf_d2r.report import scores
 from delf_d2r.serving import schemas
 from delf_d2r.serving.decoding import DecodingBudget
 from delf_d2r.serving.executor import RequestExecutor
@@ -55,6 +56,8 @@ def router(
       annotates=annotates,
       verifies=engine.verifies,
       cannot_verify=engine.why_unverifiable,
+      score_meanings=scores.meanings(engine.fusion),
+      inliers_meaning=scores.INLIERS,
       max_upload_bytes=options.max_upload_bytes,
       max_megapixels=options.max_megapixels,
       max_results=options.max_results,

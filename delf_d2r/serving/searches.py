@@ -202,9 +202,10 @@ class Searches:
     """
     self._engine.refresh()
     index, position = self._engine.index, self.photos.position(image_id)
+    region = query.regions[image_id]
     try:
       image = self._engine.features(position)
-      why = explain(self._engine, query.features, position, image, region=query.regions[image_id])
+      why = explain(self._engine, query.features, position, image, region=region)
       match = self._engine.match(query.features.features, position)
     except (ArtefactError, IndexFormatError):
       self._engine.refresh(wait=True)  # Another process may have removed the files.
@@ -212,7 +213,7 @@ class Searches:
     finally:
       if self._engine.index is not index:  # The position may belong to another image by now.
         raise Problem(503, 'the index has changed meanwhile')
-    document = match_document(query.features, image, why, match)
+    document = match_document(query.features, image, why, match, region=region)
     return schemas.Match(id=image_id, version=self.version(document['name']), **document)
 
   def version(self, name: str) -> str:

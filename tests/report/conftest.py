@@ -90,6 +90,8 @@ DOCUMENT = {
   'num_words': 1,
   'words': [{'word': 7, 'share': 1.0, 'query': [[0.5, 0.5]], 'index': [[0.25, 0.75]]}],
   'regions': [],
+  'boxes': [[0, 0, 1, 0.5]],
+  'best_region': 1,
   'num_inliers': 0,
   'inliers': [],
 }

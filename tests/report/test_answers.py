@@ -1,7 +1,9 @@
 """An answer as text and as JSON, with any names of photos."""
 
+import html
 import json
 import os
+import re
 import types
 
 import numpy as np
@@ -12,7 +14,7 @@ from support.served_index import photos, query_path
 
 from delf_d2r.engine import Answer, SearchEngine, SearchResult
 from delf_d2r.errors import UserError
-from delf_d2r.report import answers, match_views
+from delf_d2r.report import answers, scores
 
 __all__ = ['fused_dir', 'photos', 'query_path']
 
@@ -91,6 +93,15 @@ def test_a_fused_score_has_its_two_parts(fused_dir, query_path, tmp_path):
   first = document['results'][0]
   assert first['score'] == pytest.approx(first['local_score'] + first['global_score'], abs=1e-5)
   assert 'local ' in page.read_text()
-  assert match_views.LOCAL_PART in page.read_text()
+  source = page.read_text()
+  for meaning in scores.meanings(SearchEngine.load(fused_dir).fusion).values():
+    assert html.escape(meaning) in source
+  (entry,) = json.loads(re.search('<script type="application/json" id="matches">(.*?)</script>', source)[1])
+  assert entry['fused'].startswith('score ')
+  assert entry['match']['best_region'] == found.best_region
+  assert entry['match']['boxes'] == found.boxes.tolist()
   # The report of the run shows them, too.
-  assert '>local ' in (fused_dir / 'report' / 'index.html').read_text()
+  report = (fused_dir / 'report' / 'index.html').read_text()
+  assert '>local ' in report
+  assert html.escape(scores.meanings(SearchEngine.load(fused_dir).fusion)['score']) in report
+  assert 'exact share of the similarity of local features' in report

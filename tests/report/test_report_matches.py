@@ -1,5 +1,6 @@
 """Matches in pages: data for a script in the page, and buttons that are hidden until it runs."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -24,10 +25,17 @@ def test_entries_have_what_the_script_needs(make_match, make_photo, parse):
   (entry,) = entries(source)
   assert entry['match']['words'][0]['word'] == 7
   assert entry['heading'] == 'query.jpg → 3. index.jpg'
-  assert (entry['label'], entry['note']) == ('wrong', 'a note')
+  assert (entry['label'], entry['note'], entry['fused']) == ('wrong', 'a note', '')
   images = {image['id']: image for image in page.all('image')}
   assert images[entry['photos'][1]]['width'] == '512'
   assert {'Title of the group', 'Why these'} <= set(re.findall('>([^<]*)<', source))
+
+
+def test_a_fused_score_is_shown_with_its_parts(make_match):
+  match = make_match()
+  result = dataclasses.replace(match.result, score=36.15, local_score=23.8, global_score=27.21)
+  (entry,) = entries(experiment([dataclasses.replace(match, result=result)]))
+  assert entry['fused'] == 'score 36.15: local 23.80, global 27.21'
 
 
 def test_a_photo_that_is_not_at_hand_is_said_to_be_missing(make_match):

@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from delf_d2r.report import parts
+from delf_d2r.report import parts, scores
 from delf_d2r.report.views import TableView
 
 
@@ -83,8 +85,8 @@ def test_best_region(make_photo, make_query, make_result, parse):
   drawn = [path['d'] for path in page.all('path', class_='box')]
   assert drawn == [first + second, first + second, second, first]
   assert [path['d'] for path in page.all('path', class_='box best')] == [first, second]
-  assert page.text.count('whole image') == 1
-  assert 'box 1 of 2' in page.text
+  assert page.text.count('best: whole image') == 1
+  assert 'best: box 1 of 2' in page.text
   assert 'box 2 of 2' in page.text
 
 
@@ -93,8 +95,31 @@ def test_legend_shows_what_occurs(make_query, make_result, parse):
   page = parse(parts.legend((make_query(results=[make_result(label='junk')]),)))
   assert 'junk' in page.text
   assert 'right' not in page.text
-  assert 'region' not in page.text
+  assert 'box' not in page.text
   with_box = parse(parts.legend((make_query(box=np.array([0, 0, 1, 1], np.float32)),)))
-  assert with_box.text.strip() == 'query box, or best region'
+  assert with_box.text.strip() == 'box that was searched'
   one_box = make_query(results=[make_result(boxes=[[0, 0, 1, 1]], best_region=1)])
-  assert 'other regions' not in parse(parts.legend((one_box,))).text
+  assert parse(parts.legend((one_box,))).text.strip() == 'box that matches best'
+  two_boxes = [make_result(boxes=[[0, 0, 1, 1], [0, 0, 1, 0.5]], best_region=best) for best in (0, 1)]
+  assert parse(parts.legend((make_query(results=two_boxes[:1]),))).text.strip() == 'boxes'
+  assert 'other boxes' in parse(parts.legend((make_query(results=two_boxes[1:]),))).text
+  verified = dataclasses.replace(make_result(), inliers=0)
+  assert scores.INLIERS in parse(parts.legend((make_query(results=[verified]),))).text
+
+
+def test_a_fused_score_and_its_parts(make_query, make_result, parse):
+  """A query that finds itself takes the decimals of no other photo; what rounds to zero has no sign."""
+  values = ((1808.0, 1807.8, 28.8), (-0.04, 1.26, -1.3), (6.23, 1.3, 6.1))
+  results = tuple(
+    dataclasses.replace(make_result(rank, score=score), local_score=local, global_score=whole, inliers=rank)
+    for rank, (score, local, whole) in enumerate(values, start=1)
+  )
+  query = dataclasses.replace(make_query(results=results), score_meanings={'local': 'of <details>'})
+  body = parts.query_body(query, parts.PhotoSheet())
+  assert [piece.split('<')[0] for piece in body.split('class="score">')[1:]] == ['1808.0', '0.0', '6.2']
+  text = parse(body).text
+  assert 'local 1807.8, global 28.8' in text
+  assert 'local 1.3, global -1.3' in text
+  assert '2 inliers' in text
+  assert 'local of <details>' in parse(parts.legend((query,))).text
+  assert 'details' not in parse(parts.legend((make_query(results=[make_result()]),))).text

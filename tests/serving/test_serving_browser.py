@@ -4,14 +4,19 @@ import shutil
 
 import pytest
 from PIL import Image
+from support.fused_run import fused_dir
 from support.pages import READY, drag, wait_for_answer
 from support.servers import serving
 
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.data.photos.photo_folders import PhotoFolders
+from delf_d2r.engine import SearchEngine
+from delf_d2r.report import scores
 from delf_d2r.serving.annotations import Annotations
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
+
+__all__ = ['fused_dir']
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +52,71 @@ def test_upload_box_and_match(open_page, address, engine, query_path):
   first = match['words'][0]
   assert page.locator('.match-stage circle').count() == len(first['query']) + len(first['index'])
   assert page.locator('.match-stage line').count() == len(first['query']) * len(first['index'])
+
+
+def test_both_parts_of_a_score_and_the_box_that_matched(open_page, fused_dir, query_path):
+  engine = SearchEngine.load(fused_dir)
+  with serving(create_app(engine, Options())) as address:
+    page = open_page(address, NARROW)
+    page.set_input_files('#file', query_path)
+    wait_for_answer(page)
+    results = engine.search(query_path, top_k=24).results
+    legend = page.text_content('#legend')
+    for meaning in scores.meanings(engine.fusion).values():
+      assert meaning in legend
+    assert 'inliers' not in legend
+    assert page.evaluate('document.documentElement.scrollWidth') <= NARROW['width']
+    parts = page.locator('#results .score-parts')
+    first = results[0]
+    assert parts.first.text_content() == f'local {first.local_score:.3f} · global {first.global_score:.3f}'
+    assert scores.meanings(engine.fusion)['global'] in parts.first.get_attribute('title')
+    place = next(place for place, result in enumerate(results) if result.best_region > 0)
+    best = results[place].best_region
+    assert page.locator('#results .card-note').nth(place).text_content() == f'best: box {best}'
+    page.locator('#results .card').nth(place).click()
+    page.wait_for_selector('.match-stage .box')
+    assert f'best: box {best} of {len(results[place].boxes)}' in page.text_content('#match-summary')
+    assert f'global {results[place].global_score:.3f}' in page.text_content('#match-summary')
+    # Without the width of the lines, and in the frame of the photo.
+    extent = 'node => (({ x, y, width, height }) => [x, y, x + width, y + height])(node.getBBox())'
+    left, top, right, bottom = page.locator('.match-stage image').nth(1).evaluate(extent)
+    drawn = page.locator('.match-stage .box.best:not(.halo)').evaluate(extent)
+    ymin, xmin, ymax, xmax = results[place].boxes[best - 1].tolist()
+    width, height = right - left, bottom - top
+    assert drawn == pytest.approx([xmin * width, ymin * height, xmax * width, ymax * height], abs=0.01)
+    page.get_by_label('Boxes').last.uncheck()
+    assert page.locator('.match-stage .box').count() == 0
+    page.keyboard.press('Escape')
+    page.check('#verify')
+    page.wait_for_selector('#legend:has-text("inliers")')
+
+
+def test_scores_of_a_photo_that_finds_itself(open_page, fused_dir):
+  """The rounded scores of all others keep a decimal, and none of them is a negative zero."""
+  engine = SearchEngine.load(fused_dir)
+  with serving(create_app(engine, Options())) as address:
+    page = open_page(address)
+
+    def thousandfold(route):
+      answer = route.fetch().json()
+      answer['results'][0]['score'] = 5704.3
+      answer['results'][1]['score'] = -0.01
+      route.fulfill(json=answer)
+
+    page.route('**/api/search', thousandfold)
+    page.goto(f'{address}/?indexed={engine.index.image_names[0]}')
+    wait_for_answer(page)
+    shown = page.locator('#results .card-line .score').all_text_contents()
+    assert shown[:2] == ['5704.3', '0.0']
+    assert all(len(text.split('.')[1]) == 1 for text in shown)
+
+
+def test_a_run_without_fusion_has_no_parts(open_page, address, query_path):
+  page = open_page(address)
+  page.set_input_files('#file', query_path)
+  wait_for_answer(page)
+  assert page.locator('.score-parts').count() == 0
+  assert page.text_content('#legend').strip() == 'boxes'
 
 
 def test_a_box_is_moved_resized_and_cleared_by_pointer(open_page, address, query_path):

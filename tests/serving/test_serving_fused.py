@@ -10,6 +10,7 @@ from support.fused_run import fused_dir
 from support.servers import serving
 
 from delf_d2r.engine import SearchEngine
+from delf_d2r.report import scores
 from delf_d2r.serving.app import create_app
 from delf_d2r.serving.options import Options
 
@@ -44,6 +45,22 @@ def test_a_score_has_its_two_parts(client, engine, query_path):
   local = engine.rank(engine.describe(engine.search(query_path).features), top_k=0)
   image = list(engine.index.image_names).index(first['name'])
   assert match['score'] == pytest.approx(local.scores[local.image_ids == image].item(), rel=1e-4)
+
+
+def test_the_page_is_told_what_the_parts_mean(client, engine):
+  assert client.get('/api/limits').json()['score_meanings'] == scores.meanings(engine.fusion) != {}
+
+
+def test_a_match_names_the_region_that_scored(client, query_path):
+  answer = client.post('/api/search', files={'photo': ('q.jpg', query_path.read_bytes())}).json()
+  regions = set()
+  for result in answer['results']:
+    match = client.get('/api/match', params={'query': answer['query'], 'image': result['id']}).json()
+    assert match['best_region'] == result['best_region']
+    assert match['boxes'] == result['boxes']
+    assert match['regions'] == []  # One region is compared, which is no part of another.
+    regions.add(match['best_region'])
+  assert max(regions) > 0
 
 
 def test_a_query_without_any_features_finds_nothing(client):

@@ -40,8 +40,8 @@ export class MatchView {
     new ResizeObserver(() => this.match && this.#draw()).observe(this.body);
   }
 
-  // Shows the result of the promise `load`: `{ match, photos }` and perhaps `label` and `note`. The neighbours before
-  // and after may be undefined.
+  // Shows the result of the promise `load`: `{ match, photos }` and perhaps `label`, `note`, and `fused`, the text of a
+  // fused score with its two parts. The neighbours before and after may be undefined.
   async show(heading, neighbours, load) {
     this.neighbours = neighbours;
     this.steps.forEach((button, side) => { button.disabled = neighbours[side] === undefined; });
@@ -55,12 +55,13 @@ export class MatchView {
     }
     this.wanted = load;
     try {
-      const { match, photos, label, note } = await load();
+      const { match, photos, label, note, fused } = await load();
       if (load !== this.wanted) return; // Another match was opened in the meantime.
       this.photos = photos;
       this.match = match;
+      this.fused = fused;
       this.chosen = this.box = null;
-      this.summary.textContent = [label, describe(match), note].filter(Boolean).join(' · ');
+      this.summary.textContent = [label, ...describe(match, fused), note].filter(Boolean).join(' · ');
       this.#build();
       this.#draw();
     } catch (error) {
@@ -100,13 +101,17 @@ export class MatchView {
     if (words.length) {
       const marked = match.words.length < match.num_words ? `, the largest ${match.words.length} marked.` : '.';
       side.append(
-        element('h3', {}, 'Share of the score'),
+        element('h3', {}, this.fused ? 'Share of the local similarity' : 'Share of the score'),
         element('p', { className: 'quiet' }, shared(match), `${marked} These ${words.length} carry`
           + ` ${perCent(listed.reduce((sum, word) => sum + word.share, 0))}:`),
         element('ol', { className: 'words' }, ...words));
     } else {
       const none = match.num_words ? `${shared(match)}, but none adds to the score.` : 'No shared visual words.';
       side.append(element('p', { className: 'quiet' }, none));
+    }
+    if (this.fused) {
+      side.append(element('p', { className: 'quiet unmarked' },
+        'The global part compares one descriptor of each photo, so it has no places to mark.'));
     }
     const regions = match.regions.map((region, number) => ({ ...region, number })).filter(({ share }) => share > 0)
       .sort((a, b) => b.share - a.share).slice(0, 6);
@@ -121,8 +126,14 @@ export class MatchView {
         step.style.background = value;
         return step;
       }));
+    const yellow = [isPart(match.query_box) ? 'searched' : '', match.best_region ? 'matches best' : '']
+      .filter(Boolean).join(' or ');
+    const frames = [
+      yellow ? swatch('swatch best', yellow) : '',
+      otherBoxes(match).length ? swatch('swatch', yellow ? 'other boxes' : 'boxes') : '',
+    ];
     const controls = element('div', { className: 'match-controls' },
-      ...Object.values(this.options).map(({ label }) => label),
+      ...Object.values(this.options).map(({ label }) => label), ...frames.filter(Boolean),
       element('span', { className: 'legend-scale quiet' }, 'small share', scale, 'large'));
     this.body.replaceChildren(element('div', { className: 'match-main' }, this.stage, controls), side);
   }
@@ -165,9 +176,9 @@ export class MatchView {
     const parts = areas.map((area, side) => ground(this.photos[side], area));
     const strong = pointedBox ?? this.box;
     if (options.boxes.input.checked) {
-      const box = match.query_box;
-      if (String(box) !== '0,0,1,1') parts.push(frame(query, [box], 'box best'));
-      parts.push(frame(index, match.regions.map((region) => region.box), 'box'));
+      if (isPart(match.query_box)) parts.push(frame(query, [match.query_box], 'box best'));
+      parts.push(frame(index, otherBoxes(match), 'box'));
+      if (match.best_region) parts.push(frame(index, [match.boxes[match.best_region - 1]], 'box best'));
     }
     if (strong) parts.push(frame(index, [strong], 'box best'));
     const top = match.words[0]?.share || 1;
@@ -211,12 +222,19 @@ export class MatchView {
   }
 }
 
-function describe(match) {
-  const { inliers, num_inliers: found } = match;
+function describe(match, fused) {
+  const { inliers, num_inliers: found, boxes, best_region: best } = match;
   const drawn = inliers.length < found ? ` (${inliers.length} drawn)` : '';
-  const verified = found ? ` · ${found} verified ${found === 1 ? 'match' : 'matches'}${drawn}` : '';
-  return `score ${match.score.toPrecision(4)} · ${shared(match)}${verified}`;
+  const verified = found ? `${found} verified ${found === 1 ? 'match' : 'matches'}${drawn}` : '';
+  const where = best ? `best: box ${best} of ${boxes.length}` : 'best: whole photo';
+  return [fused || `score ${match.score.toPrecision(4)}`, shared(match), verified,
+    best === null || !boxes.length ? '' : where];
 }
+
+const isPart = (box) => String(box) !== '0,0,1,1';
+const otherBoxes = ({ boxes, best_region: best }) => boxes.filter((_, number) => number + 1 !== best);
+const swatch = (className, text) =>
+  element('span', { className: 'quiet' }, element('span', { className }), ` ${text}`);
 
 const shared = ({ num_words: count }) => `${count} shared visual ${count === 1 ? 'word' : 'words'}`;
 

@@ -53,7 +53,7 @@ async function search(wanted) {
     if (query === undefined) forgetQuery();
     $('results').replaceChildren();
     $('summary').textContent = '';
-    $('blank').hidden = true;
+    $('blank').hidden = $('legend').hidden = true;
     showProblem($('problem'), error);
   } finally {
     if (running === own) {
@@ -106,7 +106,7 @@ function showAnswer() {
   const parts = Object.entries(seconds).map(([part, value]) => `${part} ${milliseconds(value)}`).join(', ');
   $('summary').textContent = results.length
     ? `${results.length} of ${(limits?.images ?? 0).toLocaleString('en')} photos in ${milliseconds(total)}`
-      + ` · ${features.toLocaleString('en')} features`
+      + ` · ${features.toLocaleString('en')} features in the query`
     : '';
   $('summary').title = parts;
   const message = results.length ? 'Incomplete results.' : 'No results.';
@@ -117,7 +117,30 @@ function showAnswer() {
     card(result, top, () => showMatch(own, position))));
   $('blank').hidden = true;
   $('boxes-label').hidden = !results.some((result) => result.boxes.length);
+  showLegend(results);
 }
+
+// The legend of what occurs in the results.
+function showLegend(results) {
+  const items = [];
+  const add = (mark, meaning) => items.push(element('li', {}, mark, ' ', element('span', {}, meaning)));
+  const term = (name) => element('b', {}, name);
+  const hasBest = results.some(({ best_region: best }) => best > 0);
+  if (hasBest) add(element('span', { className: 'swatch best' }), 'box that matches best');
+  if (results.some(({ boxes, best_region: best }) => boxes.length > (best > 0))) {
+    add(element('span', { className: 'swatch' }), hasBest ? 'other boxes' : 'boxes');
+  }
+  if (results.some(({ inliers }) => inliers !== null)) add(term('inliers'), limits?.inliers_meaning ?? '');
+  if (results.some(hasParts)) {
+    for (const [name, meaning] of Object.entries(limits?.score_meanings ?? {})) add(term(name), meaning);
+  }
+  $('legend').replaceChildren(...items);
+  $('legend').hidden = !items.length;
+}
+
+const hasParts = ({ local_score: local }) => local !== null;
+const bothParts = ({ local_score: local, global_score: global }, separator) =>
+  `local ${score(local)}${separator}global ${score(global)}`;
 
 function card(result, top, onclick) {
   const best = result.best_region;
@@ -128,26 +151,31 @@ function card(result, top, onclick) {
       ...outlines(best > 0 ? [result.boxes[best - 1]] : [], 1, 1, 'box best')));
   const bar = element('i', { className: 'score-bar' });
   bar.style.width = `${100 * Math.max(0, Math.min(1, result.score / top))}%`;
-  const region = best === null || !result.boxes.length ? '' : best ? `box ${best}` : 'whole photo';
-  const inliers = result.inliers === null ? '' : `${result.inliers} inliers`;
+  const region = best === null || !result.boxes.length ? '' : `best: ${best ? `box ${best}` : 'whole photo'}`;
+  const inliers = result.inliers === null ? '' : `${result.inliers} ${result.inliers === 1 ? 'inlier' : 'inliers'}`;
+  const meanings = Object.entries(limits?.score_meanings ?? {}).map((item) => item.join(': ')).join('\n');
   const button = element('button', {
     type: 'button', className: 'card', onclick,
     'aria-label': `Rank ${result.rank}: ${result.name}, score ${score(result.score)}. Show why it matched`,
   },
   element('span', { className: 'frame' }, photo),
   element('span', { className: 'card-line' }, element('b', {}, String(result.rank)),
-    element('span', { className: 'card-note' }, [inliers, region].filter(Boolean).join(' · ')),
     element('span', { className: 'score' }, score(result.score))),
   element('span', { className: 'score-track' }, bar),
-  ...(result.local_score === null ? [] : [element('span', { className: 'score-parts' },
-    `local ${score(result.local_score)} · global ${score(result.global_score)}`)]),
+  ...(hasParts(result) ? [element('span', { className: 'score-parts', title: meanings }, bothParts(result, ' · '))]
+    : []),
+  element('span', { className: 'card-note' }, [inliers, region].filter(Boolean).join(' · ')),
   element('span', { className: 'name', title: result.name }, result.name));
   return element('li', {}, button);
 }
 
+// Scores in two parts have one decimal at least: a query that finds itself scores thousands, other photos tens. What
+// rounds to zero has no sign.
 function score(value) {
   const top = Math.max(...answer.results.map((result) => Math.abs(result.score))) || 1;
-  return value.toFixed(Math.min(Math.max(3 - Math.floor(Math.log10(top)), 0), 6));
+  const least = answer.results.some(hasParts) ? 1 : 0;
+  const digits = Math.min(Math.max(3 - Math.floor(Math.log10(top)), least), 6);
+  return value.toFixed(digits).replace(/^-(?=[0.]+$)/, '');
 }
 
 function missing() {
@@ -157,11 +185,12 @@ function missing() {
 async function showMatch(own, position) {
   const { query, results } = own;
   const neighbours = [position - 1, position + 1].map((other) => results[other] && (() => showMatch(own, other)));
-  const { id: image, rank, name, local_score: localScore } = results[position];
-  const note = localScore === null ? '' : 'the similarity of local features, before it is fused';
+  const { id: image, rank, name } = results[position];
+  const fused = hasParts(results[position])
+    ? `score ${score(results[position].score)}: ${bothParts(results[position], ', ')}` : '';
   await match.show(`${rank}. ${name}`, neighbours, async () => {
     const found = await request(`/api/match?${new URLSearchParams({ query, image })}`);
-    return { match: found, photos: [`/api/query/${query}/photo`, photoAddress(found)], note };
+    return { match: found, photos: [`/api/query/${query}/photo`, photoAddress(found)], fused };
   });
 }
 
