@@ -208,7 +208,7 @@ def _box_text(box: Sequence[float]) -> str:
 
 def _parts(result) -> str:
   both = scores.both_parts(result.local_score, result.global_score, 4)
-  return f'  ({both})' if both else ''
+  return f'  ({", ".join(both)})' if both else ''
 
 
 def _inliers(result) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import importlib.resources
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from delf_d2r.report import match_sheet, scores
 from delf_d2r.report.figures import PhotoSheet
@@ -272,9 +272,14 @@ def _result(result: ResultView, places: int, photos: PhotoSheet, button: Markup 
   details = [tag('span', note, class_='region') for note in notes]
   name = tag('span', result.name, class_='name', title=result.name)
   both = scores.both_parts(result.local_score, result.global_score, places)
-  summands = tag('span', both, class_='region') if both else None
-  figure = tag('figure', photo, tag('figcaption', line, summands, name, details, button))
+  # A part is not broken between its name and its number.
+  summands = tag('span', _separated(tag('span', part, class_='whole') for part in both), class_='region')
+  figure = tag('figure', photo, tag('figcaption', line, summands if both else None, name, details, button))
   return tag('li', figure, class_=result.label or 'unlabelled')
+
+
+def _separated(pieces: Iterable[Markup]) -> Markup:
+  return Markup(', '.join(pieces))
 
 
 def mark(label: str) -> Markup:

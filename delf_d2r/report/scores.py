@@ -7,7 +7,10 @@ from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.report.views import ResultView
 
 # What the number of inliers of a result is.
-INLIERS = 'matches of local features that one geometric transform between the photos confirms.'
+INLIERS = (
+  'matches of local features that one geometric transform between the photos confirms; photos with more of'
+  ' them come first, whatever their score.'
+)
 _LOCAL = 'how well details of both photos agree (local features)'
 _GLOBAL = 'how alike both photos are as a whole (one global descriptor each)'
 _UNITS = {
@@ -64,15 +67,15 @@ def number(score: float, places: int) -> str:
   return f'{score:z.{places}f}'
 
 
-def both_parts(local_score: float | None, global_score: float | None, places: int) -> str:
-  """Returns the two parts of a fused score as text; '' if there are none."""
+def both_parts(local_score: float | None, global_score: float | None, places: int) -> tuple[str, ...]:
+  """Returns the two parts of a fused score as texts; () if there are none."""
   if local_score is None or global_score is None:
-    return ''
-  return f'local {number(local_score, places)}, global {number(global_score, places)}'
+    return ()
+  return f'local {number(local_score, places)}', f'global {number(global_score, places)}'
 
 
 def fused(result: ResultView) -> str:
   """Returns the fused score of one result with its parts as text; '' without fusion."""
   places = decimals([result])
   both = both_parts(result.local_score, result.global_score, places)
-  return f'score {number(result.score, places)}: {both}' if both else ''
+  return f'score {number(result.score, places)}: {", ".join(both)}' if both else ''
