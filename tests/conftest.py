@@ -1,9 +1,13 @@
-"""A headless browser, for pages that are served and for those in files."""
+"""For all tests: compiled modules are kept, and a headless browser for pages that are served or in files."""
 
 import contextlib
+import os
 import shutil
 
 import pytest
+
+# Tests start hundreds of processes, and each would compile every module of the package again.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 DESKTOP = {'width': 1280, 'height': 900}
 

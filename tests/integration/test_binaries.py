@@ -13,6 +13,7 @@ from concurrent import futures
 
 import pytest
 from PIL import Image
+from support import commands
 
 from delf_d2r import command_line
 
@@ -36,13 +37,38 @@ def d2r(command, *arguments, check=True, **flags):
   return done
 
 
-def refused(command, *arguments, **flags):
+@pytest.fixture(scope='module')
+def forked(tmp_path_factory):
+  """Runs commands as `d2r` does, each in a process that is a fork of one that has all imports already.
+
+  That binaries import what they need and end with their exit code is tested with processes of their own: the
+  helps, one stage after the other, and the full disk.
+  """
+  folder = tmp_path_factory.mktemp('folder')
+  with commands.Commands(commands.WITHOUT_NETWORKS) as shell:
+
+    def run(command, *arguments, check=True, **flags):
+      done = shell.run(
+        [command, *arguments, *(f'--{name}={value}' for name, value in flags.items())], folder=folder
+      )
+      assert done.returncode == 0 or not check, done.stderr
+      return done
+
+    yield run
+
+
+@pytest.fixture
+def refused(forked):
   """Returns the standard error of a command that must fail with one message and no traceback."""
-  done = d2r(command, *arguments, check=False, **flags)
-  assert done.returncode == 1, (done.returncode, done.stderr)
-  assert 'Traceback' not in done.stderr
-  assert done.stderr.splitlines()[-1].startswith('error: ') or 'error: ' in done.stderr
-  return done.stderr
+
+  def refused(command, *arguments, **flags):
+    done = forked(command, *arguments, check=False, **flags)
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('error: ') or 'error: ' in done.stderr
+    return done.stderr
+
+  return refused
 
 
 @pytest.fixture
@@ -100,11 +126,11 @@ def test_one_stage_after_the_other(tmp_path, benchmark, config_path):
   assert (tmp_path / 'whole/metrics/metrics.txt').read_text() == (out / 'metrics/metrics.txt').read_text()
 
 
-def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path):
+def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path, forked):
   (photos / 'sub dir').mkdir()
   shutil.copy(next(photos.glob('*.jpg')), photos / 'sub dir' / 'Église Saint-Étienne.jpg')
   out = tmp_path / 'my run'
-  printed = d2r('run_experiment', config_path=config_path, images=photos, output=out).stdout
+  printed = forked('run_experiment', config_path=config_path, images=photos, output=out).stdout
   assert 'index images: 7' in printed
   # The command can be copied from the output.
   last = printed.splitlines()[-1].removeprefix('search: ')
@@ -113,13 +139,13 @@ def test_a_folder_of_ones_own_without_ground_truth(tmp_path, photos, config_path
   assert not (out / 'metrics').exists()
 
   query = photos / 'sub dir' / 'Église Saint-Étienne.jpg'
-  text = d2r('search_index', index=out, query=query, top_k=3).stdout
+  text = forked('search_index', index=out, query=query, top_k=3).stdout
   assert 'sub dir/Église Saint-Étienne.jpg' in text
   answer = json.loads(d2r('search_index', index=out, query=query, format='json', box='0,0,1,1').stdout)
   assert len(answer['results']) == 7
   assert {result['name'] for result in answer['results'][:2]} >= {'sub dir/Église Saint-Étienne.jpg'}
   page = tmp_path / 'answer.html'
-  d2r('search_index', index=out, query=query, html=page, box='0.1,0.1,0.9,0.9')
+  forked('search_index', index=out, query=query, html=page, box='0.1,0.1,0.9,0.9')
   assert 'Église Saint-Étienne.jpg' in page.read_text(encoding='utf-8')
 
 
@@ -144,19 +170,19 @@ runpy.run_path({str(REPOSITORY / 'tools/make_mini_benchmark.py')!r}, run_name='_
   assert shlex.split(done.stdout) == [f'--{flag}={root / name}' for flag, name in places.items()]
 
 
-def test_photos_without_features_and_unreadable_photos(tmp_path, photos, config_path):
+def test_photos_without_features_and_unreadable_photos(tmp_path, photos, config_path, forked, refused):
   Image.new('RGB', (64, 64), 'white').save(photos / 'blank.png')
   (photos / 'empty.jpg').write_bytes(b'')
   (photos / 'text.jpg').write_text('this is no photo')
   whole = next(photos.glob('scene*.jpg')).read_bytes()
   (photos / 'truncated.jpg').write_bytes(whole[: len(whole) // 3])
   out = tmp_path / 'out'
-  done = d2r('run_experiment', config_path=config_path, images=photos, output=out)
+  done = forked('run_experiment', config_path=config_path, images=photos, output=out)
   errors = [json.loads(line) for line in (out / 'index' / 'errors.jsonl').read_text().splitlines()]
   assert {error['name'] for error in errors} == {'empty.jpg', 'text.jpg', 'truncated.jpg'}
   assert '3 could not be read' in done.stderr
   assert 'index images: 7' in done.stdout
-  answer = d2r('search_index', index=out, query=photos / 'blank.png', top_k=0).stdout
+  answer = forked('search_index', index=out, query=photos / 'blank.png', top_k=0).stdout
   assert '0 features' in answer
   assert len(answer.strip().splitlines()) == 2 + 7
 
@@ -167,20 +193,20 @@ def test_photos_without_features_and_unreadable_photos(tmp_path, photos, config_
   assert not (tmp_path / 'strict' / 'features' / 'manifest.pbtxt').exists()
 
 
-def test_revisited_ground_truth_on_a_folder(tmp_path, photos, config_path):
+def test_revisited_ground_truth_on_a_folder(tmp_path, photos, config_path, forked):
   names = sorted(file.stem for file in photos.iterdir())
   queries = [{'bbx': [10, 20, 300, 300], 'easy': [1], 'hard': [2], 'junk': [0]}]
   truth = tmp_path / 'gnd_small.pkl'
   truth.write_bytes(pickle.dumps({'gnd': queries, 'imlist': names[1:], 'qimlist': names[:1]}, protocol=2))
   out = tmp_path / 'out'
-  printed = d2r(
+  printed = forked(
     'run_experiment', config_path=config_path, images=photos, ground_truth=truth, output=out
   ).stdout
   assert 'index images: 5' in printed
   assert 'mAP hard' in printed
 
 
-def test_bad_folders(tmp_path, config_path):
+def test_bad_folders(tmp_path, config_path, refused):
   arguments = {'config_path': config_path, 'output': tmp_path / 'out'}
   assert 'no such folder' in refused('run_experiment', images=tmp_path / 'absent', **arguments)
   (tmp_path / 'empty').mkdir()
@@ -191,7 +217,7 @@ def test_bad_folders(tmp_path, config_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_bad_configs(tmp_path, photos):
+def test_bad_configs(tmp_path, photos, refused):
   arguments = {'images': photos, 'output': tmp_path / 'out'}
   cases = {
     'codebook { num_wrds: 3 }': ('bad.pbtxt:1', 'num_words'),
@@ -207,7 +233,7 @@ def test_bad_configs(tmp_path, photos):
   assert not (tmp_path / 'out').exists()
 
 
-def test_codebook_larger_than_the_data(tmp_path, photos, config_path):
+def test_codebook_larger_than_the_data(tmp_path, photos, config_path, refused):
   message = refused(
     'run_experiment',
     config_path=config_path,
@@ -220,7 +246,7 @@ def test_codebook_larger_than_the_data(tmp_path, photos, config_path):
   assert not (tmp_path / 'out' / 'codebook').exists()
 
 
-def test_ground_truth_that_names_absent_photos(tmp_path, photos, config_path):
+def test_ground_truth_that_names_absent_photos(tmp_path, photos, config_path, refused):
   truth = tmp_path / 'truth.json'
   truth.write_text(
     json.dumps(
@@ -234,7 +260,7 @@ def test_ground_truth_that_names_absent_photos(tmp_path, photos, config_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_bad_searches(tmp_path, finished_dir, benchmark):
+def test_bad_searches(tmp_path, finished_dir, benchmark, refused):
   photo = next(benchmark.images_dir.glob('*.jpg'))
   assert 'no finished artefact' in refused('search_index', index=tmp_path, query=photo)
   assert 'no such file' in refused('search_index', index=finished_dir, query=tmp_path / 'absent.jpg')
@@ -245,7 +271,7 @@ def test_bad_searches(tmp_path, finished_dir, benchmark):
   assert 'either --query' in refused('search_index', index=finished_dir)
 
 
-def test_boxes_files(tmp_path, photos, config_path):
+def test_boxes_files(tmp_path, photos, config_path, refused):
   name = sorted(photos.iterdir())[0].name
   arguments = {
     'config_path': config_path,
@@ -270,7 +296,7 @@ def test_boxes_files(tmp_path, photos, config_path):
 
 
 @pytest.mark.skipif(not pathlib.Path('/dev/full').exists(), reason='no /dev/full on this system')
-def test_output_that_cannot_be_written(tmp_path, photos, config_path):
+def test_output_that_cannot_be_written(tmp_path, photos, config_path, refused):
   file = tmp_path / 'file'
   file.write_text('not a directory')
   message = refused('run_experiment', config_path=config_path, images=photos, output=file / 'out')

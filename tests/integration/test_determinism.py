@@ -1,7 +1,10 @@
 """The demo twice, on one worker and on two: the same bytes of boxes, features, indexes, rankings and metrics.
 
-All its experiments, with the default networks, on fewer and smaller photos. What RootSIFT alone does is in
-test_run_experiment.py, runs that were killed and went on are in test_faults.py.
+All its experiments, on fewer and smaller photos. The default networks are run for the boxes of the detector,
+for the features of photos, boxes and queries, and for the other search. Experiments with other boxes, or none,
+differ from these only in their boxes, so theirs are RootSIFT features alone: each stage with a network starts
+TensorFlow once for each worker, which takes longer than the photos. Runs that were killed and went on are in
+test_faults.py.
 """
 
 import subprocess
@@ -23,6 +26,9 @@ SCRIPT = textwrap.dedent("""
   from delf_d2r.data.scenes import mini_benchmark
   from delf_d2r.data.photos.dataset import Dataset
   from delf_d2r.experiments import comparison, demo, experiment
+  from delf_d2r.protos.extraction_pb2 import ExtractionConfig
+
+  NETWORKS = ('d2r_regional_search', 'd2r_rasmk_star', 'default')
 
   if __name__ == '__main__':
     output = pathlib.Path('demo')
@@ -37,6 +43,10 @@ SCRIPT = textwrap.dedent("""
       ])
       for name in demo.EXPERIMENTS
     ]
+    for config in configs:
+      if config.name not in NETWORKS:
+        config.extraction.extractor = ExtractionConfig.ROOT_SIFT
+        config.extraction.ClearField('delf')
     comparison.run(
       configs,
       Dataset.load(made.images_dir, ground_truth=made.ground_truth_path, query_images=made.queries_dir),

@@ -13,13 +13,18 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from unittest import mock
 
-IMPORTED = (
+# What commands without a network import.
+WITHOUT_NETWORKS = (
   'delf_d2r.experiments.experiment',
   'delf_d2r.experiments.comparison',
   'delf_d2r.engine',
   'delf_d2r.report.answers',
+)
+IMPORTED = (
+  *WITHOUT_NETWORKS,
   'delf_d2r.models.saved_models.local_features',
   'delf_d2r.models.saved_models.detections',
 )
@@ -37,9 +42,17 @@ class Result:
 class Commands:
   """Runs commands one after the other; a context manager."""
 
+  def __init__(self, imported: Sequence[str] = IMPORTED):
+    """Starts nothing yet.
+
+    Args:
+      imported: modules that are imported before the first command.
+    """
+    self._imported = imported
+
   def __enter__(self):
     self._server = subprocess.Popen(
-      [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+      [sys.executable, __file__, *self._imported], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     return self
 
@@ -64,7 +77,7 @@ class Commands:
 
 
 def _serve() -> None:
-  for module in IMPORTED:
+  for module in sys.argv[1:]:
     importlib.import_module(module)
   for line in sys.stdin:
     child = os.fork()
