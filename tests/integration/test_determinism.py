@@ -1,7 +1,7 @@
 """The demo twice, on one worker and on two: the same bytes of boxes, features, indexes, rankings and metrics.
 
-All its experiments, on fewer and smaller photos. The default networks are run for the boxes of the detector,
-for the features of photos, boxes and queries, and for the other search. Experiments with other boxes, or none,
+All its experiments, on fewer and smaller photos. The default networks run for the boxes of the detector, for
+the features of photos, boxes and queries, and for the other search. Experiments with other boxes, or none,
 differ from these only in their boxes, so theirs are RootSIFT features alone: each stage with a network starts
 TensorFlow once for each worker, which takes longer than the photos. Runs that were killed and went on are in
 test_faults.py.

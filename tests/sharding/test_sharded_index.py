@@ -14,7 +14,7 @@ from concurrent import futures
 import numpy as np
 import pytest
 from oracles.index_inputs import random_descriptor, random_descriptors, random_masked_descriptors
-from support.servers import serving
+from support.servers import serving_all
 
 from delf_d2r.data import files
 from delf_d2r.data.artefacts import index_files
@@ -58,8 +58,8 @@ def split(index: InvertedIndex, folder: pathlib.Path, bounds=BOUNDS, name='a spl
 @contextlib.contextmanager
 def served(shards):
   options = Options(max_upload_bytes=MAX_REQUEST_BYTES)
-  with contextlib.ExitStack() as stack:
-    yield [stack.enter_context(serving(create_shard_app(shard, options))) for shard in shards]
+  with serving_all([create_shard_app(shard, options) for shard in shards]) as addresses:
+    yield addresses
 
 
 @contextlib.contextmanager
@@ -357,9 +357,9 @@ def lying(shards, change):
       honest = super().answer(query).encode()
       return types.SimpleNamespace(encode=lambda: json.dumps(change(json.loads(honest))).encode())
 
-  with served(shards[:-1]) as addresses, serving(create_shard_app(shards[-1], Options())) as last:
+  with served(shards) as addresses:
     shards[-1].__class__ = Liar
-    yield [*addresses, last]
+    yield addresses
 
 
 @pytest.mark.parametrize('change', LIES.values(), ids=LIES)
