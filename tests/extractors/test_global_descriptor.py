@@ -200,13 +200,19 @@ def test_what_cannot_be_built(build, tmp_path):
 # SavedModels
 
 
-@pytest.mark.slow
-def test_own_export_with_a_global_head(tmp_path):
+@pytest.fixture(scope='module')
+def own_export(tmp_path_factory):
+  """An export of the package with a global head."""
   model = make_model(global_dimensions=6, classifier_endpoint='conv3')
-  path = export.save(export.LocalFeatureModule(model), model.config, tmp_path / 'delg', card={})
+  folder = tmp_path_factory.mktemp('export') / 'delg'
+  return export.save(export.LocalFeatureModule(model), model.config, folder, card={})
+
+
+@pytest.mark.slow
+def test_own_export_with_a_global_head(own_export):
   image = noise(90, 70)
-  extractor = build_global(model_path=str(path), image_scales=SCALES.tolist())
-  serving = tf.saved_model.load(str(path)).signatures['serving_default']
+  extractor = build_global(model_path=str(own_export), image_scales=SCALES.tolist())
+  serving = tf.saved_model.load(str(own_export)).signatures['serving_default']
   rows = serving(
     input_image=tf.constant(image),
     input_scales=tf.constant([2.0, *SCALES]),
@@ -219,17 +225,17 @@ def test_own_export_with_a_global_head(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_model_of_the_package_needs_no_weights_from_elsewhere(tmp_path, monkeypatch):
-  model = make_model(global_dimensions=6, classifier_endpoint='conv3')
-  path = export.save(export.LocalFeatureModule(model), model.config, tmp_path / 'shipped', card={})
-  monkeypatch.setattr(global_descriptor, 'DEFAULT_MODEL', path)
+def test_the_model_of_the_package_needs_no_weights_from_elsewhere(own_export, monkeypatch):
+  monkeypatch.setattr(global_descriptor, 'DEFAULT_MODEL', own_export)
   options = {'image_scales': SCALES.tolist()}
-  shipped, named = build_global(shipped_model=True, **options), build_global(model_path=str(path), **options)
+  shipped, named = (
+    build_global(**which, **options) for which in ({'shipped_model': True}, {'model_path': str(own_export)})
+  )
   image = noise(90, 70)
   assert_array_equal(shipped(image).descriptors, named(image).descriptors)
   config = extraction_pb2.ExtractionConfig(extractor=extraction_pb2.ExtractionConfig.GLOBAL)
   config.global_descriptor.shipped_model = True
-  assert global_descriptor.model_files(config) == {'model': path}
+  assert global_descriptor.model_files(config) == {'model': own_export}
 
 
 def stand_in(image, scales):

@@ -91,16 +91,6 @@ def test_the_export_holds_config_and_card(exported):
   assert exported.stat().st_mode & 0o777 == 0o755
 
 
-def test_global_descriptors_are_in_the_contract(tmp_path):
-  model = make_model(global_dimensions=6, classifier_endpoint='conv4')
-  module = export.LocalFeatureModule(model)
-  path = export.save(module, model.config, tmp_path / 'delg', card={})
-  loaded = tf.saved_model.load(str(path)).signatures['serving_default']
-  found = loaded(**INPUTS, input_global_scales_ind=tf.constant([2, 0]))
-  assert found['global_descriptors'].shape == (2, 6)
-  assert local_features.load(str(path)).dimensions == 16
-
-
 def fitted(folder, dimensions=16):
   covariance = Covariance(dimensions)
   covariance.add(np.random.default_rng(0).normal(size=(99, dimensions)))
@@ -214,7 +204,7 @@ def test_attention_of_an_endpoint_of_another_stride_is_refused():
 
 
 @pytest.mark.parametrize('half_weights', [False, True])
-def test_the_global_descriptor_alone_is_that_of_the_whole(tmp_path, half_weights):
+def test_global_descriptors_are_in_the_contract_alone_and_with_the_whole(tmp_path, half_weights):
   model = make_model(
     global_dimensions=6, classifier_endpoint='conv4', global_input_normalized=True, num_classes=3
   )
@@ -228,6 +218,10 @@ def test_the_global_descriptor_alone_is_that_of_the_whole(tmp_path, half_weights
   assert_array_equal(alone['global_descriptors'], whole)
   expected = pyramid.extract_global(model, INPUTS['input_image'][None], INPUTS['input_scales'])[0]
   assert_allclose(whole, expected, atol=(0.02 if half_weights else 1e-4) * np.abs(expected).max())
+  # Scales are chosen by their numbers.
+  chosen = signatures['serving_default'](**INPUTS, input_global_scales_ind=tf.constant([2, 0]))
+  assert_array_equal(chosen['global_descriptors'], whole.numpy()[[2, 0]])
+  assert local_features.load(str(path)).dimensions == 16
   found = global_descriptors.load(str(path))
   assert found.dimensions == 6
   assert_array_equal(found(INPUTS['input_image'].numpy(), SCALES), whole)
