@@ -141,7 +141,7 @@ class FusedSearch:
     top_k: int,
     name: str = '',
   ) -> Ranking:
-    """Ranks the images of both indexes by the sums of their scores.
+    """Ranks the images of both indexes by their joint scores.
 
     Args:
       snapshot: the images, of both indexes.

@@ -66,7 +66,7 @@ class SearchResult:
     rank: position in the answer, from 1.
     name: the name of the image.
     score: its similarity to the query; 0 if the two images share no visual word. In a run with fusion, the
-      sum of `local_score` and `global_score`.
+      sum of `local_score` and `global_score`, or their norm of the order that the config gives.
     boxes: float32 [R - 1, 4], `[ymin, xmin, ymax, xmax]` normalised to [0, 1]; the whole image is left out.
     best_region: with regional search or region masks the region that scored best: 0 for the whole image, r
       for the box r - 1. Otherwise -1.
@@ -165,7 +165,7 @@ class SearchEngine:
   Other processes may change and save the index meanwhile; every search begins with `refresh`.
 
   The folder of a run with fusion holds two indexes of the same images, which an engine searches and changes
-  as one: the first, by local features, and the other one, by global descriptors. Scores are the sums of both;
+  as one: the first, by local features, and the other one, by global descriptors. Scores are those of both, joined;
   boxes, features, words, matches and `index` are those of the first.
 
   Attributes:
