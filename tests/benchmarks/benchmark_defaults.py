@@ -307,6 +307,18 @@ class Benchmark:
         _say(f'{search_set.name}: {name}: mAP {100 * mean:.1f} ({time.perf_counter() - started:.0f} s)')
       finished(search_set)
 
+  def inputs(self, name: str, search_set: SearchSet) -> tuple[Artefact, Artefact]:
+    """Returns the features of the index images of a row with its boxes, and those of the queries."""
+    self._prepare(search_set)
+    config = self.configs[name]
+    features = self._cache.features(config, search_set.photos, self._boxes_of(name, search_set))
+    return features, self._cache.query_features(config, search_set.queries, search_set.query_photos)
+
+  def training_inputs(self, name: str) -> tuple[pathlib.Path, Artefact]:
+    """Returns the codebook of a row, and features of photos that are not searched."""
+    features = self._cache.features(self.configs[name], self._codebook_photos, None)
+    return self._codebook(self.configs[name], features).path, features
+
   def milliseconds(self, name: str, photos: ImageList) -> float | None:
     """Returns the CPU time of a photo, see default_costs.py; None if it cannot be measured."""
     try:

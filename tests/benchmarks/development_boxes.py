@@ -1,24 +1,40 @@
 """Writes the boxes of the development photos (../shared/data) for make_detection_scenes as one CSV file.
 
-  python tests/benchmarks/development_boxes.py --parts=towers,whole,covers --output=boxes.csv
+  python tests/benchmarks/development_boxes.py --parts=towers,whole,covers,places --output=boxes.csv
   d2r make_detection_scenes --objects=../shared/data --boxes=boxes.csv \
     --backgrounds=../shared/data/facades --backgrounds=../shared/data/indoor_floors --output=out/scenes
 
 Parts: towers, with boxes drawn by hand; whole photos of landmarks that fill them; covers, without their white
-margins; whole facades (which must not be backgrounds then). The group is the landmark, `facade`, or the
-number of the cover.
+margins; whole facades (which must not be backgrounds then); places, the `train` photos with boxes drawn by
+hand; attended, every eighth of the other `train` photos of places, with the box that holds most of the
+attention of the DELF of the package. The group is the landmark, `facade`, or the number of the cover.
+
+A detector must be judged by what it has not seen: `--half=1` leaves out the first half of the covers and of
+the landmarks with boxes, to be tested on them, `--half=2` the second half; --backgrounds=DIR makes a folder
+of links to the facades that no development set shows.
 """
 
 import argparse
 import csv
 import pathlib
+import sys
 
-import numpy as np
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-from delf_d2r.data.boxes.csv_file import COLUMNS
-from delf_d2r.data.photos.images import load_image
+import numpy as np  # noqa: E402
+from benchmarks import development_sets as sets  # noqa: E402
 
-DATA = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
+from delf_d2r import config  # noqa: E402
+from delf_d2r.data.boxes.csv_file import COLUMNS  # noqa: E402
+from delf_d2r.data.photos.images import load_image  # noqa: E402
+from delf_d2r.extractors import region_extractor  # noqa: E402
+from delf_d2r.extractors.region_extractor import RegionExtractor  # noqa: E402
+from delf_d2r.protos.experiment_pb2 import ExperimentConfig  # noqa: E402
+from delf_d2r.protos.extraction_pb2 import DelfConfig, ExtractionConfig  # noqa: E402
+from delf_d2r.structures import Boxes  # noqa: E402
+
+DATA = sets.DATA
 
 # Landmarks that fill their photos and have no boxes drawn by hand.
 WHOLE = ('chichen_itza', 'lund_door', 'piazza_san_marco', 'reichstag', 'roman_colosseum', 'sceaux_castle')
@@ -62,7 +78,90 @@ def facades(data: pathlib.Path):
     yield path.relative_to(data).as_posix(), (0, 0, 1, 1), 'facade'
 
 
-PARTS = {function.__name__: function for function in (towers, whole, covers, facades)}
+def places(data: pathlib.Path):
+  """Yields (image, box, group) of the `train` photos of places with boxes drawn by hand."""
+  for name, boxes in sets.place_boxes().items():
+    for box in boxes:
+      yield name, box, _place(name)
+
+
+def attended(data: pathlib.Path):
+  """Yields (image, box, group) of other `train` photos of places, with the box of their attention."""
+  boxed = {_place(name) for name in sets.place_boxes()}
+  extractor = region_extractor.build(_ATTENTION)
+  for name in sets.codebook_places(_ATTENDED_STEP):
+    if _place(name) not in boxed:
+      box = attention_box(extractor, load_image(data / name))
+      if box is not None:
+        yield name, box, _place(name)
+
+
+def _place(name: str) -> str:
+  return name.split('/')[-2]
+
+
+# One scale, whose cells see enough of a photo to tell a building from its surroundings.
+_ATTENTION = config.resolve(
+  ExperimentConfig(
+    extraction=ExtractionConfig(
+      extractor=ExtractionConfig.DELF,
+      max_features=2000,
+      max_image_size=512,
+      min_image_size=512,
+      delf=DelfConfig(image_scales=[1.0]),
+    )
+  )
+).extraction
+_ATTENDED_STEP = 8
+# Attention outside the box, on each side.
+_OUTSIDE = 0.02
+
+
+def attention_box(extractor: RegionExtractor, image: np.ndarray) -> tuple[float, ...] | None:
+  """Returns the box `[ymin, xmin, ymax, xmax]` in [0, 1] that holds most of the attention of an image.
+
+  Attention is counted above its median, so that grass and sky, which have a little everywhere, do not widen
+  the box. None: the image has no features, or the box fills it (nothing was told apart).
+  """
+  features = extractor.extract('', image, Boxes.empty()).region(0)
+  if not len(features):
+    return None
+  weights = np.maximum(features.attention - np.median(features.attention), 0)
+  if not weights.sum():
+    return None
+  sides = []
+  for axis in range(2):
+    order = np.argsort(features.locations[:, axis], kind='stable')
+    share = np.cumsum(weights[order]) / weights.sum()
+    low, high = np.searchsorted(share, (_OUTSIDE, 1 - _OUTSIDE))
+    places = features.locations[order, axis] / image.shape[axis]
+    half_cell = 16 / 512
+    sides.append((max(places[low] - half_cell, 0), min(places[min(high, len(order) - 1)] + half_cell, 1)))
+  (top, bottom), (left, right) = sides
+  box = (float(top), float(left), float(bottom), float(right))
+  return None if (bottom - top) * (right - left) > 0.9 else box
+
+
+PARTS = {function.__name__: function for function in (towers, whole, covers, facades, places, attended)}
+
+# Landmarks with boxes drawn by hand, and those that fill their photos, in two halves: one detector is
+# trained on each and tested on the other. The white tower and the Porto landmarks are the stout ones.
+HALVES = (
+  frozenset(
+    {'canton_tower', 'white_tower', 'porto_arrabida', *WHOLE[:3]} | {f'cover_{n:03d}' for n in range(1, 31)}
+  ),
+  frozenset(
+    {'n_seoul_tower', 'tokyo_skytree', 'porto_musica', *WHOLE[3:]} | {f'cover_{n:03d}' for n in range(31, 61)}
+  ),
+)
+
+
+def link_backgrounds(folder: pathlib.Path) -> None:
+  """Fills a folder with links to the facades that no development set shows, not even behind an object."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name in sets.codebook_facades():
+    if not (folder / name).exists():
+      (folder / name).symlink_to(DATA / 'facades' / name)
 
 
 def main():
@@ -70,8 +169,14 @@ def main():
   parser.add_argument('--output', type=pathlib.Path, required=True)
   parser.add_argument('--data', type=pathlib.Path, default=DATA)
   parser.add_argument('--parts', default='towers,whole,covers', help=f'Some of {",".join(PARTS)}.')
+  parser.add_argument('--half', type=int, choices=(1, 2), help='Leave out this half, to be tested on it.')
+  parser.add_argument('--backgrounds', type=pathlib.Path, help='Folder of links to make.')
   options = parser.parse_args()
+  left_out = HALVES[options.half - 1] if options.half else frozenset()
   rows = [row for part in options.parts.split(',') for row in PARTS[part](options.data)]
+  rows = [row for row in rows if row[2] not in left_out]
+  if options.backgrounds:
+    link_backgrounds(options.backgrounds)
   with open(options.output, 'w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow([*COLUMNS, 'group'])
