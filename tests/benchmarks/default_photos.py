@@ -66,7 +66,7 @@ def link_background(folder: pathlib.Path) -> None:
   pictures = [sets.DATA / name for name in sets.codebook_places(STEP)]
   for number in range(_PRINTS):
     rng = np.random.default_rng([_SEED, number])
-    page = printed_page(load_image(pictures[rng.integers(len(pictures))]), rng)
+    page = with_margin(printed_page(load_image(pictures[rng.integers(len(pictures))]), rng), rng)
     (folder / f'printed_{number:03d}.jpg').write_bytes(pasting.encode_jpeg(page, 90))
   print(f'{folder}: {_PRINTS} printed pages')
 
@@ -80,7 +80,7 @@ def _link(photos: dict[str, pathlib.Path], folder: pathlib.Path) -> None:
 
 
 def printed_page(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Returns a page like a cover or a poster, upright: uint8 [H, W, 3].
+  """Returns a page like a cover or a poster, upright and without margin: uint8 [H, W, 3].
 
   Args:
     picture: uint8 [h, w, 3], of which a part fills most of the page.
@@ -99,8 +99,13 @@ def printed_page(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     _print_line(page, rng)
   if rng.uniform() < 0.5:
     cv2.rectangle(page, (0, 0), (width - 1, height - 1), _colour(rng), int(rng.integers(4, 20)))
+  return page
+
+
+def with_margin(page: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Returns a page with or without a margin of one colour, most often white."""
   if rng.uniform() < 0.6:
-    margin = int(height * rng.uniform(0.02, 0.1))
+    margin = int(page.shape[0] * rng.uniform(0.02, 0.1))
     colour = (255, 255, 255) if rng.uniform() < 0.6 else _colour(rng)
     page = cv2.copyMakeBorder(page, *[margin] * 4, cv2.BORDER_CONSTANT, value=colour)
   return page

@@ -1,17 +1,25 @@
-"""Writes the boxes of the development photos (../shared/data) for make_detection_scenes as one CSV file.
+r"""Writes the boxes of the development photos (../shared/data) for make_detection_scenes as one CSV file.
 
-  python tests/benchmarks/development_boxes.py --parts=towers,whole,covers,places --output=boxes.csv
-  d2r make_detection_scenes --objects=../shared/data --boxes=boxes.csv \
-    --backgrounds=../shared/data/facades --backgrounds=../shared/data/indoor_floors --output=out/scenes
+  python tests/benchmarks/development_boxes.py --parts=towers,whole,prints,places,attended --photos=DIR \
+    --output=boxes.csv
+  d2r make_detection_scenes --objects=DIR/objects --boxes=boxes.csv --backgrounds=DIR/facades \
+    --backgrounds=../shared/data/indoor_floors --output=out/scenes
 
-Parts: towers, with boxes drawn by hand; whole photos of landmarks that fill them; covers, without their white
-margins; whole facades (which must not be backgrounds then); places, the `train` photos with boxes drawn by
-hand; attended, every eighth of the other `train` photos of places, with the box that holds most of the
-attention of the DELF of the package. The group is the landmark, `facade`, or the number of the cover.
+Parts:
+  towers    landmarks with boxes drawn by hand
+  whole     whole photos of landmarks that fill them
+  covers    the DVD covers, without their white margins
+  prints    composed pages, which stand for flat objects so that the covers can judge
+  facades   whole facades, which must not be backgrounds then
+  places    the `train` photos of places with boxes drawn by hand
+  attended  every eighth `train` photo of every third other landmark of places, with the box that holds most
+            of the attention of the DELF of the package
+
+The group of an object is the landmark, `facade`, or the name of the cover or print.
 
 A detector must be judged by what it has not seen: `--half=1` leaves out the first half of the covers and of
-the landmarks with boxes, to be tested on them, `--half=2` the second half; --backgrounds=DIR makes a folder
-of links to the facades that no development set shows.
+the landmarks with boxes, to be tested on them, `--half=2` the second half. --photos=DIR makes the folders
+DIR/objects and DIR/facades, of links and of the prints; those facades are in no development set.
 """
 
 import argparse
@@ -23,11 +31,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import numpy as np  # noqa: E402
+from benchmarks import default_photos  # noqa: E402
 from benchmarks import development_sets as sets  # noqa: E402
 
 from delf_d2r import config  # noqa: E402
 from delf_d2r.data.boxes.csv_file import COLUMNS  # noqa: E402
 from delf_d2r.data.photos.images import load_image  # noqa: E402
+from delf_d2r.data.scenes import pasting  # noqa: E402
 from delf_d2r.extractors import region_extractor  # noqa: E402
 from delf_d2r.extractors.region_extractor import RegionExtractor  # noqa: E402
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig  # noqa: E402
@@ -39,6 +49,9 @@ DATA = sets.DATA
 # Landmarks that fill their photos and have no boxes drawn by hand.
 WHOLE = ('chichen_itza', 'lund_door', 'piazza_san_marco', 'reichstag', 'roman_colosseum', 'sceaux_castle')
 _WHITE = 245
+# As many as there are covers.
+PRINTS = tuple(f'prints/{number:03d}.jpg' for number in range(60))
+_SEED = 1
 
 
 def _landmarks(data: pathlib.Path):
@@ -72,6 +85,13 @@ def covers(data: pathlib.Path):
     yield path.relative_to(data).as_posix(), box, f'cover_{path.stem}'
 
 
+def prints(data: pathlib.Path):
+  """Yields (image, box, group) of printed pages, which `link_photos` writes."""
+  del data
+  for name in PRINTS:
+    yield name, (0, 0, 1, 1), pathlib.PurePath(name).stem
+
+
 def facades(data: pathlib.Path):
   """Yields (image, box, group) of the facades."""
   for path in sorted((data / 'facades').glob('*.jpg')):
@@ -88,9 +108,11 @@ def places(data: pathlib.Path):
 def attended(data: pathlib.Path):
   """Yields (image, box, group) of other `train` photos of places, with the box of their attention."""
   boxed = {_place(name) for name in sets.place_boxes()}
+  # With all landmarks, wide boxes of squares outweigh the towers (docs/research/default_model.md).
+  kept = {landmark for landmark in list(sets.place_names())[::_ATTENDED_LANDMARKS] if landmark not in boxed}
   extractor = region_extractor.build(_ATTENTION)
   for name in sets.codebook_places(_ATTENDED_STEP):
-    if _place(name) not in boxed:
+    if _place(name) in kept:
       box = attention_box(extractor, load_image(data / name))
       if box is not None:
         yield name, box, _place(name)
@@ -113,6 +135,7 @@ _ATTENTION = config.resolve(
   )
 ).extraction
 _ATTENDED_STEP = 8
+_ATTENDED_LANDMARKS = 3
 # Attention outside the box, on each side.
 _OUTSIDE = 0.02
 
@@ -142,7 +165,9 @@ def attention_box(extractor: RegionExtractor, image: np.ndarray) -> tuple[float,
   return None if (bottom - top) * (right - left) > 0.9 else box
 
 
-PARTS = {function.__name__: function for function in (towers, whole, covers, facades, places, attended)}
+PARTS = {
+  function.__name__: function for function in (towers, whole, covers, prints, facades, places, attended)
+}
 
 # Landmarks with boxes drawn by hand, and those that fill their photos, in two halves: one detector is
 # trained on each and tested on the other. The white tower and the Porto landmarks are the stout ones.
@@ -156,12 +181,25 @@ HALVES = (
 )
 
 
-def link_backgrounds(folder: pathlib.Path) -> None:
-  """Fills a folder with links to the facades that no development set shows, not even behind an object."""
-  folder.mkdir(parents=True, exist_ok=True)
-  for name in sets.codebook_facades():
-    if not (folder / name).exists():
-      (folder / name).symlink_to(DATA / 'facades' / name)
+def link_photos(folder: pathlib.Path) -> None:
+  """Makes the folders `objects` (all development photos, and the prints) and `facades` (backgrounds).
+
+  The facades are those that no development set shows, not even behind an object.
+  """
+  (folder / 'objects' / 'prints').mkdir(parents=True, exist_ok=True)
+  (folder / 'facades').mkdir(exist_ok=True)
+  links = {
+    folder / 'objects' / part: DATA / part for part in ('landmarks', 'dvd_covers', 'facades', 'places')
+  }
+  links |= {folder / 'facades' / name: DATA / 'facades' / name for name in sets.codebook_facades()}
+  for link, target in links.items():
+    if not link.exists():
+      link.symlink_to(target)
+  pictures = [DATA / name for name in sets.codebook_places()]
+  for number, name in enumerate(PRINTS):
+    rng = np.random.default_rng([_SEED, number])
+    page = default_photos.printed_page(load_image(pictures[rng.integers(len(pictures))]), rng)
+    (folder / 'objects' / name).write_bytes(pasting.encode_jpeg(page, 90))
 
 
 def main():
@@ -170,13 +208,13 @@ def main():
   parser.add_argument('--data', type=pathlib.Path, default=DATA)
   parser.add_argument('--parts', default='towers,whole,covers', help=f'Some of {",".join(PARTS)}.')
   parser.add_argument('--half', type=int, choices=(1, 2), help='Leave out this half, to be tested on it.')
-  parser.add_argument('--backgrounds', type=pathlib.Path, help='Folder of links to make.')
+  parser.add_argument('--photos', type=pathlib.Path, help='Folder of links and prints to make.')
   options = parser.parse_args()
   left_out = HALVES[options.half - 1] if options.half else frozenset()
   rows = [row for part in options.parts.split(',') for row in PARTS[part](options.data)]
   rows = [row for row in rows if row[2] not in left_out]
-  if options.backgrounds:
-    link_backgrounds(options.backgrounds)
+  if options.photos:
+    link_photos(options.photos)
   with open(options.output, 'w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow([*COLUMNS, 'group'])
