@@ -260,7 +260,7 @@ def scores(codes: Codes, images: Described, queries: Sequence[ResidualSums], var
   )
   options = {'alpha': variant.alpha, 'tau': variant.tau, 'normalize': True}
   described = (codes.one_region(sums, 0, variant) for sums in queries)
-  return np.array([index.scores(query, **options).values for query in described])
+  return np.array([index.scores(query, **options).values.copy() for query in described])
 
 
 def _asymmetric_scores(codes, descriptors, queries, variant) -> np.ndarray:
