@@ -215,8 +215,8 @@ class Ranking:
     inliers: int32 [k], descending, after spatial verification: the number of matches that agree, 0 where an
       image was not verified; None before. Images of equal inliers keep their previous order.
     missing_shards: numbers of the shards of a sharded index that did not answer; their images are missing.
-    local_scores, global_scores: float32 [k], the parts that `scores` are the sums or norms of, after the fusion of
-      two searches: of the first and of the other. Otherwise None.
+    local_scores, global_scores: float32 [k], the parts that `scores` are the sums or norms of, after the
+      fusion of two searches: of the first and of the other. Otherwise None.
   """
 
   query: str

@@ -165,7 +165,7 @@ class SearchEngine:
   Other processes may change and save the index meanwhile; every search begins with `refresh`.
 
   The folder of a run with fusion holds two indexes of the same images, which an engine searches and changes
-  as one: the first, by local features, and the other one, by global descriptors. Scores are those of both, joined;
+  as one: the first, by local features, and the other one, by global descriptors. Scores join those of both;
   boxes, features, words, matches and `index` are those of the first.
 
   Attributes:
