@@ -15,9 +15,10 @@ from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.artefacts.background_files import Background
 from delf_d2r.errors import UserError
 from delf_d2r.extractors import registry
+from delf_d2r.index.inverted_index import InvertedIndex
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.kernels import fusion
-from delf_d2r.kernels.background import Expected
+from delf_d2r.kernels.background import Expected, ExpectedOfImages
 from delf_d2r.kernels.fusion import FusedScores
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig
@@ -57,6 +58,7 @@ class Fuser:
     self._power = config.power if config.HasField('power') else 1.0
     self._norm_order = config.norm_order if config.HasField('norm_order') else 1.0
     self._normalization = config.normalization
+    self._both_sides = config.both_sides
     self._background = background
 
   @classmethod
@@ -85,12 +87,22 @@ class Fuser:
     """Whether scores cannot be added without the descriptors of the query."""
     return self._background is not None
 
+  def of_images(self, other: InvertedIndex) -> ExpectedOfImages | None:
+    """Returns what the images of the other index score with unrelated ones; None if it is not wanted.
+
+    Compute it once for an index that does not change.
+    """
+    if self._background is None or not self._both_sides:
+      return None
+    return self._background.descriptors.expected_of_images(other.dense_rows())
+
   def __call__(
     self,
     first: npt.NDArray[Any],
     other: npt.NDArray[Any],
     query: AggregatedDescriptor | None = None,
     other_query: AggregatedDescriptor | None = None,
+    images: ExpectedOfImages | None = None,
   ) -> FusedScores:
     """Returns the joint scores of M images, and their parts.
 
@@ -98,6 +110,7 @@ class Fuser:
       first: float [M], the scores of the first search.
       other: float [M], those of the other search, for the same images.
       query, other_query: the query as both searches describe it; see `needs_queries`.
+      images: that of `of_images`, for the same images in the same order.
     """
     if self._background is not None:
       if query is None or other_query is None:
@@ -107,7 +120,12 @@ class Fuser:
       if len(other_query):
         of_values = self._background.descriptors.expected(other_query.values[0])
       ours = fusion.standardized(first, of_words.mean, of_words.deviation)
-      standardized = fusion.standardized(other, of_values.mean, of_values.deviation)
+      if self._both_sides:
+        if images is None:
+          raise ValueError('both_sides: expected the statistics of the images, found None; give of_images')
+        standardized = fusion.symmetric(other, of_values, images)
+      else:
+        standardized = fusion.standardized(other, of_values.mean, of_values.deviation)
       theirs = fusion.positive_power(standardized, self._power)
     elif self._normalization == FusionConfig.NONE:
       ours, theirs = first.astype(np.float64), other.astype(np.float64)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import weakref
+from collections.abc import MutableMapping
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from delf_d2r.engine.paired_index import PairedIndex, PairedSnapshot
 from delf_d2r.engine.photo_reader import PhotoReader
 from delf_d2r.errors import ArtefactError
 from delf_d2r.fuser import Fuser
+from delf_d2r.kernels.background import ExpectedOfImages
 from delf_d2r.protos.aggregation_pb2 import AggregationConfig
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig
 from delf_d2r.protos.fusion_pb2 import FusionConfig
@@ -74,6 +77,9 @@ class FusedSearch:
   search_options: SearchOptions
   reader: PhotoReader
   fuser: Fuser
+  _statistics: MutableMapping[PairedSnapshot, ExpectedOfImages | None] = dataclasses.field(
+    default_factory=weakref.WeakKeyDictionary, init=False, repr=False, compare=False
+  )
 
   @classmethod
   def of(
@@ -131,6 +137,16 @@ class FusedSearch:
       boxes = Boxes.empty()
     return self.reader.index_image(name, pixels, boxes)
 
+  def _statistics_of(self, snapshot: PairedSnapshot) -> ExpectedOfImages | None:
+    """Returns what the images of a snapshot score with unrelated ones, computed once for each snapshot."""
+    # Threads that come at the same time compute the same twice.
+    if snapshot not in self._statistics:
+      found = self.fuser.of_images(snapshot.indexes[1])
+      if found is not None:
+        found = ExpectedOfImages(found.means[snapshot.places], found.deviations[snapshot.places])
+      self._statistics[snapshot] = found
+    return self._statistics[snapshot]
+
   def rank(
     self,
     snapshot: Snapshot,
@@ -155,5 +171,5 @@ class FusedSearch:
     index, other = snapshot.indexes
     others = other.scores(other_query, **self.search_options).values[snapshot.places]
     found = index.scores(query, **options)
-    fused = self.fuser(found.values, others, query, other_query)
+    fused = self.fuser(found.values, others, query, other_query, self._statistics_of(snapshot))
     return fuser.ranked(fused, found.best_regions, top_k=top_k or len(others), name=name)

@@ -28,6 +28,8 @@ from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.structures import AggregatedDescriptor, Ranking, require_several
 
+# Entries whose descriptors are decoded together.
+_ROWS_AT_ONCE = 16_384
 # What indexes that are merged must have in common.
 _ALIKE = ('kernel', 'num_words', 'dimensions', 'codebook', 'is_regional', 'has_region_masks', 'value_type')
 
@@ -360,6 +362,25 @@ class InvertedIndex:
       raise ValueError(f'top_k: expected at least 0 (0 ranks all images), found {top_k}')
     options = Scoring(**scoring)
     return self._get_executor().search(query, top_k=top_k or len(self), name=name, options=options)
+
+  def dense_rows(self) -> Iterator[npt.NDArray[np.float32]]:
+    """Yields the stored descriptors of all entries of an index of one visual word: float32 [n, D], in order.
+
+    An entry without a descriptor is a row of zeros.
+
+    Raises:
+      ValueError: the index has several visual words.
+    """
+    layout = self._state.layout
+    if layout.num_words != 1 or layout.is_binary:
+      raise ValueError(
+        f'dense_rows: expected an index of VLAD of one visual word, found {layout.num_words} words and'
+        f' {"codes" if layout.is_binary else "floats"}; search it instead'
+      )
+    for segment in self._state.segments:
+      loaded = segment.load()
+      for start in range(0, loaded.num_entries, _ROWS_AT_ONCE):
+        yield loaded.rows(slice(start, min(start + _ROWS_AT_ONCE, loaded.num_entries)))
 
   def scores(self, query: AggregatedDescriptor, **scoring: Any) -> ImageScores:
     """Returns the scores of all images for one query, for a ranking by these and other scores.

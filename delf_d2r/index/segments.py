@@ -212,6 +212,17 @@ class Segment:
     """Returns this segment, the counterpart of `StoredSegment.load`."""
     return self
 
+  def rows(self, entries: slice) -> npt.NDArray[np.float32]:
+    """Returns the values of some entries of an index of one visual word: float32 [m, D], or zeros.
+
+    Args:
+      entries: without a step.
+    """
+    found = np.zeros((entries.stop - entries.start, self.values.shape[1]), np.float32)
+    first, last = np.searchsorted(self.entry_ids, (entries.start, entries.stop))
+    found[self.entry_ids[first:last].astype(np.int64) - entries.start] = self.values[first:last]
+    return found
+
   def postings(self, layout: Layout, new_ids: npt.NDArray[np.int32] | None = None) -> Iterator[Postings]:
     """Yields all postings in blocks, by word and entry.
 

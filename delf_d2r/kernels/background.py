@@ -24,13 +24,17 @@ The product of a global descriptor q with those of unrelated images has
 
 with mean m and covariance C of the descriptors of background images.
 
+The same holds with the roles exchanged: what an index image scores with unrelated queries. The mean of the
+scores standardised by either side is symmetric, as the product is
+(fusion.symmetric).
+
 Standardising scores by a background, as by a cohort: Auckenthaler, Carey, Lloyd-Thomas, "Score normalization
 for text-independent speaker verification systems", Digital Signal Processing 10, 2000.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +54,19 @@ class Expected:
 
   mean: float
   deviation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedOfImages:
+  """What M images score with unrelated ones.
+
+  Attributes:
+    means: float64 [M].
+    deviations: float64 [M], not negative.
+  """
+
+  means: npt.NDArray[np.float64]
+  deviations: npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +117,22 @@ class DescriptorStatistics:
     values = query.astype(np.float64)
     variance = float(values @ self.covariance.astype(np.float64) @ values)
     return Expected(float(values @ self.mean), math.sqrt(max(variance, 0.0)))
+
+  def expected_of_images(self, blocks: Iterable[npt.NDArray[np.float32]]) -> ExpectedOfImages:
+    """Returns what images score with unrelated ones: `expected` of each of them.
+
+    Takes D^2 multiplications for each image.
+
+    Args:
+      blocks: float32 [n, D], the descriptors of the images in parts; rows of zeros for images without one.
+    """
+    covariance, mean = self.covariance.astype(np.float64), self.mean.astype(np.float64)
+    means, variances = [np.zeros(0)], [np.zeros(0)]
+    for block in blocks:
+      values = block.astype(np.float64)
+      means.append(values @ mean)
+      variances.append(np.einsum('nd,nd->n', values @ covariance, values))
+    return ExpectedOfImages(np.concatenate(means), np.sqrt(np.maximum(np.concatenate(variances), 0)))
 
 
 def word_statistics(

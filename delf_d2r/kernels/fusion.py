@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r.kernels.background import Expected, ExpectedOfImages
+
 
 @dataclasses.dataclass(frozen=True)
 class FusedScores:
@@ -95,3 +97,26 @@ def standardized(scores: npt.NDArray[Any], mean: float, deviation: float) -> npt
   """
   values: npt.NDArray[np.float64] = scores.astype(np.float64)
   return (values - mean) / deviation if deviation > 0 else np.zeros(len(values))
+
+
+def symmetric(scores: npt.NDArray[Any], query: Expected, images: ExpectedOfImages) -> npt.NDArray[np.float64]:
+  """Returns the mean of scores standardised by the query and by each image: float64 [M].
+
+  A side whose deviation is 0 has nothing to compare, and gives 0 (`standardized`).
+
+  Args:
+    scores: float [M].
+    query: what the query scores with unrelated images.
+    images: what each image scores with unrelated ones.
+
+  Raises:
+    ValueError: the numbers of scores and images differ.
+  """
+  if len(scores) != len(images.means):
+    raise ValueError(
+      f'symmetric: expected the statistics of {len(scores)} images, found {len(images.means)}; compute them'
+      ' from the index that was searched'
+    )
+  centered = scores.astype(np.float64) - images.means
+  of_images = np.divide(centered, images.deviations, out=np.zeros_like(centered), where=images.deviations > 0)
+  return (standardized(scores, query.mean, query.deviation) + of_images) / 2

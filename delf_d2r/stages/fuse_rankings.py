@@ -5,7 +5,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -16,6 +16,8 @@ from delf_d2r.data.artefacts.ranking_files import StoredRankings, Timing
 from delf_d2r.engine import SearchEngine
 from delf_d2r.errors import UserError
 from delf_d2r.fuser import Fuser, background_place, ranked
+from delf_d2r.index.inverted_index import InvertedIndex
+from delf_d2r.kernels.background import ExpectedOfImages
 from delf_d2r.protos import experiment_pb2
 from delf_d2r.protos.fusion_pb2 import FusionConfig
 from delf_d2r.structures import AggregatedDescriptor, Ranking
@@ -29,7 +31,7 @@ def run(
   *,
   redo: bool = False,
 ) -> Artefact:
-  """Ranks the images of every query by the sum of two scores.
+  """Ranks the images of every query by two scores.
 
   The artefact takes the place of `rankings` in later stages: it has their index, query features and best
   regions.
@@ -69,8 +71,9 @@ def run(
     to_first = np.array([places[name] for name in stored[1].image_names], np.int64)
     fuser = _fuser(config.fusion, rankings, other)
     described = _described_queries(rankings, other) if fuser.needs_queries else itertools.repeat((None, None))
+    images = _statistics_of(fuser, stored[0].image_names, other) if config.fusion.both_sides else None
     fused = [
-      fuse(first, second, to_first, fuser, queries=queries)
+      fuse(first, second, to_first, fuser, queries=queries, images=images)
       for (first, second), queries in zip(
         zip(stored[0].rankings, stored[1].rankings, strict=True), described, strict=False
       )
@@ -92,6 +95,7 @@ def fuse(
   fuser: Fuser,
   *,
   queries: tuple[AggregatedDescriptor | None, AggregatedDescriptor | None] = (None, None),
+  images: ExpectedOfImages | None = None,
 ) -> Ranking:
   """Returns one ranking of all M images from two; equal sums are in order of image id.
 
@@ -100,6 +104,7 @@ def fuse(
     to_first: int64 [M], the image id in `first` of each image id in `other`.
     fuser: adds the scores.
     queries: the query as both searches describe it; see `Fuser.needs_queries`.
+    images: what the images score with unrelated ones, in the order of `first`; see `Fuser.of_images`.
   """
   scores, others = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
   regions = np.empty(len(first), np.int32)
@@ -107,7 +112,7 @@ def fuse(
   regions[first.image_ids] = first.best_regions
   others[to_first[other.image_ids]] = other.scores
   return ranked(
-    fuser(scores, others, *queries), lambda ids: regions[ids], top_k=len(scores), name=first.query
+    fuser(scores, others, *queries, images), lambda ids: regions[ids], top_k=len(scores), name=first.query
   )
 
 
@@ -143,6 +148,18 @@ def _described_queries(
     return map(engine.describe, feature_files.read(_input(artefact, 'query_features', 'features')))
 
   return zip(described(rankings), described(other), strict=True)
+
+
+def _statistics_of(fuser: Fuser, names: Sequence[str], other: Artefact) -> ExpectedOfImages | None:
+  """Returns what images score with unrelated ones, in the order of their names."""
+  index = SearchEngine.load(_input(other, 'index', 'index').path).index
+  assert isinstance(index, InvertedIndex), 'an index of one visual word is not split'
+  found = fuser.of_images(index)
+  if found is None:
+    return None
+  places = {name: place for place, name in enumerate(index.image_names)}
+  order = np.array([places[name] for name in names], np.int64)
+  return ExpectedOfImages(found.means[order], found.deviations[order])
 
 
 def _load(artefact: Artefact) -> StoredRankings:

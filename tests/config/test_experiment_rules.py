@@ -109,6 +109,10 @@ def test_legal(changes):
     ),
     (['fusion.weight: -1'], 'weight is -1; it must be'),
     (['fusion.power: 2'], 'power has an effect only with normalization: BACKGROUND, found Z_SCORE'),
+    (
+      ['fusion.both_sides: true'],
+      'both_sides has an effect only with normalization: BACKGROUND, found Z_SCORE',
+    ),
     (['fusion { normalization: BACKGROUND power: 0 }'], r'power is 0; it must be in \(0, 10\]'),
     (
       ['fusion.background_path: "b"'],

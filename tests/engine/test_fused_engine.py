@@ -11,7 +11,7 @@ import pytest
 from support.fused_run import CONFIG, fused_dir
 
 from delf_d2r import config
-from delf_d2r.data.artefacts import ranking_files
+from delf_d2r.data.artefacts import background_files, ranking_files
 from delf_d2r.data.artefacts.artefact import Artefact
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.data.photos.photo_folders import PhotoFolders
@@ -446,7 +446,26 @@ def test_global_descriptors_of_the_shipped_model(photos, query_path, tmp_path):
   options = FusionConfig(normalization=FusionConfig.BACKGROUND, power=2, background_path=str(background.path))
   calibrated = SearchEngine.load(tmp_path / 'out', fusion=options).search(query_path, top_k=1)
   assert calibrated.results[0].name == 'new'
+  _require_both_sides(tmp_path / 'out', background.path, query_path)
   facts = background.path / 'background.json'
   facts.write_text(facts.read_text().replace('"models": {\n  "', '"models": {\n  "another '))
   with pytest.raises(UserError, match=r'is of the global \w+ None, that of .*other/index is [0-9a-f]{16}'):
     SearchEngine.load(tmp_path / 'out', fusion=options)
+
+
+def _require_both_sides(run, background, query_path):
+  """Asserts that the global part is standardised by query and image, by the definition."""
+  options = FusionConfig(
+    normalization=FusionConfig.BACKGROUND, both_sides=True, weight=1, background_path=str(background)
+  )
+  found = SearchEngine.load(run, fusion=options).search(query_path, box=(0, 0, 1, 1), top_k=0)
+  other = SearchEngine.load(run / 'other' / 'index')
+  raw = {result.name: result.score for result in other.search(query_path, box=(0, 0, 1, 1), top_k=0).results}
+  rows = dict(zip(other.index.image_names, np.concatenate(list(other.index.dense_rows())), strict=True))
+  statistics = background_files.load(background).descriptors
+  query = statistics.expected(other.describe(found.other_features).values[0])
+  assert len(found.results) == 7
+  for result in found.results:
+    image = statistics.expected(rows[result.name])
+    sides = [(raw[result.name] - each.mean) / each.deviation for each in (query, image)]
+    assert result.global_score == pytest.approx(np.mean(sides), abs=1e-3), result.name

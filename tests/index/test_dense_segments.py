@@ -7,7 +7,7 @@ import pytest
 from oracles import index_oracle
 from oracles.index_inputs import directory_bytes
 
-from delf_d2r.index import IndexFormatError, InvertedIndex, stored_index
+from delf_d2r.index import IndexFormatError, InvertedIndex, inverted_index, stored_index
 from delf_d2r.index.segments import Layout, ValueType
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
@@ -68,6 +68,25 @@ def scores_of(index, query, **options):
   found = np.empty(len(index), np.float32)
   found[ranking.image_ids] = ranking.scores
   return found
+
+
+@pytest.mark.parametrize('value_type', [ValueType.FLOAT32, *TYPES])
+def test_rows_are_the_stored_values(small_segments, monkeypatch, value_type):
+  monkeypatch.setattr(inverted_index, '_ROWS_AT_ONCE', 3)
+  some = descriptors(seed=11, count=20)
+  index = build(some, value_type)
+  rows = np.concatenate(list(index.dense_rows()))
+  expected = [stored(one.values[0], value_type) if len(one) else np.zeros(D) for one in some]
+  np.testing.assert_array_equal(rows, expected)
+  assert list(build([], value_type).dense_rows()) == []
+
+
+def test_an_index_of_several_words_has_no_rows():
+  index = InvertedIndex.build([], [], num_words=2, kernel=Kernel.VLAD, dimensions=D)
+  with pytest.raises(
+    ValueError, match='VLAD of one visual word, found 2 words and floats'
+  ):
+    list(index.dense_rows())
 
 
 @pytest.mark.parametrize('compiled', PATHS)

@@ -136,6 +136,17 @@ def test_products_of_global_descriptors_are_as_expected():
   assert flat.expected(query).deviation == 0
 
 
+def test_what_images_score_is_what_each_of_them_scores_as_a_query():
+  rng = np.random.default_rng(9)
+  found = background.descriptor_statistics(rng.standard_normal((50, 6)).astype(np.float32))
+  rows = np.concatenate([rng.standard_normal((7, 6)), np.zeros((1, 6))]).astype(np.float32)
+  of_images = found.expected_of_images([rows[:3], rows[3:]])
+  each = [found.expected(row) for row in rows]
+  np.testing.assert_allclose(of_images.means, [own.mean for own in each], rtol=1e-12)
+  np.testing.assert_allclose(of_images.deviations, [own.deviation for own in each], rtol=1e-9)
+  assert found.expected_of_images([]).means.shape == (0,)
+
+
 def test_too_few_images():
   with pytest.raises(ValueError, match='expected at least 2 images of ASMK or ASMK_STAR, found 0'):
     measured([], kernel=Kernel.ASMK)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from delf_d2r.kernels import fusion
+from delf_d2r.kernels.background import Expected, ExpectedOfImages, descriptor_statistics
 
 
 def test_parts_add_up():
@@ -56,3 +57,21 @@ def test_a_power_of_what_is_positive():
   # Twice the logarithm of the ratio of two Gaussian densities of deviation 1, around z and around 0.
   ratio = np.exp(0) / np.exp(-(3**2) / 2)
   assert 2 * np.log(ratio) == pytest.approx(fusion.positive_power(scores, 2)[2])
+
+
+def test_scores_standardised_by_both_sides():
+  images = ExpectedOfImages(np.array([0.1, 0.2, 0.0]), np.array([0.5, 0.25, 0.0]))
+  found = fusion.symmetric(np.array([0.6, 0.2, 1.0], np.float32), Expected(0.2, 0.2), images)
+  # The last image has nothing to compare: its own side is 0.
+  np.testing.assert_allclose(found, [(2 + 1) / 2, 0, 4 / 2], atol=1e-6)
+  with pytest.raises(ValueError, match='expected the statistics of 2 images, found 3'):
+    fusion.symmetric(np.zeros(2), Expected(0, 1), images)
+
+
+def test_both_sides_are_alike():
+  rng = np.random.default_rng(1)
+  rows = rng.standard_normal((6, 4)).astype(np.float32)
+  statistics = descriptor_statistics(rng.standard_normal((20, 4)).astype(np.float32))
+  images = statistics.expected_of_images([rows])
+  scores = np.array([fusion.symmetric(rows @ row, statistics.expected(row), images) for row in rows])
+  np.testing.assert_allclose(scores, scores.T, atol=1e-5)

@@ -27,6 +27,9 @@ def problems(config: Fusion) -> Iterator[Problem]:
     if config.norm_order != 1 and config.normalization != Fusion.BACKGROUND:
       found = Fusion.Normalization.Name(config.normalization)
       yield without_effect('norm_order', 'normalization: BACKGROUND', found)
+  if config.both_sides and config.normalization != Fusion.BACKGROUND:
+    found = Fusion.Normalization.Name(config.normalization)
+    yield without_effect('both_sides', 'normalization: BACKGROUND', found)
   if config.background_path and config.normalization != Fusion.BACKGROUND:
     found = Fusion.Normalization.Name(config.normalization)
     yield without_effect('background_path', 'normalization: BACKGROUND', found)
