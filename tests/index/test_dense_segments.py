@@ -83,9 +83,7 @@ def test_rows_are_the_stored_values(small_segments, monkeypatch, value_type):
 
 def test_an_index_of_several_words_has_no_rows():
   index = InvertedIndex.build([], [], num_words=2, kernel=Kernel.VLAD, dimensions=D)
-  with pytest.raises(
-    ValueError, match='VLAD of one visual word, found 2 words and floats'
-  ):
+  with pytest.raises(ValueError, match='VLAD of one visual word, found 2 words and floats'):
     list(index.dense_rows())
 
 
