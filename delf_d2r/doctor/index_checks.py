@@ -14,7 +14,10 @@ from delf_d2r.engine import paired_index
 from delf_d2r.engine.live_index import LiveIndex
 from delf_d2r.errors import ArtefactError
 from delf_d2r.index import stored_index
+from delf_d2r.index.index_state import kept_ids
+from delf_d2r.index.search import count_words
 from delf_d2r.index.stored_segment import StoredSegment
+from delf_d2r.index.updates import MOST_REMOVED
 from delf_d2r.kernels.aggregation import Kernel
 
 # K sum p_k^2 with p_k the share of word k: 1 for equal shares. Indexes of real photos have less than 10.
@@ -51,16 +54,19 @@ class IndexCheck:
       yield error(self._directory, f'images that occur twice: {twice}', self._again)
     lists = np.zeros(self.num_words, np.int64)
     empty, first, broken = FindingCounter(), 0, FindingCounter()
-    for segment in contents.segments:
+    for segment, removed in contents.parts:
       arrays = segment.load()
       offsets = arrays.offsets.astype(np.int64)
       lists += offsets[1:] - offsets[:-1]
-      for entry in np.flatnonzero(arrays.word_counts == 0).tolist():
+      if len(removed):
+        lists -= count_words(arrays, removed)
+      counts = arrays.word_counts[kept_ids(segment, removed)]
+      for entry in np.flatnonzero(counts == 0).tolist():
         empty.add(_name_of(contents.images, first + entry))
       if not contents.kernel.is_binary:
         for rows in blocks(arrays.values):
           broken.add('values', int(np.count_nonzero(~_sound(rows, contents.kernel))))
-      first += segment.num_entries
+      first += len(counts)
       if isinstance(segment, StoredSegment):
         segment.unload()
     if broken:
@@ -72,6 +78,14 @@ class IndexCheck:
     if empty:
       what = 'regions' if contents.images.is_regional else 'images'
       yield warning(self._directory, f'{what} without visual words: {empty}', 'No search can find them')
+    if contents.num_removed:
+      what = 'regions' if contents.images.is_regional else 'images'
+      yield note(
+        self._directory,
+        f'has the postings of {contents.num_removed} {what} that were removed, of {contents.num_rows} in all;'
+        ' no search finds them',
+        f'Nothing: they vanish when there are more than {MOST_REMOVED:.0%} of them',
+      )
     yield from self._balance(lists)
 
   def _balance(self, lists: np.ndarray) -> Iterator[Finding]:

@@ -68,6 +68,11 @@ class DenseSegment:
     """The number of visual words of each entry, 0 or 1: uint32 [n]."""
     return self.present.astype(np.uint32)
 
+  def count_words(self, entries: npt.NDArray[np.integer]) -> int:
+    """Returns how many of some entries have a descriptor."""
+    found = self.values[entries].any(axis=1) if self.scales is None else self.scales[entries] != 0
+    return int(np.count_nonzero(found))
+
   @property
   def masks(self) -> None:
     """None: VLAD has no region masks."""

@@ -4,13 +4,14 @@
     segment-00000-offsets-<crc>.npy              and entry_ids, values, word_counts (segments.Segment)
     segment-00000-masks-<crc>.npy                and region_counts: region masks only, which are version 2
     segment-00000-values-<crc>.npy               and scales, and no other: dense_segment.py, version 3
+    segment-00000-removed-<crc>.npy              ids of removed rows (index_state.IndexState): version 5
     names_offsets-<crc>.npy, names_utf8-<crc>.npy            (images.ImageTable)
     entry_offsets-<crc>.npy, entry_regions-<crc>.npy         regional search only
 
 A file is named by its content and never changed. An update writes new files, then replaces `index.json` by a
-rename: if it is killed at any moment, the directory holds the old index or the new one, and the same images
-give the same files in whatever order they were added. Files of an update that did not finish are ignored, and
-removed by the next update.
+rename: if it is killed at any moment, the directory holds the old index or the new one. The same images give
+the same files in whatever order they were added, if the index is small or compact (updates.py). Files of an
+update that did not finish are ignored, and removed by the next update.
 
 Arrays are little-endian and in C order. Size, header and checksum of a file are known before it is opened:
 headers are compared with the only one that is expected, so nothing of a damaged file is ever interpreted.
@@ -41,7 +42,11 @@ DENSE_VERSION = 3
 # projections of residuals would search it with queries that are not projected.
 CODEBOOK_VERSION = 4
 
-_VERSIONS = (VERSION, MASKS_VERSION, DENSE_VERSION, CODEBOOK_VERSION)
+# Of an index of any kind that is not compact (updates.py): a release that does not know removed images would
+# find them.
+CHANGED_VERSION = 5
+
+_VERSIONS = (VERSION, MASKS_VERSION, DENSE_VERSION, CODEBOOK_VERSION, CHANGED_VERSION)
 
 _CHUNK = 1 << 24  # bytes read or written at once
 _REMEDY = 'build the index again or restore it from a copy'

@@ -5,13 +5,16 @@ Names are two arrays, so that a million of them are opened without being read.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.structures import require_several
+
+# As many names are sought one by one; more are compared with a table of all names, which takes a while.
+_FEW = 16
 
 
 class NameTable(Sequence[str]):
@@ -57,6 +60,51 @@ class NameTable(Sequence[str]):
 
   def __repr__(self) -> str:
     return f'NameTable({len(self)} names)'
+
+  def __contains__(self, name: object) -> bool:
+    return isinstance(name, str) and self.position(name) is not None
+
+  def position(self, name: str) -> int | None:
+    """Returns the first position of a name, None if it is not there; decodes no name.
+
+    A million names take about as long as 100,000 of them that are decoded.
+    """
+    sought = np.frombuffer(_encoded(name), np.uint8)
+    found = np.flatnonzero(np.diff(self.offsets) == len(sought))
+    starts = self.offsets[found].astype(np.int64)
+    # From the end on: names of one folder begin alike.
+    for place in range(len(sought) - 1, -1, -1):
+      alike = self.utf8[starts + place] == sought[place]
+      found, starts = found[alike], starts[alike]
+    return int(found[0]) if len(found) else None
+
+  def positions(self, names: Collection[str]) -> npt.NDArray[np.int64]:
+    """Returns the position of each name: int64 [n].
+
+    Raises:
+      KeyError: a name is not there.
+    """
+    places: Callable[[str], int | None] = self.position
+    if len(names) > _FEW:
+      places = {name: m for m, name in enumerate(self)}.get
+    found = np.zeros(len(names), np.int64)
+    for number, name in enumerate(names):
+      place = places(name)
+      if place is None:
+        raise KeyError(f'{name!r} is not among the {len(self)} images of the index')
+      found[number] = place
+    return found
+
+  def keep(self, kept: npt.NDArray[np.bool_]) -> 'NameTable':
+    """Returns the names where `kept`, bool [M], is true."""
+    lengths = np.diff(self.offsets)[kept]
+    offsets = np.zeros(len(lengths) + 1, '<u8')
+    np.cumsum(lengths, out=offsets[1:])
+    # Names that stay side by side are copied together.
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
+    bounds = self.offsets[edges].astype(np.int64).reshape(-1, 2).tolist()
+    pieces = [self.utf8[start:stop] for start, stop in bounds]
+    return NameTable(offsets, np.concatenate([np.zeros(0, np.uint8), *pieces]))
 
   @property
   def nbytes(self) -> int:
@@ -199,12 +247,21 @@ class ImageTable:
 
   def keep(self, kept: npt.NDArray[np.bool_]) -> 'ImageTable':
     """Returns the table of the images where `kept`, bool [M], is true."""
-    names = NameTable.from_names(name for name, keep in zip(self.names, kept, strict=True) if keep)
+    names = self.names.keep(kept)
     if self.entry_offsets is None or self.entry_regions is None:
       return ImageTable(names)
     offsets = np.zeros(len(names) + 1, '<u8')
     np.cumsum(np.diff(self.entry_offsets)[kept], out=offsets[1:])
     return ImageTable(names, offsets, self.entry_regions[self.kept_entries(kept)])
+
+
+def check_new(names: Sequence[str], present: NameTable) -> None:
+  """Raises ValueError if a name occurs twice, or is present already."""
+  if len(names) > _FEW:
+    check_distinct(itertools.chain(present, names))
+    return
+  check_distinct(names)
+  check_distinct(itertools.chain((name for name in names if name in present), names))
 
 
 def check_distinct(names: Iterable[str]) -> None:

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from delf_d2r.index import stored_index, updates
 from delf_d2r.index.builder import DEFAULT_MEMORY_BUDGET, SegmentBuilder
 from delf_d2r.index.directory import Directory
-from delf_d2r.index.images import ImageTable, check_distinct
-from delf_d2r.index.index_state import AnySegment, IndexState
+from delf_d2r.index.images import ImageTable, check_distinct, check_new
+from delf_d2r.index.index_state import AnySegment, IndexState, kept_ids
 from delf_d2r.index.search import CorpusStatistics, ImageScores, QueryExecutor, Scoring
 from delf_d2r.index.segments import Layout, ValueType
 from delf_d2r.index.stored_segment import StoredSegment
@@ -57,6 +57,7 @@ class InvertedIndex:
     num_entries: E.
     num_postings: the sum of the words of all entries.
     nbytes: bytes of all arrays, in memory or on the disk, without headers and manifest.
+    num_removed: entries that are removed, but whose postings still take space and time.
     imbalance: K sum n_w^2 / (sum n_w)^2 with n_w the length of the list of word w; 1 for lists of equal
       length; the factor by which search is slower.
   """
@@ -147,9 +148,8 @@ class InvertedIndex:
   ) -> None:
     """Adds images after those present. Arguments and errors are those of `build`.
 
-    `entry_images` counts from 0 at the first new image. The last segment, up to 65,536 entries, is sorted
-    again, so that the index is the same whatever chunks the images are added in. The index on the disk
-    changes when `save` is called.
+    `entry_images` counts from 0 at the first new image. The last segments are sorted again if they are small
+    compared with what is added; see updates.py. The index on the disk changes when `save` is called.
     """
     if (entry_images is not None) != self.is_regional:
       raise ValueError(
@@ -157,14 +157,15 @@ class InvertedIndex:
         f' {"none" if self.is_regional else "some"}; add images as those of the index were added'
       )
     new_images = ImageTable.from_entries(image_names, entry_images, entry_regions)
-    check_distinct(itertools.chain(self.image_names, new_images.names))
+    check_new(image_names, self._state.images.names)
     with self.updating():
       self._change(updates.add(self._state, descriptors, new_images, self._new_builder(memory_budget)))
 
   def remove(self, image_names: Iterable[str], *, memory_budget: int = DEFAULT_MEMORY_BUDGET) -> None:
     """Removes images; those after them move up, as if the removed ones had never been added.
 
-    All segments from the first change on are sorted again.
+    From a large index, the postings of few images vanish later, with others or by `compact`: until then
+    searches read them, and leave them out.
 
     Raises:
       KeyError: a name is not in the index; nothing is removed.
@@ -173,6 +174,17 @@ class InvertedIndex:
     self._check_entry_offsets()
     with self.updating():
       self._change(updates.remove(self._state, image_names, self._new_builder(memory_budget)))
+
+  def compact(self, *, memory_budget: int = DEFAULT_MEMORY_BUDGET) -> None:
+    """Sorts again what changes have left as it was, so that the bytes are those of a fresh build.
+
+    An index does this by itself when an eighth of it is removed. Rankings and scores are the same before and
+    after. The index on the disk changes when `save` is called.
+    """
+    if updates.first_not_compact(self._state) == len(self._state.segments):
+      return
+    with self.updating():
+      self._change(updates.compact(self._state, self._new_builder(memory_budget)))
 
   @classmethod
   def merge(
@@ -377,10 +389,11 @@ class InvertedIndex:
         f'dense_rows: expected an index of VLAD of one visual word, found {layout.num_words} words and'
         f' {"codes" if layout.is_binary else "floats"}; search it instead'
       )
-    for segment in self._state.segments:
-      loaded = segment.load()
+    for segment, removed in self._state.parts:
+      loaded, kept = segment.load(), kept_ids(segment, removed)
       for start in range(0, loaded.num_entries, _ROWS_AT_ONCE):
-        yield loaded.rows(slice(start, min(start + _ROWS_AT_ONCE, loaded.num_entries)))
+        rows = slice(start, min(start + _ROWS_AT_ONCE, loaded.num_entries))
+        yield loaded.rows(rows)[kept[rows]]
 
   def scores(self, query: AggregatedDescriptor, **scoring: Any) -> ImageScores:
     """Returns the scores of all images for one query, for a ranking by these and other scores.
@@ -503,6 +516,10 @@ class InvertedIndex:
   @property
   def num_entries(self) -> int:
     return self._state.num_entries
+
+  @property
+  def num_removed(self) -> int:
+    return self._state.num_removed
 
   @property
   def num_postings(self) -> int:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from delf_d2r.index.builder import check_query
 from delf_d2r.index.dense_segment import DenseSegment
-from delf_d2r.index.index_state import IndexState
+from delf_d2r.index.index_state import Ids, IndexState
 from delf_d2r.index.ranking import best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.scan import add_word_weights, scan_binary, scan_float
@@ -40,6 +40,8 @@ from delf_d2r.kernels.aggregation import MASKED_REGIONS, Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 from delf_d2r.kernels.similarity import selectivity, selectivity_table
 from delf_d2r.structures import AggregatedDescriptor, Ranking
+
+COUNTED_AT_ONCE = 1 << 20  # postings, so that the indexes made of them stay small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +98,13 @@ def _no_regions(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
 
 
 def _masked_regions(
-  scores: npt.NDArray[np.float32], norms: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]
+  scores: npt.NDArray[np.float32],
+  norms: npt.NDArray[np.float32],
+  rows_of_entries: npt.NDArray[np.int64] | None,
+  ids: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
-  return best_regions(scores[ids], norms[ids])
+  rows = ids if rows_of_entries is None else rows_of_entries[ids]
+  return best_regions(scores[rows], norms[rows])
 
 
 def _entry_regions(
@@ -138,6 +144,10 @@ class QueryExecutor:
     self._kernel = state.kernel
     self._images = state.images
     self._segments = state.segments
+    self._parts = tuple(state.parts)
+    self._num_entries = state.num_entries
+    self._num_rows = state.num_rows
+    self._rows = state.kept_rows()  # of the entries; None: entry e is row e
     self._check_entry_offsets = check_entry_offsets
     self._corpus = corpus
     self._derived: dict[str, npt.NDArray[Any]] = {}
@@ -155,13 +165,14 @@ class QueryExecutor:
     segments = [segment.load() for segment in self._segments]
     idf = self._idf() if options.use_idf else None
     norms = self._norms(options)
-    buffer = self._buffer(len(segments))
-    scores = score_entries(query, segments, self._layout, self._kernel, options, idf, norms, buffer)
+    buffer = self._buffer()
+    scores = score_rows(query, segments, self._layout, self._kernel, options, idf, norms, buffer)
     if self._layout.has_masks:
       assert norms is not None, 'regions without words are known by their norms'
       best = best_region_scores(scores, norms, compiled=options.compiled)
       finish_scores(best, query, segments, self._kernel, options, idf)
-      return ImageScores(best, functools.partial(_masked_regions, scores, norms))
+      return ImageScores(self._kept(best), functools.partial(_masked_regions, scores, norms, self._rows))
+    scores = self._kept(scores)
     offsets, region_of_entry = self._images.entry_offsets, self._images.entry_regions
     if offsets is None or region_of_entry is None:
       return ImageScores(scores, _no_regions)
@@ -175,19 +186,22 @@ class QueryExecutor:
     """Returns what each word adds to the score of one image; see `InvertedIndex.word_scores`."""
     check_query(query, self._layout)
     entry = self._entry(image, region)
+    row = entry if self._rows is None else int(self._rows[entry])
+    starts = np.cumsum([0, *(segment.num_entries for segment in self._segments)])
+    number = int(np.searchsorted(starts, row, side='right')) - 1
     norms = self._norms(options)
     if self._layout.has_masks and norms is not None:
       # A region without words has no terms, whatever its norm.
       norms = np.nan_to_num(norms[:, region]) if options.normalize else None
     return word_scores(
       query,
-      self._segments[entry // SEGMENT_ENTRIES].load(),
-      entry % SEGMENT_ENTRIES,
+      self._segments[number].load(),
+      row - int(starts[number]),
       self._layout,
       self._kernel,
       options,
       self._idf() if options.use_idf else None,
-      None if norms is None else float(norms[entry]),
+      None if norms is None else float(norms[row]),
       region=region if self._layout.has_masks else None,
     )
 
@@ -210,9 +224,12 @@ class QueryExecutor:
   def list_sizes(self) -> npt.NDArray[np.int64]:
     """Returns the lengths of the posting lists: int64 [K]."""
     sizes = np.zeros(self._layout.num_words, np.int64)
-    for segment in self._segments:
-      offsets = segment.load().offsets.astype(np.int64)
+    for segment, removed in self._parts:
+      loaded = segment.load()
+      offsets = loaded.offsets.astype(np.int64)
       sizes += offsets[1:] - offsets[:-1]
+      if len(removed):
+        sizes -= count_words(loaded, removed)
     return sizes
 
   def _derive(self, name: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -224,12 +241,11 @@ class QueryExecutor:
     return self._derive('idf', self._compute_idf)
 
   def _compute_idf(self) -> npt.NDArray[np.float64]:
-    entries = sum(segment.num_entries for segment in self._segments)
-    corpus = self._corpus or CorpusStatistics(self.list_sizes(), entries)
+    corpus = self._corpus or CorpusStatistics(self.list_sizes(), self._num_entries)
     return inverse_document_frequencies(corpus.list_sizes, corpus.num_entries)
 
   def _norms(self, options: Scoring) -> npt.NDArray[np.float32] | None:
-    """Returns the `inverse_norms` of all entries, None where scores are not divided by them.
+    """Returns the `inverse_norms` of all rows, None where scores are not divided by them.
 
     With region masks, they are those of all regions, and 1 where scores are not divided by them.
     """
@@ -253,16 +269,33 @@ class QueryExecutor:
       return norms
     return self._derive('ones', lambda: np.where(norms > 0, np.float32(1), np.float32(np.nan)))
 
-  def _buffer(self, segments: int) -> npt.NDArray[np.float32]:
-    """Returns the scores of the thread, float32 [segments, 65536, ...] (`score_entries`)."""
+  def _kept(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns the scores of the entries, float32 [E], from those of all rows."""
+    return scores if self._rows is None else scores[self._rows]
+
+  def _buffer(self) -> npt.NDArray[np.float32]:
+    """Returns the scores of the thread, float32 [rows + 65536, ...] (`score_rows`)."""
     buffer: npt.NDArray[np.float32] | None = getattr(self._buffers, 'scores', None)
     if buffer is None:
       regions = (MASKED_REGIONS,) if self._layout.has_masks else ()
-      buffer = self._buffers.scores = np.empty((segments, SEGMENT_ENTRIES, *regions), np.float32)
+      buffer = self._buffers.scores = np.empty((self._num_rows + SEGMENT_ENTRIES, *regions), np.float32)
     return buffer
 
 
 # Weights and norms -----------------------------------------------------------------------------------
+
+
+def count_words(segment: Segment | DenseSegment, entries: Ids) -> npt.NDArray[np.int64]:
+  """Returns how many of some entries of a segment, uint16 [n], have each word: int64 [K]."""
+  offsets = segment.offsets.astype(np.int64)
+  is_counted = np.zeros(1 << 16, bool)  # any id has a place there
+  is_counted[entries] = True
+  ids = segment.entry_ids
+  found = [np.zeros(0, np.int64)]
+  for start in range(0, len(ids), COUNTED_AT_ONCE):
+    found.append(start + np.flatnonzero(is_counted[ids[start : start + COUNTED_AT_ONCE]]))
+  words = np.searchsorted(offsets, np.concatenate(found), side='right') - 1
+  return np.bincount(words, minlength=len(offsets) - 1)
 
 
 def inverse_document_frequencies(
@@ -278,9 +311,9 @@ def inverse_document_frequencies(
 def inverse_norms(
   segments: Iterable[Segment | DenseSegment], idf: npt.NDArray[np.float64] | None
 ) -> npt.NDArray[np.float32]:
-  """Returns 1 / sqrt(norm(e)) of every entry, 0 where the norm is 0: float32 [E] (ASMK family).
+  """Returns 1 / sqrt(norm(e)) of every row, 0 where the norm is 0: float32 [rows] (ASMK family).
 
-  With region masks, they are those of every region: float32 [E, 8], NaN for a region without words.
+  With region masks, they are those of every region: float32 [rows, 8], NaN for a region without words.
   """
   parts: list[npt.NDArray[Any]] = []
   empty: list[npt.NDArray[np.bool_]] = []
@@ -367,7 +400,7 @@ def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> np
 # Scores ----------------------------------------------------------------------------------------------
 
 
-def score_entries(
+def score_rows(
   query: AggregatedDescriptor,
   segments: Sequence[Segment | DenseSegment],
   layout: Layout,
@@ -377,7 +410,7 @@ def score_entries(
   norms: npt.NDArray[np.float32] | None,
   buffer: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
-  """Returns the scores of all entries; with region masks the sums of all regions, not yet divided.
+  """Returns the scores of all rows; with region masks the sums of all regions, not yet divided.
 
   Args:
     query: a descriptor that `builder.check_query` accepts.
@@ -385,17 +418,20 @@ def score_entries(
     layout, kernel: of the index.
     scoring: how to compare.
     idf: float64 [K] or None.
-    norms: the `inverse_norms` of the entries, or None if scores are not divided by them.
-    buffer: float32 [len(segments), 65536] or, with region masks, [len(segments), 65536, 8], overwritten; one
-      for each thread.
+    norms: the `inverse_norms` of the rows, or None if scores are not divided by them.
+    buffer: float32 [rows + 65536] or, with region masks, [rows + 65536, 8], overwritten; one for each thread.
 
   Returns:
-    float32 [E] or [E, 8], part of `buffer`.
+    float32 [rows] or [rows, 8], part of `buffer`.
   """
   words = np.ascontiguousarray(query.visual_words, np.uint32)
   weights = np.ones(len(words), np.float32) if idf is None else idf[words].astype(np.float32)
   values = query.values if layout.is_dense else layout.pack([query.values])
-  for segment, scores in zip(segments, buffer, strict=True):
+  stop = 0
+  for segment in segments:
+    # 65,536 places, for any id that a damaged file may hold; the next segment sets those behind to 0.
+    start, stop = stop, stop + segment.num_entries
+    scores = buffer[start : start + SEGMENT_ENTRIES]
     scores[: segment.num_entries] = 0
     if isinstance(segment, DenseSegment):
       for row in weights[:, None] * values:  # one, or none
@@ -406,8 +442,7 @@ def score_entries(
     else:
       alpha = scoring.alpha if kernel.is_selective else None
       scan_float(segment, words, values, weights, alpha, scoring.tau, scores, compiled=scoring.compiled)
-  entries = sum(segment.num_entries for segment in segments)
-  scores = buffer.reshape(-1, *buffer.shape[2:])[:entries]
+  scores = buffer[:stop]
   if not layout.has_masks:
     if norms is not None:
       scores *= norms
@@ -423,9 +458,9 @@ def finish_scores(
   scoring: Scoring,
   idf: npt.NDArray[np.float64] | None,
 ) -> None:
-  """Divides the scores of all entries, float32 [E], by the norm of the query, and applies `compat`, in place.
+  """Divides the scores of all rows, float32 [rows], by the norm of the query, and applies `compat`, in place.
 
-  The other arguments are those of `score_entries`.
+  The other arguments are those of `score_rows`.
   """
   if not kernel.is_selective:
     return

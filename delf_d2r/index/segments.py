@@ -208,6 +208,10 @@ class Segment:
   def nbytes(self) -> int:
     return sum(array.nbytes for array in self.arrays.values())
 
+  def count_words(self, entries: npt.NDArray[np.integer]) -> int:
+    """Returns the number of postings of some entries."""
+    return int(self.word_counts[entries].sum(dtype=np.int64))
+
   def load(self) -> 'Segment':
     """Returns this segment, the counterpart of `StoredSegment.load`."""
     return self

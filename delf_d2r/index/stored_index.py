@@ -5,7 +5,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from delf_d2r.index.directory import (
+  CHANGED_VERSION,
   CODEBOOK_VERSION,
   DENSE_VERSION,
   FORMAT,
@@ -14,18 +17,21 @@ from delf_d2r.index.directory import (
   VERSION,
   Directory,
   IndexFormatError,
+  Manifest,
   array_path,
   check_checksum,
   check_offsets,
   map_array,
   read_manifest,
   read_sequentially,
+  segment_stem,
   stems,
 )
 from delf_d2r.index.images import ImageTable
-from delf_d2r.index.index_state import AnySegment, IndexState
+from delf_d2r.index.index_state import NONE_REMOVED, AnySegment, Ids, IndexState
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, ValueType
 from delf_d2r.index.stored_segment import StoredSegment
+from delf_d2r.index.updates import first_not_compact
 from delf_d2r.kernels.aggregation import Kernel
 
 
@@ -51,12 +57,15 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
     )
     version = manifest['version']
-    value_type = ValueType[manifest['value_type']] if version == DENSE_VERSION else ValueType.FLOAT32
+    has_type = version in (DENSE_VERSION, CHANGED_VERSION)
+    value_type = ValueType[manifest['value_type']] if has_type else ValueType.FLOAT32
     has_masks, codebook = version == MASKS_VERSION, ''
-    if version == CODEBOOK_VERSION:
+    if version in (CODEBOOK_VERSION, CHANGED_VERSION):
       has_masks, codebook = manifest['region_masks'], manifest['codebook']
-      if not (isinstance(has_masks, bool) and isinstance(codebook, str) and codebook):
+      if not (isinstance(has_masks, bool) and isinstance(codebook, str)):
         raise ValueError(f'region_masks {has_masks!r}, codebook {codebook!r}')
+      if version == CODEBOOK_VERSION and not codebook:
+        raise ValueError("codebook ''")
     layout = Layout(num_words, dimensions, kernel.is_binary, has_masks, value_type, codebook)
     segments = tuple(
       StoredSegment(
@@ -69,16 +78,21 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       )
       for number, segment in enumerate(manifest['segments'])
     )
+    removed_files = _removed_files(directory, manifest) if version == CHANGED_VERSION else {}
     num_entries = sum(segment.num_entries for segment in segments)
+    num_entries -= sum(count for _, count in removed_files.values())
     types = ImageTable.array_types(num_images, names_bytes, num_entries, manifest['regional'])
     paths = {name: array_path(directory, name, _count(manifest['arrays'], name)) for name in types}
-    if any(segment.num_entries != SEGMENT_ENTRIES for segment in segments[:-1]):
+    is_full = all(segment.num_entries == SEGMENT_ENTRIES for segment in segments[:-1])
+    if version != CHANGED_VERSION and not is_full:
       raise ValueError('a segment before the last is not full')
     if not manifest['regional'] and num_images != num_entries:
       raise ValueError(f'{num_images} images, {num_entries} entries')
     if manifest['regional'] and layout.has_masks:
       raise ValueError('an entry for each region, and region masks')
-    if version == DENSE_VERSION and (kernel.is_selective or not layout.is_dense):
+    if layout.is_dense != (version == DENSE_VERSION) and version != CHANGED_VERSION:
+      raise ValueError(f'{value_type.name} values')
+    if layout.is_dense and kernel.is_selective:
       raise ValueError(f'{value_type.name} values of {kernel.name}')
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise IndexFormatError(
@@ -87,7 +101,37 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
   for segment in segments:
     segment.check_sizes()
   images = ImageTable.from_arrays({name: map_array(paths[name], *types[name]) for name in types})
-  return IndexState(kernel, layout, images), segments, checksum
+  removed = [
+    _read_removed(*removed_files[segment.number], segment.num_entries)
+    if segment.number in removed_files
+    else NONE_REMOVED
+    for segment in segments
+  ]
+  state = IndexState(kernel, layout, images, removed=tuple(removed) if removed_files else ())
+  return state, segments, checksum
+
+
+def _removed_files(directory: str, manifest: Manifest) -> dict[int, tuple[str, int]]:
+  """Returns the paths of the ids of removed rows, and their counts, by the number of the segment."""
+  return {
+    number: (
+      array_path(directory, segment_stem(number, 'removed'), _count(segment['arrays'], 'removed')),
+      _count(segment, 'removed', segment['entries']),
+    )
+    for number, segment in enumerate(manifest['segments'])
+    if 'removed' in segment
+  }
+
+
+def _read_removed(path: str, count: int, rows: int) -> Ids:
+  """Returns the ids of removed rows; raises IndexFormatError unless they ascend below `rows`."""
+  removed = map_array(path, np.dtype('<u2'), (count,))
+  if not (removed[1:] > removed[:-1]).all() or removed.max(initial=0) >= max(rows, 1):
+    raise IndexFormatError(
+      f'{path}: expected ascending ids below {rows}, found up to {removed.max(initial=0)} with'
+      f' {int((removed[1:] <= removed[:-1]).sum())} descents; build the index again'
+    )
+  return removed
 
 
 def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
@@ -98,10 +142,22 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
   """
   layout, images = state.layout, state.images
   stored = [store(directory, number, layout, segment) for number, segment in enumerate(state.segments)]
+  segments = [segment.manifest() for segment in stored]
+  for number, (own, (_, removed)) in enumerate(zip(segments, state.parts, strict=True)):
+    if len(removed):
+      written = directory.write(segment_stem(number, 'removed'), removed)
+      own |= {'removed': len(removed), 'arrays': own['arrays'] | {'removed': written}}
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
   special: dict[str, Any] = {}
   version = MASKS_VERSION if layout.has_masks else VERSION
-  if layout.is_dense:
+  if first_not_compact(state) < len(stored):
+    version = CHANGED_VERSION
+    special = {
+      'codebook': layout.codebook,
+      'region_masks': layout.has_masks,
+      'value_type': layout.value_type.name,
+    }
+  elif layout.is_dense:
     version, special = DENSE_VERSION, {'value_type': layout.value_type.name}
   elif layout.codebook:
     version, special = CODEBOOK_VERSION, {'codebook': layout.codebook, 'region_masks': layout.has_masks}
@@ -117,7 +173,7 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
       'names_bytes': len(images.names.utf8),
       'regional': images.is_regional,
       'arrays': checksums,
-      'segments': [segment.manifest() for segment in stored],
+      'segments': segments,
     }
   )
   return dataclasses.replace(state, segments=tuple(stored)), checksum
@@ -141,6 +197,10 @@ def verify(directory: str) -> None:
   manifest, _ = read_manifest(directory)
   for name, checksum in manifest['arrays'].items():
     check_checksum(array_path(directory, name, checksum), checksum)
+  for number, segment in enumerate(manifest['segments']):
+    if 'removed' in segment['arrays']:
+      checksum = segment['arrays']['removed']
+      check_checksum(array_path(directory, segment_stem(number, 'removed'), checksum), checksum)
   for segment in segments:
     segment.verify()
   names = state.images.names

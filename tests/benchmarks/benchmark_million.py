@@ -5,10 +5,9 @@
 Descriptors are synthetic (delf_d2r/planning/synthetic_descriptors.py), with about 600 words, D = 128, K =
 65,536, ASMK*. One index grows through all sizes, segment by segment; each segment is saved and recorded, so
 that an interrupted run resumes after the last one. Each size is measured in new processes: one opens and
-queries the
-  index
-while no page of it is in memory, the next reads it sequentially first (`warm`). `<work>/results.json` holds
-all numbers. The index of a million images takes 11 GB.
+queries the index while no page of it is in memory, the next reads it sequentially first (`warm`), the last
+removes and adds single photos in a copy that shares its files (`change`). `<work>/results.json` holds all
+numbers. The index of a million images takes 11 GB.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,6 +37,7 @@ from delf_d2r.planning.synthetic_descriptors import DescriptorGenerator  # noqa:
 OPTIONS = {'num_words': 65536, 'kernel': Kernel.ASMK_STAR, 'dimensions': 128}
 QUERY_SEED = 1_000_000
 QUERIES = 200
+CHANGES = 10
 ROUNDS = 3
 
 
@@ -45,7 +46,7 @@ def parse_flags(arguments=None):
   parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of the index and the results')
   parser.add_argument('--sizes', default='10000,100000,1000000', help='images, ascending')
   parser.add_argument('--picture', type=pathlib.Path, help='SVG file for a picture of the growth')
-  parser.add_argument('--measure', choices=('cold', 'warm'), help='used by the benchmark itself')
+  parser.add_argument('--measure', choices=tuple(MEASUREMENTS), help='used by the benchmark itself')
   return parser.parse_args(arguments)
 
 
@@ -167,6 +168,47 @@ def measure_warm(directory: pathlib.Path) -> dict:
   return found
 
 
+def measure_change(directory: pathlib.Path) -> dict:
+  """Removes single photos, then adds some; each change is saved and followed by a search.
+
+  Files of an index never change, so that a copy may share them.
+  """
+  copied = directory.with_name('changed')
+  shutil.rmtree(copied, ignore_errors=True)
+  shutil.copytree(directory, copied, copy_function=os.link)
+  try:
+    queries = make_queries()
+    compile_search()
+    index = InvertedIndex.load(copied)
+    for query in queries[:20]:
+      index.search(query)
+    names = index.image_names
+    chosen = [names[len(names) * number // CHANGES] for number in range(CHANGES)]
+    changes = {
+      'removing': [lambda name=name: index.remove([name]) for name in chosen],
+      'adding': [
+        lambda number=number: index.add([queries[number]], [f'new/{number}.jpg']) for number in range(CHANGES)
+      ],
+    }
+    found = {}
+    for what, functions in changes.items():
+      own = {'': [], '_saving': [], '_searching': [], '_cpu': []}
+      for function in functions:
+        cpu = time.process_time()
+        own[''].append(timed(function))
+        own['_cpu'].append(time.process_time() - cpu)
+        own['_saving'].append(timed(index.save))
+        own['_searching'].append(timed(index.search, queries[0]))
+      found |= {what + part: statistics.median(times) for part, times in own.items()}
+    found['compacting'] = timed(index.compact)
+    return found
+  finally:
+    shutil.rmtree(copied)
+
+
+MEASUREMENTS = {'cold': measure_cold, 'warm': measure_warm, 'change': measure_change}
+
+
 def status(field: str) -> int:
   """Bytes of a field of /proc/self/status."""
   lines = pathlib.Path('/proc/self/status').read_text().splitlines()
@@ -174,9 +216,9 @@ def status(field: str) -> int:
 
 
 def measure(work: pathlib.Path) -> dict:
-  """Runs both measurements, each in its own process."""
+  """Runs all measurements, each in its own process."""
   found = {}
-  for state in ('cold', 'warm'):
+  for state in MEASUREMENTS:
     evict(work / 'index')
     command = [sys.executable, __file__, f'--work={work}', f'--measure={state}']
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -206,7 +248,12 @@ def row(size: int, results: dict) -> tuple:
     f'{warm["queries_per_second_1"]:.0f}, {warm["queries_per_second_2"]:.0f}',
     f'{warm["own_memory"] / 1e6:.0f}',
     f'{warm["peak_memory"] / 1e9:.2f}',
+    *(change_times(found['change'], what) for what in ('removing', 'adding')),
   )
+
+
+def change_times(change: dict, what: str) -> str:
+  return ' + '.join(f'{1e3 * change[what + part]:.1f}' for part in ('', '_saving', '_searching'))
 
 
 def picture(sizes: list[int], results: dict) -> str:
@@ -253,12 +300,14 @@ HEADER = (
   'queries a second, 1 and 2 threads',
   'own memory of the searcher, MB',
   'peak with mapped pages, GB',
+  'removing a photo + saving + searching, ms',
+  'adding a photo + saving + searching, ms',
 )
 
 
 def main(flags) -> None:
   if flags.measure:
-    print(json.dumps({'cold': measure_cold, 'warm': measure_warm}[flags.measure](flags.work / 'index')))
+    print(json.dumps(MEASUREMENTS[flags.measure](flags.work / 'index')))
     return
   sizes = [int(size) for size in flags.sizes.split(',')]
   flags.work.mkdir(parents=True, exist_ok=True)
@@ -268,10 +317,11 @@ def main(flags) -> None:
     build(flags.work, results, size)
     measured = results.setdefault('measured', {})
     # The index of a smaller size is gone once it has grown beyond it.
-    if str(size) not in measured and results['build'][-1]['images'] == size:
+    is_known = MEASUREMENTS.keys() <= measured.get(str(size), {}).keys()
+    if not is_known and results['build'][-1]['images'] == size:
       measured[str(size)] = measure(flags.work)
       files.write_atomically(path, json.dumps(results, indent=1))
-  known = [size for size in sizes if str(size) in results['measured']]
+  known = [size for size in sizes if MEASUREMENTS.keys() <= results['measured'].get(str(size), {}).keys()]
   print_table(HEADER, [row(size, results) for size in known])
   if flags.picture:
     files.write_atomically(flags.picture, picture(known, results) + '\n')

@@ -8,7 +8,7 @@ from oracles.index_inputs import random_descriptors
 
 from delf_d2r.doctor.findings import Severity
 from delf_d2r.doctor.index_checks import IndexCheck
-from delf_d2r.index import InvertedIndex, builder
+from delf_d2r.index import InvertedIndex, builder, updates
 from delf_d2r.kernels.aggregation import Kernel
 
 OPTIONS = {'num_words': 9, 'dimensions': 16}
@@ -64,3 +64,21 @@ def test_one_word_has_everything(tmp_path):
   assert [severity for severity, _ in found] == [Severity.NOTE, Severity.WARNING]
   assert 'factor 50.0' in found[1][1]
   assert 'visual word 0 has 100.0%' in found[1][1]
+
+
+def test_removed_images_that_keep_their_postings_are_no_fault(tmp_path, monkeypatch):
+  monkeypatch.setattr(updates, 'SMALL_BYTES', 0)
+  descriptors = random_descriptors(0, 20, kernel=Kernel.ASMK, present=9, **OPTIONS)
+  for emptied in (3, 12):
+    descriptors[emptied] = random_descriptors(1, 1, kernel=Kernel.ASMK, present=0, **OPTIONS)[0]
+  names = [f'image {m}' for m in range(20)]
+  index = InvertedIndex.build(
+    descriptors, names, num_words=9, kernel=Kernel.ASMK, directory=tmp_path / 'index'
+  )
+  index.remove(['image 3', 'image 4'])
+  index.save()
+  problems = {finding.severity: finding.problem for finding in IndexCheck(tmp_path / 'index').run()}
+  assert problems.keys() == {Severity.NOTE, Severity.WARNING}
+  assert 'has the postings of 2 images that were removed, of 20 in all' in problems[Severity.NOTE]
+  assert 'image 12' in problems[Severity.WARNING]
+  assert 'image 3' not in problems[Severity.WARNING]

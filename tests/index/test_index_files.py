@@ -194,7 +194,8 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
 @pytest.mark.parametrize(
   'change, message',
   [
-    (lambda m: m.update(version=5), 'version: expected 1 or 2 or 3 or 4, found 5; use the release'),
+    (lambda m: m.update(version=6), 'version: expected 1 or 2 or 3 or 4 or 5, found 6; use the release'),
+    (lambda m: m.update(version=5), 'not a manifest'),
     (lambda m: m.update(version=4), 'not a manifest'),
     (lambda m: m.update(version=4, region_masks=0, codebook='x'), 'region_masks 0'),
     (lambda m: m.update(version=4, region_masks=False, codebook=''), "codebook ''"),
@@ -242,12 +243,19 @@ FUZZ = """
 import pathlib, sys
 import numpy as np
 sys.path[:0] = sys.argv[2].split(':')
+from delf_d2r.index import updates
 from index.test_index_files import IndexFormatError, Kernel, InvertedIndex, save_index, use, PATHS
+updates.SMALL_BYTES = 0  # removed images leave their postings
 rng = np.random.default_rng(int(sys.argv[3]))
 refused = 0
 for kernel, dimensions in ((Kernel.ASMK_STAR, 70), (Kernel.ASMK_STAR, 128), (Kernel.ASMK, 70)):
   directory = pathlib.Path(sys.argv[1]) / f'{kernel.name} {dimensions}'
   query = save_index(directory, kernel, dimensions)
+  if dimensions == 128:
+    with InvertedIndex.load(directory) as index:
+      index.remove(['image 0'])
+      index.save()
+      assert index.num_removed == 2
   files = sorted(directory.iterdir())
   for trial in range(100):
     path = files[rng.integers(len(files))]
