@@ -49,11 +49,21 @@ def why_unverifiable(extractor: ExtractionConfig.Extractor, config: Verification
 class Verifier:
   """Matches the features of two images and finds the matches that agree. Threads may share it."""
 
-  def __init__(self, config: VerificationConfig):
-    """Takes a config; raises ConfigError if a package that it needs is not installed."""
+  def __init__(self, config: VerificationConfig, extractor: ExtractionConfig.Extractor | None = None):
+    """Prepares to verify features.
+
+    Args:
+      config: how.
+      extractor: of the features. Kinds of features that it joins are matched one after the other, which saves
+        time; None: all together.
+
+    Raises:
+      ConfigError: a package that is needed is not installed.
+    """
     for problem in runs.missing_estimator(config):
       raise ConfigError(problem.text)
     self._config = config
+    self._unit_origins = None if extractor is None else registry.record(extractor).unit_origins
     self._options = Options(
       model=_MODELS[config.model],
       estimator=_ESTIMATORS[config.estimator],
@@ -80,29 +90,30 @@ class Verifier:
     elif config.matching == VerificationConfig.SAME_CHANNEL:
       matches, found = self._by_channel(query, index)
     else:
+      doubts_ratio = self._doubts_ratio(query, index)
       matches = matching.match(
         query.descriptors,
         index.descriptors,
         max_distance=config.max_distance,
         ratio=config.ratio,
         mutual=config.mutual,
+        all_mutual=doubts_ratio,
+        origins=self._unit_origins and self._unit_origins(query.dimensions),
       )
       places = query.locations[matches.query], index.locations[matches.index]
       found = verification.verify(*places, self._options, credible=matches.credible)
-      if not len(found) and self._doubts_ratio(query, index, matches):
+      if doubts_ratio and not len(found):
         found = verification.verify(*places, self._options, credible=matches.mutual)
     return matches, found
 
-  def _doubts_ratio(self, query: LocalFeatures, index: LocalFeatures, matches: PutativeMatches) -> bool:
+  def _doubts_ratio(self, query: LocalFeatures, index: LocalFeatures) -> bool:
     """Returns whether a transform is also searched among all mutual matches, whatever their ratio.
 
     The cells of an image pyramid, such as those of DELF, overlap: the second nearest descriptor is often that
     of a neighbouring cell, which has the right place, too, and the ratio test rejects most right matches. Of
     keypoints it rejects wrong ones.
     """
-    if matches.mutual is None or self._config.ratio >= 1:
-      return False
-    return all(map(_of_pyramid, (query, index)))
+    return self._config.mutual and self._config.ratio < 1 and all(map(_of_pyramid, (query, index)))
 
   def _by_channel(self, query: LocalFeatures, index: LocalFeatures) -> tuple[PutativeMatches, Verification]:
     options = self._options

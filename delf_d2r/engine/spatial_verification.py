@@ -46,7 +46,7 @@ class SpatialVerification:
         'the verification of this run has features of its own, which a search does not extract. Search'
         ' without verification, or set another one'
       )
-    self._verifier = Verifier(config)
+    self._verifier = Verifier(config, extraction.extractor)
     self._features_of = functools.lru_cache(_CACHED_IMAGES)(
       lambda snapshot, image_id: features_to_match(read(snapshot, image_id), config)
     )

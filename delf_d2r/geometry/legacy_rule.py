@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
-from skimage import measure, transform
 
 from delf_d2r.geometry.matching import PutativeMatches
 from delf_d2r.geometry.verification import Verification
@@ -18,9 +16,6 @@ from delf_d2r.geometry.verification import Verification
 # With so many matches or fewer, nothing is verified.
 _TOO_FEW = 3
 _MIN_SAMPLES = 3
-
-# scikit-image has no type for it.
-_ransac: Callable[..., Any] = measure.ransac
 
 
 def match(
@@ -36,6 +31,9 @@ def match(
   Returns:
     Pairs in the order of the query's features.
   """
+  # Libraries are imported where they are used, since few verify by this rule and all searches import it.
+  from scipy.spatial import cKDTree
+
   distances, neighbours = cKDTree(index).query(query, distance_upper_bound=max_distance)
   kept = np.flatnonzero(np.isfinite(distances))
   return PutativeMatches(
@@ -64,10 +62,13 @@ def verify(
   """
   if len(query) <= _TOO_FEW:
     return Verification.nothing()
+  from skimage import measure, transform
+
+  ransac: Callable[..., Any] = measure.ransac  # scikit-image has no type for it
   with warnings.catch_warnings():
     # scikit-image warns of samples on a line, which are only skipped.
     warnings.simplefilter('ignore')
-    model, agree = _ransac(
+    model, agree = ransac(
       (index, query),
       transform.AffineTransform,
       min_samples=_MIN_SAMPLES,

@@ -5,8 +5,15 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from delf_d2r.geometry import candidates
+from delf_d2r.geometry.candidates import Neighbours, Rows
+from delf_d2r.geometry.distances import Floats
+
 # 8 MB of products: two images of a thousand features are one piece, which is multiplied fastest.
 _PRODUCTS_AT_A_TIME = 2**21
+# With fewer pairs of features, or shorter descriptors, all are compared: it takes no longer.
+_FEWEST_PAIRS = 2**17
+_FEWEST_DIMENSIONS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +47,15 @@ def match(
   max_distance: float = np.inf,
   ratio: float = 1.0,
   mutual: bool = True,
+  all_mutual: bool = True,
+  origins: npt.NDArray[np.float32] | None = None,
 ) -> PutativeMatches:
   """Pairs each feature of the query with its nearest neighbour in the index image.
 
-  A product of matrices gives all N x M distances. Of equally near neighbours the first is taken. A
-  descriptor that is not finite matches nothing. Credible matches are one-to-one, unless `mutual` is off.
+  Where features are many, neighbours are looked for among those with the nearest binary codes, which finds
+  nearly all that are right (candidates.py); otherwise a product of matrices gives all N x M distances. Of
+  equally near neighbours the first is taken. A descriptor that is not finite matches nothing. Credible
+  matches are one-to-one, unless `mutual` is off.
 
   Two kinds of features that were joined (extractors/joined.py) are at least 2 apart, and distances within a
   kind are those of the kind alone: with a `max_distance` below 2, kinds never mix.
@@ -57,6 +68,9 @@ def match(
       (Lowe, IJCV 2004, section 7.1). 1 or more switches the test off.
     mutual: in a credible pair, the feature of the query is also the nearest to its neighbour; False switches
       the test off.
+    all_mutual: tell the mutual pairs that are not credible, too, which takes longer.
+    origins: float32 [K, D], the points around which the descriptors of each kind are. Kinds that cannot mix
+      are matched one after the other. None: one kind.
 
   Raises:
     ValueError: the dimensions of the two differ.
@@ -66,51 +80,94 @@ def match(
       f'expected descriptors of one dimension, found {query.shape} and {index.shape};'
       ' extract both images with the same extractor'
     )
-  query_rows, query_half = _finite_rows(query)
-  index_rows, index_half = _finite_rows(index)
-  if not len(query_rows) or not len(index_rows):
-    nothing = np.zeros(0, np.int64)
-    return PutativeMatches(nothing, nothing, np.zeros(0, np.float32), *np.zeros((2, 0), bool))
-  # -d^2 / 2 = q.x - |q|^2 / 2 - |x|^2 / 2: two more columns make it a single product.
-  left = _with_columns(query, query_rows, -query_half, 1)
-  right = _with_columns(index, index_rows, 1, -index_half)
-  nearest, best, second, best_of_index = _scan(left, right)
-  kept = np.isfinite(best)
-  credible = kept.copy()
-  if mutual:
-    credible &= best == best_of_index[nearest]
-    # Of rows that are equally near to one column, the first gets it.
-    rows = np.flatnonzero(credible)
-    first = np.full(len(index_rows), len(query_rows))
-    np.minimum.at(first, nearest[rows], rows)
-    credible[rows] = first[nearest[rows]] == rows
-  one_to_one = credible.copy() if mutual else None
-  if ratio < 1:
-    # Both sides are -d^2 / 2.
-    credible &= best > ratio**2 * second
-  chosen, partners = query_rows[kept], index_rows[nearest[kept]]
-  # The product cancels digits where descriptors are nearly equal, so distances are computed by definition.
-  apart = query[chosen] - index[partners]
-  distances = np.sqrt(np.einsum('nd,nd->n', apart, apart))
+  parts = [
+    _match_kind(query, index, *rows, ratio=ratio, mutual=mutual, all_mutual=all_mutual)
+    for rows in _rows_of_kinds(query, index, origins, reach=max_distance / min(ratio, 1))
+  ]
+  chosen, partners, distances, credible, one_to_one = map(np.concatenate, zip(*parts, strict=True))
   near = np.flatnonzero(distances < max_distance)
-  order = near[np.argsort(distances[near], kind='stable')]
+  order = near[np.lexsort((chosen[near], distances[near]))]
   return PutativeMatches(
     chosen[order],
     partners[order],
     distances[order],
-    credible[kept][order],
-    None if one_to_one is None else one_to_one[kept][order],
+    credible[order],
+    one_to_one[order] if mutual and all_mutual else None,
   )
 
 
-def _scan(
-  left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-  """Returns the position of the maximum of each row of `left` @ `right`.T [N, M], and the largest values.
+def _rows_of_kinds(
+  query: Floats, index: Floats, origins: Floats | None, *, reach: float
+) -> list[tuple[Rows, Rows]]:
+  """Returns the finite rows of both, int64, of all kinds together or of each kind apart.
 
-  The values are the two largest of each row and the largest of each column. The product is computed in
-  pieces, so that images of many features take no more memory than others.
+  Kinds are unit vectors around origins. They stay together if some of two kinds may be within `reach`, and
+  at least one pair is returned, which may be empty.
   """
+  rows = _finite_rows(query), _finite_rows(index)
+  if origins is None or len(origins) < 2:
+    return [rows]
+  apart = np.linalg.norm(origins[:, None] - origins, axis=2)
+  if apart[apart > 0].min(initial=np.inf) - 2 < reach:
+    return [rows]
+  telling = np.flatnonzero(np.ptp(origins, axis=0))
+  kinds = []
+  for descriptors, own in zip((query, index), rows, strict=True):
+    places = descriptors[:, telling][own]
+    kinds.append(np.square(places[:, None] - origins[:, telling]).sum(axis=2).argmin(axis=1))
+  return [(rows[0][kinds[0] == kind], rows[1][kinds[1] == kind]) for kind in range(len(origins))]
+
+
+def _match_kind(
+  query: Floats,
+  index: Floats,
+  query_rows: Rows,
+  index_rows: Rows,
+  *,
+  ratio: float,
+  mutual: bool,
+  all_mutual: bool,
+) -> tuple[Rows, Rows, Floats, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+  """Returns pairs of rows in order of the query, their distances, and which are credible and one-to-one."""
+  pairs = len(query_rows) * len(index_rows)
+  if not pairs:
+    nothing = np.zeros(0, np.int64)
+    return nothing, nothing, np.zeros(0, np.float32), *np.zeros((2, 0), bool)
+  if is_large := pairs >= _FEWEST_PAIRS and query.shape[1] >= _FEWEST_DIMENSIONS:
+    asked = np.inf if all_mutual else ratio
+    found = candidates.neighbours(query, query_rows, index, index_rows, ratio=asked if mutual else 0)
+  else:
+    found = _neighbours_of_all(query, query_rows, index, index_rows)
+  credible = np.isfinite(found.best)
+  kept = np.flatnonzero(credible)
+  if mutual:
+    credible &= found.best == found.best_of_nearest
+    # Of rows that are equally near to one column, the first gets it.
+    rows = np.flatnonzero(credible)
+    first = np.full(len(index_rows), len(query_rows))
+    np.minimum.at(first, found.nearest[rows], rows)
+    credible[rows] = first[found.nearest[rows]] == rows
+  one_to_one = credible.copy()
+  if ratio < 1:
+    credible &= found.best < ratio**2 * found.second
+  chosen, partners = query_rows[kept], index_rows[found.nearest[kept]]
+  if is_large:
+    distances = np.sqrt(found.best[kept])
+  else:
+    # The product cancels digits where descriptors are nearly equal, so distances are computed by definition.
+    apart = query[chosen] - index[partners]
+    distances = np.sqrt(np.einsum('nd,nd->n', apart, apart))
+  return chosen, partners, distances, credible[kept], one_to_one[kept]
+
+
+def _neighbours_of_all(query: Floats, query_rows: Rows, index: Floats, index_rows: Rows) -> Neighbours:
+  """Returns the neighbours among all of some rows, see `candidates.neighbours`.
+
+  The product is computed in pieces, so that images of many features take no more memory than others.
+  """
+  # -d^2 / 2 = q.x - |q|^2 / 2 - |x|^2 / 2: two more columns make it a single product.
+  left = _with_columns(query, query_rows, -_half_norms(query)[query_rows], 1)
+  right = _with_columns(index, index_rows, 1, -_half_norms(index)[index_rows])
   count = len(left)
   nearest = np.empty(count, np.int64)
   best, second = np.empty((2, count), np.float32)
@@ -124,7 +181,8 @@ def _scan(
     np.maximum(best_of_index, closeness.max(axis=0), out=best_of_index)
     closeness[rows, nearest[piece]] = -np.inf
     second[piece] = closeness.max(axis=1)
-  return nearest, best, second, best_of_index
+  # Doubling loses no digit.
+  return Neighbours(nearest, -2 * best, -2 * second, -2 * best_of_index[nearest])
 
 
 def _with_columns(
@@ -139,11 +197,17 @@ def _with_columns(
   return joined
 
 
-def _finite_rows(
-  descriptors: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-  """Returns the rows without NaN and infinity, int64 [R], and half of their squared norms, float32 [R]."""
+def _half_norms(descriptors: Floats) -> Floats:
+  """Returns half of the squared norm of each row, float32 [R]."""
   with np.errstate(over='ignore', invalid='ignore'):
-    half = np.einsum('nd,nd->n', descriptors, descriptors) / 2
-  rows = np.flatnonzero(np.isfinite(half))
-  return rows, half[rows].astype(np.float32)
+    half: Floats = np.einsum('nd,nd->n', descriptors, descriptors) / 2
+  return half.astype(np.float32)
+
+
+def _finite_rows(descriptors: Floats) -> Rows:
+  """Returns the rows without NaN and infinity whose squared norm is finite, too."""
+  values = np.ascontiguousarray(descriptors).ravel()
+  with np.errstate(over='ignore', invalid='ignore'):
+    if np.isfinite(values @ values):
+      return np.arange(len(descriptors))
+  return np.flatnonzero(np.isfinite(_half_norms(descriptors)))

@@ -270,7 +270,8 @@ def verification_seconds(options: verification_pb2.VerificationConfig, features:
     options: how to verify.
     features: of at least two photos.
   """
-  verifier, store = Verifier(options), FeatureStore(features)
+  verifier = Verifier(options, features.config.extraction.extractor)
+  store = FeatureStore(features)
   photos = list(itertools.islice(feature_files.read(features), _PAIRS))
   pairs = list(itertools.islice(itertools.permutations(range(len(photos)), 2), _PAIRS))
   with threadpool_limits(1, user_api='blas'):

@@ -76,7 +76,7 @@ def run(
       cannot be written.
   """
   options = config.verification
-  verifier = Verifier(options)
+  verifier = Verifier(options, features.config.extraction.extractor)
   skipped = _skipped_protocol(options, each=protocol)
   _require_origin(rankings, features, query_features)
   problem = why_unverifiable(features.config.extraction.extractor, options)

@@ -125,6 +125,68 @@ def test_joined_kinds_match_as_each_would_alone():
   assert pairs(found) == expected
 
 
+def many(kinds=1, seed=0):
+  """Descriptors of two images, 400 of each kind, of which the first 100 are the same but for noise."""
+  found = []
+  for kind in range(kinds):
+    query, index = unit_vectors(400, 64, seed + kind), unit_vectors(500, 64, seed + kind + 10)
+    query[:100] = index[:100] + np.random.default_rng(kind).normal(0, 0.03, (100, 64))
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    found.append([part + 4 * kind * np.eye(1, 64, dtype=np.float32) for part in (query, index)])
+  return map(np.concatenate, zip(*found, strict=True))
+
+
+ORIGINS = np.zeros((2, 64), np.float32)
+ORIGINS[1, 0] = 4
+
+
+@pytest.mark.parametrize('mutual', [True, False])
+def test_many_are_matched_by_codes_as_few_are(monkeypatch, mutual):
+  query, index = many()
+  options = {'max_distance': 0.9, 'ratio': 0.9, 'mutual': mutual}
+  found = match(query, index, **options)
+  monkeypatch.setattr('delf_d2r.geometry.matching._FEWEST_PAIRS', np.inf)
+  expected = match(query, index, **options)
+  assert pairs(found) == pairs(expected) == [(i, i) for i in range(100)]
+  np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5)
+  assert np.all(np.diff(found.distances) >= 0)
+
+
+def test_many_of_two_kinds():
+  query, index = many(2)
+  found = match(query, index, max_distance=0.9, ratio=0.9, origins=ORIGINS)
+  assert pairs(found) == [(i + 400 * k, i + 500 * k) for k in range(2) for i in range(100)]
+
+
+def test_kinds_apart_match_as_together(monkeypatch):
+  monkeypatch.setattr('delf_d2r.geometry.matching._FEWEST_PAIRS', np.inf)
+  query, index = (part[np.random.default_rng(0).permutation(len(part))] for part in many(2))
+  index[7] = np.nan
+  for max_distance in (0.9, 1.9, np.inf):
+    together, apart = (
+      match(query, index, max_distance=max_distance, ratio=0.9, origins=origins)
+      for origins in (None, ORIGINS)
+    )
+    for field in ('query', 'index', 'credible', 'mutual'):
+      np.testing.assert_array_equal(getattr(together, field), getattr(apart, field))
+    np.testing.assert_allclose(together.distances, apart.distances)
+
+
+def test_a_kind_that_one_image_lacks_matches_nothing():
+  query, index = many(2)
+  found = match(query, index[:500], max_distance=0.9, origins=ORIGINS)
+  assert found.query.max() < 400
+  assert len(match(query[:400], index[500:], max_distance=0.9, origins=ORIGINS)) == 0
+
+
+def test_mutual_pairs_are_told_as_far_as_is_asked_for():
+  for query, index in (many(), (unit_vectors(60, 8, 0), unit_vectors(50, 8, 1))):
+    every, credible = (match(query, index, ratio=0.9, all_mutual=asked) for asked in (True, False))
+    assert credible.mutual is None
+    np.testing.assert_array_equal(every.credible, credible.credible)
+    assert every.mutual.sum() > every.credible.sum()
+
+
 @pytest.mark.parametrize(('query', 'index'), [((2, 8), (2, 4)), ((2, 8), (8,)), ((2, 8, 1), (2, 8))])
 def test_different_dimensions_are_refused(query, index):
   with pytest.raises(ValueError, match=re.escape(f'found {query} and {index}')):

@@ -65,6 +65,22 @@ def test_the_earliest_region_has_it_and_order_stays():
     )
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_numba_and_numpy_keep_the_same(seed):
+  """Places on a coarse grid, so that many are at the very limit."""
+  rng = np.random.default_rng(seed)
+  regions = [
+    features(
+      rng.integers(0, 20, (80, 2)) / 2, rng.choice([1, 2, 2**1.5, np.nan], 80), rng.uniform(0, 0.4, (80, 5))
+    )
+    for _ in range(4)
+  ]
+  one, other = (merge_regions(image(*regions), compiled=compiled) for compiled in (False, True))
+  assert 80 < len(one) < 320
+  for name in ('locations', 'scales', 'descriptors'):
+    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 def test_no_features_at_all():
   nothing = features([], [], np.zeros((0, 2)))
   assert merge_regions(image(nothing, nothing)).descriptors.shape == (0, 2)

@@ -68,6 +68,24 @@ def test_mutual_matches_have_a_larger_share_of_right_ones():
   assert shares[0] > 1.3 * shares[1]
 
 
+def right_matches(view):
+  """The number of right pairs that are credible, and of all that are right."""
+  query, index = features(view), features(1)
+  found = match(query.descriptors, index.descriptors, max_distance=0.9, ratio=0.9)
+  places = (index.locations[found.index].astype(float), query.locations[found.query].astype(float))
+  right = transforms.residuals(true_matrix(view), *places) <= 5
+  return (right & found.credible).sum(), right.sum()
+
+
+@pytest.mark.parametrize('view', EXPECTED)
+def test_codes_find_as_many_right_matches_as_all_distances(monkeypatch, view):
+  by_codes = right_matches(view)
+  monkeypatch.setattr('delf_d2r.geometry.matching._FEWEST_PAIRS', np.inf)
+  by_all = right_matches(view)
+  assert by_codes[0] >= by_all[0]
+  assert by_codes[1] >= 0.98 * by_all[1]
+
+
 @pytest.mark.parametrize('view', [3, 4, 6])
 def test_no_fewer_right_inliers_than_by_the_reference_rule(view):
   """Right by the true homography, and each pixel once: several matches of one keypoint are one."""

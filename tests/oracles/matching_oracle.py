@@ -37,3 +37,21 @@ def affine_agreements(query, index, matrix, *, max_residual):
     moved = matrix @ [*x, 1]
     agree.append(float(np.hypot(*(moved[:2] - q))) < max_residual)
   return np.array(agree)
+
+
+def candidates(query, index, *, count, groups, farthest):
+  """Returns the candidates of each descriptor of the query, one list of positions for each.
+
+  The centre is summed in float32, row after row, since a component may be equal to it.
+  """
+  centre = np.zeros(query.shape[1], np.float32)
+  for row in [*query, *index]:
+    centre = centre + row
+  centre = centre / np.float32(len(query) + len(index))
+  found = []
+  for own in query:
+    distances = [int(np.count_nonzero((own > centre) != (other > centre))) for other in index]
+    least = sorted(min(distances[first::groups]) for first in range(min(groups, len(index))))
+    limit = least[min(count, len(least)) - 1] if least[0] <= farthest else -1
+    found.append([j for j, distance in enumerate(distances) if distance <= limit])
+  return found
