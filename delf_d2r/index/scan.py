@@ -232,17 +232,60 @@ def _bounds(offsets: Words, word: Any, postings: int) -> tuple[np.uint64, np.uin
   return np.uint64(offsets[word]), np.uint64(min(offsets[word + 1], np.uint64(postings)))
 
 
+# Codes are scanned in steps of 16 postings. The step that comes some steps later is requested from memory
+# meanwhile, across the ends of lists: lists are short, and memory answers only after many postings. The
+# numbers of steps keep about as many requests open as a core has room for. Requests are not left out where a
+# list ends: the branch would cost more.
+_STEP = 16
+_AHEAD_64, _AHEAD_128, _AHEAD_MORE = 12, 8, 4
+_WORDS_AHEAD = 12  # words whose offsets are requested; the list of a word may be a single step
+
+
 @njit
-def _prefetch_lists(offsets: Words, entry_ids: Ids, stored: Codes, words: Words, i: int) -> None:
-  """Requests the first cache lines of words i + 2 and i + 8: short lists cost more latency than work."""
-  if i + 8 < words.size:
-    prefetch(offsets, words[i + 8])
-  if i + 2 < words.size:
-    ahead = np.uint64(offsets[words[i + 2]])
-    prefetch(entry_ids, ahead)
+def _next_step(
+  offsets: Words, words: Words, postings: int, i: int, place: np.uint64, end: np.uint64
+) -> tuple[int, np.uint64, np.uint64]:
+  """Returns the step that follows: the number of its word, its first posting and the end of its list.
+
+  It is the one at `place` in the list of word i, which stops at `end`, or the first of the next list.
+  """
+  while place >= end and i + 1 < words.size:
+    i += 1
+    if i + _WORDS_AHEAD < words.size:
+      prefetch(offsets, words[i + _WORDS_AHEAD])
+    place, end = _bounds(offsets, words[i], postings)
+  return i, place, end
+
+
+@njit
+def _request_first(
+  offsets: Words, entry_ids: Ids, stored: Codes, words: Words, steps: int
+) -> tuple[int, np.uint64, np.uint64]:
+  """Requests the first steps; returns the place of the next one, for `_next_step`."""
+  for i in range(min(_WORDS_AHEAD, words.size)):
+    prefetch(offsets, words[i])
+  i, place, end = -1, np.uint64(0), np.uint64(0)
+  for _ in range(steps):
+    i, place, end = _next_step(offsets, words, entry_ids.size, i, place, end)
+    prefetch(entry_ids, place)
     for column in range(stored.shape[0]):
-      for line in range(4):
-        prefetch(stored[column], ahead + np.uint64(8 * line))
+      _request(stored[column], place)
+    place += np.uint64(_STEP)
+  return i, place, end
+
+
+@njit
+def _request(column: npt.NDArray[Any], place: np.uint64) -> None:
+  """Requests the two cache lines of a step of 64-bit codes."""
+  prefetch(column, place)
+  prefetch(column, place + np.uint64(8))
+
+
+@njit
+def _weigh(table: Floats, weight: np.float32, scaled: Floats) -> None:
+  """Writes the similarities by distance, multiplied by the weight of a word."""
+  for h in range(table.size):
+    scaled[h] = table[h] * weight
 
 
 @njit
@@ -256,27 +299,30 @@ def _scan_64(
   table: Floats,
   scores: Floats,
 ) -> None:
-  """Scans codes of one column; see `_scan_128`."""
+  """Scans codes of one column."""
   column = stored[0]
-  step, distance = np.uint64(16), np.uint64(64)
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_64)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     code = codes[i, 0]
     start, stop = _bounds(offsets, words[i], entry_ids.size)
-    while start + step <= stop:
-      prefetch(entry_ids, start + distance)
-      for line in range(0, step, 8):
-        prefetch(column, start + distance + np.uint64(line))
-      for j in range(start, start + step):
-        scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      _request(column, place)
+      place += step
+      # A loop of constant length, for the compiler to unroll.
+      if start + step <= stop:
+        for j in range(start, start + step):
+          scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
+      else:
+        for j in range(start, stop):
+          scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
       start += step
-    for j in range(start, stop):
-      scores[entry_ids[j]] += scaled[popcount(column[j] ^ code)]
 
 
 @njit
@@ -290,32 +336,30 @@ def _scan_128(
   table: Floats,
   scores: Floats,
 ) -> None:
-  """Scans codes of two columns.
-
-  It prefetches inside lists, too, since their pages and ends stop the prefetching of the hardware.
-  """
+  """Scans codes of two columns."""
   first, second = stored[0], stored[1]
-  step, distance = np.uint64(16), np.uint64(64)
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_128)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     code0, code1 = codes[i, 0], codes[i, 1]
     start, stop = _bounds(offsets, words[i], entry_ids.size)
-    while start + step <= stop:
-      prefetch(entry_ids, start + distance)
-      for line in range(0, step, 8):
-        prefetch(first, start + distance + np.uint64(line))
-        prefetch(second, start + distance + np.uint64(line))
-      # A loop of constant length, for the compiler to unroll.
-      for j in range(start, start + step):
-        scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      _request(first, place)
+      _request(second, place)
+      place += step
+      if start + step <= stop:
+        for j in range(start, start + step):
+          scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+      else:
+        for j in range(start, stop):
+          scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
       start += step
-    for j in range(start, stop):
-      scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
 
 
 @njit
@@ -330,19 +374,26 @@ def _scan_codes(
   scores: Floats,
 ) -> None:
   """Scans codes of any number of columns."""
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_MORE)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     start, stop = _bounds(offsets, words[i], entry_ids.size)
-    for j in range(start, stop):
-      distance = np.uint64(0)
-      for column in range(codes.shape[1]):
-        distance += popcount(stored[column, j] ^ codes[i, column])
-      scores[entry_ids[j]] += scaled[distance]
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      for c in range(stored.shape[0]):
+        _request(stored[c], place)
+      place += step
+      for j in range(start, min(start + step, stop)):
+        distance = np.uint64(0)
+        for column in range(codes.shape[1]):
+          distance += popcount(stored[column, j] ^ codes[i, column])
+        scores[entry_ids[j]] += scaled[distance]
+      start += step
 
 
 @njit
@@ -360,17 +411,28 @@ def _scan_64_by_region(
 ) -> None:
   """Scans codes of one column with region masks."""
   column = stored[0]
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_64)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     code = codes[i, 0]
     start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
-    for j in range(start, stop):
-      add_to_regions(scores, entry_ids[j], scaled[popcount(column[j] ^ code)], bits, masks[j])
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      prefetch(masks, place)
+      _request(column, place)
+      place += step
+      if start + step <= stop:
+        for j in range(start, start + step):
+          add_to_regions(scores, entry_ids[j], scaled[popcount(column[j] ^ code)], bits, masks[j])
+      else:
+        for j in range(start, stop):
+          add_to_regions(scores, entry_ids[j], scaled[popcount(column[j] ^ code)], bits, masks[j])
+      start += step
 
 
 @njit
@@ -388,18 +450,31 @@ def _scan_128_by_region(
 ) -> None:
   """Scans codes of two columns with region masks."""
   first, second = stored[0], stored[1]
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_128)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     code0, code1 = codes[i, 0], codes[i, 1]
     start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
-    for j in range(start, stop):
-      similarity = scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
-      add_to_regions(scores, entry_ids[j], similarity, bits, masks[j])
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      prefetch(masks, place)
+      _request(first, place)
+      _request(second, place)
+      place += step
+      if start + step <= stop:
+        for j in range(start, start + step):
+          similarity = scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+          add_to_regions(scores, entry_ids[j], similarity, bits, masks[j])
+      else:
+        for j in range(start, stop):
+          similarity = scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+          add_to_regions(scores, entry_ids[j], similarity, bits, masks[j])
+      start += step
 
 
 @njit
@@ -416,19 +491,27 @@ def _scan_codes_by_region(
   scores: Floats,
 ) -> None:
   """Scans codes of any number of columns with region masks."""
+  step = np.uint64(_STEP)
   scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_MORE)
   for i in range(words.size):
-    _prefetch_lists(offsets, entry_ids, stored, words, i)
     if weights[i] != weight:
       weight = weights[i]
-      for h in range(table.size):
-        scaled[h] = table[h] * weight
+      _weigh(table, weight, scaled)
     start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
-    for j in range(start, stop):
-      distance = np.uint64(0)
-      for column in range(codes.shape[1]):
-        distance += popcount(stored[column, j] ^ codes[i, column])
-      add_to_regions(scores, entry_ids[j], scaled[distance], bits, masks[j])
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      prefetch(masks, place)
+      for c in range(stored.shape[0]):
+        _request(stored[c], place)
+      place += step
+      for j in range(start, min(start + step, stop)):
+        distance = np.uint64(0)
+        for column in range(codes.shape[1]):
+          distance += popcount(stored[column, j] ^ codes[i, column])
+        add_to_regions(scores, entry_ids[j], scaled[distance], bits, masks[j])
+      start += step
 
 
 @njit(fastmath={'reassoc', 'contract'})
