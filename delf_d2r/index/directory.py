@@ -42,11 +42,11 @@ DENSE_VERSION = 3
 # projections of residuals would search it with queries that are not projected.
 CODEBOOK_VERSION = 4
 
-# Of an index of any kind that is not compact (updates.py): a release that does not know removed images would
-# find them.
-CHANGED_VERSION = 5
+# Of an index of any kind that is not compact (updates.py), or whose codes take columns of 32 bits: a release
+# that does not know removed images would find them.
+FULL_VERSION = 5
 
-_VERSIONS = (VERSION, MASKS_VERSION, DENSE_VERSION, CODEBOOK_VERSION, CHANGED_VERSION)
+_VERSIONS = (VERSION, MASKS_VERSION, DENSE_VERSION, CODEBOOK_VERSION, FULL_VERSION)
 
 _CHUNK = 1 << 24  # bytes read or written at once
 _REMEDY = 'build the index again or restore it from a copy'

@@ -7,6 +7,7 @@ its place on the disk. See segments.py for the arrays and directory.py for the f
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 import os
@@ -212,11 +213,11 @@ class InvertedIndex:
     check_distinct(name for index in indexes for name in index.image_names)
     for index in indexes:
       index._check_entry_offsets()
-    layout = first._state.layout
+    layout = dataclasses.replace(first._state.layout, is_wide=False)
     merged = cls._empty(first.kernel, layout, is_regional=first.is_regional, directory=directory)
     with merged._being_built():
       states = [index._state for index in indexes]
-      merged._replace(updates.merge(states, merged._new_builder(memory_budget)))
+      merged._replace(updates.merge(states, layout, merged._new_builder(memory_budget)))
     return merged
 
   def subset(
@@ -234,9 +235,10 @@ class InvertedIndex:
     if images.step != 1 or not 0 <= images.start <= images.stop <= len(self):
       raise ValueError(f'images: expected consecutive ones of 0 to {len(self)}, found {images}')
     self._check_entry_offsets()
-    subset = self._empty(self.kernel, self._state.layout, is_regional=self.is_regional, directory=directory)
+    layout = dataclasses.replace(self._state.layout, is_wide=False)
+    subset = self._empty(self.kernel, layout, is_regional=self.is_regional, directory=directory)
     with subset._being_built():
-      subset._replace(updates.subset(self._state, images, subset._new_builder(memory_budget)))
+      subset._replace(updates.subset(self._state, images, layout, subset._new_builder(memory_budget)))
     return subset
 
   @contextlib.contextmanager

@@ -5,6 +5,7 @@ The files of the parts are renamed to files of the large index: they have the by
 have written there.
 """
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -111,7 +112,15 @@ def join(
   images = ImageTable.from_entries(image_names, entry_images)
   check_distinct(images.names)
   layout = Layout(num_words, dimensions, kernel.is_binary, region_masks, value_type, codebook)
-  segments = [segment for part in parts for segment in stored_index.read(os.fspath(part))[0].segments]
+  states = [stored_index.read(os.fspath(part))[0] for part in parts]
+  segments = [segment for state in states for segment in state.segments]
+  widths = {state.layout.is_wide for state in states}
+  if len(widths) > 1:
+    raise ValueError(
+      f'expected {len(parts)} parts of one release, found codes in columns of 32 and of 64 bits; build the'
+      ' parts again'
+    )
+  layout = dataclasses.replace(layout, is_wide=True in widths)
   found = sum(segment.num_entries for segment in segments)
   if found != images.num_entries:
     raise ValueError(

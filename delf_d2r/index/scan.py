@@ -28,14 +28,14 @@ _BITS.flags.writeable = False
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 Ids = npt.NDArray[np.uint16]
-Codes = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.uint64] | npt.NDArray[np.uint32]
 Masks = npt.NDArray[np.uint8]
 
 
 def scan_binary(
   segment: Segment,
   words: Words,
-  codes: npt.NDArray[np.uint64],
+  codes: Codes,
   weights: Floats,
   table: Floats,
   scores: Floats,
@@ -47,9 +47,9 @@ def scan_binary(
   Args:
     segment: the segment to scan.
     words: uint32 [W], ascending, each below K.
-    codes: uint64 [W, ceil(D / 64)], the codes of the query, padded as those of the segment.
+    codes: uint64 or uint32 [W, columns], the codes of the query, packed as those of the segment.
     weights: float32 [W], a factor for each word.
-    table: float32 [64 ceil(D / 64) + 1], sigma by Hamming distance.
+    table: float32 [bits of all columns + 1], sigma by Hamming distance.
     scores: float32 [65536], or [65536, 8] if the segment has masks; changed in place.
     compiled: take the path that numba compiles; both add the same numbers in the same order.
   """
@@ -57,8 +57,7 @@ def scan_binary(
     _scan_binary_numpy(segment, words, codes, weights, table, scores)
     return
   if segment.masks is not None:
-    scan_regions = {1: _scan_64_by_region, 2: _scan_128_by_region}.get(codes.shape[1], _scan_codes_by_region)
-    scan_regions(
+    _SCANS_BY_REGION.get(codes.shape[1], _scan_codes_by_region)(
       segment.offsets,
       segment.entry_ids,
       segment.values,
@@ -71,7 +70,7 @@ def scan_binary(
       scores,
     )
     return
-  scan = {1: _scan_64, 2: _scan_128}.get(codes.shape[1], _scan_codes)
+  scan = _SCANS.get(codes.shape[1], _scan_codes)
   scan(segment.offsets, segment.entry_ids, segment.values, words, codes, weights, table, scores)
 
 
@@ -276,9 +275,10 @@ def _request_first(
 
 @njit
 def _request(column: npt.NDArray[Any], place: np.uint64) -> None:
-  """Requests the two cache lines of a step of 64-bit codes."""
+  """Requests the cache lines of a step, two of 64-bit columns."""
   prefetch(column, place)
-  prefetch(column, place + np.uint64(8))
+  if column.itemsize > 4:
+    prefetch(column, place + np.uint64(8))
 
 
 @njit
@@ -359,6 +359,46 @@ def _scan_128(
       else:
         for j in range(start, stop):
           scores[entry_ids[j]] += scaled[popcount(first[j] ^ code0) + popcount(second[j] ^ code1)]
+      start += step
+
+
+@njit
+def _scan_96(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of three columns."""
+  first, second, third = stored[0], stored[1], stored[2]
+  step = np.uint64(_STEP)
+  scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_128)
+  for i in range(words.size):
+    if weights[i] != weight:
+      weight = weights[i]
+      _weigh(table, weight, scaled)
+    code0, code1, code2 = codes[i, 0], codes[i, 1], codes[i, 2]
+    start, stop = _bounds(offsets, words[i], entry_ids.size)
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      _request(first, place)
+      _request(second, place)
+      _request(third, place)
+      place += step
+      if start + step <= stop:
+        for j in range(start, start + step):
+          distance = popcount(first[j] ^ code0) + popcount(second[j] ^ code1) + popcount(third[j] ^ code2)
+          scores[entry_ids[j]] += scaled[distance]
+      else:
+        for j in range(start, stop):
+          distance = popcount(first[j] ^ code0) + popcount(second[j] ^ code1) + popcount(third[j] ^ code2)
+          scores[entry_ids[j]] += scaled[distance]
       start += step
 
 
@@ -478,6 +518,49 @@ def _scan_128_by_region(
 
 
 @njit
+def _scan_96_by_region(
+  offsets: Words,
+  entry_ids: Ids,
+  stored: Codes,
+  masks: Masks,
+  words: Words,
+  codes: Codes,
+  weights: Floats,
+  table: Floats,
+  bits: Floats,
+  scores: Floats,
+) -> None:
+  """Scans codes of three columns with region masks."""
+  first, second, third = stored[0], stored[1], stored[2]
+  step = np.uint64(_STEP)
+  scaled, weight = table.copy(), np.float32(1)
+  ahead, place, end = _request_first(offsets, entry_ids, stored, words, _AHEAD_128)
+  for i in range(words.size):
+    if weights[i] != weight:
+      weight = weights[i]
+      _weigh(table, weight, scaled)
+    code0, code1, code2 = codes[i, 0], codes[i, 1], codes[i, 2]
+    start, stop = _bounds(offsets, words[i], min(entry_ids.size, masks.size))
+    while start < stop:
+      ahead, place, end = _next_step(offsets, words, entry_ids.size, ahead, place, end)
+      prefetch(entry_ids, place)
+      prefetch(masks, place)
+      _request(first, place)
+      _request(second, place)
+      _request(third, place)
+      place += step
+      if start + step <= stop:
+        for j in range(start, start + step):
+          distance = popcount(first[j] ^ code0) + popcount(second[j] ^ code1) + popcount(third[j] ^ code2)
+          add_to_regions(scores, entry_ids[j], scaled[distance], bits, masks[j])
+      else:
+        for j in range(start, stop):
+          distance = popcount(first[j] ^ code0) + popcount(second[j] ^ code1) + popcount(third[j] ^ code2)
+          add_to_regions(scores, entry_ids[j], scaled[distance], bits, masks[j])
+      start += step
+
+
+@njit
 def _scan_codes_by_region(
   offsets: Words,
   entry_ids: Ids,
@@ -512,6 +595,11 @@ def _scan_codes_by_region(
           distance += popcount(stored[column, j] ^ codes[i, column])
         add_to_regions(scores, entry_ids[j], scaled[distance], bits, masks[j])
       start += step
+
+
+# By the number of columns, of 64 or 32 bits.
+_SCANS = {1: _scan_64, 2: _scan_128, 3: _scan_96}
+_SCANS_BY_REGION = {1: _scan_64_by_region, 2: _scan_128_by_region, 3: _scan_96_by_region}
 
 
 @njit(fastmath={'reassoc', 'contract'})

@@ -383,7 +383,7 @@ def best_regions(scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float3
 
 @functools.lru_cache(maxsize=64)
 def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> npt.NDArray[np.float32]:
-  """Returns sigma by Hamming distance, float32 [64 ceil(D / 64) + 1].
+  """Returns sigma by Hamming distance, float32, for all distances of the bits that are stored.
 
   Distances above the number of bits compared occur only in damaged files; their sigma is that of the largest.
   """
@@ -391,7 +391,7 @@ def distance_table(layout: Layout, alpha: float, tau: float, compat: bool) -> np
   if compat and bits > 8:
     bits = 8 * -(-bits // 8)
   sigma = selectivity_table(bits, alpha=alpha, tau=tau)
-  table = np.full(64 * layout.columns + 1, sigma[-1], np.float32)
+  table = np.full(layout.column_bits * layout.columns + 1, sigma[-1], np.float32)
   table[: len(sigma)] = sigma
   table.flags.writeable = False
   return table

@@ -36,6 +36,9 @@ class Layout:
 
   Descriptors that are alike in all sizes may be of different codebooks: `codebook` is the digest of theirs,
   or '' where the index does not name it.
+
+  Codes of 1 to 32 and of 65 to 96 bits are stored in columns of 32 bits, others in columns of 64. `is_wide`
+  says that the former take columns of 64 bits as well, as in an index of an earlier release.
   """
 
   num_words: int
@@ -44,8 +47,11 @@ class Layout:
   has_masks: bool = False
   value_type: ValueType = ValueType.FLOAT32
   codebook: str = ''
+  is_wide: bool = False
 
   def __post_init__(self) -> None:
+    if self.is_wide and not (self.is_binary and fits_narrow_columns(self.dimensions)):
+      raise ValueError(f'is_wide: codes of {self.dimensions} bits take columns of 64 bits anyway')
     if self.is_dense and (self.num_words != 1 or self.is_binary or self.has_masks):
       raise ValueError(
         f'value_type: {self.value_type.name} is for VLAD of one visual word, found {self.num_words} words,'
@@ -62,18 +68,25 @@ class Layout:
   def columns(self) -> int:
     """The number of columns of the values of a posting.
 
-    64-bit words of a code; float components; or bytes, the last four of which are the factor of INT8.
+    Words of 64 or 32 bits of a code; float components; or bytes, the last four of which are the factor of
+    INT8.
     """
     if self.value_type is ValueType.INT8:
       return self.dimensions + 4
-    return -(-self.dimensions // 64) if self.is_binary else self.dimensions
+    return -(-self.dimensions // self.column_bits) if self.is_binary else self.dimensions
+
+  @property
+  def column_bits(self) -> int:
+    """The bits of a column of codes."""
+    return 32 if fits_narrow_columns(self.dimensions) and not self.is_wide else 64
 
   @property
   def dtype(self) -> np.dtype[Any]:
     """The dtype of the values of a posting."""
     if self.value_type is ValueType.INT8:
       return np.dtype('|u1')
-    return np.dtype('<u8' if self.is_binary else self.value_type.value)
+    codes = '<u8' if self.column_bits == 64 else '<u4'
+    return np.dtype(codes if self.is_binary else self.value_type.value)
 
   @property
   def posting_bytes(self) -> int:
@@ -86,7 +99,7 @@ class Layout:
     return max(1, BLOCK_BYTES // self.posting_bytes)
 
   def values_shape(self, postings: int) -> tuple[int, int]:
-    """Returns the shape of the values: codes by 64-bit columns, float values by postings.
+    """Returns the shape of the values: codes by columns, float values by postings.
 
     To scan contiguous columns is 1.15 times faster than to scan codes side by side, and the NumPy path
     needs columns anyway.
@@ -127,6 +140,18 @@ class Layout:
     np.concatenate(values, out=target[:, :used])
     target[:, used:] = 0
     return rows
+
+  def repack(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns rows of postings [n, columns] whose codes may be in columns of another width."""
+    if not self.is_binary or rows.dtype == self.dtype:
+      return np.ascontiguousarray(rows)
+    used = -(-self.dimensions // 8)
+    return self.pack([np.ascontiguousarray(rows).view(np.uint8)[:, :used]])
+
+
+def fits_narrow_columns(bits: int) -> bool:
+  """Returns whether codes take less space in columns of 32 bits, and have at most three of them."""
+  return -(-bits // 32) in (1, 3)
 
 
 def _compact(values: npt.NDArray[np.float32], value_type: ValueType) -> npt.NDArray[Any]:
@@ -177,7 +202,7 @@ class Segment:
   Attributes:
     offsets: uint32 [K + 1]; word w owns postings `offsets[w]:offsets[w + 1]`.
     entry_ids: uint16 [P], ascending within a word.
-    values: uint64 [ceil(D / 64), P] codes or float32 [P, D].
+    values: codes, uint64 [ceil(D / 64), P] or uint32 [ceil(D / 32), P], or float32 [P, D].
     word_counts: uint32 [n], the number of words W of each entry.
     masks: uint8 [P], bit r is 1 if region r of the entry has the word; None in an index without masks.
     region_counts: uint32 [n, 8], the number of words of each region; None in an index without masks.
@@ -231,7 +256,7 @@ class Segment:
     """Yields all postings in blocks, by word and entry.
 
     Args:
-      layout: sizes of the index.
+      layout: sizes of the index that the postings are for.
       new_ids: int32 [65536], the id that each entry gets, -1 for an entry to leave out; None keeps all ids.
     """
     rows = self.values.T if layout.is_binary else self.values
@@ -244,13 +269,13 @@ class Segment:
       ids = self.entry_ids[block]
       masks = None if self.masks is None else self.masks[block]
       if new_ids is None:
-        yield Postings(words, ids, np.ascontiguousarray(rows[block]), masks)
+        yield Postings(words, ids, layout.repack(rows[block]), masks)
       else:
         renumbered = new_ids[ids]
         kept = renumbered >= 0
         yield Postings(
           words[kept],
           renumbered[kept].astype(np.uint16),
-          np.ascontiguousarray(rows[block][kept]),
+          layout.repack(rows[block][kept]),
           None if masks is None else masks[kept],
         )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from delf_d2r.index.directory import (
-  CHANGED_VERSION,
   CODEBOOK_VERSION,
   DENSE_VERSION,
   FORMAT,
+  FULL_VERSION,
   MANIFEST,
   MASKS_VERSION,
   VERSION,
@@ -29,7 +29,7 @@ from delf_d2r.index.directory import (
 )
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.index_state import NONE_REMOVED, AnySegment, Ids, IndexState
-from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, ValueType
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, ValueType, fits_narrow_columns
 from delf_d2r.index.stored_segment import StoredSegment
 from delf_d2r.index.updates import first_not_compact
 from delf_d2r.kernels.aggregation import Kernel
@@ -57,16 +57,21 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       _count(manifest, field) for field in ('num_words', 'dimensions', 'num_images', 'names_bytes')
     )
     version = manifest['version']
-    has_type = version in (DENSE_VERSION, CHANGED_VERSION)
+    has_type = version in (DENSE_VERSION, FULL_VERSION)
     value_type = ValueType[manifest['value_type']] if has_type else ValueType.FLOAT32
     has_masks, codebook = version == MASKS_VERSION, ''
-    if version in (CODEBOOK_VERSION, CHANGED_VERSION):
+    if version in (CODEBOOK_VERSION, FULL_VERSION):
       has_masks, codebook = manifest['region_masks'], manifest['codebook']
       if not (isinstance(has_masks, bool) and isinstance(codebook, str)):
         raise ValueError(f'region_masks {has_masks!r}, codebook {codebook!r}')
       if version == CODEBOOK_VERSION and not codebook:
         raise ValueError("codebook ''")
-    layout = Layout(num_words, dimensions, kernel.is_binary, has_masks, value_type, codebook)
+    is_wide = kernel.is_binary and fits_narrow_columns(dimensions)
+    if version == FULL_VERSION:
+      is_wide = is_wide and manifest['column_bits'] == 64
+    layout = Layout(num_words, dimensions, kernel.is_binary, has_masks, value_type, codebook, is_wide)
+    if version == FULL_VERSION and layout.is_binary and manifest['column_bits'] != layout.column_bits:
+      raise ValueError(f'column_bits {manifest["column_bits"]!r}')
     segments = tuple(
       StoredSegment(
         directory,
@@ -78,19 +83,19 @@ def _read(directory: str) -> tuple[IndexState, tuple[StoredSegment, ...], int]:
       )
       for number, segment in enumerate(manifest['segments'])
     )
-    removed_files = _removed_files(directory, manifest) if version == CHANGED_VERSION else {}
+    removed_files = _removed_files(directory, manifest) if version == FULL_VERSION else {}
     num_entries = sum(segment.num_entries for segment in segments)
     num_entries -= sum(count for _, count in removed_files.values())
     types = ImageTable.array_types(num_images, names_bytes, num_entries, manifest['regional'])
     paths = {name: array_path(directory, name, _count(manifest['arrays'], name)) for name in types}
     is_full = all(segment.num_entries == SEGMENT_ENTRIES for segment in segments[:-1])
-    if version != CHANGED_VERSION and not is_full:
+    if version != FULL_VERSION and not is_full:
       raise ValueError('a segment before the last is not full')
     if not manifest['regional'] and num_images != num_entries:
       raise ValueError(f'{num_images} images, {num_entries} entries')
     if manifest['regional'] and layout.has_masks:
       raise ValueError('an entry for each region, and region masks')
-    if layout.is_dense != (version == DENSE_VERSION) and version != CHANGED_VERSION:
+    if layout.is_dense != (version == DENSE_VERSION) and version != FULL_VERSION:
       raise ValueError(f'{value_type.name} values')
     if layout.is_dense and kernel.is_selective:
       raise ValueError(f'{value_type.name} values of {kernel.name}')
@@ -150,13 +155,16 @@ def write(directory: Directory, state: IndexState) -> tuple[IndexState, int]:
   checksums = {name: directory.write(name, array) for name, array in images.arrays.items()}
   special: dict[str, Any] = {}
   version = MASKS_VERSION if layout.has_masks else VERSION
-  if first_not_compact(state) < len(stored):
-    version = CHANGED_VERSION
+  is_narrow = layout.is_binary and layout.column_bits == 32
+  if is_narrow or first_not_compact(state) < len(stored):
+    version = FULL_VERSION
     special = {
       'codebook': layout.codebook,
       'region_masks': layout.has_masks,
       'value_type': layout.value_type.name,
     }
+    if layout.is_binary:
+      special['column_bits'] = layout.column_bits
   elif layout.is_dense:
     version, special = DENSE_VERSION, {'value_type': layout.value_type.name}
   elif layout.codebook:

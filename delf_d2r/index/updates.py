@@ -23,7 +23,7 @@ import numpy.typing as npt
 from delf_d2r.index.builder import SegmentBuilder
 from delf_d2r.index.images import ImageTable
 from delf_d2r.index.index_state import NONE_REMOVED, AnySegment, Ids, IndexState, kept_ids
-from delf_d2r.index.segments import SEGMENT_ENTRIES
+from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout
 from delf_d2r.structures import AggregatedDescriptor, require_several
 
 # Takes the list that finished segments are appended to.
@@ -110,8 +110,8 @@ def first_not_compact(state: IndexState) -> int:
   return len(state.segments)
 
 
-def subset(state: IndexState, images: range, new_builder: NewBuilder) -> IndexState:
-  """Keeps consecutive images alone."""
+def subset(state: IndexState, images: range, layout: Layout, new_builder: NewBuilder) -> IndexState:
+  """Keeps consecutive images alone, in the builder's layout."""
   kept = np.zeros(len(state.images.names), bool)
   kept[images.start : images.stop] = True
   segments: list[AnySegment] = []
@@ -120,11 +120,11 @@ def subset(state: IndexState, images: range, new_builder: NewBuilder) -> IndexSt
     if own.any():
       builder.add_segment(segment.load(), _kept(segment, removed, own))
   builder.finish()
-  return _replaced(state, segments, state.images.keep(kept))
+  return IndexState(state.kernel, layout, state.images.keep(kept), tuple(segments))
 
 
-def merge(states: Sequence[IndexState], new_builder: NewBuilder) -> IndexState:
-  """Joins the images of `states`, one or more that were built alike, in order."""
+def merge(states: Sequence[IndexState], layout: Layout, new_builder: NewBuilder) -> IndexState:
+  """Joins the images of `states`, one or more that were built alike, in order and in the builder's layout."""
   segments: list[AnySegment] = []
   builder = new_builder(segments)
   images = ImageTable.empty(is_regional=states[0].images.is_regional)
@@ -133,7 +133,7 @@ def merge(states: Sequence[IndexState], new_builder: NewBuilder) -> IndexState:
     for segment, removed in state.parts:
       builder.add_segment(segment.load(), kept_ids(segment, removed) if len(removed) else None)
   builder.finish()
-  return _replaced(states[0], segments, images)
+  return IndexState(states[0].kernel, layout, images, tuple(segments))
 
 
 def _first_to_sort(state: IndexState, new_entries: int) -> int:

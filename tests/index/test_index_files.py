@@ -219,7 +219,7 @@ def test_arrays_that_contradict_each_other(tmp_path, stem, change, message):
   ],
 )
 def test_wrong_manifests_with_a_right_checksum(tmp_path, change, message):
-  save_index(tmp_path / 'x')
+  save_index(tmp_path / 'x', dimensions=128)
   rewrite_manifest(tmp_path / 'x', change)
   with pytest.raises(IndexFormatError, match=message):
     InvertedIndex.load(tmp_path / 'x')

@@ -11,7 +11,7 @@ PATHS = [False, True] if HAVE_NUMBA else [False]
 NUM_WORDS, ENTRIES = 300, 60
 
 
-def make_segment(columns, *, seed=0, num_words=NUM_WORDS):
+def make_segment(columns, *, seed=0, num_words=NUM_WORDS, dtype=np.uint64):
   """A segment whose words have 0 to 49 postings each; one column of codes or more, or 3 floats for None."""
   rng = np.random.default_rng(seed)
   lists = [np.sort(rng.choice(ENTRIES, rng.integers(0, 50), replace=False)) for _ in range(num_words)]
@@ -20,7 +20,7 @@ def make_segment(columns, *, seed=0, num_words=NUM_WORDS):
   if columns is None:
     values = rng.standard_normal((len(ids), 3)).astype(np.float32)
   else:
-    values = rng.integers(0, 2**64, (columns, len(ids)), np.uint64)
+    values = rng.integers(0, 2**64, (columns, len(ids)), np.uint64).astype(dtype)
   return Segment(offsets, ids, values, np.bincount(ids, minlength=ENTRIES).astype(np.uint32))
 
 
@@ -40,14 +40,15 @@ def scanned_binary(segment, words, codes, weights, table, compiled):
 
 
 @pytest.mark.parametrize('compiled', PATHS)
-@pytest.mark.parametrize('columns', [1, 2, 3])
+@pytest.mark.parametrize('dtype', [np.uint64, np.uint32])
+@pytest.mark.parametrize('columns', [1, 2, 3, 4])
 @pytest.mark.parametrize('first', [0, 1, 2])
-def test_each_word_has_its_own_weight_from_the_first_on(columns, first, compiled):
+def test_each_word_has_its_own_weight_from_the_first_on(columns, first, dtype, compiled):
   """There are more words than Python has cached integers."""
-  segment = make_segment(columns)
+  segment = make_segment(columns, dtype=dtype)
   rng = np.random.default_rng(1)
   words = np.arange(NUM_WORDS, dtype=np.uint32)
-  codes = rng.integers(0, 2**64, (NUM_WORDS, columns), np.uint64)
+  codes = rng.integers(0, 2**64, (NUM_WORDS, columns), np.uint64).astype(dtype)
   weights = rng.integers(0, 4, NUM_WORDS).astype(np.float32)
   weights[: NUM_WORDS // 10] = first
   table = rng.random(64 * columns + 1, np.float32)

@@ -1,5 +1,7 @@
 """Segments alone: the counting sort against a plain one, counts of words, packing, postings in blocks."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -156,11 +158,38 @@ def test_a_block_has_a_posting_however_large(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'dimensions, columns', [(1, 1), (63, 1), (64, 1), (65, 2), (126, 2), (128, 2), (129, 3)]
+  'dimensions, columns, bits',
+  [
+    (1, 1, 32),
+    (32, 1, 32),
+    (33, 1, 64),
+    (64, 1, 64),
+    (65, 3, 32),
+    (96, 3, 32),
+    (97, 2, 64),
+    (128, 2, 64),
+    (129, 3, 64),
+    (160, 3, 64),
+  ],
 )
-def test_codes_take_columns_of_64_bits(dimensions, columns):
-  assert Layout(NUM_WORDS, dimensions, True).columns == columns
+def test_codes_take_columns_of_32_or_64_bits(dimensions, columns, bits):
+  layout = Layout(NUM_WORDS, dimensions, True)
+  assert (layout.columns, layout.column_bits, layout.dtype.itemsize * 8) == (columns, bits, bits)
+  if bits == 32:
+    wide = Layout(NUM_WORDS, dimensions, True, is_wide=True)
+    assert (wide.columns, wide.dtype) == (-(-dimensions // 64), np.dtype('<u8'))
+  else:
+    with pytest.raises(ValueError, match=f'codes of {dimensions} bits take columns of 64 bits anyway'):
+      Layout(NUM_WORDS, dimensions, True, is_wide=True)
   assert Layout(NUM_WORDS, dimensions, False).columns == dimensions
+
+
+@pytest.mark.parametrize('dimensions', [5, 32, 70, 96])
+def test_codes_move_to_columns_of_another_width(dimensions):
+  narrow, wide = (Layout(NUM_WORDS, dimensions, True, is_wide=is_wide) for is_wide in (False, True))
+  codes = np.random.default_rng(0).integers(0, 256, (7, -(-dimensions // 8)), np.uint8)
+  for source, target in itertools.product((narrow, wide), repeat=2):
+    np.testing.assert_array_equal(target.repack(source.pack([codes])), target.pack([codes]))
 
 
 def test_one_descriptor_is_packed_alone():
@@ -170,10 +199,10 @@ def test_one_descriptor_is_packed_alone():
 def test_codes_are_padded_with_zeros():
   codes = [np.full((2, 9), 255, np.uint8), np.full((1, 9), 1, np.uint8)]
   packed = BINARY.pack(codes)
-  assert (packed.shape, packed.dtype) == ((3, 2), np.dtype('<u8'))
-  assert packed.view(np.uint8).reshape(3, 16).tolist() == [
-    *[[255] * 9 + [0] * 7] * 2,
-    [1] * 9 + [0] * 7,
+  assert (packed.shape, packed.dtype) == ((3, 3), np.dtype('<u4'))
+  assert packed.view(np.uint8).reshape(3, 12).tolist() == [
+    *[[255] * 9 + [0] * 3] * 2,
+    [1] * 9 + [0] * 3,
   ]
   floats = [np.arange(3, dtype=np.float32)[None], np.zeros((0, 3), np.float32)]
   np.testing.assert_array_equal(FLOAT.pack(floats), [[0, 1, 2]])

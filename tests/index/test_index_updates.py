@@ -586,7 +586,7 @@ def test_a_kill_at_any_moment_leaves_the_old_index_or_the_new(tmp_path):
 def test_the_manifest_is_readable(tmp_path):
   InvertedIndex.build(random_descriptors(1, 3, **OPTIONS), list('abc'), **BUILD, directory=tmp_path)
   manifest = json.loads((tmp_path / 'index.json').read_text())
-  assert manifest['version'] == 1
+  assert (manifest['version'], manifest['column_bits']) == (5, 32)
   assert (manifest['kernel'], manifest['num_words'], manifest['dimensions']) == ('ASMK_STAR', 12, 70)
   assert np.load(next(tmp_path.glob('segment-00000-offsets-*.npy'))).shape == (13,)
 
@@ -594,7 +594,9 @@ def test_the_manifest_is_readable(tmp_path):
 def test_layout_bytes():
   assert Layout(65536, 128, True).posting_bytes == 18
   assert Layout(65536, 100, True).posting_bytes == 18
-  assert Layout(65536, 5, True).posting_bytes == 10
+  assert Layout(65536, 64, True).posting_bytes == 10
+  assert Layout(65536, 96, True).posting_bytes == 14
+  assert Layout(65536, 32, True).posting_bytes == 6
   assert Layout(65536, 40, False).posting_bytes == 162
 
 
