@@ -37,7 +37,7 @@ class RootSift:
       diameter of the keypoint in pixels. D = 128.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = self._detect.sift.compute(grey, self._detect(grey))
+    keypoints, descriptors = self._detect.describe(grey)
     if not keypoints:
       return LocalFeatures.empty(DIMENSIONS)
     features = as_features(keypoints, root_normalize(descriptors))

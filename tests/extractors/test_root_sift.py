@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.synthetic_photos import blobs, texture
 
+from delf_d2r.extractors.keypoints import KeypointDetector
 from delf_d2r.extractors.root_sift import RootSift, root_normalize
 from delf_d2r.protos import extraction_pb2
 from delf_d2r.structures import FEATURE_ARRAYS
@@ -69,6 +70,24 @@ def test_least_attention_is_inclusive():
   limit = float(everything.attention[20])
   assert len(extractor(min_attention=limit)(texture())) == np.sum(everything.attention >= limit)
   assert len(extractor(min_attention=1e9)(texture())) == 0
+
+
+@pytest.mark.parametrize('count', [3, 100, 10**6])
+@pytest.mark.parametrize('coarse', [False, True])
+@pytest.mark.parametrize('upright', [False, True])
+def test_one_scale_space_gives_the_bytes_of_two(count, coarse, upright):
+  # Large blobs have their keypoints in coarse octaves alone.
+  image = blobs(220, 240, [(60.5, 70.5), (61.2, 160.8)], 16) if coarse else texture()
+  grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+  config = extraction_pb2.RootSiftConfig(upright=upright)
+  detector = KeypointDetector(config, max_features=count, min_attention=0.02)
+  unlimited = KeypointDetector(config, max_features=10**6, min_attention=0.02)
+  keypoints, descriptors = detector.describe(grey)
+  expected_keypoints, expected = unlimited.sift.compute(grey, unlimited(grey)[:count])
+  assert len(keypoints) == len(expected_keypoints) > 0
+  assert_array_equal([k.pt for k in keypoints], [k.pt for k in expected_keypoints])
+  assert_array_equal([k.angle for k in keypoints], [k.angle for k in expected_keypoints])
+  assert_array_equal(descriptors, expected)
 
 
 def test_upright_features_stand_once_at_a_place():
