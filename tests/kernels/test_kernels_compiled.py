@@ -118,5 +118,5 @@ def test_numpy_is_used_where_numba_does_not_pay():
 @pytest.mark.skipif(not compiled.HAVE_NUMBA, reason='numba is not installed or switched off')
 def test_a_numba_that_cannot_be_imported_is_named_with_the_remedy(monkeypatch):
   monkeypatch.setitem(sys.modules, 'numba', None)
-  with pytest.raises(UserError, match='numba cannot be imported.*DELF_D2R_NO_NUMBA=1'):
+  with pytest.raises(UserError, match=r'numba cannot be imported.*DELF_D2R_NO_NUMBA=1'):
     compiled.njit(lambda x: x)(1)
