@@ -1,12 +1,14 @@
 """Spatial verification: finds the putative matches that agree on one transform between two images.
 
-`verify` searches for the transform among the credible matches (`_best` tries OpenCV's or pydegensac's
-searches), fits it again to its inliers (`polish`), and keeps the inliers where it is plausible, each pixel
-once (`inliers`). Fewer inliers than chance explains verify nothing (`least_inliers`).
+`verify` searches for the transform among the credible matches (sampling.py for affine transforms and
+similarities, OpenCV's or pydegensac's searches for homographies, which `polish` then fits again to their
+inliers), and keeps the inliers where it is plausible, each pixel once (`inliers`). Fewer inliers than chance
+explains verify nothing (`least_inliers`).
 """
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from delf_d2r.errors import UserError
-from delf_d2r.geometry import transforms
+from delf_d2r.geometry import sampling, transforms
 from delf_d2r.geometry.transforms import MINIMAL_PAIRS, Limits, Matrix, Model, Points
 
 # The probability of having drawn a sample without outliers that ends the search early.
@@ -28,7 +30,7 @@ _MAX_POLISHES = 10
 class Estimator(enum.Enum):
   """The method that searches for the transform among outliers."""
 
-  USAC = 'usac'  # OpenCV's USAC framework
+  USAC = 'usac'  # the RANSAC of sampling.py; for homographies OpenCV's USAC framework
   DEGENSAC = 'degensac'  # pydegensac's LO-RANSAC; it takes no seed, so two runs may differ
 
 
@@ -80,8 +82,9 @@ class Verification:
     return cls(np.zeros((3, 3)), np.zeros(0, np.int64))
 
 
-# From (x, y) of float64 [P, 2] in the index image and in the query to float64 [2, 3], [3, 3] or None.
-_Search = Callable[[Points, Points, Options], npt.NDArray[np.float64] | None]
+# From source in the index image and target in the query to transforms, each fitted to the matches that agree
+# with it, and how many these are, in descending order.
+_Search = Callable[[Points, Points, Options], list[tuple[Matrix, int]]]
 
 
 def verify(
@@ -95,8 +98,8 @@ def verify(
 
   Samples of the model are drawn. Unless half of the matches agree then, samples of two matches are drawn,
   too, which determine a similarity and are more often free of outliers; the model is fitted to what they find
-  (Philbin et al., CVPR 2007, section 3.2). The result of either search is fitted again to its inliers for as
-  long as these grow in number or come nearer (the local optimisation of Chum, Matas, Kittler, DAGM 2003).
+  (Philbin et al., CVPR 2007, section 3.2). The results of either search are fitted again to their inliers for
+  as long as these grow in number or come nearer (the local optimisation of Chum, Matas, Kittler, DAGM 2003).
 
   An inlier is a match within `max_residual`, whichever search found the transform. Several matches between
   one pixel and another, for example of a keypoint with two orientations, count once.
@@ -152,19 +155,17 @@ def _best(
   best, most = np.zeros((3, 3)), np.zeros(0, np.int64)
   if len(source) < needed:
     return best, most
-  # OpenCV and pydegensac take (x, y).
-  turned = np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1])
   for search in searches:
-    found = search(*turned, options)
-    if found is None or not np.isfinite(found).all() or (len(found) == 3 and found[2, 2] == 0):
-      continue
-    matrix, agree = polish(_as_matrix(found), source, target, options.model, options.max_residual)
-    least = max(needed, len(most) + 1)
-    if np.count_nonzero(agree) < least:
-      continue
-    kept = inliers(matrix, source, target, agree, options.limits)
-    if len(kept) >= least and transforms.have_extent(source[kept], target[kept], options.limits):
-      best, most = matrix, kept
+    for matrix, count in search(source, target, options):
+      least = max(needed, len(most) + 1)
+      if count < least:
+        break
+      agree = transforms.residuals(matrix, source, target) <= options.max_residual
+      kept = inliers(matrix, source, target, agree, options.limits)
+      if len(kept) >= least and transforms.have_extent(source[kept], target[kept], options.limits):
+        best, most = matrix, kept
+      elif len(most):
+        break
     if 2 * len(most) >= len(source):
       break
   return best, most
@@ -278,37 +279,36 @@ def _searches(options: Options) -> list[_Search]:
         ' USAC for other models'
       )
     return [_degensac]
+  samples_of_two = functools.partial(_sampled, Model.SIMILARITY)
   own: dict[Model, list[_Search]] = {
     Model.SIMILARITY: [],
-    Model.AFFINE: [_affine],
+    Model.AFFINE: [functools.partial(_sampled, Model.AFFINE)],
     Model.HOMOGRAPHY: [_homography],
   }
-  return [*own[options.model], _similarity]
+  return [*own[options.model], samples_of_two]
 
 
-def _similarity(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
-  # USAC estimates no similarity. This RANSAC always starts from the same state of its own.
-  found = cv2.estimateAffinePartial2D(
+def _sampled(sampled: Model, source: Points, target: Points, options: Options) -> list[tuple[Matrix, int]]:
+  is_homography = options.model is Model.HOMOGRAPHY
+  found = sampling.search(
     source,
     target,
-    method=cv2.RANSAC,
-    ransacReprojThreshold=options.max_residual,
-    maxIters=options.trials,
-    confidence=_CONFIDENCE,
-    refineIters=0,
+    sampled,
+    None if is_homography else options.model,
+    max_residual=options.max_residual,
+    trials=options.trials,
+    limits=options.limits,
+    seed=options.seed,
   )
-  return _matrix_of(found)
+  return _polished([matrix for matrix, _ in found[:1]], source, target, options) if is_homography else found
 
 
-def _affine(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
-  return _matrix_of(cv2.estimateAffine2D(source, target, _usac(options)))
+def _homography(source: Points, target: Points, options: Options) -> list[tuple[Matrix, int]]:
+  found = cv2.findHomography(*_turned(source, target), _usac(options))[0]
+  return _polished(_matrices(found), source, target, options)
 
 
-def _homography(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
-  return _matrix_of(cv2.findHomography(source, target, _usac(options)))
-
-
-def _degensac(source: Points, target: Points, options: Options) -> npt.NDArray[np.float64] | None:
+def _degensac(source: Points, target: Points, options: Options) -> list[tuple[Matrix, int]]:
   try:
     import pydegensac
   except ImportError:
@@ -316,13 +316,15 @@ def _degensac(source: Points, target: Points, options: Options) -> npt.NDArray[n
       'estimator DEGENSAC needs the package pydegensac. Install it (pip install pydegensac) or choose USAC'
     ) from None
   residual, trials = options.max_residual, options.trials
-  return _matrix_of(pydegensac.findHomography(source, target, residual, _CONFIDENCE, trials))
+  found = pydegensac.findHomography(*_turned(source, target), residual, _CONFIDENCE, trials)[0]
+  return _polished(_matrices(found), source, target, options)
 
 
-def _matrix_of(found: tuple[Any, Any]) -> npt.NDArray[np.float64] | None:
-  """Returns the matrix of a pair of matrix and mask; it may be None, which the types of OpenCV leave out."""
-  matrix: npt.NDArray[np.float64] | None = found[0]
-  return matrix
+def _polished(
+  matrices: list[Matrix], source: Points, target: Points, options: Options
+) -> list[tuple[Matrix, int]]:
+  found = [polish(matrix, source, target, options.model, options.max_residual) for matrix in matrices]
+  return [(matrix, int(np.count_nonzero(agree))) for matrix, agree in found]
 
 
 def _usac(options: Options) -> cv2.UsacParams:
@@ -340,9 +342,17 @@ def _usac(options: Options) -> cv2.UsacParams:
   return params
 
 
-def _as_matrix(found: npt.NDArray[np.float64]) -> Matrix:
-  """Returns a transform [2, 3] or [3, 3] of (x, y, 1) as float64 [3, 3] of (y, x, 1)."""
-  matrix = np.eye(3)
-  matrix[: len(found)] = found
-  turned: Matrix = matrix[[1, 0, 2]][:, [1, 0, 2]] / matrix[2, 2]
-  return turned
+def _turned(source: Points, target: Points) -> tuple[Points, Points]:
+  """Returns the points as (x, y), which OpenCV and pydegensac take."""
+  return np.ascontiguousarray(source[:, ::-1]), np.ascontiguousarray(target[:, ::-1])
+
+
+def _matrices(found: Any) -> list[Matrix]:
+  """Returns a homography [3, 3] of (x, y, 1) as one of (y, x, 1); none if there is none.
+
+  Args:
+    found: None, too, which the types of OpenCV leave out.
+  """
+  if found is None or not np.isfinite(found).all() or found[2, 2] == 0:
+    return []
+  return [found[[1, 0, 2]][:, [1, 0, 2]] / found[2, 2]]

@@ -55,3 +55,16 @@ def candidates(query, index, *, count, groups, farthest):
     limit = least[min(count, len(least)) - 1] if least[0] <= farthest else -1
     found.append([j for j, distance in enumerate(distances) if distance <= limit])
   return found
+
+
+def most_agreeing(source, target, samples, fit, *, max_residual, is_possible):
+  """Returns how many pairs agree with the best of the transforms that `fit` finds through each sample."""
+  most = 0
+  for sample in samples:
+    matrix = fit(source[sample], target[sample])
+    if matrix is not None and is_possible(matrix):
+      moved = [matrix @ [*place, 1] for place in source]
+      most = max(
+        most, sum(np.hypot(*(m[:2] - t)) <= max_residual for m, t in zip(moved, target, strict=True))
+      )
+  return most
