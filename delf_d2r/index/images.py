@@ -65,17 +65,16 @@ class NameTable(Sequence[str]):
     return isinstance(name, str) and self.position(name) is not None
 
   def position(self, name: str) -> int | None:
-    """Returns the first position of a name, None if it is not there; decodes no name.
-
-    A million names take about as long as 100,000 of them that are decoded.
-    """
+    """Returns the first position of a name, None if it is not there; decodes no name."""
     sought = np.frombuffer(_encoded(name), np.uint8)
     found = np.flatnonzero(np.diff(self.offsets) == len(sought))
     starts = self.offsets[found].astype(np.int64)
-    # From the end on: names of one folder begin alike.
-    for place in range(len(sought) - 1, -1, -1):
-      alike = self.utf8[starts + place] == sought[place]
-      found, starts = found[alike], starts[alike]
+    # First the letters that tell most names apart: folders and endings are alike.
+    some = starts[:: len(starts) // 1000 + 1]
+    alike = [np.count_nonzero(self.utf8[some + place] == letter) for place, letter in enumerate(sought)]
+    for place in np.argsort(alike, kind='stable'):
+      is_alike = self.utf8[starts + place] == sought[place]
+      found, starts = found[is_alike], starts[is_alike]
     return int(found[0]) if len(found) else None
 
   def positions(self, names: Collection[str]) -> npt.NDArray[np.int64]:
