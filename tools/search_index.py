@@ -15,11 +15,8 @@ import pathlib
 
 from absl import flags
 
-from delf_d2r import command_line, common_flags, config
-from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r import command_line, common_flags
 from delf_d2r.errors import UserError
-from delf_d2r.report import answers
-from delf_d2r.stages import search_index
 
 flags.DEFINE_string('index', None, 'Directory that build_index or run_experiment made.', required=True)
 flags.DEFINE_string('query', None, 'Photo to search for.')
@@ -55,6 +52,12 @@ def main(_):
   if bool(FLAGS.query) == bool(FLAGS.query_features):
     raise UserError('give either --query (one photo) or --query_features (the queries of a data set)')
   if FLAGS.query:
+    from delf_d2r.data.artefacts import single_query
+
+    if not FLAGS.html:
+      single_query.use_numpy_where_cheaper(FLAGS.index, verify=FLAGS.verify)
+    from delf_d2r.report import answers
+
     answer = answers.search_photo(
       FLAGS.index,
       FLAGS.query,
@@ -71,6 +74,10 @@ def main(_):
   elif not FLAGS.output:
     raise UserError('--query_features needs --output, a directory for the rankings')
   else:
+    from delf_d2r import config
+    from delf_d2r.data.artefacts.artefact import Artefact
+    from delf_d2r.stages import search_index
+
     search_index.run(
       config.load_or_default(FLAGS.config_path, ['search'], overrides=FLAGS.override),
       Artefact.open(FLAGS.index, 'index'),

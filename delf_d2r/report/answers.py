@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -63,12 +64,30 @@ def search_photo(
     corners = parse_box(box) if box else None
     if photos:
       engine.photos = PhotoFolders.of(photos)
-    answer = engine.search(
-      path, box=corners, top_k=top_k, verify=engine.verifies if verify is None else verify
-    )
+    with _preparing(engine):
+      answer = engine.search(
+        path, box=corners, top_k=top_k, verify=engine.verifies if verify is None else verify
+      )
     if page:
       write_page(engine, answer, path, corners, pathlib.Path(page), matches=matches)
   return to_json(answer, photo, corners) if form == 'json' else to_text(answer, photo, corners)
+
+
+@contextlib.contextmanager
+def _preparing(engine: SearchEngine) -> Iterator[None]:
+  """Loads the networks on another thread, while the photo is decoded and the first of them is used."""
+
+  def prepare() -> None:
+    # What cannot be loaded is an error of the search, which needs it.
+    with contextlib.suppress(Exception):
+      engine.prepare()
+
+  thread = threading.Thread(target=prepare)
+  thread.start()
+  try:
+    yield
+  finally:
+    thread.join()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import tqdm
+if TYPE_CHECKING:
+  import tqdm
 
 T = TypeVar('T')
 
@@ -24,7 +25,7 @@ def track(items: Iterable[T], *, total: int, what: str, unit: str) -> Iterator[T
   yield from _bar(items, total=total, desc=what, unit=f' {unit}')
 
 
-def bar(*, total: int, what: str, unit: str, done: int = 0) -> tqdm.tqdm:
+def bar(*, total: int, what: str, unit: str, done: int = 0) -> 'tqdm.tqdm':
   """Returns the same bar for work that is no plain loop: a context manager with `update()`.
 
   Args:
@@ -51,7 +52,9 @@ def callback(what: str) -> Callable[[int, int], None]:
   return update
 
 
-def _bar(items, **options) -> tqdm.tqdm:
+def _bar(items, **options) -> 'tqdm.tqdm':
+  import tqdm  # Here, since it asks the package index for its own version, which takes 50 ms.
+
   interactive = sys.stderr.isatty()
   return tqdm.tqdm(
     items,
