@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 
-# As many scores are sorted without numba, whose functions take a while to load.
-_FEW = 4096
+# As many images are ranked without numba, whose functions take a while to load.
+FEW = 4096
 
 _kept = threading.local()
 
@@ -56,9 +56,7 @@ def descending(scores: npt.NDArray[Any], *, compiled: bool | None = None) -> npt
   """
   with np.errstate(over='ignore', invalid='ignore'):  # to infinity, in order; signalling NaN
     rounded = np.ascontiguousarray(scores, np.float32)
-  if compiled is None:
-    compiled = HAVE_NUMBA and len(scores) > _FEW
-  if compiled:
+  if HAVE_NUMBA and len(scores) > FEW if compiled is None else compiled:
     order = np.empty(len(scores), np.int64)
     _sort_by_digits(rounded.view(np.uint32), order.view(np.uint64), _scratch(len(scores)))
   else:
@@ -189,6 +187,8 @@ def best_entries(
   best: npt.NDArray[np.float32],
   scores: npt.NDArray[np.float32],
   offsets: npt.NDArray[np.integer[Any]],
+  *,
+  compiled: bool | None = None,
 ) -> npt.NDArray[np.int64]:
   """Finds the entries that have the best scores.
 
@@ -196,10 +196,13 @@ def best_entries(
     images: int64 [k], ids of images.
     best: float32 [k], their `best_scores`.
     scores, offsets: those of `best_scores`.
+    compiled: take the path that numba compiles, by default for many images; both find the same.
 
   Returns:
     int64 [k], the first entry of equal ones, -1 for an image without entries.
   """
+  if HAVE_NUMBA and len(images) > FEW if compiled is None else compiled:
+    return _best_entries(images, best, scores, offsets)
   starts = offsets[images].astype(np.int64)
   counts = offsets[images + 1].astype(np.int64) - starts
   askers = np.repeat(np.arange(len(images)), counts)
@@ -208,4 +211,20 @@ def best_entries(
   # Written from the last to the first, so that the first stays.
   found = np.full(len(images), -1, np.int64)
   found[askers[hits[::-1]]] = entries[hits[::-1]]
+  return found
+
+
+@njit
+def _best_entries(
+  images: npt.NDArray[np.int64],
+  best: npt.NDArray[np.float32],
+  scores: npt.NDArray[np.float32],
+  offsets: npt.NDArray[np.integer[Any]],
+) -> npt.NDArray[np.int64]:
+  found = np.full(images.size, -1, np.int64)
+  for i in range(images.size):
+    for entry in range(np.int64(offsets[images[i]]), np.int64(offsets[images[i] + 1])):
+      if scores[entry] == best[i]:
+        found[i] = entry
+        break
   return found

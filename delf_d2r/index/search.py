@@ -32,7 +32,7 @@ import numpy.typing as npt
 from delf_d2r.index.builder import check_query
 from delf_d2r.index.dense_segment import DenseSegment
 from delf_d2r.index.index_state import Ids, IndexState
-from delf_d2r.index.ranking import best_entries, best_scores
+from delf_d2r.index.ranking import FEW, best_entries, best_scores
 from delf_d2r.index.ranking import top_k as select_top_k
 from delf_d2r.index.scan import add_word_weights, scan_binary, scan_float
 from delf_d2r.index.segments import SEGMENT_ENTRIES, Layout, Segment
@@ -104,7 +104,7 @@ def _masked_regions(
   ids: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
   rows = ids if rows_of_entries is None else rows_of_entries[ids]
-  return best_regions(scores[rows], norms[rows])
+  return best_regions(scores, norms, rows)
 
 
 def _entry_regions(
@@ -374,11 +374,44 @@ def _best_region_scores(
   return best
 
 
-def best_regions(scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-  """Returns the regions of the `best_region_scores`: int32 [E], the first of equal ones, 0 for none."""
-  values = scores * factors
+def best_regions(
+  scores: npt.NDArray[np.float32],
+  factors: npt.NDArray[np.float32],
+  rows: npt.NDArray[np.int64],
+  *,
+  compiled: bool | None = None,
+) -> npt.NDArray[np.int32]:
+  """Returns the regions of the `best_region_scores` of some rows.
+
+  Args:
+    scores, factors: those of `best_region_scores`.
+    rows: int64 [k].
+    compiled: take the path that numba compiles, by default for many rows; both give the same regions.
+
+  Returns:
+    int32 [k], the first of equal ones, 0 for a row without regions.
+  """
+  if HAVE_NUMBA and len(rows) > FEW if compiled is None else compiled:
+    return _best_regions(scores, factors, rows)
+  values = scores[rows] * factors[rows]
   regions: npt.NDArray[np.int32] = np.where(np.isnan(values), -np.inf, values).argmax(axis=1).astype(np.int32)
   return regions
+
+
+@njit
+def _best_regions(
+  scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+  best = np.zeros(rows.size, np.int32)
+  for i in range(rows.size):
+    row = rows[i]
+    most = np.float32(-np.inf)
+    for region in range(MASKED_REGIONS):
+      value = scores[row, region] * factors[row, region]
+      if value > most:  # false for NaN
+        most = value
+        best[i] = region
+  return best
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from oracles.index_inputs import (
 )
 
 from delf_d2r.index import IndexFormatError, InvertedIndex
+from delf_d2r.index.search import best_region_scores, best_regions
 from delf_d2r.index.segments import Layout
 from delf_d2r.kernels.aggregation import Kernel
 from delf_d2r.kernels.compiled import HAVE_NUMBA
@@ -270,3 +271,21 @@ def test_damaged_masks_are_found(tmp_path):
   path.unlink()
   with pytest.raises(IndexFormatError, match='masks'):
     InvertedIndex.load(tmp_path)
+
+
+def test_regions_with_the_best_scores():
+  rng = np.random.default_rng(8)
+  scores = rng.integers(-2, 3, (300, 8)).astype(np.float32)
+  factors = rng.integers(1, 3, (300, 8)).astype(np.float32)
+  factors[rng.random((300, 8)) < 0.4] = np.nan
+  factors[5] = np.nan
+  rows = rng.integers(0, 300, 500)
+  best = best_region_scores(scores, factors)
+  for compiled in PATHS:
+    regions = best_regions(scores, factors, rows, compiled=compiled)
+    assert regions.dtype == np.int32
+    for row, region in zip(rows.tolist(), regions.tolist(), strict=True):
+      values = (scores[row] * factors[row]).tolist()
+      there = [number for number, value in enumerate(values) if value == value]
+      assert region == max(there, key=lambda number: (values[number], -number), default=0)
+      assert best[row] == (values[region] if there else 0)
