@@ -130,7 +130,8 @@ def _try_samples(
     most_scale, most_ratio: `_bounds`.
     most, rows: changed in place, descending; of equal ones the earlier comes first.
   """
-  y, x, v, u = points
+  # Unpacked, they would not be known to be in one piece, and loops over them would be no vector instructions.
+  y, x, v, u = points[0], points[1], points[2], points[3]
   last = most.size - 1
   for t in range(samples.shape[0]):
     i, j = samples[t, 0], samples[t, 1]
@@ -197,7 +198,7 @@ def _count_agreeing(
 @njit
 def _squares(points: Floats, row: Floats, squared: Floats) -> None:
   """Writes the squared residuals, float64 [P]."""
-  y, x, v, u = points
+  y, x, v, u = points[0], points[1], points[2], points[3]
   for p in range(y.size):
     apart_y = row[0] * y[p] + row[1] * x[p] + row[2] - v[p]
     apart_x = row[3] * y[p] + row[4] * x[p] + row[5] - u[p]
@@ -218,7 +219,7 @@ def _goodness(squared: Floats, radius: float) -> tuple[int, float]:
 @njit
 def _fit(points: Floats, squared: Floats, radius: float, is_similarity: bool, fit: Floats) -> bool:
   """Writes the least-squares transform of the matches within `radius`; returns whether they determine one."""
-  y, x, v, u = points
+  y, x, v, u = points[0], points[1], points[2], points[3]
   count = 0
   my = mx = mv = mu = 0.0
   for p in range(y.size):

@@ -24,6 +24,7 @@ from delf_d2r import config as configs  # noqa: E402
 from delf_d2r.data.photos.images import load_image  # noqa: E402
 from delf_d2r.evaluation.average_precision import average_precision  # noqa: E402
 from delf_d2r.extractors import region_extractor  # noqa: E402
+from delf_d2r.protos.extraction_pb2 import ExtractionConfig  # noqa: E402
 from delf_d2r.structures import Boxes, LocalFeatures  # noqa: E402
 from delf_d2r.verifier import Verifier  # noqa: E402
 
@@ -38,13 +39,14 @@ class OneSearch(Verifier):
     return False
 
 
-def rules() -> dict[str, Verifier]:
+def rules(extractor: str) -> dict[str, Verifier]:
   compat = configs.load_or_default(None, ['verification'], overrides=['verification.compat: true'])
   default = configs.default('verification').verification
+  kind = ExtractionConfig.Extractor.Value(extractor)
   return {
     'compat': Verifier(compat.verification),
-    'one search': OneSearch(default),
-    'here': Verifier(default),
+    'one search': OneSearch(default, kind),
+    'here': Verifier(default, kind),
   }
 
 
@@ -60,7 +62,7 @@ def published() -> None:
     '| rule | verified right of 14 | wrong of 42 | mAP |\n|---|---|---|---|\n'
     f'| ranked | | | {precision(orders):.1f} |'
   )
-  for rule, verifier in rules().items():
+  for rule, verifier in rules('DELF').items():
     inliers = {
       name: {other: len(verifier(query, index[other])[1]) for other in index}
       for name, query in queries.items()
@@ -102,7 +104,7 @@ def dense() -> None:
   print('\n| features | rule | verified right of 36 | wrong of 756 | CPU ms a pair |\n|---|---|---|---|---|')
   for extractor in EXTRACTORS:
     described = features(extractor, found)
-    for rule, verifier in list(rules().items())[1:]:
+    for rule, verifier in list(rules(extractor).items())[1:]:
       verified, start = {True: 0, False: 0}, time.process_time()
       for (kind, number), query in described.items():
         if kind == 'Reference':

@@ -3,12 +3,13 @@
   python tests/benchmarks/benchmark_verification.py
 
 Both get the same features, RootSIFT of real photos: some points are in both images, moved by an affine
-  transform and
-with noise added to their descriptors. Then only the estimation is compared, on the same matches. Numbers are
-medians of alternating runs on one thread, in CPU time, which other work on the machine does not increase.
-`product` is the matrix product of all descriptors, a lower bound for exact matching. The last rows verify the
-top of a ranking, where 4 % of the images show the object of the query, like the stage rerank_results, with a
-thread for each core, in wall time for each pair; the tensorflow/models DELF code has one thread.
+transform and with noise added to their descriptors; scales are all different, as keypoints' are. Then only
+the estimation is compared, on the same matches, and the merging of the features of overlapping boxes with a
+k-d tree. Numbers are medians of alternating runs on one thread, in CPU time, which other work on the machine
+increases least. `product` is the matrix product of all descriptors, a lower bound for comparing them all. The
+last rows verify the top of a ranking, where 4 % of the images show the object of the query, like the stage
+rerank_results, with a thread for each core, in wall time for each pair; the tensorflow/models DELF code has
+one thread.
 """
 
 import argparse
@@ -31,23 +32,35 @@ from benchmarks.measuring import DEFAULT_PHOTOS, alternate, print_table, root_si
 from delf_d2r import config as configs  # noqa: E402
 from delf_d2r.geometry import legacy_rule, verification  # noqa: E402
 from delf_d2r.geometry.matching import PutativeMatches  # noqa: E402
-from delf_d2r.structures import LocalFeatures  # noqa: E402
+from delf_d2r.geometry.merging import merge_regions  # noqa: E402
+from delf_d2r.structures import ImageFeatures, LocalFeatures  # noqa: E402
 from delf_d2r.verifier import Verifier  # noqa: E402
 
 MATRIX = np.array([[0.9, -0.25], [0.2, 1.1]])
 # Of each component: descriptors of one point come to be some 0.33 apart.
 NOISE = 0.03
-# Features of each image, and how many are the same; then matches, right and wrong.
-SIZES = ((1000, 400), (1000, 100), (1000, 0), (3000, 400))
+# Features of the query and of the index image, and how many are the same; then matches, right and wrong.
+SIZES = (
+  (1000, 1000, 400),
+  (1000, 1000, 100),
+  (1000, 1000, 0),
+  (1000, 4000, 400),
+  (1000, 4000, 0),
+  (3000, 3000, 400),
+)
 GEOMETRY = ((400, 400), (400, 1600), (100, 250), (0, 350))
 HEAD = 100
 
 
-def make_pair(rng, descriptors, *, features: int, inliers: int) -> tuple[LocalFeatures, LocalFeatures]:
-  """Returns a query and an index image, in which feature i < inliers is the same point."""
-  query, index = rng.permutation(descriptors)[: 2 * features].reshape(2, features, -1)
+def make_pair(
+  rng, descriptors, *, features: int, inliers: int, others: int | None = None
+) -> tuple[LocalFeatures, LocalFeatures]:
+  """Returns a query and an index image of as many features or `others`; i < inliers is the same point."""
+  others = others or features
+  query, index = np.split(rng.permutation(descriptors)[: features + others], [features])
   query[:inliers] = index[:inliers] + rng.normal(0, NOISE, (inliers, query.shape[1]))
-  return tuple(map(as_features, make_places(rng, features, inliers), (query, index)))
+  places = make_places(rng, max(features, others), inliers)
+  return as_features(rng, places[0][:features], query), as_features(rng, places[1][:others], index)
 
 
 def make_places(rng, features: int, inliers: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,11 +74,24 @@ def make_places(rng, features: int, inliers: int) -> tuple[np.ndarray, np.ndarra
   return query, index
 
 
-def as_features(places: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
+def as_features(rng, places: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
   n = len(places)
   unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
-  return LocalFeatures(
-    places.astype(np.float32), np.ones(n, np.float32), np.zeros(n, np.float32), unit.astype(np.float32)
+  scales = rng.uniform(2, 20, n)
+  return LocalFeatures(*(part.astype(np.float32) for part in (places, scales, np.zeros(n), unit)))
+
+
+def make_image(rng, descriptors, *, boxes: int, features: int) -> ImageFeatures:
+  """Returns an image whose boxes each have a third of their features from the whole image."""
+  whole = as_features(rng, rng.uniform(0, 800, (features, 2)), rng.permutation(descriptors)[:features])
+  parts = [whole]
+  for _ in range(boxes):
+    new = as_features(rng, rng.uniform(0, 800, (features, 2)), rng.permutation(descriptors)[:features])
+    same = rng.permutation(features)[: features // 3]
+    parts.append(LocalFeatures.concatenate([whole.take(same), new.take(slice(len(same), None))]))
+  offsets = np.cumsum([0, *map(len, parts)])
+  return ImageFeatures(
+    '', 800, 800, np.zeros((boxes + 1, 4), np.float32), offsets, LocalFeatures.concatenate(parts)
   )
 
 
@@ -102,17 +128,17 @@ def compare(what: str, functions: dict, inliers: int, rounds: int) -> tuple:
 
 def main(flags) -> None:
   rng = np.random.default_rng(flags.seed)
-  descriptors = root_sift(flags.photos, count=2 * max(SIZES)[0], seed=flags.seed)
+  descriptors = root_sift(flags.photos, count=max(n + m for n, m, _ in SIZES), seed=flags.seed)
   compat = configs.load_or_default(None, ['verification'], overrides=['verification { compat: true }'])
   verifiers = {
     'reference': Verifier(compat.verification),
     'here': Verifier(configs.default('verification').verification),
   }
   rows = []
-  for features, inliers in SIZES:
-    pair = make_pair(rng, descriptors, features=features, inliers=inliers)
+  for features, others, inliers in SIZES:
+    pair = make_pair(rng, descriptors, features=features, others=others, inliers=inliers)
     functions = {name: functools.partial(verify, *pair) for name, verify in verifiers.items()}
-    row = compare(f'{features} features, {inliers} the same', functions, inliers, flags.rounds)
+    row = compare(f'{features} x {others} features, {inliers} the same', functions, inliers, flags.rounds)
     rows.append([*row, 1e3 * product_seconds(pair, flags.rounds)])
   for inliers, outliers in GEOMETRY:
     numbers = np.arange(inliers + outliers)
@@ -124,6 +150,12 @@ def main(flags) -> None:
     }
     row = compare(f'geometry, {inliers} of {len(numbers)} matches right', functions, inliers, flags.rounds)
     rows.append([*row, ''])
+  image = make_image(rng, descriptors, boxes=5, features=1000)
+  merge = {
+    name: functools.partial(merge_regions, image, compiled=name == 'here') for name in ('tree', 'here')
+  }
+  tree, here = alternate(merge, rounds=flags.rounds, clock=time.thread_time).values()
+  rows.append(['features of 5 boxes merged, by a k-d tree', 1e3 * tree, 1e3 * here, tree / here, '', '', ''])
   print_table(
     ('pair', 'reference, ms', 'here, ms', 'ratio', 'inliers, reference', 'inliers, here', 'product, ms'), rows
   )
