@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from delf_d2r import config as configs
-from delf_d2r.data.artefacts.artefact import Artefact
+from delf_d2r.data.artefacts.artefact import MANIFEST, Artefact
 from delf_d2r.data.photos import distractor_list
 from delf_d2r.data.photos.dataset import Dataset
 from delf_d2r.experiments import distractors as distractor_runs
@@ -12,6 +12,9 @@ from delf_d2r.experiments import experiment
 from delf_d2r.experiments.run_options import Options
 from delf_d2r.experiments.scoring import Outcome
 from delf_d2r.protos.experiment_pb2 import ExperimentConfig
+from delf_d2r.protos.regions_pb2 import RegionsConfig
+from delf_d2r.runtime import worker_pool
+from delf_d2r.stages import detect_boxes, extract_features
 
 DEFAULT_CONFIG = 'configs/experiments/default.pbtxt'
 
@@ -75,6 +78,7 @@ def run_experiment(
     loaded = configs.resolve(loaded)
   else:
     loaded = configs.load(config, experiment.STAGES, overrides=overrides)
+  _start_workers_ahead(loaded, output, options)
   dataset = Dataset.load(
     images,
     ground_truth=ground_truth,
@@ -108,3 +112,13 @@ def run_experiment(
     )
     report(f'\namong {len(more):,} distractors\n{experiment.summary(outcome)}\nreport: {outcome.page}')
   return outcome
+
+
+def _start_workers_ahead(config: ExperimentConfig, output: pathlib.Path, options: Options) -> None:
+  """Lets the workers of the first stages import what they need while the photos are listed."""
+  is_alone = options.workers == 1 or (options.workers is None and worker_pool.available_cores() == 1)
+  if is_alone or options.cluster is not None or (output / 'features' / MANIFEST).is_file():
+    return
+  stages = [module.__name__ for module in (detect_boxes, extract_features)]
+  detects = config.regions.source == RegionsConfig.DETECTOR
+  worker_pool.start_ahead([*stages, *(detect_boxes.NETWORK_MODULES if detects else ())])

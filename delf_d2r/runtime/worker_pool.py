@@ -11,11 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
 
 from delf_d2r.errors import UserError
+from delf_d2r.runtime import fork_server
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -24,6 +26,9 @@ Result = TypeVar('Result')
 AHEAD = 3
 
 _WORKERS_PER_GPU = 4
+
+# What workers import even if their function does not; see `on_one_thread`.
+_ALWAYS = ('delf_d2r.runtime.worker_pool', 'cv2')
 
 # Read when TensorFlow starts, if it ever does.
 _ONE_THREAD = {'TF_NUM_INTRAOP_THREADS': '1', 'TF_NUM_INTEROP_THREADS': '1'}
@@ -65,8 +70,34 @@ def default_workers(*, uses_network: bool) -> int:
   Processes of one thread each are faster than threads within TensorFlow, so there is one for each core. A few
   of them fill a GPU.
   """
-  uses_gpu = uses_network and glob.glob('/dev/nvidia[0-9]*')
-  return min(available_cores(), _WORKERS_PER_GPU) if uses_gpu else available_cores()
+  return min(available_cores(), _WORKERS_PER_GPU) if uses_network and _has_gpu() else available_cores()
+
+
+def _has_gpu() -> bool:
+  return bool(glob.glob('/dev/nvidia[0-9]*'))
+
+
+def modules_of(make_function: Callable[..., Any]) -> tuple[str, ...]:
+  """Returns the module that a worker imports to make its function; () if it cannot be imported by name."""
+  while isinstance(make_function, functools.partial):
+    make_function = make_function.func
+  name = getattr(make_function, '__module__', None)
+  return () if name in (None, '__main__') else (name,)
+
+
+def start_ahead(preload: Iterable[str]) -> None:
+  """Lets the process that workers are forked from import modules while this one does something else.
+
+  Args:
+    preload: see `map_ordered`.
+  """
+  _context(preload)
+
+
+def _context(preload: Iterable[str]) -> BaseContext:
+  # Networks are not imported ahead where there is a GPU, since its drivers survive no fork.
+  forkable = [name for name in preload if not (name.startswith('delf_d2r.models.') and _has_gpu())]
+  return fork_server.context((*_ALWAYS, *forkable))
 
 
 def map_groups(
@@ -77,6 +108,7 @@ def map_groups(
   workers: Workers,
   lost: Callable[[Item, str], Result],
   uses_network: bool = False,
+  preload: Sequence[str] = (),
 ) -> Iterator[Result]:
   """Yields the results of all items of all groups, in order, whoever computes them.
 
@@ -88,6 +120,7 @@ def map_groups(
     lost: makes the result, from the reason, of an item that kills every worker it is given to. A cluster can
       tell such an item from the others; processes of this machine cannot, and end with an error.
     uses_network: whether the function runs a network, for which a cluster may have GPUs.
+    preload: see `map_ordered`.
 
   Raises:
     UserError: workers died, or the cluster has none.
@@ -95,14 +128,18 @@ def map_groups(
   """
   if workers is None or isinstance(workers, int):
     workers = min(workers or default_workers(uses_network=uses_network), max(num_groups, 1))
-    return itertools.chain.from_iterable(map_ordered(make_function, groups, workers=workers))
+    return itertools.chain.from_iterable(map_ordered(make_function, groups, workers=workers, preload=preload))
   return workers.map_groups(
     make_function, groups, num_groups=num_groups, uses_network=uses_network, lost=lost
   )
 
 
 def map_ordered(
-  make_function: Callable[[], Callable[[Item], Result]], items: Iterable[Item], *, workers: int
+  make_function: Callable[[], Callable[[Item], Result]],
+  items: Iterable[Item],
+  *,
+  workers: int,
+  preload: Sequence[str] = (),
 ) -> Iterator[Result]:
   """Yields function(item) for every item, in order.
 
@@ -112,6 +149,8 @@ def map_ordered(
     items: at most a few for each worker are taken ahead of the results.
     workers: the number of processes; 1 works in this process, within the limits of a worker, so that the
       results have the same bytes.
+    preload: names of modules that every worker needs. They are imported once for all, if these are the first
+      workers of this process. They must start no threads when they are imported.
 
   Raises:
     UserError: a worker process died, most likely killed for its memory.
@@ -121,10 +160,11 @@ def map_ordered(
     with _one_thread_here(make_function) as function:
       yield from map(function, items)
     return
-  # Spawned, since OpenCV, faiss and TensorFlow hold threads and locks that a fork would copy in any state.
-  context = multiprocessing.get_context('spawn')
   pool = concurrent.futures.ProcessPoolExecutor(
-    workers, mp_context=context, initializer=_start_worker, initargs=(make_function,)
+    workers,
+    mp_context=_context(preload),
+    initializer=_start_worker,
+    initargs=(make_function, dict(os.environ)),
   )
   pending: collections.deque[concurrent.futures.Future] = collections.deque()
   try:
@@ -147,8 +187,11 @@ def map_ordered(
       pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(make_function: Callable[[], Callable]) -> None:
+def _start_worker(make_function: Callable[[], Callable], environment: dict[str, str]) -> None:
   global _function
+  # A fork server has that of its own start.
+  os.environ.clear()
+  os.environ.update(environment)
   # Only the parent reacts to Ctrl-C; it stops its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -38,6 +38,9 @@ Regions = regions_pb2.RegionsConfig
 # The counts of the manifest divide numbers of boxes, and scores, into ten classes; the last one is open.
 _CLASSES = 10
 
+# TensorFlow, which takes seconds to import.
+NETWORK_MODULES = ('delf_d2r.models.saved_models.detections',)
+
 
 def run(
   config: experiment_pb2.ExperimentConfig,
@@ -96,6 +99,7 @@ def run(
       ),
       at_once=source.photos_at_once,
       uses_network=source.uses_network,
+      preload=NETWORK_MODULES if source.uses_network else (),
     )
     remarks = _Remarks()
     sharded.write_records(

@@ -102,6 +102,8 @@ class JobBatch(Generic[Job, R]):
     per_process: how many jobs take as long as the start of a process. Where the user gives no number of
       workers, there are no more processes than that pays for.
     uses_network: whether the function runs a network.
+    preload: names of modules that every worker needs beside that of `make_function`; see
+      `worker_pool.map_ordered`.
   """
 
   jobs: Iterable[Job]
@@ -111,6 +113,7 @@ class JobBatch(Generic[Job, R]):
   at_once: int = 1
   per_process: int = 1
   uses_network: bool = False
+  preload: Sequence[str] = ()
 
   def results(self, shards: Sequence[ShardRange], workers: Workers) -> Iterator[R]:
     """Yields the results of the jobs of some shards, in order."""
@@ -130,6 +133,7 @@ class JobBatch(Generic[Job, R]):
       workers=workers,
       lost=self.lost,
       uses_network=self.uses_network,
+      preload=(*worker_pool.modules_of(self.make_function), *self.preload),
     )
 
 
