@@ -25,6 +25,7 @@ import threadpoolctl
 from delf_d2r.kernels.compiled import HAVE_NUMBA, njit
 from delf_d2r.kernels.finite import require_finite
 from delf_d2r.kernels.norms import row_squared_norms
+from delf_d2r.kernels.word_groups import WordGroup, groups_of
 
 DEFAULT_MEMORY_BYTES = 256 << 20
 _SPARE_CANDIDATES = 3
@@ -71,6 +72,9 @@ class ExactAssigner:
 
   The answer for a feature is certain once all other words are farther by more than the product can err. Of
   the few features where it is not, the words that come near are compared by definition.
+
+  Where the words are of two kinds that lie apart (word_groups.py), a feature is compared with those of its
+  own kind, if none of the other can be as near.
   """
 
   def __init__(self, centroids: npt.ArrayLike, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
@@ -80,13 +84,18 @@ class ExactAssigner:
     squared_norms = row_squared_norms(self._centroids)
     self._half_norms = squared_norms / np.float32(2)
     self._largest_length = math.sqrt(squared_norms.max())
+    self._parts: list[tuple[WordGroup, ExactAssigner]] = []
+    for group in (HAVE_NUMBA and groups_of(self._centroids)) or ():
+      moved, _ = group.moved(self._centroids[group.words])
+      self._parts.append((group, ExactAssigner(moved, memory_bytes=memory_bytes)))
 
   def __call__(self, descriptors: npt.ArrayLike, num_assignments: int = 1) -> npt.NDArray[np.int32]:
     """Returns words int32 [N, m]; arguments and errors are those of `assign`."""
     descriptors = checked_descriptors(descriptors, self._centroids, num_assignments)
     words = np.empty((len(descriptors), num_assignments), np.int32)
     if num_assignments == 1 and HAVE_NUMBA:
-      self._settle_by_product(descriptors, words)
+      rest = self._settle_by_kind(descriptors, words) if self._parts else np.arange(len(descriptors))
+      words[rest] = self._by_product(descriptors[rest])
       return words
     unsure = np.arange(len(descriptors))
     fewest = num_assignments + _SPARE_CANDIDATES
@@ -98,8 +107,26 @@ class ExactAssigner:
 
   assign = __call__
 
-  def _settle_by_product(self, descriptors: npt.NDArray[np.float32], words: npt.NDArray[np.int32]) -> None:
-    """Fills the only column of `words` from the scores of all words."""
+  def _settle_by_kind(
+    self, descriptors: npt.NDArray[np.float32], words: npt.NDArray[np.int32]
+  ) -> npt.NDArray[np.intp]:
+    """Fills the only column of `words` from the words of each feature's kind; returns those still unsure."""
+    bounds = np.stack([group.least_squared_distances(descriptors) for group, _ in self._parts])
+    nearer = bounds.argmin(axis=0)
+    is_sure = np.zeros(len(descriptors), bool)
+    for kind, (group, part) in enumerate(self._parts):
+      own = np.flatnonzero(nearer == kind)
+      moved, is_exact = group.moved(descriptors[own])
+      found = part._by_product(moved)[:, 0]
+      distances = row_squared_norms(moved - part._centroids[found])
+      # Twice the distance is far more than what its float32 sum may lack.
+      is_sure[own] = is_exact & (bounds[1 - kind, own] > 2 * distances.astype(np.float64))
+      words[own, 0] = group.words[found]
+    return np.flatnonzero(~is_sure)
+
+  def _by_product(self, descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Returns the nearest words int32 [N, 1] from the scores of all words."""
+    words = np.empty((len(descriptors), 1), np.int32)
     slack = self._slack(descriptors)
     words[:, 0], is_certain = best_words(descriptors, self._centroids, self._half_norms, slack)
     unsure = np.flatnonzero(~is_certain)
@@ -109,6 +136,7 @@ class ExactAssigner:
       for feature, near in zip(block, is_near, strict=True):
         candidates = np.flatnonzero(near)[None]
         words[feature], _ = refine(descriptors[feature, None], self._centroids, candidates, 1)
+    return words
 
   def _slack(self, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """Returns the worst-case rounding of a sum of D products, in the matrix product and in the definition."""
