@@ -10,6 +10,7 @@ from absl import logging
 from delf_d2r.aggregator import Aggregator, assigner
 from delf_d2r.data.artefacts import artefact_writer, codebook_files, records
 from delf_d2r.data.artefacts.artefact import Artefact, Plan
+from delf_d2r.kernels.compiled import HAVE_NUMBA
 from delf_d2r.protos import aggregation_pb2, experiment_pb2
 from delf_d2r.runtime.worker_pool import Workers
 from delf_d2r.stages.shared import sharded
@@ -22,8 +23,8 @@ from delf_d2r.stages.shared.sharded import JobBatch, Options, Outcome
 
 # Images that are handed to a worker at a time: some megabytes of features, some tenths of a second.
 _AT_ONCE = 16
-# The start of a process takes as long as some hundred images.
-_IMAGES_PER_PROCESS = 512
+# The start of a process takes as long as so many images of some thousand features.
+_IMAGES_PER_PROCESS = 32
 
 
 def run(
@@ -80,6 +81,7 @@ def run(
       lost=_lost,
       at_once=_AT_ONCE,
       per_process=_IMAGES_PER_PROCESS,
+      preload=('numba', 'numba.np.arraymath') if HAVE_NUMBA else (),
     )
     sharded.write_records(
       writer,
