@@ -80,7 +80,7 @@ def test_fits_only_gain(compiled):
   for seed in range(5):
     source, target = problem(120, 40, seed=seed, noise=4)
     plain, fitted = (
-      sampling.search(source, target, Model.SIMILARITY, model, **OPTIONS, compiled=compiled)
+      sampling.search(source, target, Model.AFFINE, model, **OPTIONS, compiled=compiled)
       for model in (None, Model.AFFINE)
     )
     assert fitted[0][1] >= plain[0][1]
