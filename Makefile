@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard protos/*.proto)
 
-.PHONY: demo test check lint types format docs clean default-model default-codebook default-background \
+.PHONY: demo test check bench lint types format docs clean default-model default-codebook default-background \
   default-detector
 
 demo: $(VENV)/installed
@@ -24,6 +24,10 @@ test: $(VENV)/installed-for-tests
 docs: $(VENV)/installed-for-tests
 	$(BIN)/python tests/support/reference_pages.py docs_output
 	$(BIN)/python tests/support/layers_picture.py
+
+# This package against its peers on this machine: some eight minutes of one core.
+bench: $(VENV)/installed-for-tests
+	$(BIN)/python tests/benchmarks/benchmark_peers.py
 
 # What to run before a commit: style, types and the tests that take no more than a few seconds, up to the
 # first failure.
