@@ -9,14 +9,23 @@ import numpy as np
 from delf_d2r.config.rules import extraction as rules
 from delf_d2r.config.rules.checks import check_part_ranges
 from delf_d2r.errors import Problem, UserError
+from delf_d2r.extractors import network_runtime
 from delf_d2r.extractors.reduction import Reduction, network_files
-from delf_d2r.extractors.registry import DEFAULT_MODEL, DescriptorKind, ExtractorRecord, unit_vectors
+from delf_d2r.extractors.registry import (
+  DEFAULT_MODEL,
+  DEFAULT_NETWORK,
+  DescriptorKind,
+  ExtractorRecord,
+  unit_vectors,
+)
 from delf_d2r.kernels.pca import normalize
 from delf_d2r.protos import delf_model_pb2, extraction_pb2
 from delf_d2r.structures import LocalFeatures
 
 if TYPE_CHECKING:
-  from delf_d2r.models.saved_models.local_features import LocalFeatureModel, RawFeatures
+  from delf_d2r.models.converted.pyramid import ConvertedLocalFeatures
+  from delf_d2r.models.saved_models.local_features import LocalFeatureModel
+  from delf_d2r.models.saved_models.raw_features import RawFeatures
 
 Extraction = extraction_pb2.ExtractionConfig
 DelfModel = delf_model_pb2.DelfModelConfig
@@ -40,7 +49,7 @@ class DelfExtractor:
 
   def __init__(
     self,
-    model: 'LocalFeatureModel',
+    model: 'LocalFeatureModel | ConvertedLocalFeatures',
     config: extraction_pb2.DelfConfig,
     *,
     max_features: int,
@@ -134,21 +143,30 @@ def build(config: Extraction) -> DelfExtractor:
       ' package has none. Set extraction.delf.model_path to the directory of a SavedModel'
     )
   reduction = Reduction(delf, field='extraction.delf')
-  from delf_d2r.models.saved_models import local_features
-
-  if delf.mixed_precision:
-    local_features.enable_mixed_precision()
-  if delf.HasField('network'):
-    model = local_features.of_network(delf.network)
-  else:
-    model = local_features.load(delf.model_path or str(DEFAULT_MODEL))
   return DelfExtractor(
-    model,
+    _model(config),
     delf,
     max_features=config.max_features,
     min_attention=config.min_attention,
     reduction=reduction,
   )
+
+
+def _model(config: Extraction) -> 'LocalFeatureModel | ConvertedLocalFeatures':
+  delf, runtime = config.delf, network_runtime.chosen(config)
+  if runtime != Extraction.TENSORFLOW:
+    # Imports no TensorFlow.
+    from delf_d2r.models.converted import pyramid
+
+    network = pyramid.load(str(DEFAULT_NETWORK), str(DEFAULT_MODEL), config.precision)
+    return pyramid.ConvertedLocalFeatures(network, runtime, config.precision)
+  from delf_d2r.models.saved_models import local_features
+
+  if delf.mixed_precision:
+    local_features.enable_mixed_precision()
+  if delf.HasField('network'):
+    return local_features.of_network(delf.network)
+  return local_features.load(delf.model_path or str(DEFAULT_MODEL))
 
 
 def model_files(config: Extraction) -> Mapping[str, Path]:

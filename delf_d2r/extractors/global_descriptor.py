@@ -17,8 +17,15 @@ import numpy as np
 from delf_d2r.config.rules import extraction as rules
 from delf_d2r.config.rules.checks import check_part_ranges, is_changed, without_effect
 from delf_d2r.errors import Problem
+from delf_d2r.extractors import network_runtime
 from delf_d2r.extractors.reduction import Reduction, network_files
-from delf_d2r.extractors.registry import DEFAULT_MODEL, DescriptorKind, ExtractorRecord, unit_vectors
+from delf_d2r.extractors.registry import (
+  DEFAULT_MODEL,
+  DEFAULT_NETWORK,
+  DescriptorKind,
+  ExtractorRecord,
+  unit_vectors,
+)
 from delf_d2r.kernels import regional_maxima
 from delf_d2r.kernels.pca import normalize
 from delf_d2r.protos import extraction_pb2
@@ -34,7 +41,8 @@ DEFAULT_SCALES = (2**-0.5, 1.0, 2**0.5)
 
 
 class PooledModel(Protocol):
-  """The interface of the network that computes v_s: models/backbones/pooled.py or a SavedModel.
+  """The interface of the network that computes v_s: models/backbones/pooled.py, a SavedModel, or its
+  converted form.
 
   Attributes:
     path: of the model, for messages.
@@ -126,6 +134,14 @@ def build(config: Extraction) -> GlobalExtractor | RegionalExtractor:
   """
   options = config.global_descriptor
   reduction = _reduction(options)
+  runtime = network_runtime.chosen(config)
+  if runtime != Extraction.TENSORFLOW:
+    # Imports no TensorFlow.
+    from delf_d2r.models.converted import pyramid
+
+    network = pyramid.load(str(DEFAULT_NETWORK), str(DEFAULT_MODEL), config.precision)
+    converted = pyramid.ConvertedGlobalDescriptors(network, runtime, config.precision)
+    return GlobalExtractor(converted, options, reduction)
   from delf_d2r.models.backbones.activations import Activations
   from delf_d2r.models.backbones.pooled import PooledBackbone
   from delf_d2r.models.saved_models import global_descriptors

@@ -35,6 +35,8 @@ from delf_d2r.structures import LocalFeatures
 PACKAGED_MODELS = pathlib.Path(__file__).parents[1] / 'models'
 # The network of local features that comes with the package.
 DEFAULT_MODEL = PACKAGED_MODELS / 'default'
+# The same for other runtimes than TensorFlow (models/converted/).
+DEFAULT_NETWORK = PACKAGED_MODELS / 'default_network' / 'network.onnx'
 
 # Fields of ExtractionConfig that are messages and belong to no extractor in particular.
 _COMMON_FIELDS: tuple[str, ...] = ()
@@ -179,6 +181,11 @@ def replaced(substitute: ExtractorRecord) -> Iterator[None]:
 def model_files(config: ExtractionConfig) -> dict[str, pathlib.Path]:
   """Returns the files and directories that the features of a config depend on, by their role."""
   return dict(record(config.extractor).model_files(config))
+
+
+def is_shipped_model(config: ExtractionConfig) -> bool:
+  """Returns whether the network of a config is the one that comes with the package (DEFAULT_MODEL)."""
+  return model_files(config).get('model') == DEFAULT_MODEL
 
 
 def unit_vectors(dimensions: int) -> np.ndarray:

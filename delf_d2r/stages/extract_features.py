@@ -17,7 +17,7 @@ from delf_d2r.data.photos import images
 from delf_d2r.data.photos.dataset import Dataset, Queries
 from delf_d2r.data.photos.image_list import ImageList
 from delf_d2r.errors import ImageError, PhotoUnavailableError, UserError
-from delf_d2r.extractors import reduction, region_extractor, registry
+from delf_d2r.extractors import network_runtime, reduction, region_extractor, registry
 from delf_d2r.extractors.region_extractor import RegionExtractor
 from delf_d2r.protos import experiment_pb2, extraction_pb2
 from delf_d2r.runtime.worker_pool import Workers
@@ -161,6 +161,8 @@ def _extract(
   what: str,
   options: Options,
 ) -> Artefact:
+  # What AUTO chooses here is recorded, and is what all workers use.
+  config.extraction.CopyFrom(network_runtime.resolved(config.extraction))
   extraction = config.extraction
   # Before any worker loads a model.
   reduction.require_usable(extraction)

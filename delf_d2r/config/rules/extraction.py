@@ -13,6 +13,13 @@ from delf_d2r.protos import extraction_pb2
 
 Extraction = extraction_pb2.ExtractionConfig
 
+# The runtimes that have a precision, fastest first: what AUTO chooses among.
+RUNTIMES: dict[int, tuple[Extraction.Runtime, ...]] = {
+  Extraction.FLOAT32: (Extraction.ONNXRUNTIME, Extraction.TENSORFLOW, Extraction.OPENVINO),
+  Extraction.BFLOAT16: (Extraction.OPENVINO,),
+  Extraction.INT8: (Extraction.ONNXRUNTIME, Extraction.OPENVINO),
+}
+
 
 def problems(config: Extraction) -> Iterator[Problem]:
   """Yields the problems of an ExtractionConfig."""
@@ -34,6 +41,7 @@ def problems(config: Extraction) -> Iterator[Problem]:
     if config.HasField(field) and field not in record.own_fields:
       yield without_effect(field, f'extractor: {either(owners)}', record.name)
   yield from _region_features(config, record)
+  yield from _runtime(config, record)
   yield from record.problems(config)
 
 
@@ -44,6 +52,32 @@ def _owners() -> dict[str, list[str]]:
     for field in record.own_fields:
       owners.setdefault(field, []).append(record.name)
   return owners
+
+
+def _runtime(config: Extraction, record: registry.ExtractorRecord) -> Iterator[Problem]:
+  """Yields the problems of what runs a network: only that of the package has a form for all runtimes."""
+  precision = Extraction.Precision.Name(config.precision)
+  runtime = Extraction.Runtime.Name(config.runtime)
+  is_float = config.precision == Extraction.FLOAT32
+  if is_float and config.runtime in (Extraction.TENSORFLOW, Extraction.AUTO):
+    return
+  field, value = ('runtime', runtime) if is_float else ('precision', precision)
+  if not record.uses_network:
+    able = [other.name for other in registry.records() if other.uses_network]
+    yield without_effect(field, f'extractor: {either(able)}', record.name)
+  elif not registry.is_shipped_model(config):
+    yield Problem(
+      field,
+      f'{field} is {value}, but only the model that comes with the package has a form for it; the model of'
+      f' this config is another one. Remove {field}, or name no other model',
+    )
+  elif config.runtime not in (Extraction.AUTO, *RUNTIMES[config.precision]):
+    able = [Extraction.Runtime.Name(other) for other in RUNTIMES[config.precision]]
+    yield Problem(
+      'precision',
+      f'precision is {precision}, but runtime: {runtime} has it not. Set runtime: AUTO or {either(able)}, or'
+      ' precision: FLOAT32',
+    )
 
 
 def _region_features(config: Extraction, record: registry.ExtractorRecord) -> Iterator[Problem]:

@@ -98,6 +98,18 @@ class Backbone:
     """The shortest side, in pixels, of an image that the network takes."""
     return _FAMILIES[self.name].min_side
 
+  @property
+  def is_bgr(self) -> bool:
+    """Whether the network takes BGR; `normalize` takes RGB all the same."""
+    return _FAMILIES[self.name].is_bgr
+
+  @property
+  def normalization(self) -> tuple[list[float], list[float]]:
+    """The mean and the deviation of each channel in the order of the network, by which it normalises."""
+    family = _FAMILIES[self.name]
+    mean, deviation = np.broadcast_to(family.mean, 3), np.broadcast_to(family.deviation, 3)
+    return [float(value) for value in mean], [float(value) for value in deviation]
+
   def normalize(self, images):
     """Returns RGB in [0, 255], any float type, [..., 3], as the network was trained on it."""
     family = _FAMILIES[self.name]

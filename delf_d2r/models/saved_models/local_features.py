@@ -6,7 +6,6 @@ its graph, or a signature that says which tensors they are; that of TensorFlow 2
 config.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -16,47 +15,12 @@ from delf_d2r.errors import UserError
 from delf_d2r.models.delf.export import BATCH_SIGNATURE, LocalFeatureModule
 from delf_d2r.models.delf.network import Delf
 from delf_d2r.models.saved_models import inspect
+from delf_d2r.models.saved_models.raw_features import RawFeatures
 from delf_d2r.protos import delf_model_pb2
 
 _INPUTS = ('input_image', 'input_scales', 'input_max_feature_num', 'input_abs_thres')
 _GLOBAL_INPUT = 'input_global_scales_ind'
 _OUTPUTS = ('boxes', 'features', 'scales', 'scores')
-
-
-@dataclasses.dataclass(frozen=True)
-class RawFeatures:
-  """The outputs of a SavedModel for one image, in its pixels; most attention first.
-
-  Attributes:
-    boxes: float32 [N, 4], `[ymin, xmin, ymax, xmax]`; a feature lies at the centre of its box.
-    scales: float32 [N], 1 / the scale of the pyramid.
-    scores: float32 [N], attention.
-    features: float32 [N, D], not normalised.
-  """
-
-  boxes: np.ndarray
-  scales: np.ndarray
-  scores: np.ndarray
-  features: np.ndarray
-
-  @classmethod
-  def from_outputs(cls, outputs: dict) -> 'RawFeatures':
-    """Returns the features of a model's outputs by their names."""
-    boxes, scales, scores, features = (
-      np.asarray(outputs[name], np.float32) for name in ('boxes', 'scales', 'scores', 'features')
-    )
-    return cls(
-      boxes.reshape(-1, 4), scales.reshape(-1), scores.reshape(-1), features.reshape(-1, features.shape[-1])
-    )
-
-  def without_overlaps(self, *, max_iou: float, max_features: int) -> 'RawFeatures':
-    """Returns at most max_features, whose boxes overlap none of more attention by more than max_iou."""
-    if not len(self.scores):
-      return self
-    chosen = tf.image.non_max_suppression(
-      self.boxes, self.scores, min(max_features, len(self.scores)), iou_threshold=max_iou
-    ).numpy()
-    return RawFeatures(self.boxes[chosen], self.scales[chosen], self.scores[chosen], self.features[chosen])
 
 
 class LocalFeatureModel:
