@@ -7,6 +7,7 @@ passes over a Keras that cannot be imported; `tf.keras` and `import keras` load 
 built or trained.
 """
 
+import importlib.abc
 import importlib.machinery
 import sys
 import types
@@ -39,7 +40,7 @@ class _Finder:
     return spec
 
 
-class _Refusal:
+class _Refusal(importlib.abc.Loader):
   """A loader that loads nothing."""
 
   def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
